@@ -1,0 +1,145 @@
+"""The blocks that MobileNets, extra layers and heads are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Padding = Literal["symmetric", "same"]
+
+
+@dataclass(frozen=True)
+class LayerOptions:
+    """What goes with the origin of the weights, and is the same in every layer of a network.
+
+    ``padding``: ``symmetric`` pads a 3x3 convolution by 1 on all sides (PyTorch); ``same`` pads a stride-2 one as
+    TensorFlow's SAME does, which on even inputs is right and bottom only. Output sizes agree, values do not.
+    ``norm_momentum`` is PyTorch's (TensorFlow's decay is 1 minus it).
+    """
+
+    padding: Padding = "symmetric"
+    norm_eps: float = 1e-5
+    norm_momentum: float = 0.1
+
+    def norm(self, channels: int) -> nn.BatchNorm2d:
+        return nn.BatchNorm2d(channels, eps=self.norm_eps, momentum=self.norm_momentum)
+
+    def conv(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
+    ) -> nn.Conv2d:
+        """A convolution without bias, padded so that the output side is ceil(input / stride)."""
+        if self.padding == "same" and stride > 1:
+            return SamePadConv2d(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
+        padding = (kernel_size - 1) // 2
+        return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+
+
+class SamePadConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's SAME padding: the total is split evenly, an odd pixel goes right and bottom."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        top, bottom = _same_padding(input.shape[2], self.kernel_size[0], self.stride[0])
+        left, right = _same_padding(input.shape[3], self.kernel_size[1], self.stride[1])
+        return super().forward(F.pad(input, (left, right, top, bottom)))
+
+
+def _same_padding(side: int, kernel_size: int, stride: int) -> tuple[int, int]:
+    total = max((-(-side // stride) - 1) * stride + kernel_size - side, 0)
+    return total // 2, total - total // 2
+
+
+class ConvNormActivation(nn.Sequential):
+    """Convolution, batch norm, ReLU6 (or another activation). Keys ``0`` and ``1``, as in torchvision."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        activation: Callable[[], nn.Module] = lambda: nn.ReLU6(inplace=True),
+        options: LayerOptions = LayerOptions(),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__(
+            options.conv(in_channels, out_channels, kernel_size, stride, groups),
+            options.norm(out_channels),
+            activation(),
+        )
+
+
+class DepthwiseSeparableConv(nn.Module):
+    """A 3x3 depthwise and a 1x1 pointwise convolution, each with batch norm and ReLU6 (arXiv 1704.04861, figure 3).
+
+    [B, in_channels, H, W] -> [B, out_channels, ceil(H / stride), ceil(W / stride)].
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        *,
+        options: LayerOptions = LayerOptions(),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__()
+        self.depthwise = ConvNormActivation(
+            in_channels, in_channels, 3, stride, groups=in_channels, options=options
+        )
+        self.pointwise = ConvNormActivation(in_channels, out_channels, 1, options=options)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.pointwise(self.depthwise(inputs))
+        return outputs
+
+
+class InvertedResidual(nn.Module):
+    """Expand 1x1, depthwise 3x3, project 1x1 without activation (the linear bottleneck; arXiv 1801.04381, table 1).
+
+    [B, in_channels, H, W] -> [B, out_channels, ceil(H / stride), ceil(W / stride)]; the input is added where the
+    shapes agree. An ``expansion`` of 1 has no expanding convolution. Keys are torchvision's.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        *,
+        expansion: int = 6,
+        options: LayerOptions = LayerOptions(),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__()
+        hidden = in_channels * expansion
+        self.expanded_channels = hidden
+        self.has_residual = stride == 1 and in_channels == out_channels
+        expand = [] if expansion == 1 else [ConvNormActivation(in_channels, hidden, 1, options=options)]
+        self.conv = nn.Sequential(
+            *expand,
+            ConvNormActivation(hidden, hidden, 3, stride, groups=hidden, options=options),
+            options.conv(hidden, out_channels, 1),
+            options.norm(out_channels),
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.conv(inputs)
+        return inputs + outputs if self.has_residual else outputs
+
+    def forward_with_expansion(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The expanding convolution's output [B, expanded_channels, H, W], which SSDLite taps, and the block's."""
+        expanded: Tensor = self.conv[0](inputs)
+        outputs = expanded
+        for layer in self.conv[1:]:
+            outputs = layer(outputs)
+        return expanded, inputs + outputs if self.has_residual else outputs
+
+
+def round_channels(channels: float, divisor: int = 8) -> int:
+    """The nearest multiple of ``divisor``, never more than 10 % below (the rule of the MobileNetV2 authors' code)."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded

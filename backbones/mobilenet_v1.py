@@ -1,0 +1,62 @@
+"""MobileNetV1 (arXiv 1704.04861, table 1)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ssdlite.backbones.base import Backbone, build_classifier, initialise_weights
+from ssdlite.backbones.layers import ConvNormActivation, DepthwiseSeparableConv, LayerOptions
+
+
+class Stage(NamedTuple):
+    """``repeats`` depthwise-separable convolutions to ``channels``; the first has the ``stride``."""
+
+    channels: int
+    repeats: int
+    stride: int
+
+
+STEM_CHANNELS = 32
+STAGES = (
+    Stage(channels=64, repeats=1, stride=1),
+    Stage(channels=128, repeats=2, stride=2),
+    Stage(channels=256, repeats=2, stride=2),
+    Stage(channels=512, repeats=6, stride=2),
+    Stage(channels=1024, repeats=2, stride=2),
+)
+STRIDE_16_LAYER = 11  # Conv2d_11_pointwise, the last of stride 16
+STRIDE_32_LAYER = 13  # Conv2d_13_pointwise, the last of all
+
+
+class MobileNetV1(Backbone):
+    """Layer ``features[i]`` is TensorFlow's ``Conv2d_i``; widths are cut to ``max(int(channels * width_mult), 8)``."""
+
+    def __init__(
+        self, *, width_mult: float = 1.0, num_classes: int | None = 1000, dropout: float = 0.2, options: LayerOptions
+    ) -> None:
+        super().__init__()
+        channels = _scale(STEM_CHANNELS, width_mult)
+        layers: list[nn.Module] = [ConvNormActivation(3, channels, 3, 2, options=options)]
+        widths = [channels]
+        for stage in STAGES:
+            for repeat in range(stage.repeats):
+                stride = stage.stride if repeat == 0 else 1
+                layers.append(
+                    DepthwiseSeparableConv(widths[-1], _scale(stage.channels, width_mult), stride, options=options)
+                )
+                widths.append(_scale(stage.channels, width_mult))
+        self.features = nn.Sequential(*layers)
+        self.classifier = build_classifier(widths[-1], num_classes, dropout)
+        self.feature_channels = (widths[STRIDE_16_LAYER], widths[STRIDE_32_LAYER])
+        self.feature_strides = (16, 32)
+        initialise_weights(self)
+
+    def forward_features(self, images: Tensor) -> list[Tensor]:
+        fine = self.features[: STRIDE_16_LAYER + 1](images)
+        return [fine, self.features[STRIDE_16_LAYER + 1 :](fine)]
+
+
+def _scale(channels: int, width_mult: float) -> int:
+    return max(int(channels * width_mult), 8)

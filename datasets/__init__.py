@@ -1,0 +1,1 @@
+"""Annotated pictures on disk, and the way from there to a batch."""

@@ -1,0 +1,84 @@
+"""The predictors on every map: class logits and box deltas for each anchor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ssdlite.backbones.layers import ConvNormActivation, LayerOptions
+
+HeadConv = Literal["separable", "pointwise"]
+
+
+class PredictionHead(nn.ModuleList):
+    """One predictor per map with ``columns`` values per anchor; nothing is shared between maps.
+
+    ``separable``: a 3x3 depthwise convolution with batch norm and ReLU6, then 1x1 with bias (SSDLite, arXiv
+    1801.04381 section 6.2). ``pointwise``: the 1x1 alone (TensorFlow's SSD MobileNet).
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        anchors_per_cell: Sequence[int],
+        columns: int,
+        *,
+        conv: HeadConv,
+        options: LayerOptions,
+    ) -> None:
+        self.columns = columns
+        predictors = []
+        for channels, anchors in zip(in_channels, anchors_per_cell, strict=True):
+            layers: list[nn.Module] = [nn.Conv2d(channels, anchors * columns, 1)]
+            if conv == "separable":
+                layers.insert(0, ConvNormActivation(channels, channels, groups=channels, options=options))
+            predictors.append(nn.Sequential(*layers))
+        super().__init__(predictors)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps [B, C_i, H_i, W_i] -> [B, A, columns]; A runs over maps, rows, columns of the grid, anchor shapes."""
+        outputs = [
+            predictor(features).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, self.columns))
+            for predictor, features in zip(self, maps, strict=True)
+        ]
+        return torch.cat(outputs, dim=1)
+
+    def set_bias(self, values: Tensor) -> None:
+        """Give every anchor's output the biases ``values`` [columns]."""
+        for predictor in self:
+            bias = predictor[-1].bias
+            with torch.no_grad():
+                bias.copy_(values.repeat(len(bias) // self.columns))
+
+
+class SSDLiteHead(nn.Module):
+    """Classification and box predictors side by side."""
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        anchors_per_cell: Sequence[int],
+        num_slots: int,
+        *,
+        conv: HeadConv,
+        options: LayerOptions,
+    ) -> None:
+        super().__init__()
+        self.classification = PredictionHead(in_channels, anchors_per_cell, num_slots, conv=conv, options=options)
+        self.regression = PredictionHead(in_channels, anchors_per_cell, 4, conv=conv, options=options)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Maps [B, C_i, H_i, W_i] -> class logits [B, A, num_slots] and box deltas [B, A, 4]."""
+        return self.classification(maps), self.regression(maps)
+
+
+def initialise_normal(network: nn.Module, std: float = 0.03) -> None:
+    """N(0, 0.03) weights and zero biases for convolutions, as TensorFlow's and torchvision's SSDLite."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, 0, std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,65 @@
+"""SSD-Lite: object detection for phones. Importing it costs nothing; torch is loaded by what needs it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssdlite.anchors import AnchorConfig
+    from ssdlite.backbones import build_backbone
+    from ssdlite.config import DetectorConfig
+    from ssdlite.detections import Detection, Detections
+    from ssdlite.detector import Detector, build_detector, list_detectors, load_detector
+    from ssdlite.errors import CheckpointError, ConfigError, DataError, SsdliteError, TrainingError
+    from ssdlite.presets import PRESETS
+
+__version__ = "0.1.0"
+
+_HOME = {  # public name: the module it is loaded from on first use
+    "AnchorConfig": "ssdlite.anchors",
+    "CheckpointError": "ssdlite.errors",
+    "ConfigError": "ssdlite.errors",
+    "DataError": "ssdlite.errors",
+    "Detection": "ssdlite.detections",
+    "Detections": "ssdlite.detections",
+    "Detector": "ssdlite.detector",
+    "DetectorConfig": "ssdlite.config",
+    "PRESETS": "ssdlite.presets",
+    "SsdliteError": "ssdlite.errors",
+    "TrainingError": "ssdlite.errors",
+    "build_backbone": "ssdlite.backbones",
+    "build_detector": "ssdlite.detector",
+    "list_detectors": "ssdlite.detector",
+    "load_detector": "ssdlite.detector",
+}
+
+__all__ = [
+    "PRESETS",
+    "AnchorConfig",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "Detection",
+    "Detections",
+    "Detector",
+    "DetectorConfig",
+    "SsdliteError",
+    "TrainingError",
+    "build_backbone",
+    "build_detector",
+    "list_detectors",
+    "load_detector",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'ssdlite' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

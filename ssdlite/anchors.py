@@ -1,0 +1,126 @@
+"""Anchors: the shapes on each map as plain numbers, and their places in the image.
+
+Needs numpy only. An ``AnchorConfig`` is data: the generators of TensorFlow and torchvision, or a fit to a data
+set, only fill it in, so a checkpoint and an exported file carry the anchors themselves and not a recipe for them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite.errors import ConfigError
+
+AnchorShape = tuple[float, float]
+
+MAX_ANCHORS = 500_000  # beyond any use; keeps a hostile file from exhausting memory
+SSDLITE_SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)  # ssdlite_mobilenet_v2_coco.config: min .2, max .95
+
+
+@dataclass(frozen=True)
+class AnchorConfig:
+    """The (width, height) shapes on each map, finest map first.
+
+    Shapes are fractions of the image's (width, height) where ``relative_to`` is ``sides``, or of the shorter side
+    where it is ``shorter_side``.
+    """
+
+    levels: tuple[tuple[AnchorShape, ...], ...]
+    relative_to: Literal["sides", "shorter_side"] = "sides"
+
+    def __post_init__(self) -> None:
+        for number, level in enumerate(self.levels):
+            if not level:
+                raise ConfigError(f"anchor level {number} has no shapes; every level needs at least one")
+            for width, height in level:
+                if not (0 < width <= 4 and 0 < height <= 4):
+                    raise ConfigError(
+                        f"anchor level {number}: expected (width, height) fractions in (0, 4], got ({width}, {height})"
+                    )
+
+    @property
+    def shapes_per_cell(self) -> tuple[int, ...]:
+        return tuple(len(level) for level in self.levels)
+
+    def count(self, grid_sizes: Sequence[tuple[int, int]]) -> int:
+        """How many anchors stand on grids of these (rows, columns)."""
+        return sum(
+            rows * columns * shapes
+            for (rows, columns), shapes in zip(grid_sizes, self.shapes_per_cell, strict=True)
+        )
+
+
+def tensorflow_anchors(
+    scales: Sequence[float] = SSDLITE_SCALES,
+    aspect_ratios: Sequence[float] = (1.0, 2.0, 0.5, 3.0, 0.3333),
+    *,
+    reduce_lowest: bool = True,
+) -> AnchorConfig:
+    """TensorFlow's ``ssd_anchor_generator``: one level per scale but the last, which only serves interpolation.
+
+    Each level has its scale at every aspect ratio, and a square of the geometric mean with the next scale. With
+    ``reduce_lowest`` the finest has three instead: a square of scale 0.1, and its own scale at ratios 2 and 1/2.
+    """
+    levels: list[tuple[AnchorShape, ...]] = []
+    for scale, next_scale in zip(scales[:-1], scales[1:], strict=True):
+        shapes = [_shape(scale, ratio) for ratio in aspect_ratios]
+        levels.append((*shapes, _shape(math.sqrt(scale * next_scale), 1.0)))
+    if reduce_lowest:
+        levels[0] = (_shape(0.1, 1.0), _shape(scales[0], 2.0), _shape(scales[0], 0.5))
+    return AnchorConfig(tuple(levels), relative_to="shorter_side")
+
+
+def torchvision_anchors(
+    scales: Sequence[float] = SSDLITE_SCALES, aspect_ratios: Sequence[float] = (2.0, 3.0)
+) -> AnchorConfig:
+    """torchvision's ``DefaultBoxGenerator([[2, 3]] * 6, min_ratio=0.2, max_ratio=0.95)``.
+
+    A square of the scale, one of the geometric mean with the next, then each ratio lying and standing; sides are
+    cut at the whole image.
+    """
+    levels = []
+    for scale, next_scale in zip(scales[:-1], scales[1:], strict=True):
+        shapes = [_shape(scale, 1.0), _shape(math.sqrt(scale * next_scale), 1.0)]
+        for ratio in aspect_ratios:
+            shapes += [_shape(scale, ratio), _shape(scale, 1 / ratio)]
+        levels.append(tuple((min(width, 1.0), min(height, 1.0)) for width, height in shapes))
+    return AnchorConfig(tuple(levels))
+
+
+def _shape(scale: float, ratio: float) -> AnchorShape:
+    return scale * math.sqrt(ratio), scale / math.sqrt(ratio)
+
+
+def generate_anchors(
+    config: AnchorConfig, image_size: tuple[int, int], grid_sizes: Sequence[tuple[int, int]]
+) -> npt.NDArray[np.float32]:
+    """All anchors of an input of ``image_size`` (height, width) with maps of ``grid_sizes`` (rows, columns).
+
+    Returns [A, 4] xyxy in input pixels, level by level, row by row, column by column, shape fastest. Centres are
+    (i + 0.5) / grid of the image; anchors may reach outside it.
+
+    Raises:
+        ConfigError: levels and grids differ in number, or there would be an absurd number of anchors.
+    """
+    if len(config.levels) != len(grid_sizes):
+        raise ConfigError(f"anchors have {len(config.levels)} levels, the network has {len(grid_sizes)} maps")
+    if config.count(grid_sizes) > MAX_ANCHORS:
+        raise ConfigError(f"{config.count(grid_sizes)} anchors, more than the {MAX_ANCHORS} allowed")
+    height, width = image_size
+    shorter = min(image_size)
+    reference = (width, height) if config.relative_to == "sides" else (shorter, shorter)
+    levels = []
+    for shapes, (rows, columns) in zip(config.levels, grid_sizes, strict=True):
+        sizes = np.array(shapes, np.float64) * reference
+        centres_y, centres_x = np.meshgrid(
+            (np.arange(rows) + 0.5) * height / rows, (np.arange(columns) + 0.5) * width / columns, indexing="ij"
+        )
+        centres = np.stack([centres_x, centres_y], axis=-1)[:, :, None, :]
+        boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=-1)
+        levels.append(boxes.reshape(-1, 4))
+    return np.concatenate(levels).astype(np.float32)

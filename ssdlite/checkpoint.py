@@ -1,0 +1,129 @@
+"""Checkpoints: self-describing, written atomically, read without running anything they contain."""
+
+from __future__ import annotations
+
+import platform
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ssdlite.config import DetectorConfig
+from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.files import write_atomically
+
+if TYPE_CHECKING:
+    from ssdlite.detector import Detector
+
+FORMAT = "ssdlite-checkpoint"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Attributes:
+        config: the detector.
+        weights: its state dict, ready for use (the average, where training kept one).
+        metrics: of these weights on the validation data, e.g. ``{"AP": 0.52}``.
+        training: what resuming needs: optimiser, unaveraged weights, epoch, history, options. Empty in a bare model.
+        versions: of what wrote it.
+    """
+
+    config: DetectorConfig
+    weights: dict[str, Tensor]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=lambda: current_versions())
+    path: str = "the checkpoint"
+
+    def build_detector(self) -> Detector:
+        """The detector with these weights.
+
+        Raises:
+            CheckpointError: weights are missing, left over, of another shape, or not finite.
+        """
+        from ssdlite.detector import detector_from_config
+
+        detector = detector_from_config(self.config)
+        load_weights(detector, self.weights, self.path)
+        return detector
+
+
+def load_weights(module: torch.nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Load a complete state dict. Raises CheckpointError naming the tensors that do not fit."""
+    own = module.state_dict()
+    faults = [f"missing {name}" for name in own if name not in weights]
+    faults += [f"unknown {name}" for name in weights if name not in own]
+    for name, tensor in weights.items():
+        if name in own and tensor.shape != own[name].shape:
+            faults.append(f"{name} is {list(tensor.shape)}, expected {list(own[name].shape)}")
+        elif tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            faults.append(f"{name} has values that are not finite")
+    if faults:
+        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise CheckpointError(f"{source}: the weights do not fit the detector: {'; '.join(faults[:5])}{more}")
+    module.load_state_dict(weights)
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
+    """Write the checkpoint in one step: a reader sees the old file or the new one, never half of it."""
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "config": checkpoint.config.to_dict(),
+        "weights": checkpoint.weights,
+        "metrics": checkpoint.metrics,
+        "training": checkpoint.training,
+        "versions": checkpoint.versions,
+    }
+    write_atomically(path, lambda file: torch.save(content, file))
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of ours, onto the CPU. Pickled code in it is refused, not run (``weights_only=True``).
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, truncated, hostile, or of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path}: not a checkpoint of ssdlite, or truncated")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for damaged and for hostile files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({reason})") from error
+    return _parse(content, str(path))
+
+
+def _parse(content: Any, path: str) -> Checkpoint:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint of ssdlite (another project's weights have to be imported)")
+    if content.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format version {content.get('format_version')}, this version of ssdlite reads {FORMAT_VERSION}"
+        )
+    for name in ("config", "weights", "metrics", "training", "versions"):
+        if not isinstance(content.get(name), dict):
+            raise CheckpointError(f"{path}: {name!r} is missing or not a dict")
+    weights = content["weights"]
+    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()):
+        raise CheckpointError(f"{path}: 'weights' is not a state dict")
+    try:
+        config = DetectorConfig.from_dict(content["config"])
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return Checkpoint(config, weights, content["metrics"], content["training"], content["versions"], path)
+
+
+def current_versions() -> dict[str, str]:
+    from ssdlite import __version__
+
+    return {"ssdlite": __version__, "torch": torch.__version__, "python": platform.python_version()}

@@ -1,0 +1,52 @@
+"""The ``ssdlite`` command, and what the command-line programs share."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from ssdlite.errors import SsdliteError
+
+COMMANDS = {  # name: (module with main(argv), what it does)
+    "train": ("ssdlite.tools.train_det", "train a detector on COCO, VOC or built-in data"),
+    "eval": ("ssdlite.tools.eval_det", "score a checkpoint on annotated data"),
+    "predict": ("ssdlite.tools.predict", "detect in images, folders and videos"),
+    "check-data": ("ssdlite.tools.check_data", "audit a data set and the anchors for it"),
+}
+T = TypeVar("T")
+
+
+def run(work: Callable[[T], None], options: type[T], argv: Sequence[str] | None, program: str) -> int:
+    """Parse ``argv`` into the dataclass ``options``, call ``work`` with it, and return the exit status.
+
+    0 when it went well, 2 with one line on standard error for a user's mistake, 130 when interrupted.
+    """
+    import tyro
+
+    parsed = tyro.cli(options, args=None if argv is None else list(argv), prog=program, description=work.__doc__)
+    try:
+        work(parsed)
+    except SsdliteError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``ssdlite COMMAND ...``: hand the rest of the arguments to that command's program."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in COMMANDS:
+        return int(importlib.import_module(COMMANDS[arguments[0]][0]).main(arguments[1:]))
+    usage = "usage: ssdlite COMMAND [options]\n\n" + "".join(
+        f"  {name:<12}{text}\n" for name, (_, text) in COMMANDS.items()
+    ) + "\n`ssdlite COMMAND --help` lists the options of a command.\n"
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage, end="")
+        return 0
+    print(f"ssdlite: unknown command {arguments[0]!r}\n{usage}", end="", file=sys.stderr)
+    return 2

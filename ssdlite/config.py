@@ -1,0 +1,157 @@
+"""Everything that defines a detector, as one frozen dataclass. Needs no torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from ssdlite.anchors import AnchorConfig, tensorflow_anchors
+from ssdlite.coco_names import COCO_NAMES
+from ssdlite.errors import ConfigError
+
+T = TypeVar("T")
+
+BACKBONE_STRIDES = (16, 32)  # of the two maps that every backbone gives
+MAX_IMAGE_SIDE = 4096
+MAX_CLASSES = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorConfig:
+    """A detector, fully described: it goes into every checkpoint and exported file.
+
+    Attributes:
+        image_size: the network's input, (height, width).
+        class_names: by label; background is not among them.
+        anchors: shapes per map, finest first.
+        extra_channels: of the stride-64, -128, ... maps at width 1; scaled to ``max(int(c * width_mult), 16)``.
+        mean, std: of the input's 0..255 RGB values.
+        box_code_scales: the deltas' (x, y, width, height) multipliers.
+        score_function: ``softmax`` goes with the multibox loss, ``sigmoid`` with the focal loss.
+        resize: how a picture becomes the input.
+        candidates_per_class: best-scoring boxes of each class that enter non-maximum suppression.
+    """
+
+    backbone: str = "mobilenet_v2"
+    width_mult: float = 1.0
+    image_size: tuple[int, int] = (320, 320)
+    class_names: tuple[str, ...] = COCO_NAMES
+    anchors: AnchorConfig = tensorflow_anchors()
+    extra_channels: tuple[int, ...] = (512, 256, 256, 128)
+    extra_conv: Literal["separable", "plain"] = "separable"
+    head_conv: Literal["separable", "pointwise"] = "separable"
+    padding: Literal["symmetric", "same"] = "symmetric"
+    norm_eps: float = 1e-3
+    norm_momentum: float = 0.03
+    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    box_code_scales: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    score_function: Literal["softmax", "sigmoid"] = "softmax"
+    resize: Literal["stretch", "letterbox"] = "stretch"
+    score_threshold: float = 0.001
+    nms_threshold: float = 0.55
+    candidates_per_class: int = 300
+    max_detections: int = 300
+
+    def __post_init__(self) -> None:
+        _check(
+            all(32 <= side <= MAX_IMAGE_SIDE for side in self.image_size),
+            f"image_size: expected sides of 32 to {MAX_IMAGE_SIDE} pixels, got {self.image_size}",
+        )
+        _check(0.1 <= self.width_mult <= 4, f"width_mult: expected 0.1 to 4, got {self.width_mult}")
+        _check(
+            1 <= len(self.class_names) <= MAX_CLASSES,
+            f"class_names: expected 1 to {MAX_CLASSES} names, got {len(self.class_names)}",
+        )
+        repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
+        _check(not repeated, f"class_names: names must differ, but there are several of {repeated}")
+        _check(
+            len(self.extra_channels) <= 8 and all(1 <= c <= 8192 for c in self.extra_channels),
+            f"extra_channels: expected up to 8 maps of 1 to 8192 channels, got {self.extra_channels}",
+        )
+        _check(
+            len(self.anchors.levels) == len(self.strides),
+            f"anchors: the network has {len(self.strides)} maps, got shapes for {len(self.anchors.levels)}",
+        )
+        _check(all(s > 0 for s in self.std), f"std: expected positive values, got {self.std}")
+        _check(
+            all(s > 0 for s in self.box_code_scales),
+            f"box_code_scales: expected positive values, got {self.box_code_scales}",
+        )
+        for name in ("score_threshold", "nms_threshold"):
+            value = getattr(self, name)
+            _check(0 <= value <= 1, f"{name}: expected 0 to 1, got {value}")
+        for name in ("candidates_per_class", "max_detections"):
+            value = getattr(self, name)
+            _check(1 <= value <= 100_000, f"{name}: expected 1 to 100000, got {value}")
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels per cell of each map, finest first."""
+        coarsest = BACKBONE_STRIDES[-1]
+        return BACKBONE_STRIDES + tuple(coarsest << (i + 1) for i in range(len(self.extra_channels)))
+
+    @property
+    def grid_sizes(self) -> tuple[tuple[int, int], ...]:
+        """(rows, columns) of each map, finest first."""
+        height, width = self.image_size
+        return tuple((-(-height // stride), -(-width // stride)) for stride in self.strides)
+
+    @property
+    def num_anchors(self) -> int:
+        return self.anchors.count(self.grid_sizes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, for JSON and checkpoints."""
+        return dict(msgspec.to_builtins(self))
+
+    @staticmethod
+    def from_dict(values: Any) -> DetectorConfig:
+        """The inverse of ``to_dict``. Raises ConfigError for unknown names and values of a wrong type."""
+        return convert(values, DetectorConfig, "detector configuration")
+
+
+def convert(values: Any, kind: type[T], what: str) -> T:
+    """Plain values as the dataclass ``kind``, types checked, unknown names refused.
+
+    Raises:
+        ConfigError: names the offending place.
+    """
+    try:
+        result = msgspec.convert(values, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{what}: {error}") from None
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"{what}: unknown option {name!r}{suggest(name, known)}")
+    return result
+
+
+def override(config: DetectorConfig, **changes: Any) -> DetectorConfig:
+    """A copy with other values. Raises ConfigError for an unknown name, listing the known ones."""
+    known = [field.name for field in fields(config)]
+    for name in changes:
+        if name not in known:
+            raise ConfigError(f"unknown option {name!r}{suggest(name, known)}")
+    return replace(config, **changes)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean ...? Known: ...`` for an error about an unknown name."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return (f"; did you mean {close[0]!r}?" if close else ";") + f" Known: {', '.join(known)}"
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)

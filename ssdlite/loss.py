@@ -1,0 +1,128 @@
+"""The training losses over all anchors of a batch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, distributed, nn
+from torchvision.ops import sigmoid_focal_loss
+
+from ssdlite.boxes import encode_boxes
+from ssdlite.matcher import Matcher, Targets, build_targets
+
+
+class Outputs(NamedTuple):
+    """What the network says of every anchor, in training and evaluation alike."""
+
+    class_logits: Tensor  # [B, A, K + 1]; slot 0 is background
+    box_deltas: Tensor  # [B, A, 4]
+
+
+class Losses(NamedTuple):
+    """Scalars; ``total`` is what is minimised."""
+
+    total: Tensor
+    classification: Tensor
+    box: Tensor
+
+
+class DetectionLoss(nn.Module):
+    """Matches, then sums box and classification losses over the batch and divides by its number of matched anchors.
+
+    An image without objects counts as one match in that number, so that a batch of nothing but empty images has a
+    finite loss, and one that still teaches background. With several processes the number is their mean, so that they
+    train as one would.
+    """
+
+    anchors: Tensor
+    box_code_scales: Tensor
+
+    def __init__(
+        self, anchors: Tensor, box_code_scales: Tensor, *, matcher: Matcher | None = None, box_weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.matcher = matcher or Matcher()
+        self.box_weight = box_weight
+        self.register_buffer("anchors", anchors, persistent=False)
+        self.register_buffer("box_code_scales", box_code_scales, persistent=False)
+
+    def forward(self, outputs: Outputs, boxes: Tensor, labels: Tensor) -> Losses:
+        """Outputs for B images, boxes [B, M, 4] in input pixels and labels [B, M] (-1 padding, -2 ignored) -> scalars."""
+        targets = build_targets(self.matcher(self.anchors, boxes, labels), boxes, labels)
+        normaliser = _mean_over_processes(_count_matches(targets))
+        box_loss = self._box_loss(outputs.box_deltas.float(), targets) / normaliser
+        class_loss = self.classification_loss(outputs.class_logits.float(), targets) / normaliser
+        return Losses(class_loss + self.box_weight * box_loss, class_loss, box_loss)
+
+    def classification_loss(self, logits: Tensor, targets: Targets) -> Tensor:
+        """logits [B, A, K + 1] -> the sum over the batch."""
+        raise TypeError(f"{type(self).__name__} has no classification loss")
+
+    def _box_loss(self, deltas: Tensor, targets: Targets) -> Tensor:
+        # Anchors stand in for the boxes of unmatched anchors: their code is zero, so nothing overflows to NaN.
+        boxes = torch.where(targets.positive[:, :, None], targets.boxes, self.anchors)
+        wanted = encode_boxes(boxes, self.anchors, self.box_code_scales)
+        losses = F.smooth_l1_loss(deltas, wanted, reduction="none").sum(dim=2)
+        return torch.where(targets.positive, losses, 0.0).sum()
+
+
+class MultiBoxLoss(DetectionLoss):
+    """Softmax cross-entropy on matched anchors and the hardest negatives, smooth L1 on boxes (arXiv 1512.02325, eq. 1-3).
+
+    In each image ``negatives_per_match`` times its matches are taken from the unmatched anchors, highest loss first;
+    in an image without objects ``negatives_per_empty_image`` (torchvision: none).
+    """
+
+    negatives_per_match = 3
+    negatives_per_empty_image = 3
+
+    def classification_loss(self, logits: Tensor, targets: Targets) -> Tensor:
+        losses = F.cross_entropy(logits.flatten(0, 1), targets.slots.flatten(), reduction="none")
+        losses = losses.view_as(targets.slots)
+        matches = targets.positive.sum(dim=1, keepdim=True)
+        wanted = torch.where(matches > 0, matches * self.negatives_per_match, self.negatives_per_empty_image)
+        hardness = torch.where(targets.negative, losses.detach(), -torch.inf)
+        rank = hardness.argsort(dim=1, descending=True).argsort(dim=1)
+        chosen = targets.positive | (targets.negative & (rank < wanted))
+        return torch.where(chosen, losses, 0.0).sum()
+
+
+class FocalLoss(DetectionLoss):
+    """Sigmoid focal loss on every anchor that is not ignored, smooth L1 on boxes (arXiv 1708.02002).
+
+    ``alpha`` and ``gamma`` are those of Google's later SSDLite recipes (MobileDet, MobileNetV3). Slot 0 takes no
+    part: with sigmoids, background is the absence of every class.
+    """
+
+    def __init__(
+        self,
+        anchors: Tensor,
+        box_code_scales: Tensor,
+        *,
+        matcher: Matcher | None = None,
+        box_weight: float = 0.25,
+        alpha: float = 0.75,
+        gamma: float = 2.0,
+    ) -> None:
+        super().__init__(anchors, box_code_scales, matcher=matcher, box_weight=box_weight)
+        self.alpha = alpha
+        self.gamma = gamma
+
+    def classification_loss(self, logits: Tensor, targets: Targets) -> Tensor:
+        classes = logits[:, :, 1:]
+        wanted = F.one_hot(targets.slots, logits.shape[2])[:, :, 1:].to(classes.dtype)
+        losses = sigmoid_focal_loss(classes, wanted, alpha=self.alpha, gamma=self.gamma).sum(dim=2)
+        return cast(Tensor, torch.where(targets.positive | targets.negative, losses, 0.0).sum())
+
+
+def _count_matches(targets: Targets) -> Tensor:
+    return targets.positive.sum(dim=1).clamp(min=1).sum().float()
+
+
+def _mean_over_processes(count: Tensor) -> Tensor:
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return count
+    distributed.all_reduce(count)
+    return count / distributed.get_world_size()

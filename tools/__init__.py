@@ -1,0 +1,1 @@
+"""The command-line programs: thin, one ``main(argv)`` each."""
