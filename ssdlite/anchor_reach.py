@@ -1,10 +1,10 @@
 """How well an anchor shape on a map of a given stride serves a box, wherever the box happens to stand.
 
-The centre of a box falls anywhere between the centres of a map's anchors, so for a box (w, h) and a shape (a, b) the
-offset between them is uniform. IoU >= t holds exactly where the overlap covers at least
-``(w h + a b) t / (1 + t)``. The area of those offsets divided by stride^2 is the number of positions that match the
-box on average. For a perfect shape and t = 0.5 that is 0.252 (side / stride)^2: three positions need a box of 3.5
-strides, and below 2 strides a box is left without a match wherever it stands badly.
+The centre of a box falls anywhere between the centres of a map's anchors, so for a box (w, h) and a shape (a, b)
+the offset between them is uniform. IoU >= t holds exactly where the overlap is at least ``(w h + a b) t / (1 + t)``.
+The area of those offsets divided by stride^2 is the number of positions that match the box on average. For a
+perfect shape and t = 0.5 that is 0.252 (side / stride)^2: three positions need a box of 3.5 strides; a box below
+2.7 strides is missed where it stands badly, half of the boxes of 1.4 strides are.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def shape_iou(boxes_wh: Floats, shapes_wh: Floats) -> Floats:
 def expected_positives(
     boxes_wh: Floats, shapes_wh: Floats, stride: float, threshold: float = MATCH_THRESHOLD
 ) -> Floats:
-    """Mean number of positions whose anchor reaches ``threshold``; boxes [T, 2] and shapes [S, 2] px -> [T, S].
+    """Mean number of positions whose anchor reaches ``threshold``: boxes [T, 2], shapes [S, 2] -> [T, S].
 
     In closed form, and without border effects, since a map has no positions outside the image.
     """

@@ -38,8 +38,8 @@ LETTERBOX_FILL = 114  # the grey that detectors conventionally pad with
 class View:
     """The rectangle of a source image that fills the network's input.
 
-    ``x0, y0, x1, y1`` are source pixels and may reach outside the image (that part is filled); ``size`` is the
-    input's (height, width). Stretching, letterboxing, cropping and zooming out are all views.
+    ``x0, y0, x1, y1`` are source pixels and may reach outside the image (that part is filled); ``size`` is
+    the input's (height, width). Stretching, letterboxing, cropping and zooming out are all views.
     """
 
     x0: int
@@ -65,7 +65,7 @@ class View:
         return boxes / scale + origin
 
     def render(self, image: ImageArray, fill: int = LETTERBOX_FILL) -> ImageArray:
-        """image [H, W, 3] -> the view, [size[0], size[1], 3], bilinear with half-pixel centres (``cv2.INTER_LINEAR``)."""
+        """image [H, W, 3] -> the view [*size, 3], bilinear with half-pixel centres (``cv2.INTER_LINEAR``)."""
         height, width = self.size
         image_height, image_width = image.shape[:2]
         x0, y0 = max(self.x0, 0), max(self.y0, 0)
@@ -95,7 +95,10 @@ def fit_view(image_size: tuple[int, int], input_size: tuple[int, int], resize: R
     if resize == "stretch":
         return View(0, 0, width, height, input_size)
     scale = min(input_size[0] / height, input_size[1] / width)
-    view_width, view_height = max(round(input_size[1] / scale), width), max(round(input_size[0] / scale), height)
+    view_width, view_height = (
+        max(round(input_size[1] / scale), width),
+        max(round(input_size[0] / scale), height),
+    )
     left, top = (view_width - width) // 2, (view_height - height) // 2
     return View(-left, -top, view_width - left, view_height - top, input_size)
 
@@ -103,8 +106,9 @@ def fit_view(image_size: tuple[int, int], input_size: tuple[int, int], resize: R
 def read_image(path: Path | str, annotated_size: tuple[int, int] | None = None) -> ImageArray:
     """A picture file as uint8 RGB [H, W, 3], upright.
 
-    Grey, palette, 16-bit and CMYK pictures become 8-bit RGB; an alpha channel is dropped. The EXIF orientation is
-    applied, except where ``annotated_size`` (height, width) shows that the boxes were drawn on the pixels as stored.
+    Grey, palette, 16-bit and CMYK pictures become 8-bit RGB; an alpha channel is dropped. The EXIF
+    orientation is applied, except where ``annotated_size`` (height, width) shows that the boxes were drawn
+    on the pixels as stored.
 
     Raises:
         DataError: the file is missing, not a picture, truncated or too large; the message names it.
@@ -138,7 +142,7 @@ def read_size_as_annotated(path: Path | str, annotated_size: tuple[int, int] | N
     """The (height, width) that ``read_image`` with the same arguments will give, from the header alone.
 
     Raises:
-        DataError: as above, or ``annotated_size`` is the size neither of the picture as stored nor of it upright.
+        DataError: as above, or ``annotated_size`` is the picture's size neither as stored nor upright.
     """
     upright, stored = read_image_size(path)
     if annotated_size is None:
@@ -162,7 +166,7 @@ def _open(path: Path | str) -> Image.Image:
 
 def _orientation(picture: Image.Image) -> int:
     """The EXIF orientation, 1 (upright) where there is none or it is damaged."""
-    if picture.format == "PNG" and "exif" not in picture.info:
+    if picture.format == "PNG" and not {"exif", "Raw profile type exif"} & set(picture.info):
         return 1  # Pillow would decode the whole picture to look for a note after the pixels
     try:
         return int(picture.getexif().get(EXIF_ORIENTATION, 1))
@@ -186,7 +190,7 @@ def _to_rgb_array(picture: Image.Image, annotated_size: tuple[int, int] | None) 
 def _from_deep(pixels: npt.NDArray[np.generic]) -> ImageArray:
     """Grey pixels of 16 or 32 bits [H, W] -> uint8 RGB.
 
-    Values to 65535 are 16-bit, to 255 are 8-bit ones in a wide file, floats to 1 are fractions; more is scaled.
+    Values to 65535 are 16-bit, to 255 8-bit ones in a wide file, floats to 1 fractions; more is scaled.
     """
     values = np.nan_to_num(pixels.astype(np.float64), posinf=0.0, neginf=0.0)
     highest = values.max(initial=0)

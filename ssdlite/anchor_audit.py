@@ -1,0 +1,271 @@
+"""What the anchors do for the boxes of a data set: which they reach, on which map, and who goes without.
+
+The numbers come from the real anchors at their real places and from the matcher's rule, not from shapes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite.anchor_reach import MATCH_THRESHOLD
+from ssdlite.anchors import AnchorConfig, generate_anchors
+from ssdlite.errors import ConfigError
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+SIZE_LIMITS = (16, 32, 64, 128)  # px at the network's resolution, square root of the area
+SIZE_NAMES = ("< 16", "16-32", "32-64", "64-128", ">= 128")
+ALL = "all"  # classes or sizes
+COARSE_STRIDES = (
+    2.0  # a shorter side below this many strides: even a perfect anchor has less than one match on average
+)
+CHUNK = 4_000_000  # box-anchor pairs held at once: 16 MiB for each of a few arrays
+
+
+@dataclass(frozen=True)
+class BoxReach:
+    """What became of every box [T].
+
+    best_iou: with any anchor. matches: anchors at IoU >= threshold. assigned: anchors that answer for the box
+    once neighbours have taken theirs and every box was given its best one; 0 where a neighbour took that too.
+    level: the map with most matches, or with the best anchor where there are none. too_coarse: that map's stride
+    is more than half of the box's shorter side.
+    """
+
+    best_iou: Floats
+    matches: Ints
+    assigned: Ints
+    level: Ints
+    too_coarse: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class GroupReach:
+    """The boxes of one class and size bucket; both may be ALL."""
+
+    class_name: str
+    size: str
+    boxes: int
+    reached: float  # share, 0..1, with at least one match
+    best_iou: float  # mean
+    matches: float  # mean
+    assigned: float  # mean
+    too_coarse: float  # share, 0..1
+    without_anchor: int  # boxes that lost even their best anchor to a neighbour
+    strides: dict[int, int]  # boxes served, by the stride of the map
+
+
+@dataclass(frozen=True)
+class AnchorReport:
+    """The audit of one set of anchors; ``groups`` has the size buckets of every class, then of all classes."""
+
+    anchors: AnchorConfig
+    image_size: tuple[int, int]
+    strides: tuple[int, ...]
+    threshold: float
+    anchor_count: int
+    groups: tuple[GroupReach, ...]
+    boxes: BoxReach
+
+    @property
+    def total(self) -> GroupReach:
+        return self.groups[-1]
+
+    @property
+    def unreached(self) -> Ints:
+        """Numbers of the boxes that no anchor matches."""
+        return np.flatnonzero(self.boxes.matches == 0)
+
+    def for_class(self, name: str, size: str = ALL) -> GroupReach | None:
+        """A class's group, or None where the class has no box of that size."""
+        return next((g for g in self.groups if g.class_name == name and g.size == size), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, without the columns per box."""
+        return {
+            "anchors": self.anchor_count,
+            "image_size": list(self.image_size),
+            "threshold": self.threshold,
+            "levels": describe_levels(self.anchors, self.image_size, self.strides),
+            "groups": [
+                vars(group) | {"strides": {str(k): v for k, v in group.strides.items()}}
+                for group in self.groups
+            ],
+        }
+
+
+def audit_anchors(
+    anchors: AnchorConfig,
+    *,
+    image_size: tuple[int, int],
+    strides: Sequence[int],
+    boxes: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    images: npt.ArrayLike,
+    class_names: Sequence[str],
+    threshold: float = MATCH_THRESHOLD,
+) -> AnchorReport:
+    """Audit ``anchors`` on boxes [T, 4] xyxy px of the network's input, labels [T] and images [T].
+
+    ``image_size`` is (height, width); ``images`` numbers the image of each box, ascending, since boxes compete for
+    anchors within an image only. Memory stays bounded whatever T is.
+    """
+    corners = np.asarray(boxes, np.float32).reshape(-1, 4)
+    classes, owners = np.asarray(labels, np.int64).reshape(-1), np.asarray(images, np.int64).reshape(-1)
+    if not len(corners) == len(classes) == len(owners):
+        raise ConfigError(
+            f"expected as many labels and images as boxes, got {len(corners)}, {len(classes)}, {len(owners)}"
+        )
+    if (np.diff(owners) < 0).any():
+        raise ConfigError("expected the boxes in the order of their images")
+    grids = [(-(-image_size[0] // stride), -(-image_size[1] // stride)) for stride in strides]
+    placed = generate_anchors(anchors, image_size, grids)
+    counts = [
+        rows * columns * len(shapes) for (rows, columns), shapes in zip(grids, anchors.levels, strict=True)
+    ]
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    parts = [
+        _match(corners[part], owners[part], placed, starts, threshold)
+        for part in _image_chunks(owners, max(1, CHUNK // len(placed)))
+    ]
+    best_iou, matches, assigned, level = (np.concatenate(column) for column in zip(*parts, strict=True))
+    sides = corners[:, 2:] - corners[:, :2]
+    too_coarse = np.asarray(strides)[level] * COARSE_STRIDES > sides.min(1, initial=np.inf)
+    reach = BoxReach(best_iou, matches, assigned, level, too_coarse)
+    buckets = size_buckets(sides)
+    groups = _groups(reach, classes, buckets, class_names, strides)
+    return AnchorReport(anchors, image_size, tuple(strides), threshold, len(placed), tuple(groups), reach)
+
+
+def size_buckets(sides: Floats) -> Ints:
+    """(width, height) [T, 2] px -> the number of each box's entry in SIZE_NAMES [T]."""
+    return np.asarray(np.digitize(np.sqrt(sides.prod(1)), SIZE_LIMITS), np.int64)
+
+
+def describe_levels(
+    anchors: AnchorConfig, image_size: tuple[int, int], strides: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Per level its stride and shapes: pixels, scale (square root of the share of the image's area), ratio."""
+    height, width = image_size
+    reference = (width, height) if anchors.relative_to == "sides" else (min(image_size), min(image_size))
+    levels = []
+    for stride, shapes in zip(strides, anchors.levels, strict=True):
+        pixels = [(w * reference[0], h * reference[1]) for w, h in shapes]
+        described = [
+            {
+                "width": round(w, 1),
+                "height": round(h, 1),
+                "scale": round(float(np.sqrt(w * h / (width * height))), 3),
+                "ratio": round(w / h, 2),
+            }
+            for w, h in pixels
+        ]
+        levels.append({"stride": stride, "shapes": described})
+    return levels
+
+
+def _image_chunks(owners: Ints, size: int) -> Iterator[slice]:
+    """Slices of about ``size`` boxes that do not divide an image; at least one, which may be empty."""
+    begin, total = 0, len(owners)
+    while True:
+        end = min(begin + size, total)
+        if end < total:
+            first = int(np.searchsorted(owners, owners[end], side="left"))
+            end = first if first > begin else int(np.searchsorted(owners, owners[end], side="right"))
+        yield slice(begin, end)
+        if end >= total:
+            return
+        begin = end
+
+
+def _match(
+    boxes: Floats, owners: Ints, anchors: Floats, starts: Ints, threshold: float
+) -> tuple[Floats, Ints, Ints, Ints]:
+    """best_iou, matches, assigned and level (see BoxReach) of the boxes of some whole images."""
+    count, levels = len(boxes), len(starts) - 1
+    if not count:
+        none = np.empty(0, np.int64)
+        return np.empty(0, np.float32), none, none, none
+    iou = pairwise_iou(boxes, anchors)
+    best = iou.argmax(1)
+    best_iou = iou[np.arange(count), best]
+    rows, columns = np.nonzero(iou >= threshold)
+    level_of = np.searchsorted(starts, columns, side="right") - 1
+    per_level = np.bincount(rows * levels + level_of, minlength=count * levels).reshape(count, levels)
+    best_level = np.searchsorted(starts, best, side="right") - 1
+    level = np.where(per_level.any(1), per_level.argmax(1), best_level)
+    places = owners * len(anchors)  # an anchor of one image
+    assigned = _assign(places[rows] + columns, rows, iou[rows, columns], places + best, best_iou > 0)
+    return best_iou, per_level.sum(1), assigned, level
+
+
+def _assign(
+    places: Ints, rows: Ints, iou: Floats, best_places: Ints, overlaps: npt.NDArray[np.bool_]
+) -> Ints:
+    """How many anchors each box ends with, by the rule of ``ssdlite.matcher``.
+
+    places, rows, iou [P]: the pairs over the threshold. best_places [N]: each box's best anchor.
+    """
+    order = np.lexsort((rows, -iou, places))
+    places, rows = places[order], rows[order]
+    winners = np.ones(len(places), bool)
+    winners[1:] = places[1:] != places[:-1]
+    later_first = np.flatnonzero(overlaps)[::-1]  # of two boxes with one best anchor the later has it
+    forced, index = np.unique(best_places[later_first], return_index=True)
+    winners &= ~np.isin(places, forced)
+    held = np.bincount(rows[winners], minlength=len(best_places))
+    return np.asarray(held + np.bincount(later_first[index], minlength=len(best_places)), np.int64)
+
+
+def pairwise_iou(boxes: Floats, others: Floats) -> Floats:
+    """[N, 4] and [M, 4] xyxy -> IoU [N, M]; 0 for boxes without area."""
+    sides = [
+        np.minimum(boxes[:, None, i + 2], others[None, :, i + 2])
+        - np.maximum(boxes[:, None, i], others[None, :, i])
+        for i in (0, 1)
+    ]
+    shared = np.maximum(sides[0], 0) * np.maximum(sides[1], 0)
+    areas = [(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, others)]
+    union = areas[0][:, None] + areas[1][None] - shared
+    return np.asarray(shared / np.maximum(union, np.finfo(np.float32).tiny))
+
+
+def _groups(
+    reach: BoxReach, labels: Ints, buckets: Ints, class_names: Sequence[str], strides: Sequence[int]
+) -> Iterator[GroupReach]:
+    everything = np.ones(len(labels), bool)
+    for name, members in [*((name, labels == i) for i, name in enumerate(class_names)), (ALL, everything)]:
+        for bucket, size in enumerate(SIZE_NAMES):
+            if (members & (buckets == bucket)).any():
+                yield _group(reach, members & (buckets == bucket), name, size, strides)
+        if members.any() or name == ALL:
+            yield _group(reach, members, name, ALL, strides)
+
+
+def _group(
+    reach: BoxReach, members: npt.NDArray[np.bool_], name: str, size: str, strides: Sequence[int]
+) -> GroupReach:
+    count = int(members.sum())
+
+    def mean(values: npt.NDArray[Any]) -> float:
+        return round(float(values[members].mean()), 4) if count else 0.0
+
+    served = np.bincount(reach.level[members], minlength=len(strides))
+    return GroupReach(
+        class_name=name,
+        size=size,
+        boxes=count,
+        reached=mean(reach.matches > 0),
+        best_iou=mean(reach.best_iou),
+        matches=mean(reach.matches),
+        assigned=mean(reach.assigned),
+        too_coarse=mean(reach.too_coarse),
+        without_anchor=int((reach.assigned[members] == 0).sum()),
+        strides={stride: int(n) for stride, n in zip(strides, served, strict=True) if n},
+    )

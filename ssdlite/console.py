@@ -1,0 +1,49 @@
+"""What a person sees of a run: progress, tables, notes. Everything goes through one rich console."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+console = Console(highlight=False)
+
+
+def training_progress(enabled: bool) -> Progress:
+    """A live bar over all steps; columns show loss, learning rate, images per second and time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not enabled or not console.is_terminal,
+        transient=True,
+    )
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        console.print(note, markup=False)
+
+
+def print_metrics(title: str, figures: Mapping[str, float | None], per_class: Mapping[str, Any]) -> None:
+    """A table of the main figures, overall and per class; ``per_class`` values have ``AP`` and ``AP50``."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("class")
+    for name in ("AP", "AP50", "AP75"):
+        table.add_column(name, justify="right")
+    table.add_row("all", *(format_figure(figures.get(name)) for name in ("AP", "AP50", "AP75")), end_section=True)
+    for name, values in per_class.items():
+        table.add_row(name, *(format_figure(values.get(key)) for key in ("AP", "AP50", "AP75")))
+    console.print(table)
+
+
+def format_figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

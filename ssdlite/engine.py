@@ -1,0 +1,399 @@
+"""Training, read from top to bottom: ``train`` prepares, ``Trainer.run`` goes over the epochs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from rich.progress import Progress, TaskID
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from ssdlite.checkpoint import Checkpoint, load_checkpoint, load_weights
+from ssdlite.config import DetectorConfig
+from ssdlite.console import console, format_figure, print_metrics, print_notes, training_progress
+from ssdlite.datasets.collate import Batch, collate
+from ssdlite.datasets.dataset import DetectionDataset
+from ssdlite.datasets.discover import load_data
+from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.sampler import ShuffledBatches
+
+from ssdlite.datasets.splits import DataSplits
+from ssdlite.datasets.transforms import DetectionTransform
+from ssdlite.detector import Detector, build_detector, detector_from_config
+from ssdlite.device import autocast, choose_amp, choose_device
+from ssdlite.distributed import Processes, join_processes
+from ssdlite.errors import ConfigError, TrainingError
+from ssdlite.evaluator import Evaluator, Metrics
+from ssdlite.fit import fitted_anchors
+from ssdlite.image import read_image
+from ssdlite.inference import detect_dataset, refuse_bad
+from ssdlite.loss import DetectionLoss, FocalLoss, Losses, MultiBoxLoss
+from ssdlite.optimisation import WeightAverage, build_optimizer, learning_rate
+from ssdlite.run_folder import RunFolder
+from ssdlite.train_options import SHAPES, TrainOptions, next_run_folder
+from ssdlite.visualize import contact_sheet, side_by_side
+
+SHAPES_FOLDER = Path("data/shapes")
+SAMPLE_COUNT = 8  # validation images in samples.png
+SAMPLE_SCORE = 0.4
+
+
+def train(options: TrainOptions) -> dict[str, Any]:
+    """Train as ``options`` say and return what ``summary.json`` holds.
+
+    Raises:
+        SsdliteError: the options, the data or a checkpoint cannot be used, or the loss is no longer finite.
+    """
+    with join_processes(options.device) as processes:
+        options, folder = _open_run(options, processes)
+        splits = _load_splits(options, processes)
+        checkpoint = folder.load_last()
+        torch.manual_seed(options.seed)
+        detector = _build(options, splits.train, checkpoint)
+        trainer = Trainer(detector, splits, options, folder, processes)
+        if checkpoint is not None:
+            trainer.restore(checkpoint)
+        return trainer.run()
+
+
+@dataclass
+class Progressed:
+    """How far a run has come. ``epoch`` counts the finished ones."""
+
+    epoch: int = 0
+    images_seen: int = 0
+    seconds: float = 0.0
+    best_ap: float = -1.0
+    skipped_images: int = 0
+
+
+class Trainer:
+    """One run: a detector, its data, and the state that ``last.pt`` holds."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        splits: DataSplits,
+        options: TrainOptions,
+        folder: RunFolder,
+        processes: Processes,
+    ) -> None:
+        self.options, self.folder, self.processes, self.splits = options, folder, processes, splits
+        self.device = choose_device(options.device)
+        self.amp = choose_amp(options.amp, self.device)
+        self.detector = detector.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.criterion = _build_loss(detector, options)
+        self.optimizer = build_optimizer(detector, options)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
+        self.average = WeightAverage(detector, options.ema_decay) if options.ema_decay else None
+        config = detector.config
+        transform = DetectionTransform(config.image_size, config.resize, options.augment)
+        self.dataset = DetectionDataset(splits.train, transform, options.seed)
+        self.batches = ShuffledBatches(
+            len(splits.train),
+            options.batch_size,
+            seed=options.seed,
+            rank=processes.rank,
+            processes=processes.count,
+        )
+        if self.batches.batch_size < processes.count:
+            raise ConfigError(
+                f"{processes.count} processes cannot share batches of {self.batches.batch_size} images"
+            )
+        self.model: nn.Module = detector
+        if processes.count > 1:
+            ids = [processes.local_rank] if self.device.type == "cuda" else None
+            self.model = DistributedDataParallel(detector, device_ids=ids)
+        self.done = Progressed()
+        self.history: list[dict[str, Any]] = []
+
+    @property
+    def evaluated(self) -> Detector:
+        """The weights that are evaluated and saved: the average, where one is kept."""
+        return self.detector if self.average is None else cast(Detector, self.average.model)
+
+    def run(self) -> dict[str, Any]:
+        """Train the epochs that are left, saving after each, and finish the run folder."""
+        options, first = self.options, self.processes.is_first
+        loader: DataLoader[Batch] = DataLoader(
+            self.dataset,  # type: ignore[arg-type]
+            batch_sampler=self.batches,
+            num_workers=options.workers,
+            collate_fn=collate,
+            persistent_workers=options.workers > 0,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # the loader's own draws must not touch the global one
+        )
+        with training_progress(first) as progress:
+            task = progress.add_task("training", total=len(self.batches) * options.epochs, status="")
+            progress.advance(task, self.done.epoch * len(self.batches))
+            for epoch in range(self.done.epoch, options.epochs):
+                started = time.perf_counter()
+                row = self._train_epoch(epoch, loader, progress, task)
+                self.done.epoch += 1
+                metrics = None
+                if self.done.epoch % options.eval_interval == 0 or self.done.epoch == options.epochs:
+                    metrics = self._evaluate()
+                    row |= {name: metrics.figures()[name] for name in ("AP", "AP50", "AP75")}
+                self.done.seconds += time.perf_counter() - started
+                self._finish_epoch(row, metrics)
+        return self._finish()
+
+    def _train_epoch(
+        self, epoch: int, loader: DataLoader[Batch], progress: Progress, task: TaskID
+    ) -> dict[str, Any]:
+        """One pass over the training images; returns the epoch's line for metrics.jsonl."""
+        self.dataset.set_epoch(epoch)
+        self.batches.epoch = epoch
+        self.model.train()
+        steps, total = len(self.batches), len(self.batches) * self.options.epochs
+        sums = torch.zeros(3, device=self.device)
+        started, images, rate = time.perf_counter(), 0, 0.0
+        for step, (batch, losses) in enumerate(self._steps(epoch, loader)):
+            sums += torch.stack(losses).detach()
+            images += len(batch) * self.processes.count
+            rate = images / (time.perf_counter() - started)
+            if not progress.disable:
+                lr = learning_rate(epoch * steps + step, total, self.options)
+                progress.update(
+                    task,
+                    advance=1,
+                    description=f"epoch {epoch + 1}/{self.options.epochs}",
+                    status=f"loss {float(losses.total):.3f}  lr {lr:.1e}  {rate:.0f} images/s",
+                )
+        self.done.images_seen += images
+        loss, class_loss, box_loss = (sums / max(steps, 1)).tolist()
+        return {
+            "epoch": epoch + 1,
+            "loss": loss,
+            "class_loss": class_loss,
+            "box_loss": box_loss,
+            "lr": learning_rate((epoch + 1) * steps - 1, total, self.options),
+            "images_per_second": round(rate, 2),
+        }
+
+    def _steps(self, epoch: int, loader: DataLoader[Batch]) -> Iterator[tuple[Batch, Losses]]:
+        """Take the optimiser's steps of an epoch. A loss is looked at once the next step is under way.
+
+        Looking at it at once would make a GPU wait for the host at every step.
+        """
+        steps, total = len(self.batches), len(self.batches) * self.options.epochs
+        pending: tuple[Batch, Losses, int] | None = None
+        for step, batch in enumerate(loader):
+            refuse_bad(batch.bad, self.options.skip_bad)
+            self.done.skipped_images += len(batch.bad)
+            if not len(batch):
+                if self.processes.count > 1:
+                    raise TrainingError("every image of a process's batch is unreadable; mend the data first")
+                continue
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(epoch * steps + step, total, self.options)
+            losses = self._step(batch)
+            if pending is not None:
+                self._require_finite(*pending)
+            pending = batch, losses, step
+            yield batch, losses
+        if pending is not None:
+            self._require_finite(*pending)
+
+    def _step(self, batch: Batch) -> Losses:
+        images = batch.images.to(self.device, non_blocking=True)
+        boxes = batch.boxes.to(self.device, non_blocking=True)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        with autocast(self.device, self.amp):
+            outputs = self.model(images)
+        losses: Losses = self.criterion(outputs, boxes, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(losses.total).backward()
+        if self.options.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.detector.parameters(), self.options.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.detector)
+        return losses
+
+    def _require_finite(self, batch: Batch, losses: Losses, step: int) -> None:
+        if bool(torch.isfinite(losses.total)):
+            return
+        paths = ", ".join(self.splits.train.paths[position] for position in batch.positions)
+        raise TrainingError(
+            f"the loss is {float(losses.total)} at step {step + 1} of epoch {self.done.epoch + 1} "
+            f"(classification {float(losses.classification)}, boxes {float(losses.box)}); "
+            f"try a lower --lr than {self.options.peak_lr:g}. Images of the batch: {paths}"
+        )
+
+    def _evaluate(self) -> Metrics:
+        """Score the evaluated weights on the validation split, each process its share of the images."""
+        detector, index = self.evaluated, self.splits.val
+        self.processes.synchronise(detector)
+        evaluator = Evaluator(index)
+        positions = range(self.processes.rank, len(index), self.processes.count)
+        for position, found in detect_dataset(
+            detector,
+            index,
+            batch_size=self.options.batch_size,
+            workers=self.options.workers,
+            amp=self.amp,
+            positions=positions,
+            skip_bad=self.options.skip_bad,
+        ):
+            evaluator.update(position, found)
+        evaluator.merge(self.processes.gather(evaluator.state()))
+        return evaluator.compute()
+
+    def _finish_epoch(self, row: dict[str, Any], metrics: Metrics | None) -> None:
+        row |= {"images_seen": self.done.images_seen, "seconds": round(self.done.seconds, 2)}
+        self.history.append(row)
+        if not self.processes.is_first:
+            return
+        ap = -1.0 if metrics is None else (metrics.AP or 0.0)
+        is_best = metrics is not None and ap > self.done.best_ap
+        self.done.best_ap = max(self.done.best_ap, ap)
+        self.folder.save_epoch(self._checkpoint(metrics), self.history, is_best)
+        scores = "" if metrics is None else f"  AP {format_figure(metrics.AP)}  AP50 {format_figure(metrics.AP50)}"
+        console.print(
+            f"epoch {row['epoch']}/{self.options.epochs}  loss {row['loss']:.3f}{scores}  "
+            f"{row['images_per_second']:.0f} images/s  {row['seconds']:.0f} s"
+        )
+
+    def _checkpoint(self, metrics: Metrics | None) -> Checkpoint:
+        return Checkpoint(
+            config=self.detector.config,
+            weights=self.evaluated.state_dict(),
+            metrics={} if metrics is None else metrics.to_dict(),
+            training={
+                "options": self.options.to_dict(),
+                "progress": vars(self.done),
+                "history": self.history,
+                "model": self.detector.state_dict() if self.average is not None else None,
+                "average_updates": 0 if self.average is None else self.average.updates,
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+            },
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue where ``checkpoint`` was written: everything random depends on (seed, epoch) and needs no state."""
+        training = checkpoint.training
+        self.done = Progressed(**training["progress"])
+        self.history = list(training["history"])
+        load_weights(self.detector, training["model"] or checkpoint.weights, checkpoint.path)
+        if self.average is not None:
+            self.average.restore(checkpoint.weights, training["average_updates"])
+        self.optimizer.load_state_dict(training["optimizer"])
+        self.scaler.load_state_dict(training["scaler"])
+
+    def _finish(self) -> dict[str, Any]:
+        metrics = self._evaluate()
+        summary: dict[str, Any] = {
+            **metrics.figures(),
+            "per_class": metrics.to_dict()["per_class"],
+            "images_seen": self.done.images_seen,
+            "seconds": round(self.done.seconds, 2),
+            "epochs": self.done.epoch,
+            "skipped_images": self.done.skipped_images,
+            "output": str(self.folder.path),
+        }
+        if self.processes.is_first:
+            self.folder.finish(summary, self.history, self._draw_samples())
+            print_metrics(f"{self.splits.val.name}, last epoch", metrics.figures(), summary["per_class"])
+            console.print(f"run folder: {self.folder.path} (best.pt, last.pt, samples.png, curves.png)")
+        return summary
+
+    def _draw_samples(self) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+        index = self.splits.val
+        positions = list(range(0, len(index), max(len(index) // SAMPLE_COUNT, 1)))[:SAMPLE_COUNT]
+        pictures = []
+        for position, found in detect_dataset(self.evaluated, index, positions=positions, skip_bad=True):
+            record = index.record(position)
+            with suppress(OSError):
+                image = read_image(record.path, record.size)
+                pictures.append(side_by_side(image, record, found.above(SAMPLE_SCORE)))
+        return contact_sheet(pictures, columns=2, cell=960) if pictures else None
+
+
+def _open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions, RunFolder]:
+    if options.resume is not None:
+        folder = RunFolder(Path(options.resume))
+        return options.resumed(folder.stored_options()), folder
+    output = processes.share(options.output or str(next_run_folder()))
+    folder = RunFolder(Path(output))
+    options = replace(options, output=output)
+    if processes.is_first:
+        folder.start(options)
+    return options, folder
+
+
+def _load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
+    root = Path(options.data)
+    if options.data == SHAPES and not root.exists():
+        root = SHAPES_FOLDER
+        if processes.is_first:
+            console.print(f"built-in data: shapes, in {root}")
+            from ssdlite.datasets.shapes import generate_shapes
+
+            generate_shapes(root)
+        processes.share(None)  # the others wait until it is there
+    splits = load_data(
+        root,
+        train_split=options.train_split,
+        val_split=options.val_split,
+        classes=options.classes,
+        skip_bad=options.skip_bad,
+        seed=options.seed,
+    )
+    if processes.is_first:
+        print_notes(splits.notes)
+    return splits
+
+
+def _build(options: TrainOptions, index: DetectionIndex, checkpoint: Checkpoint | None) -> Detector:
+    if checkpoint is not None:
+        return detector_from_config(checkpoint.config)
+    detector = build_detector(
+        options.preset_name,
+        class_names=index.class_names,
+        width_mult=options.width_mult,
+        image_size=options.image_size,
+        resize=options.resize,
+        score_function="sigmoid" if options.loss == "focal" else "softmax",
+    )
+    if options.anchors == "fit":
+        config: DetectorConfig = replace(
+            detector.config, anchors=fitted_anchors(index, detector.config, options.anchor_budget)
+        )
+        torch.manual_seed(options.seed)
+        detector = detector_from_config(config)
+    if options.weights is not None:
+        _load_fitting(detector, load_checkpoint(options.weights))
+    return detector
+
+
+def _load_fitting(detector: Detector, checkpoint: Checkpoint) -> None:
+    """Load the tensors whose name and shape agree. Raises ConfigError where none does."""
+    own = detector.state_dict()
+    fitting: dict[str, Tensor] = {
+        name: tensor
+        for name, tensor in checkpoint.weights.items()
+        if name in own and own[name].shape == tensor.shape
+    }
+    if not fitting:
+        raise ConfigError(f"--weights {checkpoint.path}: none of its tensors fits this detector")
+    detector.load_state_dict(fitting, strict=False)
+    console.print(f"loaded {len(fitting)} of {len(own)} tensors from {checkpoint.path}", markup=False)
+
+
+def _build_loss(detector: Detector, options: TrainOptions) -> DetectionLoss:
+    scales = torch.tensor(detector.config.box_code_scales, device=detector.anchors.device)
+    kind = FocalLoss if options.loss == "focal" else MultiBoxLoss
+    return kind(detector.anchors, scales)

@@ -1,0 +1,237 @@
+"""COCO's twelve figures for one split, computed by pycocotools from what a detector found."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from ssdlite.datasets.index import DetectionIndex
+from ssdlite.detections import Detections
+
+FIGURES = (  # in the order of COCOeval.stats
+    "AP",
+    "AP50",
+    "AP75",
+    "AP_small",
+    "AP_medium",
+    "AP_large",
+    "AR1",
+    "AR10",
+    "AR100",
+    "AR_small",
+    "AR_medium",
+    "AR_large",
+)
+
+
+class ImageResult(NamedTuple):
+    """The detections of one image: boxes [N, 4] float32 xyxy in its own pixels, scores [N], labels [N]."""
+
+    boxes: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+
+
+EvaluatorState = dict[
+    int, ImageResult
+]  # by position in the index; plain arrays, so that processes can exchange it
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """Average precision of one class, in 0..1; None where the split has no object of it."""
+
+    AP: float | None
+    AP50: float | None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """COCO's figures, in 0..1: average precision (AP) and recall (AR) over IoU 0.50:0.95.
+
+    AP50 and AP75 are at that one IoU; AR1, AR10 and AR100 allow that many detections an image. Small,
+    medium and large are areas below 32^2, below 96^2 and above. None stands where there is no object to
+    find (pycocotools' -1).
+    """
+
+    AP: float | None
+    AP50: float | None
+    AP75: float | None
+    AP_small: float | None
+    AP_medium: float | None
+    AP_large: float | None
+    AR1: float | None
+    AR10: float | None
+    AR100: float | None
+    AR_small: float | None
+    AR_medium: float | None
+    AR_large: float | None
+    per_class: dict[str, ClassMetrics]
+
+    def figures(self) -> dict[str, float | None]:
+        """The twelve figures alone, in COCO's order."""
+        return {name: getattr(self, name) for name in FIGURES}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: the figures and ``per_class: {name: {"AP": ..., "AP50": ...}}``."""
+        return asdict(self)
+
+
+class Evaluator:
+    """Collects detections image by image and scores them against an index.
+
+    Crowd regions and ``difficult`` objects follow COCO's crowd rule: they are not asked for, and detections
+    inside them are not held against the detector. Images that were never updated count as images without
+    detections.
+    """
+
+    def __init__(self, index: DetectionIndex) -> None:
+        if len(np.unique(index.image_ids)) != len(index):
+            raise ValueError(f"{index.name}: image ids must differ from each other to be scored")
+        self.index = index
+        self._results: EvaluatorState = {}
+        self._ground_truth: COCO | None = None
+
+    def reset(self) -> None:
+        self._results = {}
+
+    def update(self, position: int, detections: Detections) -> None:
+        """Take the detections of the image at ``position`` in the index; a second call replaces the first."""
+        if not 0 <= position < len(self.index):
+            raise ValueError(
+                f"{self.index.name}: expected a position in 0..{len(self.index) - 1}, got {position}"
+            )
+        if tuple(detections.class_names) != self.index.class_names:
+            raise ValueError(
+                f"{self.index.name}: the detections' classes {list(detections.class_names)} "
+                f"are not the index's {list(self.index.class_names)}"
+            )
+        self._results[int(position)] = ImageResult(detections.boxes, detections.scores, detections.labels)
+
+    def state(self) -> EvaluatorState:
+        """What this process collected, for ``torch.distributed.all_gather_object``."""
+        return dict(self._results)
+
+    def merge(self, states: Iterable[Mapping[int, ImageResult]]) -> None:
+        """Take over what other processes collected; an image that several of them saw counts once."""
+        for state in states:
+            for position, result in state.items():
+                self._results.setdefault(position, ImageResult(*result))
+
+    def compute(self) -> Metrics:
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress with print
+            if self._ground_truth is None:
+                self._ground_truth = _coco(self.index, _annotations(self.index))
+            found = _coco(self.index, [_annotation(i, *row) for i, row in enumerate(self._rows(), start=1)])
+            evaluation = COCOeval(self._ground_truth, found, "bbox")
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        figures = {name: _known(value) for name, value in zip(FIGURES, evaluation.stats, strict=True)}
+        return Metrics(**figures, per_class=_per_class(self.index.class_names, evaluation.eval["precision"]))
+
+    def coco_results(self) -> list[dict[str, Any]]:
+        """The detections as COCO's result format has them, with the data set's own image and category ids."""
+        return [
+            {
+                "image_id": image_id,
+                "category_id": int(self.index.category_ids[label]),
+                "bbox": box_xywh,
+                "score": score,
+            }
+            for image_id, label, box_xywh, score in self._rows()
+        ]
+
+    def _rows(self) -> Iterator[tuple[int, int, list[float], float]]:
+        """(image id, label, box xywh, score) of every detection, in the order of the index."""
+        for position, result in sorted(self._results.items()):
+            boxes_xywh = _to_xywh(result.boxes)
+            image_id = int(self.index.image_ids[position])
+            for box, label, score in zip(
+                boxes_xywh, result.labels.tolist(), result.scores.tolist(), strict=True
+            ):
+                yield image_id, label, box, score
+
+
+def _to_xywh(boxes: npt.NDArray[np.float32]) -> list[list[float]]:
+    """boxes [N, 4] xyxy -> N lists x, y, width, height, in double precision as COCO's files are."""
+    wide = boxes.astype(np.float64)
+    values: list[list[float]] = np.concatenate([wide[:, :2], wide[:, 2:] - wide[:, :2]], axis=1).tolist()
+    return values
+
+
+def _annotation(
+    identity: int, image_id: int, label: int, box_xywh: list[float], score: float
+) -> dict[str, Any]:
+    """One detection as ``COCO.loadRes`` would make it."""
+    return {
+        "id": identity,
+        "image_id": image_id,
+        "category_id": label,
+        "bbox": box_xywh,
+        "area": box_xywh[2] * box_xywh[3],
+        "iscrowd": 0,
+        "score": score,
+    }
+
+
+def _annotations(index: DetectionIndex) -> list[dict[str, Any]]:
+    """The ground truth; ids start at 1, because COCOeval takes a match with id 0 for none."""
+    image_ids = np.repeat(index.image_ids, np.diff(index.offsets)).tolist()
+    columns = zip(
+        image_ids,
+        index.labels.tolist(),
+        _to_xywh(index.boxes),
+        index.areas.tolist(),
+        index.ignore.tolist(),
+        strict=True,
+    )
+    return [
+        {
+            "id": identity,
+            "image_id": image_id,
+            "category_id": label,
+            "bbox": box_xywh,
+            "area": area,
+            "iscrowd": int(ignore),
+        }
+        for identity, (image_id, label, box_xywh, area, ignore) in enumerate(columns, start=1)
+    ]
+
+
+def _coco(index: DetectionIndex, annotations: list[dict[str, Any]]) -> COCO:
+    """An in-memory COCO object; labels are its category ids, so that classes keep the index's order."""
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": image_id} for image_id in index.image_ids.tolist()],
+        "categories": [{"id": label, "name": name} for label, name in enumerate(index.class_names)],
+        "annotations": annotations,
+    }
+    coco.createIndex()
+    return coco
+
+
+def _per_class(class_names: tuple[str, ...], precision: npt.NDArray[np.float64]) -> dict[str, ClassMetrics]:
+    """precision [IoU threshold, recall, class, area, detections allowed], as COCOeval accumulates it."""
+    everything = precision[:, :, :, 0, -1]  # all areas, 100 detections
+    return {
+        name: ClassMetrics(AP=_mean(everything[:, :, label]), AP50=_mean(everything[0, :, label]))
+        for label, name in enumerate(class_names)
+    }
+
+
+def _mean(precision: npt.NDArray[np.float64]) -> float | None:
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else None
+
+
+def _known(value: float) -> float | None:
+    return None if value < 0 else float(value)

@@ -1,0 +1,69 @@
+"""Optimiser, learning rate and weight average of a training run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from ssdlite.train_options import TrainOptions
+
+
+def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
+    """SGD or AdamW; weights of convolutions decay, norms and biases do not."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": options.decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=options.peak_lr, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=options.peak_lr, fused=True)
+
+
+def learning_rate(step: int, total_steps: int, options: TrainOptions) -> float:
+    """At ``step`` (from 0) of ``total_steps``: a linear rise, then a cosine to 0 (arXiv 1608.03983)."""
+    warmup = min(options.warmup_steps, total_steps // 10)
+    if step < warmup:
+        return options.peak_lr * (step + 1) / warmup
+    progress = (step - warmup) / max(total_steps - warmup, 1)
+    return options.peak_lr * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+class WeightAverage:
+    """An exponential moving average of a model's parameters and batch-norm statistics.
+
+    The decay is (1 + n) / (10 + n) after n updates until that reaches ``decay``, so that a short run is not
+    dominated by its first, random weights (as TensorFlow's ExponentialMovingAverage with ``num_updates``).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self._average = AveragedModel(model, multi_avg_fn=self._blend, use_buffers=True)
+
+    @property
+    def model(self) -> nn.Module:
+        return self._average.module
+
+    def update(self, model: nn.Module) -> None:
+        self.updates += 1
+        self._average.update_parameters(model)
+
+    def restore(self, weights: dict[str, Tensor], updates: int) -> None:
+        """Continue from an earlier average after that many updates."""
+        self.model.load_state_dict(weights)
+        self.updates = updates
+        self._average.n_averaged.fill_(updates)
+
+    @torch.no_grad()
+    def _blend(self, averages: Sequence[Tensor], values: Sequence[Tensor], _: Tensor | int) -> None:
+        if not averages[0].is_floating_point():
+            torch._foreach_copy_(list(averages), list(values))
+            return
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(list(averages), list(values), 1 - decay)

@@ -1,0 +1,73 @@
+"""The files of a training run. ``last.pt`` is the one that counts: the others can be made again from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ssdlite.errors import ConfigError
+from ssdlite.files import write_atomically, write_json, write_text
+from ssdlite.image import ImageArray
+from ssdlite.plots import plot_curves
+from ssdlite.train_options import TrainOptions
+
+
+class RunFolder:
+    """config.json, metrics.jsonl (a line per epoch), summary.json, best.pt, last.pt, curves.png, samples.png."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last = path / "last.pt"
+        self.best = path / "best.pt"
+
+    def start(self, options: TrainOptions) -> None:
+        """Claim the folder for a new run.
+
+        Raises:
+            ConfigError: it holds a run already, or cannot be written.
+        """
+        if self.last.exists():
+            raise ConfigError(
+                f"{self.path} holds a run already; continue it with --resume {self.path}, or name another --output"
+            )
+        try:
+            write_json(self.path / "config.json", options.to_dict())
+        except OSError as error:
+            raise ConfigError(f"--output {self.path}: cannot be written ({error.strerror})") from None
+
+    def stored_options(self) -> TrainOptions:
+        """The options of the run in this folder. Raises ConfigError where there is none."""
+        try:
+            values = json.loads((self.path / "config.json").read_text())
+        except FileNotFoundError:
+            raise ConfigError(f"--resume {self.path}: no run there (config.json is missing)") from None
+        except ValueError as error:
+            raise ConfigError(f"{self.path / 'config.json'}: not valid JSON ({error})") from None
+        return TrainOptions.from_dict(values)
+
+    def load_last(self) -> Checkpoint | None:
+        """The newest checkpoint; None where the run was stopped before its first."""
+        return load_checkpoint(self.last) if self.last.exists() else None
+
+    def save_epoch(self, checkpoint: Checkpoint, history: Sequence[dict[str, Any]], is_best: bool) -> None:
+        """Write what an epoch leaves. ``last.pt`` comes last, so a run stopped in between just repeats the epoch."""
+        if is_best:
+            bare = Checkpoint(checkpoint.config, checkpoint.weights, checkpoint.metrics)
+            save_checkpoint(bare, self.best)
+        lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in history)
+        write_text(self.path / "metrics.jsonl", lines)
+        save_checkpoint(checkpoint, self.last)
+
+    def finish(
+        self, summary: dict[str, Any], history: Sequence[dict[str, Any]], samples: ImageArray | None
+    ) -> None:
+        plot_curves(history, self.path / "curves.png")
+        if samples is not None:
+            _, encoded = cv2.imencode(".png", samples[:, :, ::-1])
+            write_atomically(self.path / "samples.png", lambda file: file.write(encoded.tobytes()))
+        write_json(self.path / "summary.json", summary)

@@ -1,0 +1,148 @@
+"""Every option of a training run, as one dataclass: the command line, ``config.json`` and the checkpoint all hold it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ssdlite.config import convert
+from ssdlite.device import Amp
+from ssdlite.errors import ConfigError
+
+SHAPES = "shapes"
+SHAPES_PRESET = "ssdlite192_mobilenet_v2_050"
+DATA_PRESET = "ssdlite320_mobilenet_v2"
+MAY_CHANGE_ON_RESUME = ("data", "device", "workers", "resume", "output")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Options of ``train_det.py``. With none given it trains a small detector on the built-in shapes."""
+
+    data: str = SHAPES
+    """Folder of a COCO or VOC data set, recognised by looking; `shapes` is the built-in one."""
+    train_split: str | None = None
+    """Split to train on, e.g. train2017 or trainval. Default: the customary one."""
+    val_split: str | None = None
+    """Split to validate on. Default: the customary one; a single split is divided, with --seed."""
+    classes: tuple[str, ...] | None = None
+    """Names of the classes to learn. Default: all of the data."""
+    skip_bad: bool = False
+    """Leave out images and annotations that cannot be used, counting them, instead of stopping."""
+
+    preset: str | None = None
+    """Which detector (ssdlite.list_detectors()). Default: ssdlite320_mobilenet_v2; a small one for shapes."""
+    width_mult: float | None = None
+    """Channels, as a factor of the published network's. Default: the preset's."""
+    image_size: int | None = None
+    """Side of the square network input in pixels. Default: the preset's."""
+    resize: Literal["stretch", "letterbox"] | None = None
+    """How a picture becomes the input: stretched, or padded to keep its shape. Default: the preset's."""
+    anchors: Literal["default", "fit"] = "default"
+    """The preset's anchors, or anchors fitted to the boxes of the training split."""
+    anchor_budget: int | None = None
+    """Most anchors that a fit may use. Default: as many as the preset has."""
+    loss: Literal["multibox", "focal"] = "multibox"
+    """Softmax with hard negatives 3:1, or sigmoid focal; both with smooth L1 for boxes."""
+    weights: str | None = None
+    """Checkpoint to start from: every tensor that fits is loaded."""
+
+    epochs: Annotated[int, tyro.conf.arg(aliases=["-e"])] = 60
+    """Passes over the training images."""
+    batch_size: Annotated[int, tyro.conf.arg(aliases=["-b"])] = 16
+    """Images per step, over all processes together."""
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    """SGD with Nesterov momentum 0.9, or AdamW."""
+    lr: float | None = None
+    """Peak learning rate. Default: 0.002 for adamw, 0.05 for sgd, for batches of 16 (scaled with their root)."""
+    weight_decay: float | None = None
+    """Default: 0.05 for adamw, 4e-5 for sgd. Norms and biases have none."""
+    warmup_steps: int = 200
+    """Steps over which the learning rate rises to its peak (at most a tenth of all); a cosine takes it down to 0."""
+    clip_norm: float = 10.0
+    """Largest norm of the whole gradient; 0 for no limit."""
+    ema_decay: float = 0.998
+    """Decay of the weight average that is evaluated and saved; 0 for none. Shorter at the start of a run."""
+    augment: str = "ssdlite"
+    """Augmentation: none, ssdlite (crop, flip), ssd (also zoom-out, colour), topdown (any orientation)."""
+
+    output: str | None = None
+    """Run folder. Default: the next free runs/train-NNN."""
+    resume: str | None = None
+    """Run folder to continue, with its own options; the result is that of a run that was never stopped."""
+    seed: int = 0
+    """Of everything random: initial weights, order, augmentation, division of the data."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto is the GPU where there is one."""
+    amp: Amp = "auto"
+    """Mixed precision; auto is bfloat16 where the hardware computes in it, else float16 on GPUs, else none."""
+    workers: int = 2
+    """Processes that load and augment images; 0 for none."""
+    eval_interval: int = 1
+    """Epochs between evaluations; the last epoch is always evaluated."""
+
+    def __post_init__(self) -> None:
+        positive = ("epochs", "batch_size", "eval_interval")
+        not_negative = ("warmup_steps", "clip_norm", "workers", "seed", "lr", "weight_decay")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')}: expected 1 or more, got {getattr(self, name)}")
+        for name in not_negative:
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise ConfigError(f"--{name.replace('_', '-')}: expected 0 or more, got {value}")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"--ema-decay: expected 0 to below 1, got {self.ema_decay}")
+
+    @property
+    def peak_lr(self) -> float:
+        if self.lr is not None:
+            return self.lr
+        return float((0.002 if self.optimizer == "adamw" else 0.05) * (self.batch_size / 16) ** 0.5)
+
+    @property
+    def decay(self) -> float:
+        if self.weight_decay is not None:
+            return self.weight_decay
+        return 0.05 if self.optimizer == "adamw" else 4e-5
+
+    @property
+    def preset_name(self) -> str:
+        return self.preset or (SHAPES_PRESET if self.data == SHAPES else DATA_PRESET)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON and checkpoints."""
+        values = asdict(self)
+        values["classes"] = None if self.classes is None else list(self.classes)
+        return values
+
+    @staticmethod
+    def from_dict(values: Any) -> TrainOptions:
+        return convert(values, TrainOptions, "training options")
+
+    def resumed(self, stored: TrainOptions) -> TrainOptions:
+        """The options of the run being resumed, with what may differ taken from here.
+
+        Raises:
+            ConfigError: an option was given that would make it another run.
+        """
+        default, given, kept = TrainOptions().to_dict(), self.to_dict(), stored.to_dict()
+        for name, value in given.items():
+            if value == default[name]:
+                continue
+            if name not in MAY_CHANGE_ON_RESUME and value != kept[name]:
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigError(
+                    f"{option} {value} cannot be changed on resuming: the run has {kept[name]}; leave {option} out"
+                )
+            kept[name] = value
+        return TrainOptions.from_dict({**kept, "resume": self.resume, "output": self.resume})
+
+
+def next_run_folder(parent: Path = Path("runs")) -> Path:
+    """runs/train-001, or the number behind the highest one there."""
+    numbers = [int(path.name[6:]) for path in parent.glob("train-*") if path.name[6:].isdigit()]
+    return parent / f"train-{max(numbers, default=0) + 1:03d}"

@@ -1,0 +1,225 @@
+"""Score a checkpoint on annotated data: COCO's twelve figures, and Pascal VOC's average precision."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from ssdlite import cli
+from ssdlite.errors import ConfigError
+from ssdlite.output import prepare_folder, save_json, save_json_list
+
+if TYPE_CHECKING:
+    from ssdlite.datasets.index import DetectionIndex
+    from ssdlite.detector import Detector
+    from ssdlite.evaluator import Evaluator, Metrics
+    from ssdlite.voc_metrics import VocMetrics
+
+PROGRAM = "ssdlite eval"
+DESCRIPTIONS = {  # of COCO's figures, by name
+    "AP": "average precision, IoU 0.50:0.95",
+    "AP50": "average precision, IoU 0.50",
+    "AP75": "average precision, IoU 0.75",
+    "AP_small": "AP of objects below 32 x 32 pixels",
+    "AP_medium": "AP of objects from 32 x 32 to 96 x 96",
+    "AP_large": "AP of objects from 96 x 96",
+    "AR1": "average recall, 1 detection an image",
+    "AR10": "average recall, 10 detections an image",
+    "AR100": "average recall, 100 detections an image",
+    "AR_small": "AR100 of small objects",
+    "AR_medium": "AR100 of medium objects",
+    "AR_large": "AR100 of large objects",
+}
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """The checkpoint, such as best.pt of a training."""
+    data: Path
+    """Folder of COCO or Pascal VOC data."""
+    split: str | None = None
+    """Which split to score on; by default val, otherwise test, otherwise the only one."""
+    output: Path | None = None
+    """Folder for metrics.json and coco_results.json."""
+    json: Path | None = None
+    """Write the figures to this file."""
+    coco_results: Path | None = None
+    """Write the detections to this file in COCO's result format, with the data's own category ids."""
+    batch_size: int = 32
+    workers: int = 2
+    """Processes that read images."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
+    amp: Literal["off", "auto", "bfloat16", "float16"] = "off"
+    """Mixed precision: faster where the device has it; the figures may differ in the third digit."""
+    score_threshold: float | None = None
+    """Leave out detections below this score; by default the checkpoint's setting."""
+    nms_threshold: float | None = None
+    """Overlap from which the weaker of two detections is dropped; by default the checkpoint's setting."""
+    max_detections: int | None = None
+    """Detections an image; by default the checkpoint's setting."""
+    skip_bad: bool = False
+    """Leave out images and annotations that cannot be used, and count them, instead of stopping."""
+
+
+def evaluate(options: EvalOptions) -> None:
+    """Score a checkpoint with COCO's twelve figures, per class, and Pascal VOC's average precision."""
+    from ssdlite.voc_metrics import compute_voc_metrics
+
+    figures_file, results_file = _output_files(options)
+    detector = _load_detector(options)
+    console = Console()
+    index = _load_index(options, detector, console)
+    start = time.perf_counter()
+    evaluator = _detect(options, detector, index, console)
+    metrics = evaluator.compute()
+    voc = compute_voc_metrics(evaluator.index, evaluator.state())
+    seconds = time.perf_counter() - start
+    _print_tables(console, evaluator.index, metrics, voc)
+    if figures_file:
+        report = {
+            "checkpoint": str(options.checkpoint),
+            "data": str(options.data),
+            "split": index.name,
+            "images": len(evaluator.index),
+            "objects": int((~evaluator.index.ignore).sum()),
+            "seconds": round(seconds, 2),
+            **metrics.to_dict(),
+            "voc": voc.to_dict(),
+        }
+        save_json(figures_file, report)
+    if results_file:
+        save_json_list(results_file, evaluator.coco_results())
+    for path in (figures_file, results_file):
+        if path:
+            console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(evaluate, EvalOptions, argv, PROGRAM)
+
+
+def _output_files(options: EvalOptions) -> tuple[Path | None, Path | None]:
+    """(figures, COCO results), their folders made and found writable before any work is done."""
+    folder = options.output
+    figures = options.json or (folder / "metrics.json" if folder else None)
+    results = options.coco_results or (folder / "coco_results.json" if folder else None)
+    for path in (figures, results):
+        if path:
+            prepare_folder(path.parent)
+    return figures, results
+
+
+def _load_detector(options: EvalOptions) -> Detector:
+    from ssdlite.config import override
+    from ssdlite.detector import load_detector
+    from ssdlite.device import choose_device
+
+    for name, value, least in (("batch-size", options.batch_size, 1), ("workers", options.workers, 0)):
+        if value < least:
+            raise ConfigError(f"--{name}: expected {least} or more, got {value}")
+    detector = load_detector(options.checkpoint, device=choose_device(options.device))
+    settings = {
+        "score_threshold": options.score_threshold,
+        "nms_threshold": options.nms_threshold,
+        "max_detections": options.max_detections,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    detector.config = override(detector.config, **given)
+    return detector
+
+
+def _load_index(options: EvalOptions, detector: Detector, console: Console) -> DetectionIndex:
+    """The split under the detector's class names, saying what does not fit."""
+    from ssdlite.datasets.discover import load_split
+    from ssdlite.datasets.index_builder import problem_notes
+
+    index = load_split(
+        options.data,
+        options.split,
+        classes=detector.class_names,
+        skip_bad=options.skip_bad,
+        allow_absent=True,
+    )
+    present = set(index.labels[~index.ignore].tolist())
+    absent = [name for label, name in enumerate(index.class_names) if label not in present]
+    notes = [f"{index.name}: {len(index)} images, {int((~index.ignore).sum())} objects to find"]
+    if absent:
+        notes.append(f"{index.name}: no objects of {', '.join(absent)}; these classes are not scored")
+    for note in (*notes, *problem_notes(index)):
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    return index
+
+
+def _detect(options: EvalOptions, detector: Detector, index: DetectionIndex, console: Console) -> Evaluator:
+    """Run the detector over the split. Images that cannot be decoded (with --skip-bad) are not scored."""
+    from ssdlite.device import choose_amp
+    from ssdlite.evaluator import Evaluator
+    from ssdlite.inference import detect_dataset
+
+    found = dict(
+        track(
+            detect_dataset(
+                detector,
+                index,
+                batch_size=options.batch_size,
+                workers=options.workers,
+                amp=choose_amp(options.amp, detector.mean.device),
+                skip_bad=options.skip_bad,
+            ),
+            description="images",
+            total=len(index),
+            console=Console(stderr=True),
+        )
+    )
+    seen = [position for position in range(len(index)) if position in found]
+    for position in set(range(len(index))) - found.keys():
+        console.print(f"left out: {index.paths[position]} cannot be read", highlight=False, markup=False)
+    evaluator = Evaluator(index if len(seen) == len(index) else index.subset(seen))
+    for new_position, position in enumerate(seen):
+        evaluator.update(new_position, found[position])
+    return evaluator
+
+
+def _print_tables(console: Console, index: DetectionIndex, metrics: Metrics, voc: VocMetrics) -> None:
+    figures = Table(title=escape(f"COCO figures of {index.name}"), title_justify="left")
+    figures.add_column("figure")
+    figures.add_column("value", justify="right")
+    figures.add_column("meaning")
+    for name, value in metrics.figures().items():
+        figures.add_row(name, _format(value), DESCRIPTIONS[name])
+    console.print(figures)
+
+    classes = Table(title="per class", title_justify="left")
+    classes.add_column("class")
+    for heading in ("objects", "AP", "AP50", "VOC07 (11-point)", "VOC (all points)"):
+        classes.add_column(heading, justify="right")
+    counts = np.bincount(index.labels[~index.ignore], minlength=len(index.class_names)).tolist()
+    for name, count in zip(index.class_names, counts, strict=True):
+        own, own_voc = metrics.per_class[name], voc.per_class[name]
+        values = (own.AP, own.AP50, own_voc.ap_11point, own_voc.ap_all_points)
+        classes.add_row(escape(name), str(count), *map(_format, values))
+    classes.add_section()
+    means = (metrics.AP, metrics.AP50, voc.mean.ap_11point, voc.mean.ap_all_points)
+    classes.add_row("mean", str(sum(counts)), *map(_format, means))
+    console.print(classes)
+
+
+def _format(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

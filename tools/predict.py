@@ -1,0 +1,213 @@
+"""Detect in images, folders and videos: pictures with boxes, names and scores, and all of it as JSON."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ssdlite import cli
+from ssdlite.errors import ConfigError, DataError
+from ssdlite.image import ImageArray, read_image
+from ssdlite.media import Source, VideoReader, VideoWriter, find_sources, save_picture
+from ssdlite.output import prepare_folder, save_json_list, writing
+from ssdlite.visualize import draw_detections
+
+if TYPE_CHECKING:
+    from ssdlite.detector import Detector
+
+PROGRAM = "ssdlite predict"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    sources: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Images, videos, and folders that are searched with their subfolders for both."""
+    weights: Path
+    """The checkpoint, such as best.pt of a training."""
+    output: Path = Path("predictions")
+    """Folder for the pictures and videos with boxes, and detections.json."""
+    score_threshold: float = 0.4
+    """Draw and report only what scores at least this, 0 to 1."""
+    batch_size: int = 8
+    """Images or frames that go through the network together."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
+
+
+@dataclass
+class Run:
+    """What the steps of one prediction share, and what they leave behind."""
+
+    detector: Detector
+    options: PredictOptions
+    progress: Progress
+    entries: list[dict[str, Any]]
+    objects: int = 0
+    failures: int = 0
+
+    def fail(self, message: str) -> None:
+        self.failures += 1
+        self.progress.console.print(f"{PROGRAM}: {message}", markup=False, highlight=False, soft_wrap=True)
+
+
+def predict(options: PredictOptions) -> None:
+    """Detect objects in images, folders and videos; write annotated copies and a detections.json."""
+    _check(options)
+    sources, problems = find_sources(options.sources, options.output)
+    if not sources:
+        raise DataError("; ".join(problems))
+    detector = _load(options)
+    prepare_folder(options.output)
+    with _progress() as progress:
+        run = Run(detector, options, progress, [])
+        for problem in problems:
+            run.fail(problem)
+        _predict_images(run, [source for source in sources if not source.is_video])
+        for source in sources:
+            if source.is_video:
+                _predict_video(run, source)
+    _save_entries(run, sources)
+    done = len(run.entries)
+    print(f"{done} of {len(sources)} files, {run.objects} objects -> {options.output}")
+    if run.failures:
+        raise DataError(f"{run.failures} of the sources could not be used; they are named above")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(predict, PredictOptions, argv, PROGRAM)
+
+
+def _check(options: PredictOptions) -> None:
+    if not options.sources:
+        raise ConfigError("expected one or more images, folders or videos, got none")
+    if not 0 <= options.score_threshold <= 1:
+        raise ConfigError(f"--score-threshold: expected 0 to 1, got {options.score_threshold}")
+    if options.batch_size < 1:
+        raise ConfigError(f"--batch-size: expected 1 or more, got {options.batch_size}")
+
+
+def _load(options: PredictOptions) -> Detector:
+    from ssdlite.detector import load_detector
+    from ssdlite.device import choose_device
+
+    return load_detector(options.weights, device=choose_device(options.device))
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def _predict_images(run: Run, sources: Sequence[Source]) -> None:
+    if not sources:
+        return
+    task = run.progress.add_task("images", total=len(sources))
+    for batch in _batches(sources, run.options.batch_size):
+        readable = [(source, image) for source in batch if (image := _read(run, source)) is not None]
+        found = run.detector.predict(
+            [image for _, image in readable], score_threshold=run.options.score_threshold
+        )
+        for (source, image), detections in zip(readable, found, strict=True):
+            target = run.options.output / source.target
+            writing(target, partial(save_picture, target, draw_detections(image, detections)))
+            run.objects += len(detections)
+            run.entries.append(
+                {
+                    "file": str(source.path),
+                    "output": source.target.as_posix(),
+                    "width": image.shape[1],
+                    "height": image.shape[0],
+                    "detections": detections.to_list(),
+                }
+            )
+        run.progress.advance(task, len(batch))
+
+
+def _read(run: Run, source: Source) -> ImageArray | None:
+    try:
+        return read_image(source.path)
+    except DataError as error:
+        run.fail(str(error))
+        return None
+
+
+def _predict_video(run: Run, source: Source) -> None:
+    try:
+        entry, stated = _annotate_video(run, source)
+    except DataError as error:
+        run.fail(str(error))
+        return
+    count = len(entry["frames"])
+    if count < stated:
+        run.progress.console.print(
+            f"{source.path}: {count} frames could be read of the {stated} that the file states",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    run.entries.append(entry)
+    run.objects += sum(len(frame["detections"]) for frame in entry["frames"])
+
+
+def _annotate_video(run: Run, source: Source) -> tuple[dict[str, Any], int]:
+    """Write the annotated video -> (its entry for the JSON, number of frames that the file states).
+
+    Raises:
+        DataError: not one frame can be read.
+    """
+    frames: list[dict[str, Any]] = []
+    shape: tuple[int, ...] = ()
+    target = run.options.output / source.target
+    with VideoReader(source.path) as video, VideoWriter(target, video.info.frames_per_second) as writer:
+        task = run.progress.add_task(source.path.name, total=video.info.frame_count or None)
+        for batch in _batches(video, run.options.batch_size):
+            found = run.detector.predict(batch, score_threshold=run.options.score_threshold)
+            for image, detections in zip(batch, found, strict=True):
+                shape = shape or image.shape
+                writer.write(draw_detections(image, detections))
+                seconds = round(len(frames) / video.info.frames_per_second, 3)
+                frames.append({"frame": len(frames), "seconds": seconds, "detections": detections.to_list()})
+            run.progress.advance(task, len(batch))
+        if not frames:
+            raise DataError(f"{source.path}: no frame of this video can be read")
+        entry = {
+            "file": str(source.path),
+            "output": source.target.as_posix(),
+            "width": shape[1],
+            "height": shape[0],
+            "frames_per_second": video.info.frames_per_second,
+            "frames": frames,
+        }
+        return entry, video.info.frame_count
+
+
+def _save_entries(run: Run, sources: Sequence[Source]) -> None:
+    """All that was found, in the order of the sources."""
+    order = {str(source.path): position for position, source in enumerate(sources)}
+    entries = sorted(run.entries, key=lambda entry: order[entry["file"]])
+    save_json_list(run.options.output / "detections.json", entries)
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+if __name__ == "__main__":
+    sys.exit(main())

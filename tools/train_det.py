@@ -1,0 +1,24 @@
+"""Train a detector: ``python tools/train_det.py --data DIR`` or ``ssdlite train --data DIR``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from ssdlite.cli import run
+from ssdlite.train_options import TrainOptions
+
+
+def train_det(options: TrainOptions) -> None:
+    """Train a MobileNet SSD-Lite on a COCO or VOC data set, or on the built-in shapes."""
+    from ssdlite.engine import train
+
+    train(options)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run(train_det, TrainOptions, argv, "train_det.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
