@@ -64,7 +64,7 @@ class ConvNormActivation(nn.Sequential):
         *,
         groups: int = 1,
         activation: Callable[[], nn.Module] = lambda: nn.ReLU6(inplace=True),
-        options: LayerOptions = LayerOptions(),  # noqa: B008 - frozen
+        options: LayerOptions = LayerOptions(),
     ) -> None:
         super().__init__(
             options.conv(in_channels, out_channels, kernel_size, stride, groups),
@@ -85,12 +85,10 @@ class DepthwiseSeparableConv(nn.Module):
         out_channels: int,
         stride: int = 1,
         *,
-        options: LayerOptions = LayerOptions(),  # noqa: B008 - frozen
+        options: LayerOptions = LayerOptions(),
     ) -> None:
         super().__init__()
-        self.depthwise = ConvNormActivation(
-            in_channels, in_channels, 3, stride, groups=in_channels, options=options
-        )
+        self.depthwise = ConvNormActivation(in_channels, in_channels, 3, stride, groups=in_channels, options=options)
         self.pointwise = ConvNormActivation(in_channels, out_channels, 1, options=options)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -112,7 +110,7 @@ class InvertedResidual(nn.Module):
         stride: int = 1,
         *,
         expansion: int = 6,
-        options: LayerOptions = LayerOptions(),  # noqa: B008 - frozen
+        options: LayerOptions = LayerOptions(),
     ) -> None:
         super().__init__()
         hidden = in_channels * expansion

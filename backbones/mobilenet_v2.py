@@ -47,9 +47,7 @@ class MobileNetV2(Backbone):
             for repeat in range(stage.repeats):
                 stride = stage.stride if repeat == 0 else 1
                 width = round_channels(stage.channels * width_mult)
-                layers.append(
-                    InvertedResidual(channels, width, stride, expansion=stage.expansion, options=options)
-                )
+                layers.append(InvertedResidual(channels, width, stride, expansion=stage.expansion, options=options))
                 channels = width
         layers.append(ConvNormActivation(channels, last_channels, 1, options=options))
         self.features = nn.Sequential(*layers)
@@ -59,5 +57,6 @@ class MobileNetV2(Backbone):
         initialise_weights(self)
 
     def forward_features(self, images: Tensor) -> list[Tensor]:
-        fine, coarse = self.features[TAPPED_BLOCK].forward_with_expansion(self.features[:TAPPED_BLOCK](images))
+        tapped: Any = self.features[TAPPED_BLOCK]
+        fine, coarse = tapped.forward_with_expansion(self.features[:TAPPED_BLOCK](images))
         return [fine, self.features[TAPPED_BLOCK + 1 :](coarse)]

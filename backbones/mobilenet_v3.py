@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large
@@ -38,12 +39,18 @@ class MobileNetV3Large(Backbone):
         )
         self.features = network.features
         self.classifier = nn.Identity() if num_classes is None else network.classifier
-        expansion = self.features[TAPPED_BLOCK].block[0]
-        self.feature_channels = (expansion.out_channels, self.features[-1].out_channels)
+        expansion: Any = next(self._tapped().children())
+        tail: Any = self.features[-1]
+        self.feature_channels = (expansion.out_channels, tail.out_channels)
         self.feature_strides = (16, 32)
 
+    def _tapped(self) -> nn.Module:
+        block = self.features[TAPPED_BLOCK].block
+        assert isinstance(block, nn.Module)
+        return block
+
     def forward_features(self, images: Tensor) -> list[Tensor]:
-        expand, *rest = self.features[TAPPED_BLOCK].block
+        expand, *rest = self._tapped().children()
         fine: Tensor = expand(self.features[:TAPPED_BLOCK](images))
         coarse = fine
         for layer in (*rest, *self.features[TAPPED_BLOCK + 1 :]):

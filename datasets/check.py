@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ssdlite.anchor_audit import AnchorReport, audit_anchors
 from ssdlite.anchor_fit import fit_anchors
@@ -18,8 +17,8 @@ from ssdlite.config import DetectorConfig
 from ssdlite.datasets.discover import find_splits, load_data, load_split
 from ssdlite.datasets.duplicates import SamePictures, read_fingerprints, same_objects, same_pictures
 from ssdlite.datasets.index import PROBLEM_KINDS, DetectionIndex
+from ssdlite.datasets.input_boxes import InputBoxes, input_boxes
 from ssdlite.datasets.splits import choose_splits
-from ssdlite.image import Resize, fit_view
 
 PROBLEMS = PROBLEM_KINDS | {  # kind: what it says; each of them is worth mending
     "undecodable": "image has a sound header but cannot be decoded",
@@ -37,7 +36,7 @@ UNIONS = ("trainval", "all")  # splits that hold others by custom
 
 
 class Finding(NamedTuple):
-    """One thing found: ``kind`` is a key of PROBLEMS or WARNINGS."""
+    """One thing found: ``kind`` is a key of PROBLEMS or WARNINGS, ``file`` empty where it is about no file."""
 
     kind: str
     split: str
@@ -47,24 +46,6 @@ class Finding(NamedTuple):
     @property
     def is_problem(self) -> bool:
         return self.kind in PROBLEMS
-
-
-@dataclass(frozen=True)
-class InputBoxes:
-    """The objects of a split at the network's resolution; crowds and ``difficult`` ones left out.
-
-    boxes [T, 4] xyxy px of the input, labels [T], images [T] positions in the index, rows [T] of its objects.
-    """
-
-    boxes: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    images: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int64]
-
-    @property
-    def sides(self) -> npt.NDArray[np.float32]:
-        """(width, height) [T, 2] px."""
-        return self.boxes[:, 2:] - self.boxes[:, :2]
 
 
 @dataclass(frozen=True)
@@ -116,6 +97,7 @@ class CheckOptions(NamedTuple):
     fit: bool = True
     budget: int | None = None
     decode: bool = True
+    seed: int = 0  # of the division of data with one split
 
 
 def check_data(
@@ -138,21 +120,22 @@ def check_data(
     if options.decode:
         findings += _picture_findings(distinct, progress)
     train = next(iter(splits.values()))
-    boxes, val_boxes = (
-        input_boxes(index, config.image_size, config.resize) for index in (train, splits[val_name])
-    )
+    boxes, val_boxes = (input_boxes(index, config.image_size, config.resize) for index in (train, splits[val_name]))
     anchors = _compare_anchors(config, boxes, val_boxes, train.class_names, options)
     return DataCheck(Path(root), config, notes, splits, val_name, tuple(findings), boxes, anchors)
 
 
-def load_all_splits(
-    root: Path, options: CheckOptions
-) -> tuple[dict[str, DetectionIndex], str, tuple[str, ...]]:
+def load_all_splits(root: Path, options: CheckOptions) -> tuple[dict[str, DetectionIndex], str, tuple[str, ...]]:
     """Every split by name, the one to train on first; the name of that to validate on; the readers' notes."""
     layout = find_splits(root)
     choice = choose_splits(list(layout.splits), options.train_split, options.val_split)
     data = load_data(
-        root, train_split=choice.train, val_split=choice.val, classes=options.classes, skip_bad=True
+        root,
+        train_split=choice.train,
+        val_split=choice.val,
+        classes=options.classes,
+        skip_bad=True,
+        seed=options.seed,
     )
     train_name, val_name = choice.train, choice.val
     if val_name is None:
@@ -162,19 +145,6 @@ def load_all_splits(
         if name not in choice:
             splits[name] = load_split(root, name, classes=options.classes, skip_bad=True, allow_absent=True)
     return splits, val_name, data.notes
-
-
-def input_boxes(index: DetectionIndex, image_size: tuple[int, int], resize: Resize) -> InputBoxes:
-    """The boxes of ``index`` as the network sees them without augmentation; image_size is (height, width)."""
-    counts = np.diff(index.offsets)
-    boxes = index.boxes.copy()
-    for i, (height, width) in enumerate(index.sizes.tolist()):
-        if counts[i]:
-            part = slice(int(index.offsets[i]), int(index.offsets[i + 1]))
-            boxes[part] = fit_view((height, width), image_size, resize).boxes_to_input(boxes[part])
-    rows = np.flatnonzero(~index.ignore)
-    images = np.repeat(np.arange(len(index)), counts)
-    return InputBoxes(boxes[rows], index.labels[rows], images[rows], rows)
 
 
 def _compare_anchors(
@@ -221,7 +191,7 @@ def _class_findings(splits: dict[str, DetectionIndex]) -> list[Finding]:
     name, train = next(iter(splits.items()))
     counts = np.bincount(train.labels[~train.ignore], minlength=len(train.class_names))
     return [
-        Finding("absent-class", name, train.name, class_name)
+        Finding("absent-class", name, "", class_name)
         for class_name, count in zip(train.class_names, counts, strict=True)
         if not count
     ]
@@ -274,9 +244,7 @@ def _picture_findings(
 
 def _pair_finding(pair: SamePictures, homes: dict[str, list[str]]) -> Finding:
     first, second = homes[pair.first][0], homes[pair.second][0]
-    exact, probable = (
-        ("duplicate-image", "probable-duplicate") if first == second else ("leak", "probable-leak")
-    )
+    exact, probable = ("duplicate-image", "probable-duplicate") if first == second else ("leak", "probable-leak")
     kind = exact if pair.exact else probable
     return Finding(kind, _between(first, second), pair.second, f"the same as {pair.first}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,14 @@ def load_coco(
     class_names = _class_names(annotation_file, content, classes, agree_with, allow_absent)
     images, position_of = _images(content.images, files, bad)
     valid, label_of = _valid_annotations(content, position_of, class_names, bad)
-    objects = _objects(bad.source, valid, images, position_of, label_of)
+
+    def where(row: int) -> tuple[str, str]:
+        annotation = valid[row]
+        class_name = class_names[label_of[annotation.category_id]]
+        picture = Path(images.paths[position_of[annotation.image_id]]).name
+        return str(annotation_file), f"{_label(annotation)} ({class_name}) of {picture}"
+
+    objects = _objects(valid, position_of, label_of, where)
     problems = bad.finish()
     category_ids = _category_ids(content, class_names, agree_with)
     return build_index(
@@ -103,9 +110,7 @@ def _class_names(
     return agree_with.class_names
 
 
-def _category_ids(
-    content: CocoFile, class_names: Sequence[str], agree_with: DetectionIndex | None
-) -> tuple[int, ...]:
+def _category_ids(content: CocoFile, class_names: Sequence[str], agree_with: DetectionIndex | None) -> tuple[int, ...]:
     """The file's ids of the classes; one that it lacks gets that of ``agree_with``, or if taken a new one."""
     ids = {category.name: category.id for category in content.categories}
     for label, name in enumerate(class_names):
@@ -115,14 +120,15 @@ def _category_ids(
     return tuple(ids[name] for name in class_names)
 
 
-def _images(
-    entries: Sequence[CocoImage], files: ImageFiles, bad: BadItems
-) -> tuple[ImageColumns, dict[int, int]]:
+def _images(entries: Sequence[CocoImage], files: ImageFiles, bad: BadItems) -> tuple[ImageColumns, dict[int, int]]:
     """The usable images, and every image id of the file -> position among them, -1 where it is not usable."""
     found: list[CocoImage] = []
     paths: list[str] = []
     for image in entries:
-        path = files.find(image.file_name)
+        try:
+            path = files.find(image.file_name)
+        except UnsafePathError as error:
+            raise UnsafePathError(f"{bad.source}: {error}") from None
         if path is None:
             bad.add("bad-image", str(files.folder / image.file_name), "no such image file")
         else:
@@ -140,9 +146,7 @@ def _valid_annotations(
 ) -> tuple[list[CocoAnnotation], dict[int, int]]:
     """The annotations of usable images and selected classes, and category id -> label."""
     label_by_name = {name: label for label, name in enumerate(class_names)}
-    label_of = {
-        category.id: label_by_name.get(category.name, NOT_SELECTED) for category in content.categories
-    }
+    label_of = {category.id: label_by_name.get(category.name, NOT_SELECTED) for category in content.categories}
     valid = []
     for annotation in content.annotations:
         position = position_of.get(annotation.image_id)
@@ -163,17 +167,11 @@ def _valid_annotations(
 
 
 def _objects(
-    source: str,
     annotations: Sequence[CocoAnnotation],
-    images: ImageColumns,
     position_of: dict[int, int],
     label_of: dict[int, int],
+    where: Callable[[int], tuple[str, str]],
 ) -> ObjectColumns:
-    def where(row: int) -> tuple[str, str]:
-        annotation = annotations[row]
-        picture = Path(images.paths[position_of[annotation.image_id]]).name
-        return source, f"{_label(annotation)} of {picture}"
-
     boxes = np.array([a.bbox for a in annotations], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return ObjectColumns(

@@ -19,7 +19,7 @@ class Batch:
     """B images of one size and their objects, padded to M a picture.
 
     images uint8 [B, 3, H, W] (stored channels-last), boxes [B, M, 4] xyxy input pixels, labels [B, M] (-1 padding,
-    -2 ignored region), ``positions`` in the index, ``views`` for the way back; ``bad`` are those that could not be read.
+    -2 ignored region), ``positions`` in the index, ``views`` for the way back; ``bad`` could not be read.
     """
 
     images: Tensor

@@ -50,7 +50,7 @@ class DataLayout:
     kind: Literal["coco", "voc"]
     splits: Mapping[str, Source]
 
-    def match(self, name: str, option: str = "split") -> str:
+    def match(self, name: str, option: str = "--split") -> str:
         """The split that ``name`` means: itself, or the only one that adds a year (train -> train2017)."""
         return match_split(name, list(self.splits), option)
 
@@ -77,9 +77,7 @@ def find_splits(root: Path) -> DataLayout:
     """
     root = Path(root)
     if not root.is_dir():
-        raise DataError(
-            f"{root}: expected a folder with COCO or VOC annotations, found no folder of that name"
-        )
+        raise DataError(f"{root}: expected a folder with COCO or VOC annotations, found no folder of that name")
     if coco := _coco_sources(root) or _roboflow_sources(root):
         return DataLayout(root, "coco", coco)
     if voc := _voc_sources(root):
@@ -191,6 +189,8 @@ def _load_voc_splits(layout: DataLayout, names: Sequence[str], options: LoadOpti
     found = {name for split in splits for name in split.class_names()}
     if options.classes_of_all_splits:
         found |= scan_class_names({folder for source in layout.splits.values() for folder in source.folders})
+    if not found:
+        raise DataError(f"{layout.root}: expected annotated objects in the splits {', '.join(names)}, found none")
     class_names = select_classes(
         order_classes(found), options.classes, str(layout.root), allow_absent=options.allow_absent
     )
@@ -212,10 +212,7 @@ def _coco_sources(root: Path) -> dict[str, Source]:
 
 def _roboflow_sources(root: Path) -> dict[str, Source]:
     files = sorted(root.glob(f"*/{ROBOFLOW_FILE}"))
-    return {
-        ROBOFLOW_NAMES.get(path.parent.name, path.parent.name): Source((path,), (path.parent,))
-        for path in files
-    }
+    return {ROBOFLOW_NAMES.get(path.parent.name, path.parent.name): Source((path,), (path.parent,)) for path in files}
 
 
 def _voc_sources(root: Path) -> dict[str, Source]:

@@ -26,9 +26,7 @@ BAND_BITS = 16  # of the 64-bit hash: two hashes that differ in fewer bits than 
 MAX_DIFFERENT_BITS = 3
 THUMBNAIL_SIDE = 16
 MAX_THUMBNAIL_DIFFERENCE = 6.0  # mean, of 255 grey levels; JPEG and resizing change about one
-MAX_BAND_MEMBERS = (
-    500  # larger groups, such as blank pictures, are compared with their neighbours in the list only
-)
+MAX_BAND_MEMBERS = 500  # larger groups, such as blank pictures, are compared with their neighbours in the list only
 
 
 class Fingerprint(NamedTuple):
@@ -106,9 +104,7 @@ def same_pictures(prints: dict[str, Fingerprint]) -> list[SamePictures]:
         groups[found.digest].append(path)
     exact = [SamePictures(group[0], other, True) for group in groups.values() for other in group[1:]]
     firsts = [group[0] for group in groups.values()]
-    return exact + [
-        SamePictures(firsts[i], firsts[j], False) for i, j in _look_alikes([prints[p] for p in firsts])
-    ]
+    return exact + [SamePictures(firsts[i], firsts[j], False) for i, j in _look_alikes([prints[p] for p in firsts])]
 
 
 def _look_alikes(prints: Sequence[Fingerprint]) -> list[tuple[int, int]]:
@@ -150,6 +146,4 @@ def _same_objects_of(record: Record, class_names: Sequence[str]) -> Iterable[Sam
     for first, second in np.argwhere(twice).tolist():
         x0, y0, x1, y1 = record.boxes[first].tolist()
         names = (class_names[record.labels[first]], class_names[record.labels[second]])
-        yield SameObject(
-            record.path, first, second, names, round(float(iou[first, second]), 3), (x0, y0, x1, y1)
-        )
+        yield SameObject(record.path, first, second, names, round(float(iou[first, second]), 3), (x0, y0, x1, y1))

@@ -63,18 +63,17 @@ class ImageFiles:
             directory = self.folder / parent
             try:
                 with os.scandir(directory) as entries:
-                    self._listings[parent] = {entry.name: entry.is_symlink() for entry in entries}
+                    listing = {entry.name: entry.is_symlink() for entry in entries}
             except (OSError, ValueError):  # ValueError: a name that cannot be a file name at all
-                self._listings[parent] = {}
+                listing = {}
             else:
                 self._require_inside(directory)
+            self._listings[parent] = listing
         return self._listings[parent]
 
     def _require_inside(self, path: Path | str) -> None:
         target = os.path.realpath(path)
-        if not any(
-            target == inside or target.startswith(inside.rstrip(os.sep) + os.sep) for inside in self._inside
-        ):
+        if not any(target == inside or target.startswith(inside.rstrip(os.sep) + os.sep) for inside in self._inside):
             raise UnsafePathError(f"{path}: refused: this link leads out of the data folder, to {target}")
 
 

@@ -101,9 +101,7 @@ def select_classes(
     if unknown and (not allow_absent or len(unknown) == len(classes)):
         near = difflib.get_close_matches(unknown[0], known, n=3, cutoff=0.5)
         ordered = ", ".join(near + [name for name in known if name not in near])
-        raise DataError(
-            f"{source}: no class {', '.join(map(repr, unknown))}; known, nearest first: {ordered}"
-        )
+        raise DataError(f"{source}: no class {', '.join(map(repr, unknown))}; known, nearest first: {ordered}")
     return tuple(classes)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+from ssdlite.errors import ConfigError
+
 
 class ShuffledBatches(Sampler[list[int]]):
     """The positions 0..length-1 in an order that depends on (seed, epoch) alone, in batches of ``batch_size``.
@@ -16,6 +18,8 @@ class ShuffledBatches(Sampler[list[int]]):
     """
 
     def __init__(self, length: int, batch_size: int, *, seed: int, rank: int = 0, processes: int = 1) -> None:
+        if length < 1:
+            raise ConfigError("there are no images to make batches of")
         self.length = length
         self.batch_size = min(batch_size, length)
         self.seed = seed

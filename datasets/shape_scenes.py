@@ -150,9 +150,7 @@ def _paint(rng: np.random.Generator, patch: FloatImage, alpha: FloatImage) -> No
     if style < 0.35:
         fill = colour + rng.uniform(15, 40) * _wave(rng, height, width, max(height, width) * 2.0)[..., None]
     elif style < 0.55:
-        fill = (
-            colour + rng.uniform(15, 30) * np.sign(_wave(rng, height, width, rng.uniform(5, 14)))[..., None]
-        )
+        fill = colour + rng.uniform(15, 30) * np.sign(_wave(rng, height, width, rng.uniform(5, 14)))[..., None]
     if rng.random() < 0.3:
         core = cv2.erode(alpha, np.ones((3, 3), np.uint8), iterations=int(rng.integers(1, 3)))
         fill = fill * (0.55 + 0.45 * core[..., None])
@@ -170,9 +168,7 @@ def _contrasting(rng: np.random.Generator, behind: npt.NDArray[np.floating]) -> 
 def _background(rng: np.random.Generator, height: int, width: int) -> FloatImage:
     """One of: gradient, stripes, clouds, blotches, in two related colours."""
     first = rng.uniform(20, 235, 3).astype(np.float32)
-    second = np.clip(
-        first + rng.uniform(-BACKGROUND_CONTRAST, BACKGROUND_CONTRAST, 3).astype(np.float32), 0, 255
-    )
+    second = np.clip(first + rng.uniform(-BACKGROUND_CONTRAST, BACKGROUND_CONTRAST, 3).astype(np.float32), 0, 255)
     kind = int(rng.integers(4))
     if kind == 0:
         blend = _wave(rng, height, width, 2.5 * max(height, width))

@@ -38,14 +38,8 @@ def generate_shapes(
     settings = {"version": VERSION, "train_images": train_images, "val_images": val_images, "seed": seed}
     if _settings_of(folder) == settings:
         return
-    if (
-        folder.exists()
-        and _settings_of(folder) is None
-        and not (folder.is_dir() and not any(folder.iterdir()))
-    ):
-        raise DataError(
-            f"{folder}: expected a new folder or generated shapes, found other files; not touched"
-        )
+    if folder.exists() and _settings_of(folder) is None and not (folder.is_dir() and not any(folder.iterdir())):
+        raise DataError(f"{folder}: expected a new folder or generated shapes, found other files; not touched")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         new = Path(temporary) / "new"
@@ -69,21 +63,16 @@ def _write_images(folder: Path, seed: list[int], count: int) -> dict[str, Any]:
         if not cv2.imwrite(str(folder / file_name), scene.image[:, :, ::-1], quality):
             raise OSError(f"{folder / file_name}: could not be written")
         height, width = scene.image.shape[:2]
-        images.append(
-            {"id": number + 1, "file_name": file_name, "width": width, "height": height, "license": 1}
-        )
+        images.append({"id": number + 1, "file_name": file_name, "width": width, "height": height, "license": 1})
         for item in scene.objects:
             annotations.append(_annotation(len(annotations) + 1, number + 1, item))
     return {
         "info": {"description": "ssdlite built-in shapes", "version": str(VERSION), "seed": seed},
-        "licenses": [
-            {"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}
-        ],
+        "licenses": [{"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}],
         "images": images,
         "annotations": annotations,
         "categories": [
-            {"id": label + 1, "name": name, "supercategory": "shape"}
-            for label, name in enumerate(SHAPE_NAMES)
+            {"id": label + 1, "name": name, "supercategory": "shape"} for label, name in enumerate(SHAPE_NAMES)
         ],
     }
 

@@ -56,7 +56,7 @@ def choose_splits(names: Sequence[str], train: str | None, val: str | None) -> S
         val = match_split(val, names, "--val-split")
     if train is None:
         others = [name for name in names if name != val] or list(names)
-        train = _first_of(TRAIN_NAMES, others) or (others[0] if len(others) == 1 else None)
+        train = _first_of(TRAIN_NAMES, names) or (others[0] if len(others) == 1 else None)
     if train is None:
         raise DataError(f"none of the splits {', '.join(names)} is called train; name one with --train-split")
     if val is None:
@@ -84,9 +84,7 @@ def divide(index: DetectionIndex, seed: int) -> tuple[DetectionIndex, DetectionI
         DataError: it has fewer than two images.
     """
     if len(index) < 2:
-        raise DataError(
-            f"{index.name}: expected two or more images to divide into training and validation, got 1"
-        )
+        raise DataError(f"{index.name}: expected two or more images to divide into training and validation, got 1")
     order = np.random.default_rng(seed).permutation(len(index))
     count = max(1, round(VAL_SHARE * len(index)))
     train = index.subset(sorted(order[count:].tolist()), f"{index.name} (to train)")
@@ -104,18 +102,22 @@ def describe_splits(train: DetectionIndex, val: DetectionIndex) -> list[str]:
         notes.extend(problem_notes(index))
     if shared := set(train.paths) & set(val.paths):
         what = "all" if len(shared) == len(set(val.paths)) else f"{len(shared)}"
-        notes.append(
-            f"warning: {what} of the images to validate on are trained on too; the score will flatter"
-        )
+        notes.append(f"warning: {what} of the images to validate on are trained on too; the score will flatter")
     return notes
 
 
 def _counts(index: DetectionIndex) -> str:
     ignored = int(index.ignore.sum())
     return (
-        f"{index.name}: {len(index)} images, {len(index.labels)} objects of {len(index.class_names)} classes"
+        f"{index.name}: {_number(len(index), 'image', 'images')}, "
+        f"{_number(len(index.labels), 'object', 'objects')} of "
+        f"{_number(len(index.class_names), 'class', 'classes')}"
         + (f", {ignored} of them crowd regions or difficult" if ignored else "")
     )
+
+
+def _number(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
 
 
 def _first_of(wanted: Sequence[str], names: Sequence[str]) -> str | None:
@@ -137,6 +139,4 @@ def _same_year(train: str, names: Sequence[str]) -> str | None:
 
 def _contains(train: str, name: str) -> bool:
     """Whether a split of this name is customarily a part of the training split: "val" of "trainval"."""
-    return name == train or (
-        train.startswith("trainval") and re.fullmatch(r"(train|val)[-_]?\d*", name) is not None
-    )
+    return name == train or (train.startswith("trainval") and re.fullmatch(r"(train|val)[-_]?\d*", name) is not None)

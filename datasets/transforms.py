@@ -41,8 +41,8 @@ class Augmentation:
         zoom_out: largest factor of a canvas around the image, used for half of the images; 1 is never.
         iou_crop: whether to crop as SSD does (arXiv 1512.02325, section 2.2).
         colour: whether to distort brightness, contrast, saturation and hue.
-        flips: mirror left-right (``horizontal``), or any of the square's 8 symmetries (``all``; for pictures
-            without an up and down, such as those of microscopes and from the air).
+        flips: mirror left-right (``horizontal``), or any symmetry of the input (``all``: the 8 of a square, the 4
+            of another rectangle; for pictures without an up and down, such as those of microscopes and from the air).
     """
 
     zoom_out: float = 1.0
@@ -71,7 +71,7 @@ class DetectionTransform:
         self.image_size = image_size
         self.resize = resize
         self.augmentation = AUGMENTATIONS[augmentation]
-        self.pixels = _pixel_transforms(self.augmentation)
+        self.pixels = _pixel_transforms(self.augmentation, is_square=image_size[0] == image_size[1])
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
         view = self._choose_view(sample, generator)
@@ -100,12 +100,12 @@ class DetectionTransform:
         return _fit_window(window, self.image_size, self.resize)
 
 
-def _pixel_transforms(augmentation: Augmentation) -> Any:
+def _pixel_transforms(augmentation: Augmentation, is_square: bool) -> Any:
     """The albumentations pipeline at the network's size, or None where there is nothing to do."""
     flips: dict[str, Callable[[], list[Any]]] = {
         "none": list,
         "horizontal": lambda: [A.HorizontalFlip(p=0.5)],
-        "all": lambda: [A.D4(p=1.0)],
+        "all": lambda: [A.D4(p=1.0)] if is_square else [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)],
     }
     transforms = flips[augmentation.flips]()
     if augmentation.colour:  # the ranges of torchvision's RandomPhotometricDistort
@@ -143,7 +143,7 @@ def _apply_view(sample: Sample, view: View, is_crop: bool) -> Sample:
 
 
 def _zoom_out(image: Rectangle, largest: float, generator: np.random.Generator) -> Rectangle:
-    """A canvas of up to ``largest`` times the image's sides with the image somewhere on it; the image itself half the time."""
+    """Half the time the image, else a canvas of up to ``largest`` times its sides with the image somewhere on it."""
     if largest <= 1 or generator.random() < 0.5:
         return image
     _, _, width, height = image

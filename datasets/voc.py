@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssdlite.datasets.image_files import ImageFiles
+from ssdlite.datasets.image_files import ImageFiles, UnsafePathError
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.index_builder import (
     BadItems,
@@ -121,20 +121,17 @@ def read_voc_split(
     if all(members is None for members in sets.values()):
         raise DataError(f"{source}: no image set {image_set!r} in ImageSets/Main")
     bad = BadItems(source, skip_bad)
-    numbers = _image_numbers(roots)
+    numbers = _image_numbers(roots)  # grows by the few that lie in sub-folders of Annotations
     found: list[tuple[int, str, VocAnnotation]] = []
     for root, members in sets.items():
         xml_files = ImageFiles(root / "Annotations", boundary)
-        folders = [
-            ImageFiles(root / folder, boundary or root)
-            for folder in IMAGE_FOLDERS
-            if (root / folder).is_dir()
-        ]
+        folders = [ImageFiles(root / folder, boundary or root) for folder in IMAGE_FOLDERS if (root / folder).is_dir()]
         for stem in members or ():
             annotation = _read_member(stem, xml_files, bad)
             path = _find_image(stem, annotation, folders, bad) if annotation else None
             if annotation and path:
-                found.append((numbers[stem, root], path, annotation))
+                number = numbers.setdefault((stem, root), len(numbers) + 1)
+                found.append((number, path, annotation))
     ids, paths, annotations = zip(*found, strict=True) if found else ((), (), ())
     return VocSplit(image_set if name is None else name, source, ids, paths, annotations, bad)
 
@@ -217,7 +214,7 @@ def _image_numbers(roots: Sequence[Path]) -> dict[tuple[str, Path], int]:
 
 def _read_member(stem: str, xml_files: ImageFiles, bad: BadItems) -> VocAnnotation | None:
     path = xml_files.find(f"{stem}.xml")
-    if path is None or stem not in xml_files.stems(".xml"):
+    if path is None:
         bad.add("bad-annotation", str(xml_files.folder / f"{stem}.xml"), "no such annotation file")
         return None
     try:
@@ -227,19 +224,19 @@ def _read_member(stem: str, xml_files: ImageFiles, bad: BadItems) -> VocAnnotati
         return None
 
 
-def _find_image(
-    stem: str, annotation: VocAnnotation, folders: Sequence[ImageFiles], bad: BadItems
-) -> str | None:
+def _find_image(stem: str, annotation: VocAnnotation, folders: Sequence[ImageFiles], bad: BadItems) -> str | None:
     """The picture by the file's own <filename> where there is one, otherwise by the annotation's name."""
     names = [annotation.image_name] if annotation.image_name else []
     for files in folders:
         for name in names:
-            if path := files.find(name):
+            try:
+                path = files.find(name)
+            except UnsafePathError as error:
+                raise UnsafePathError(f"{annotation.file}: {error}") from None
+            if path:
                 return path
     for files in folders:
         if path := files.find_stem(stem):
             return path
-    bad.add(
-        "bad-image", str(folders[0].folder / (annotation.image_name or f"{stem}.jpg")), "no such image file"
-    )
+    bad.add("bad-image", str(folders[0].folder / (annotation.image_name or f"{stem}.jpg")), "no such image file")
     return None

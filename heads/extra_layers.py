@@ -18,9 +18,7 @@ class ExtraLayers(nn.ModuleList):
     The 3x3 is depthwise-separable in SSDLite and ``plain`` in SSD; batch norm and ReLU6 follow every convolution.
     """
 
-    def __init__(
-        self, in_channels: int, channels: Sequence[int], *, conv: ExtraConv, options: LayerOptions
-    ) -> None:
+    def __init__(self, in_channels: int, channels: Sequence[int], *, conv: ExtraConv, options: LayerOptions) -> None:
         inputs = [in_channels, *channels[:-1]]
         super().__init__(
             nn.Sequential(

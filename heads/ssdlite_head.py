@@ -49,7 +49,7 @@ class PredictionHead(nn.ModuleList):
     def set_bias(self, values: Tensor) -> None:
         """Give every anchor's output the biases ``values`` [columns]."""
         for predictor in self:
-            bias = predictor[-1].bias
+            *_, bias = predictor.parameters()
             with torch.no_grad():
                 bias.copy_(values.repeat(len(bias) // self.columns))
 

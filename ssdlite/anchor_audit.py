@@ -1,6 +1,7 @@
 """What the anchors do for the boxes of a data set: which they reach, on which map, and who goes without.
 
-The numbers come from the real anchors at their real places and from the matcher's rule, not from shapes alone.
+The numbers come from the real anchors at their real places and from the matcher's rule, not from shapes
+alone.
 """
 
 from __future__ import annotations
@@ -22,9 +23,7 @@ Ints = npt.NDArray[np.int64]
 SIZE_LIMITS = (16, 32, 64, 128)  # px at the network's resolution, square root of the area
 SIZE_NAMES = ("< 16", "16-32", "32-64", "64-128", ">= 128")
 ALL = "all"  # classes or sizes
-COARSE_STRIDES = (
-    2.0  # a shorter side below this many strides: even a perfect anchor has less than one match on average
-)
+COARSE_STRIDES = 2.0  # a shorter side below this many strides: even a perfect anchor has less than one match on average
 CHUNK = 4_000_000  # box-anchor pairs held at once: 16 MiB for each of a few arrays
 
 
@@ -32,10 +31,10 @@ CHUNK = 4_000_000  # box-anchor pairs held at once: 16 MiB for each of a few arr
 class BoxReach:
     """What became of every box [T].
 
-    best_iou: with any anchor. matches: anchors at IoU >= threshold. assigned: anchors that answer for the box
-    once neighbours have taken theirs and every box was given its best one; 0 where a neighbour took that too.
-    level: the map with most matches, or with the best anchor where there are none. too_coarse: that map's stride
-    is more than half of the box's shorter side.
+    best_iou: with any anchor. matches: anchors at IoU >= threshold. assigned: anchors that answer for the
+    box once neighbours have taken theirs and every box was given its best one; 0 where a neighbour took
+    that too. level: the map with most matches, or with the best anchor where there are none. too_coarse:
+    that map's stride is more than half of the box's shorter side.
     """
 
     best_iou: Floats
@@ -94,8 +93,7 @@ class AnchorReport:
             "threshold": self.threshold,
             "levels": describe_levels(self.anchors, self.image_size, self.strides),
             "groups": [
-                vars(group) | {"strides": {str(k): v for k, v in group.strides.items()}}
-                for group in self.groups
+                vars(group) | {"strides": {str(k): v for k, v in group.strides.items()}} for group in self.groups
             ],
         }
 
@@ -113,8 +111,8 @@ def audit_anchors(
 ) -> AnchorReport:
     """Audit ``anchors`` on boxes [T, 4] xyxy px of the network's input, labels [T] and images [T].
 
-    ``image_size`` is (height, width); ``images`` numbers the image of each box, ascending, since boxes compete for
-    anchors within an image only. Memory stays bounded whatever T is.
+    ``image_size`` is (height, width); ``images`` numbers the image of each box, ascending, since boxes
+    compete for anchors within an image only. Memory stays bounded whatever T is.
     """
     corners = np.asarray(boxes, np.float32).reshape(-1, 4)
     classes, owners = np.asarray(labels, np.int64).reshape(-1), np.asarray(images, np.int64).reshape(-1)
@@ -126,9 +124,7 @@ def audit_anchors(
         raise ConfigError("expected the boxes in the order of their images")
     grids = [(-(-image_size[0] // stride), -(-image_size[1] // stride)) for stride in strides]
     placed = generate_anchors(anchors, image_size, grids)
-    counts = [
-        rows * columns * len(shapes) for (rows, columns), shapes in zip(grids, anchors.levels, strict=True)
-    ]
+    counts = [rows * columns * len(shapes) for (rows, columns), shapes in zip(grids, anchors.levels, strict=True)]
     starts = np.concatenate([[0], np.cumsum(counts)])
     parts = [
         _match(corners[part], owners[part], placed, starts, threshold)
@@ -148,9 +144,7 @@ def size_buckets(sides: Floats) -> Ints:
     return np.asarray(np.digitize(np.sqrt(sides.prod(1)), SIZE_LIMITS), np.int64)
 
 
-def describe_levels(
-    anchors: AnchorConfig, image_size: tuple[int, int], strides: Sequence[int]
-) -> list[dict[str, Any]]:
+def describe_levels(anchors: AnchorConfig, image_size: tuple[int, int], strides: Sequence[int]) -> list[dict[str, Any]]:
     """Per level its stride and shapes: pixels, scale (square root of the share of the image's area), ratio."""
     height, width = image_size
     reference = (width, height) if anchors.relative_to == "sides" else (min(image_size), min(image_size))
@@ -205,9 +199,7 @@ def _match(
     return best_iou, per_level.sum(1), assigned, level
 
 
-def _assign(
-    places: Ints, rows: Ints, iou: Floats, best_places: Ints, overlaps: npt.NDArray[np.bool_]
-) -> Ints:
+def _assign(places: Ints, rows: Ints, iou: Floats, best_places: Ints, overlaps: npt.NDArray[np.bool_]) -> Ints:
     """How many anchors each box ends with, by the rule of ``ssdlite.matcher``.
 
     places, rows, iou [P]: the pairs over the threshold. best_places [N]: each box's best anchor.
@@ -226,8 +218,7 @@ def _assign(
 def pairwise_iou(boxes: Floats, others: Floats) -> Floats:
     """[N, 4] and [M, 4] xyxy -> IoU [N, M]; 0 for boxes without area."""
     sides = [
-        np.minimum(boxes[:, None, i + 2], others[None, :, i + 2])
-        - np.maximum(boxes[:, None, i], others[None, :, i])
+        np.minimum(boxes[:, None, i + 2], others[None, :, i + 2]) - np.maximum(boxes[:, None, i], others[None, :, i])
         for i in (0, 1)
     ]
     shared = np.maximum(sides[0], 0) * np.maximum(sides[1], 0)
@@ -248,9 +239,7 @@ def _groups(
             yield _group(reach, members, name, ALL, strides)
 
 
-def _group(
-    reach: BoxReach, members: npt.NDArray[np.bool_], name: str, size: str, strides: Sequence[int]
-) -> GroupReach:
+def _group(reach: BoxReach, members: npt.NDArray[np.bool_], name: str, size: str, strides: Sequence[int]) -> GroupReach:
     count = int(members.sum())
 
     def mean(values: npt.NDArray[Any]) -> float:

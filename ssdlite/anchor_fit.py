@@ -1,10 +1,10 @@
 """Anchor shapes fitted to the boxes of a data set, under a budget of anchors.
 
-What counts is not only whether a shape resembles a box but on which map it stands: where the stride is large
-compared with the box, no position may come near enough, and dense neighbours compete for one anchor. So the fit
-maximises the mean, over boxes, of ``1 - exp(-positives)`` on the level that serves the box best, with the
-expected number of matching positions from ``anchor_reach``: 0.95 for three positions, 0.63 for one. Classes
-weigh alike (a class with few boxes a little less), as they do in the mean average precision.
+What counts is not only whether a shape resembles a box but on which map it stands: where the stride is
+large compared with the box, no position may come near enough, and dense neighbours compete for one anchor.
+So the fit maximises the mean, over boxes, of ``1 - exp(-positives)`` on the level that serves the box best,
+with the expected number of matching positions from ``anchor_reach``: 0.95 for three positions, 0.63 for
+one. Classes weigh alike (a class with few boxes a little less), as they do in the mean average precision.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from ssdlite.anchors import AnchorConfig
 from ssdlite.errors import ConfigError
 
 SEED = 0
-MAX_BOXES = 3000  # fitted to; more change a shape by less than a pixel
+MAX_BOXES = 3000  # fitted to, shared evenly by the classes
+COPIES = 6  # of the boxes of a class that has few, all but one perturbed: shapes fitted to the few do worse on others
+SPREAD = 0.15  # of the perturbation: standard deviation of the logarithm of width and height
 CANDIDATES = 40  # cluster centres of the boxes that a shape starts from
 MAX_SHAPES = 8  # on one level: head channels grow with it
 ENOUGH_BOXES = 50  # of a class, for half of a full class's weight
-MIN_GAIN = 0.003  # an additional shape must raise the objective by this share of the whole
+PRICE = 0.05  # share of the objective that a shape must add if it took the whole budget, else in proportion
+MIN_GAIN = 0.0005  # share of the objective that any shape must add
 CLOSENESS = 0.2  # weight of the shape's IoU, which guides the fit where no position matches
-TOO_FINE = (
-    7.0  # strides per box side from which the next level, of twice the stride, offers three positions too
-)
+TOO_FINE = 7.0  # strides per box side from which the next level, of twice the stride, offers three positions too
 TOO_SMALL = 2.0  # strides per side of a shape below which it misses many boxes: left to the finest level
 FILLER = 3.0  # side of the shape on a level that serves no box, in strides
 _STEPS = np.exp(0.06 * np.array([[x, y] for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]))  # for refinement
@@ -54,14 +55,10 @@ def fit_anchors(
     boxes, weights = _sample(boxes_wh, labels, image_size)
     cells = [-(-image_size[0] // stride) * -(-image_size[1] // stride) for stride in strides]
     if sum(cells) > budget:
-        raise ConfigError(
-            f"a budget of {budget} anchors is too small: one shape per level takes {sum(cells)}"
-        )
-    fit = _Fit(
-        boxes=boxes, weights=weights, strides=strides, cells=cells, image_size=image_size, budget=budget
-    )
+        raise ConfigError(f"a budget of {budget} anchors is too small: one shape per level takes {sum(cells)}")
+    fit = _Fit(boxes=boxes, weights=weights, strides=strides, cells=cells, image_size=image_size, budget=budget)
     most_finest = min(MAX_SHAPES, (budget - sum(cells[1:])) // cells[0])
-    best = max((fit.layout(finest) for finest in range(1, most_finest + 1)), key=fit.objective)
+    best = max((fit.layout(finest) for finest in range(1, most_finest + 1)), key=fit.net_objective)
     return _as_config(best, len(strides), image_size)
 
 
@@ -91,8 +88,8 @@ class _Fit:
         if level + 1 < len(self.strides):
             fineness = np.minimum(1, TOO_FINE * stride / side)
         attainable = 1 - np.exp(-PERFECT_FIT * (side / stride) ** 2)
-        value = 1 - np.exp(-expected_positives(self.boxes, shapes, stride))
-        value += CLOSENESS * attainable[:, None] * shape_iou(self.boxes, shapes)
+        missed = np.exp(-expected_positives(self.boxes, shapes, stride))
+        value = 1 - missed * (1 - CLOSENESS * attainable[:, None] * shape_iou(self.boxes, shapes))
         allowed = (level == 0) | (np.sqrt(shapes.prod(1)) >= TOO_SMALL * stride)
         return np.asarray(value * fineness[:, None] * allowed)
 
@@ -105,6 +102,14 @@ class _Fit:
 
     def objective(self, slots: Sequence[Slot]) -> float:
         return float(self.weights @ self.best_values(slots))
+
+    def net_objective(self, slots: Sequence[Slot]) -> float:
+        """The objective less the price of the slots' anchors."""
+        return self.objective(slots) * (1 - sum(self.least_gain(level) for level, _ in slots))
+
+    def least_gain(self, level: int) -> float:
+        """The share of the objective that a shape on ``level`` must add."""
+        return max(MIN_GAIN, PRICE * self.cells[level] / self.budget)
 
     def layout(self, finest: int) -> list[Slot]:
         """Slots with ``finest`` shapes on level 0 and at least one on every other level."""
@@ -133,7 +138,8 @@ class _Fit:
             counts = [sum(level == other for other, _ in slots) for level in range(len(self.strides))]
             levels = [i for i in range(1, len(counts)) if self.cells[i] <= left and counts[i] < MAX_SHAPES]
             options = [self._best_candidate(level, best) for level in levels]
-            options = [option for option in options if option[0] > MIN_GAIN * float(self.weights @ best)]
+            total = float(self.weights @ best)
+            options = [option for option in options if option[0] > self.least_gain(option[1][0]) * total]
             if not options:
                 return slots
             _, slot, value = max(options, key=lambda option: option[0] / self.cells[option[1][0]])
@@ -183,7 +189,7 @@ class _Fit:
         for slot in sorted(slots, key=lambda slot: -slot[0]):
             rest = list(kept)
             rest.remove(slot)
-            if self.objective(kept) - self.objective(rest) < MIN_GAIN * self.objective(kept):
+            if self.objective(kept) - self.objective(rest) < self.least_gain(slot[0]) * self.objective(kept):
                 kept = rest
         for level, stride in enumerate(self.strides):
             if not any(other == level for other, _ in kept):
@@ -192,9 +198,7 @@ class _Fit:
         return kept
 
 
-def _sample(
-    boxes_wh: npt.ArrayLike, labels: npt.ArrayLike, image_size: tuple[int, int]
-) -> tuple[Floats, Floats]:
+def _sample(boxes_wh: npt.ArrayLike, labels: npt.ArrayLike, image_size: tuple[int, int]) -> tuple[Floats, Floats]:
     """About MAX_BOXES usable boxes [T, 2] at most, drawn evenly from the classes, and their weights, sum 1."""
     boxes = np.asarray(boxes_wh, np.float64).reshape(-1, 2)
     classes = np.asarray(labels).reshape(-1)
@@ -203,21 +207,23 @@ def _sample(
     usable = np.isfinite(boxes).all(1) & (boxes > 0).all(1)
     boxes, classes = np.minimum(boxes[usable], [image_size[1], image_size[0]]), classes[usable]
     if not len(boxes):
-        raise ConfigError(
-            "anchors cannot be fitted to a data set without boxes; use the preset's own anchors"
-        )
+        raise ConfigError("anchors cannot be fitted to a data set without boxes; use the preset's own anchors")
     names, counts = np.unique(classes, return_counts=True)
     share = counts / (counts + ENOUGH_BOXES)
     generator = np.random.default_rng(SEED)
-    chosen, weights = [], []
     quota = max(1, MAX_BOXES // len(names))
-    for name, weight in zip(names, share / share.sum(), strict=True):
-        members = np.flatnonzero(classes == name)
-        if len(members) > quota:
-            members = np.sort(generator.choice(members, quota, replace=False))
-        chosen.append(members)
-        weights.append(np.full(len(members), weight / len(members)))
-    return boxes[np.concatenate(chosen)], np.concatenate(weights)
+    parts = [_fill_up(boxes[classes == name], quota, generator) for name in names]
+    weights = [np.full(len(part), weight / len(part)) for part, weight in zip(parts, share / share.sum(), strict=True)]
+    return np.minimum(np.concatenate(parts), [image_size[1], image_size[0]]), np.concatenate(weights)
+
+
+def _fill_up(boxes: Floats, quota: int, generator: np.random.Generator) -> Floats:
+    """``quota`` of the boxes [T, 2] of a class, or all of them and perturbed copies."""
+    if len(boxes) >= quota:
+        return boxes[np.sort(generator.choice(len(boxes), quota, replace=False))]
+    copies = min(COPIES, quota // len(boxes)) - 1
+    noise = np.exp(SPREAD * generator.standard_normal((copies, *boxes.shape)))
+    return np.concatenate([boxes, *(boxes * noise)])
 
 
 def _cluster(boxes: Floats, weights: Floats, count: int) -> Floats:

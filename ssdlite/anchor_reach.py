@@ -1,10 +1,11 @@
 """How well an anchor shape on a map of a given stride serves a box, wherever the box happens to stand.
 
-The centre of a box falls anywhere between the centres of a map's anchors, so for a box (w, h) and a shape (a, b)
-the offset between them is uniform. IoU >= t holds exactly where the overlap is at least ``(w h + a b) t / (1 + t)``.
-The area of those offsets divided by stride^2 is the number of positions that match the box on average. For a
-perfect shape and t = 0.5 that is 0.252 (side / stride)^2: three positions need a box of 3.5 strides; a box below
-2.7 strides is missed where it stands badly, half of the boxes of 1.4 strides are.
+The centre of a box falls anywhere between the centres of a map's anchors, so for a box (w, h) and a shape
+(a, b) the offset between them is uniform. IoU >= t holds exactly where the overlap is at least ``(w h + a
+b) t / (1 + t)``. The area of those offsets divided by stride^2 is the number of positions that match the
+box on average. For a perfect shape and t = 0.5 that is 0.252 (side / stride)^2: three positions need a box
+of 3.5 strides; a box below 2.7 strides is missed where it stands badly, half of the boxes of 1.4 strides
+are.
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 MATCH_THRESHOLD = 0.5  # the matcher's: an anchor takes a box from this IoU on
-PERFECT_FIT = 4 / 3 - 8 / 3 * math.log(
-    1.5
-)  # 0.252 positions for a box of one stride and an anchor of its shape
+PERFECT_FIT = 4 / 3 - 8 / 3 * math.log(1.5)  # 0.252 positions for a box of one stride and an anchor of its shape
 _OFFSETS = (np.arange(24) + 0.5) / 24  # midpoints of the quadrature over half a cell
 
 
@@ -45,9 +44,7 @@ def expected_positives(
     return np.asarray(np.where(full[0] > least_x, 4 * area, 0.0) / stride**2)
 
 
-def reach_probability(
-    boxes_wh: Floats, shapes_wh: Floats, stride: float, threshold: float = MATCH_THRESHOLD
-) -> Floats:
+def reach_probability(boxes_wh: Floats, shapes_wh: Floats, stride: float, threshold: float = MATCH_THRESHOLD) -> Floats:
     """Share of the places of a box at which some position reaches ``threshold`` -> [T, S].
 
     The nearest position overlaps most, so this is the share of the offsets within half a stride.

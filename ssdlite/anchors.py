@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -50,8 +51,7 @@ class AnchorConfig:
     def count(self, grid_sizes: Sequence[tuple[int, int]]) -> int:
         """How many anchors stand on grids of these (rows, columns)."""
         return sum(
-            rows * columns * shapes
-            for (rows, columns), shapes in zip(grid_sizes, self.shapes_per_cell, strict=True)
+            rows * columns * shapes for (rows, columns), shapes in zip(grid_sizes, self.shapes_per_cell, strict=True)
         )
 
 
@@ -67,7 +67,7 @@ def tensorflow_anchors(
     ``reduce_lowest`` the finest has three instead: a square of scale 0.1, and its own scale at ratios 2 and 1/2.
     """
     levels: list[tuple[AnchorShape, ...]] = []
-    for scale, next_scale in zip(scales[:-1], scales[1:], strict=True):
+    for scale, next_scale in pairwise(scales):
         shapes = [_shape(scale, ratio) for ratio in aspect_ratios]
         levels.append((*shapes, _shape(math.sqrt(scale * next_scale), 1.0)))
     if reduce_lowest:
@@ -84,7 +84,7 @@ def torchvision_anchors(
     cut at the whole image.
     """
     levels = []
-    for scale, next_scale in zip(scales[:-1], scales[1:], strict=True):
+    for scale, next_scale in pairwise(scales):
         shapes = [_shape(scale, 1.0), _shape(math.sqrt(scale * next_scale), 1.0)]
         for ratio in aspect_ratios:
             shapes += [_shape(scale, ratio), _shape(scale, 1 / ratio)]
@@ -94,6 +94,9 @@ def torchvision_anchors(
 
 def _shape(scale: float, ratio: float) -> AnchorShape:
     return scale * math.sqrt(ratio), scale / math.sqrt(ratio)
+
+
+SSDLITE_ANCHORS = tensorflow_anchors()  # of the published SSDLite MobileNets
 
 
 def generate_anchors(

@@ -31,7 +31,7 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def encode_boxes(boxes: Tensor, anchors: Tensor, scales: Tensor) -> Tensor:
-    """Boxes and anchors [..., 4] xyxy -> deltas (x, y, width, height) times ``scales`` [4] (arXiv 1506.01497, eq. 2)."""
+    """Boxes and anchors [..., 4] xyxy -> deltas (x, y, width, height) * ``scales`` [4] (arXiv 1506.01497, eq. 2)."""
     centre, size = _centre_and_size(boxes)
     anchor_centre, anchor_size = _centre_and_size(anchors)
     shift = (centre - anchor_centre) / anchor_size
@@ -41,9 +41,9 @@ def encode_boxes(boxes: Tensor, anchors: Tensor, scales: Tensor) -> Tensor:
 def decode_boxes(deltas: Tensor, anchors: Tensor, scales: Tensor) -> Tensor:
     """The inverse of ``encode_boxes``: deltas [..., 4] -> boxes [..., 4] xyxy."""
     anchor_centre, anchor_size = _centre_and_size(anchors)
-    shift, growth = (deltas / scales).split(2, dim=-1)
-    centre = anchor_centre + shift * anchor_size
-    half = 0.5 * anchor_size * torch.exp(growth.clamp(max=MAX_LOG_SCALE))
+    code = deltas / scales
+    centre = anchor_centre + code[..., :2] * anchor_size
+    half = 0.5 * anchor_size * torch.exp(code[..., 2:].clamp(max=MAX_LOG_SCALE))
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
@@ -55,5 +55,5 @@ def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
 
 
 def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    low, high = boxes.split(2, dim=-1)
+    low, high = boxes[..., :2], boxes[..., 2:]
     return (low + high) / 2, high - low

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import platform
 import zipfile
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     metrics: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=lambda: current_versions())
+    versions: dict[str, str] = field(default_factory=dict)
     path: str = "the checkpoint"
 
     def build_detector(self) -> Detector:
@@ -49,25 +50,43 @@ class Checkpoint:
         """
         from ssdlite.detector import detector_from_config
 
+        try:
+            with torch.device("meta"):  # takes no memory, whatever size the file claims
+                skeleton = detector_from_config(self.config)
+        except ConfigError as error:
+            raise CheckpointError(f"{self.path}: {error}") from None
+        check_weights(skeleton, self.weights, self.path)
         detector = detector_from_config(self.config)
-        load_weights(detector, self.weights, self.path)
+        detector.load_state_dict(self.weights)
         return detector
 
 
 def load_weights(module: torch.nn.Module, weights: dict[str, Tensor], source: str) -> None:
     """Load a complete state dict. Raises CheckpointError naming the tensors that do not fit."""
+    check_weights(module, weights, source)
+    module.load_state_dict(weights)
+
+
+def check_weights(module: torch.nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Raises CheckpointError naming the tensors that are missing, left over, of another shape or not finite."""
     own = module.state_dict()
     faults = [f"missing {name}" for name in own if name not in weights]
     faults += [f"unknown {name}" for name in weights if name not in own]
-    for name, tensor in weights.items():
-        if name in own and tensor.shape != own[name].shape:
-            faults.append(f"{name} is {list(tensor.shape)}, expected {list(own[name].shape)}")
+    for name in own:
+        if name not in weights:
+            continue
+        tensor, expected = weights[name], own[name]
+        if tensor.shape != expected.shape or tensor.is_floating_point() != expected.is_floating_point():
+            faults.append(f"{name} is {_describe(tensor)}, expected {_describe(expected)}")
         elif tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             faults.append(f"{name} has values that are not finite")
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise CheckpointError(f"{source}: the weights do not fit the detector: {'; '.join(faults[:5])}{more}")
-    module.load_state_dict(weights)
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
@@ -79,7 +98,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         "weights": checkpoint.weights,
         "metrics": checkpoint.metrics,
         "training": checkpoint.training,
-        "versions": checkpoint.versions,
+        "versions": checkpoint.versions or current_versions(),
     }
     write_atomically(path, lambda file: torch.save(content, file))
 
@@ -96,11 +115,26 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if not zipfile.is_zipfile(path):
         raise CheckpointError(f"{path}: not a checkpoint of ssdlite, or truncated")
     try:
+        _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged and for hostile files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = "it holds more than tensors and plain values, and could run code" if _is_refusal(error) else str(error)
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({reason})") from error
     return _parse(content, str(path))
+
+
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, pickle.UnpicklingError) and "Weights only load failed" in str(error)
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that is damaged (torch reads past wrong checksums), or would unpack to more than its size."""
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            raise zipfile.BadZipFile("it is compressed, which a checkpoint never is")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"{damaged} is damaged")
 
 
 def _parse(content: Any, path: str) -> Checkpoint:
@@ -114,7 +148,7 @@ def _parse(content: Any, path: str) -> Checkpoint:
         if not isinstance(content.get(name), dict):
             raise CheckpointError(f"{path}: {name!r} is missing or not a dict")
     weights = content["weights"]
-    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()):
+    if not all(isinstance(name, str) and _is_plain_tensor(tensor) for name, tensor in weights.items()):
         raise CheckpointError(f"{path}: 'weights' is not a state dict")
     try:
         config = DetectorConfig.from_dict(content["config"])
@@ -123,7 +157,11 @@ def _parse(content: Any, path: str) -> Checkpoint:
     return Checkpoint(config, weights, content["metrics"], content["training"], content["versions"], path)
 
 
+def _is_plain_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+
+
 def current_versions() -> dict[str, str]:
     from ssdlite import __version__
 
-    return {"ssdlite": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {"ssdlite": __version__, "torch": str(torch.__version__), "python": platform.python_version()}

@@ -42,9 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
         return int(importlib.import_module(COMMANDS[arguments[0]][0]).main(arguments[1:]))
-    usage = "usage: ssdlite COMMAND [options]\n\n" + "".join(
-        f"  {name:<12}{text}\n" for name, (_, text) in COMMANDS.items()
-    ) + "\n`ssdlite COMMAND --help` lists the options of a command.\n"
+    usage = (
+        "usage: ssdlite COMMAND [options]\n\n"
+        + "".join(f"  {name:<12}{text}\n" for name, (_, text) in COMMANDS.items())
+        + "\n`ssdlite COMMAND --help` lists the options of a command.\n"
+    )
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage, end="")
         return 0

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import math
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
+import numpy as np
 
-from ssdlite.anchors import AnchorConfig, tensorflow_anchors
+from ssdlite.anchors import MAX_ANCHORS, SSDLITE_ANCHORS, AnchorConfig
 from ssdlite.coco_names import COCO_NAMES
 from ssdlite.errors import ConfigError
 
@@ -40,7 +43,7 @@ class DetectorConfig:
     width_mult: float = 1.0
     image_size: tuple[int, int] = (320, 320)
     class_names: tuple[str, ...] = COCO_NAMES
-    anchors: AnchorConfig = tensorflow_anchors()
+    anchors: AnchorConfig = SSDLITE_ANCHORS
     extra_channels: tuple[int, ...] = (512, 256, 256, 128)
     extra_conv: Literal["separable", "plain"] = "separable"
     head_conv: Literal["separable", "pointwise"] = "separable"
@@ -67,7 +70,7 @@ class DetectorConfig:
             1 <= len(self.class_names) <= MAX_CLASSES,
             f"class_names: expected 1 to {MAX_CLASSES} names, got {len(self.class_names)}",
         )
-        repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
+        repeated = sorted(name for name, count in Counter(self.class_names).items() if count > 1)
         _check(not repeated, f"class_names: names must differ, but there are several of {repeated}")
         _check(
             len(self.extra_channels) <= 8 and all(1 <= c <= 8192 for c in self.extra_channels),
@@ -77,11 +80,17 @@ class DetectorConfig:
             len(self.anchors.levels) == len(self.strides),
             f"anchors: the network has {len(self.strides)} maps, got shapes for {len(self.anchors.levels)}",
         )
-        _check(all(s > 0 for s in self.std), f"std: expected positive values, got {self.std}")
         _check(
-            all(s > 0 for s in self.box_code_scales),
-            f"box_code_scales: expected positive values, got {self.box_code_scales}",
+            self.num_anchors <= MAX_ANCHORS,
+            f"anchors: there would be {self.num_anchors}, more than the {MAX_ANCHORS} allowed",
         )
+        _check(all(map(math.isfinite, self.mean)), f"mean: expected finite values, got {self.mean}")
+        for name in ("std", "box_code_scales"):
+            values = getattr(self, name)
+            _check(all(0 < v < math.inf for v in values), f"{name}: expected positive values, got {values}")
+        for name in ("norm_eps", "norm_momentum"):
+            value = getattr(self, name)
+            _check(0 < value <= 1, f"{name}: expected more than 0 and at most 1, got {value}")
         for name in ("score_threshold", "nms_threshold"):
             value = getattr(self, name)
             _check(0 <= value <= 1, f"{name}: expected 0 to 1, got {value}")
@@ -125,6 +134,10 @@ def convert(values: Any, kind: type[T], what: str) -> T:
     Raises:
         ConfigError: names the offending place.
     """
+    for name, hint in get_type_hints(kind).items():
+        choices = get_args(hint) if get_origin(hint) is Literal else ()
+        if isinstance(values, dict) and choices and values.get(name, choices[0]) not in choices:
+            raise ConfigError(f"{what}: {name}: expected one of {choices}, got {values[name]!r}")
     try:
         result = msgspec.convert(values, kind, strict=True)
     except msgspec.ValidationError as error:
@@ -137,12 +150,23 @@ def convert(values: Any, kind: type[T], what: str) -> T:
 
 
 def override(config: DetectorConfig, **changes: Any) -> DetectorConfig:
-    """A copy with other values. Raises ConfigError for an unknown name, listing the known ones."""
+    """A copy with other values. Raises ConfigError for an unknown name, listing the known ones, or a wrong value."""
     known = [field.name for field in fields(config)]
     for name in changes:
         if name not in known:
             raise ConfigError(f"unknown option {name!r}{suggest(name, known)}")
-    return replace(config, **changes)
+    values = {name: getattr(config, name) for name in known} | changes
+    try:
+        plain = msgspec.to_builtins(values, enc_hook=_numpy_to_builtin)
+    except TypeError as error:
+        raise ConfigError(f"detector configuration: {error}") from None
+    return convert(plain, DetectorConfig, "detector configuration")
+
+
+def _numpy_to_builtin(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a value of type {type(value).__name__} does not belong there")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ssdlite.anchors import AnchorConfig, generate_anchors
 from ssdlite.backbones import Backbone, build_backbone
 from ssdlite.backbones.layers import LayerOptions
-from ssdlite.config import DetectorConfig, override, suggest
+from ssdlite.config import MAX_CLASSES, DetectorConfig, override, suggest
 from ssdlite.detections import Detections
 from ssdlite.errors import ConfigError
 from ssdlite.heads import ExtraLayers, SSDLiteHead, initialise_normal
@@ -162,7 +162,7 @@ def build_detector(
     changes: dict[str, Any] = {
         "class_names": _class_names(num_classes, class_names),
         "width_mult": width_mult,
-        "image_size": (image_size, image_size) if isinstance(image_size, int) else image_size,
+        "image_size": (image_size, image_size) if isinstance(image_size, (int, np.integer)) else image_size,
         "anchors": anchors,
         "resize": resize,
         **options,
@@ -184,9 +184,7 @@ def detector_from_config(config: DetectorConfig) -> Detector:
         norm_momentum=config.norm_momentum,
     )
     extra_channels = [max(int(channels * config.width_mult), 16) for channels in config.extra_channels]
-    extra_layers = ExtraLayers(
-        backbone.feature_channels[-1], extra_channels, conv=config.extra_conv, options=options
-    )
+    extra_layers = ExtraLayers(backbone.feature_channels[-1], extra_channels, conv=config.extra_conv, options=options)
     head = SSDLiteHead(
         [*backbone.feature_channels, *extra_channels],
         config.anchors.shapes_per_cell,
@@ -223,8 +221,8 @@ def _class_names(num_classes: int | None, class_names: Sequence[str] | None) -> 
         return tuple(class_names)
     if num_classes is None:
         return None
-    if num_classes < 1:
-        raise ConfigError(f"num_classes: expected 1 or more (background is not counted), got {num_classes}")
+    if not isinstance(num_classes, (int, np.integer)) or not 1 <= num_classes <= MAX_CLASSES:
+        raise ConfigError(f"num_classes: expected 1 to {MAX_CLASSES} (background is not counted), got {num_classes!r}")
     return tuple(f"class_{i}" for i in range(num_classes))
 
 
@@ -233,9 +231,12 @@ def _to_array(picture: Picture, position: int) -> ImageArray:
     if isinstance(picture, (str, Path)):
         return read_image(picture)
     if isinstance(picture, Image.Image):
-        return to_rgb(picture)
+        return _check_array(to_rgb(picture), position, channels_axis=2)
     if isinstance(picture, Tensor):
-        return _check_array(picture.detach().cpu().numpy(), position, channels_axis=0).transpose(1, 2, 0)
+        values = picture.detach().cpu()
+        array = (values.float() if values.is_floating_point() else values).numpy()  # numpy knows no bfloat16
+        planes = _check_array(array, position, channels_axis=0)
+        return np.ascontiguousarray(planes.transpose(1, 2, 0))
     if isinstance(picture, np.ndarray):
         return _check_array(picture, position, channels_axis=2)
     raise TypeError(
@@ -249,9 +250,9 @@ def _check_array(array: npt.NDArray[Any], position: int, channels_axis: int) -> 
     if array.ndim != 3 or array.shape[channels_axis] != 3 or 0 in array.shape:
         raise ValueError(f"image {position}: expected RGB {form}, got shape {array.shape}")
     if array.dtype == np.uint8:
-        return array
+        return np.asarray(array, np.uint8)
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"image {position}: expected uint8 or floats in 0..255, got {array.dtype}")
     if not np.isfinite(array).all() or array.min() < 0 or array.max() > 255:
         raise ValueError(f"image {position}: expected values in 0..255, got {array.min()} to {array.max()}")
-    return np.rint(array).astype(np.uint8)
+    return np.asarray(np.rint(array), np.uint8)

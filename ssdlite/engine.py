@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -24,17 +23,16 @@ from ssdlite.datasets.dataset import DetectionDataset
 from ssdlite.datasets.discover import load_data
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.sampler import ShuffledBatches
-
 from ssdlite.datasets.splits import DataSplits
 from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.detector import Detector, build_detector, detector_from_config
 from ssdlite.device import autocast, choose_amp, choose_device
 from ssdlite.distributed import Processes, join_processes
 from ssdlite.errors import ConfigError, TrainingError
-from ssdlite.evaluator import Evaluator, Metrics
+from ssdlite.evaluator import Metrics
 from ssdlite.fit import fitted_anchors
 from ssdlite.image import read_image
-from ssdlite.inference import detect_dataset, refuse_bad
+from ssdlite.inference import detect_dataset, evaluate_dataset, refuse_bad
 from ssdlite.loss import DetectionLoss, FocalLoss, Losses, MultiBoxLoss
 from ssdlite.optimisation import WeightAverage, build_optimizer, learning_rate
 from ssdlite.run_folder import RunFolder
@@ -105,9 +103,7 @@ class Trainer:
             processes=processes.count,
         )
         if self.batches.batch_size < processes.count:
-            raise ConfigError(
-                f"{processes.count} processes cannot share batches of {self.batches.batch_size} images"
-            )
+            raise ConfigError(f"{processes.count} processes cannot share batches of {self.batches.batch_size} images")
         self.model: nn.Module = detector
         if processes.count > 1:
             ids = [processes.local_rank] if self.device.type == "cuda" else None
@@ -147,9 +143,7 @@ class Trainer:
                 self._finish_epoch(row, metrics)
         return self._finish()
 
-    def _train_epoch(
-        self, epoch: int, loader: DataLoader[Batch], progress: Progress, task: TaskID
-    ) -> dict[str, Any]:
+    def _train_epoch(self, epoch: int, loader: DataLoader[Batch], progress: Progress, task: TaskID) -> dict[str, Any]:
         """One pass over the training images; returns the epoch's line for metrics.jsonl."""
         self.dataset.set_epoch(epoch)
         self.batches.epoch = epoch
@@ -212,7 +206,7 @@ class Trainer:
             outputs = self.model(images)
         losses: Losses = self.criterion(outputs, boxes, labels)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(losses.total).backward()
+        self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
         if self.options.clip_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.detector.parameters(), self.options.clip_norm)
@@ -234,22 +228,17 @@ class Trainer:
 
     def _evaluate(self) -> Metrics:
         """Score the evaluated weights on the validation split, each process its share of the images."""
-        detector, index = self.evaluated, self.splits.val
-        self.processes.synchronise(detector)
-        evaluator = Evaluator(index)
-        positions = range(self.processes.rank, len(index), self.processes.count)
-        for position, found in detect_dataset(
-            detector,
-            index,
+        self.processes.synchronise(self.evaluated)
+        evaluation = evaluate_dataset(
+            self.evaluated,
+            self.splits.val,
+            self.processes,
             batch_size=self.options.batch_size,
             workers=self.options.workers,
             amp=self.amp,
-            positions=positions,
             skip_bad=self.options.skip_bad,
-        ):
-            evaluator.update(position, found)
-        evaluator.merge(self.processes.gather(evaluator.state()))
-        return evaluator.compute()
+        )
+        return evaluation.evaluator.compute()
 
     def _finish_epoch(self, row: dict[str, Any], metrics: Metrics | None) -> None:
         row |= {"images_seen": self.done.images_seen, "seconds": round(self.done.seconds, 2)}
@@ -316,9 +305,8 @@ class Trainer:
         pictures = []
         for position, found in detect_dataset(self.evaluated, index, positions=positions, skip_bad=True):
             record = index.record(position)
-            with suppress(OSError):
-                image = read_image(record.path, record.size)
-                pictures.append(side_by_side(image, record, found.above(SAMPLE_SCORE)))
+            image = read_image(record.path, record.size)
+            pictures.append(side_by_side(image, record, found.above(SAMPLE_SCORE)))
         return contact_sheet(pictures, columns=2, cell=960) if pictures else None
 
 
@@ -383,9 +371,7 @@ def _load_fitting(detector: Detector, checkpoint: Checkpoint) -> None:
     """Load the tensors whose name and shape agree. Raises ConfigError where none does."""
     own = detector.state_dict()
     fitting: dict[str, Tensor] = {
-        name: tensor
-        for name, tensor in checkpoint.weights.items()
-        if name in own and own[name].shape == tensor.shape
+        name: tensor for name, tensor in checkpoint.weights.items() if name in own and own[name].shape == tensor.shape
     }
     if not fitting:
         raise ConfigError(f"--weights {checkpoint.path}: none of its tensors fits this detector")

@@ -40,9 +40,7 @@ class ImageResult(NamedTuple):
     labels: npt.NDArray[np.int64]
 
 
-EvaluatorState = dict[
-    int, ImageResult
-]  # by position in the index; plain arrays, so that processes can exchange it
+EvaluatorState = dict[int, ImageResult]  # by position in the index; plain arrays, so that processes can exchange it
 
 
 @dataclass(frozen=True)
@@ -106,9 +104,7 @@ class Evaluator:
     def update(self, position: int, detections: Detections) -> None:
         """Take the detections of the image at ``position`` in the index; a second call replaces the first."""
         if not 0 <= position < len(self.index):
-            raise ValueError(
-                f"{self.index.name}: expected a position in 0..{len(self.index) - 1}, got {position}"
-            )
+            raise ValueError(f"{self.index.name}: expected a position in 0..{len(self.index) - 1}, got {position}")
         if tuple(detections.class_names) != self.index.class_names:
             raise ValueError(
                 f"{self.index.name}: the detections' classes {list(detections.class_names)} "
@@ -155,9 +151,7 @@ class Evaluator:
         for position, result in sorted(self._results.items()):
             boxes_xywh = _to_xywh(result.boxes)
             image_id = int(self.index.image_ids[position])
-            for box, label, score in zip(
-                boxes_xywh, result.labels.tolist(), result.scores.tolist(), strict=True
-            ):
+            for box, label, score in zip(boxes_xywh, result.labels.tolist(), result.scores.tolist(), strict=True):
                 yield image_id, label, box, score
 
 
@@ -168,9 +162,7 @@ def _to_xywh(boxes: npt.NDArray[np.float32]) -> list[list[float]]:
     return values
 
 
-def _annotation(
-    identity: int, image_id: int, label: int, box_xywh: list[float], score: float
-) -> dict[str, Any]:
+def _annotation(identity: int, image_id: int, label: int, box_xywh: list[float], score: float) -> dict[str, Any]:
     """One detection as ``COCO.loadRes`` would make it."""
     return {
         "id": identity,

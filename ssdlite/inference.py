@@ -1,8 +1,9 @@
-"""A detector over an annotated data set."""
+"""A detector over an annotated data set, in one process or several."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
@@ -14,7 +15,9 @@ from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.detections import Detections
 from ssdlite.detector import Detector, unbatch_detections
 from ssdlite.device import autocast
+from ssdlite.distributed import Processes
 from ssdlite.errors import DataError
+from ssdlite.evaluator import Evaluator
 
 
 def detect_dataset(
@@ -30,7 +33,7 @@ def detect_dataset(
     """(position in the index, detections in the picture's own pixels), for all ``positions`` or the whole index.
 
     Raises:
-        DataError: an image cannot be read and ``skip_bad`` is not set; otherwise it has no detections.
+        DataError: an image cannot be read and ``skip_bad`` is not set; otherwise it is passed over.
     """
     config = detector.config
     dataset = DetectionDataset(index, DetectionTransform(config.image_size, config.resize))
@@ -47,8 +50,6 @@ def detect_dataset(
     try:
         for batch in loader:
             refuse_bad(batch.bad, skip_bad)
-            for sample in batch.bad:
-                yield sample.position, _nothing(detector.class_names)
             if not len(batch):
                 continue
             with autocast(device, amp):
@@ -63,13 +64,49 @@ def detect_dataset(
         detector.train(was_training)
 
 
+class Evaluation(NamedTuple):
+    """Detections of a whole index, ready to be scored; images that could not be read are not part of it."""
+
+    evaluator: Evaluator
+    unreadable: tuple[str, ...]  # files
+
+
+def evaluate_dataset(
+    detector: Detector,
+    index: DetectionIndex,
+    processes: Processes,
+    *,
+    batch_size: int = 16,
+    workers: int = 0,
+    amp: torch.dtype | None = None,
+    skip_bad: bool = False,
+    on_image: Callable[[], object] = lambda: None,
+) -> Evaluation:
+    """Detect in every image of the index, each process in its share, and gather the results in all of them.
+
+    ``on_image`` is called after every image of this process. Raises what ``detect_dataset`` does.
+    """
+    own: dict[int, Detections] = {}
+    for position, detections in detect_dataset(
+        detector,
+        index,
+        batch_size=batch_size,
+        workers=workers,
+        amp=amp,
+        positions=range(processes.rank, len(index), processes.count),
+        skip_bad=skip_bad,
+    ):
+        own[position] = detections
+        on_image()
+    found = {position: detections for share in processes.gather(own) for position, detections in share.items()}
+    readable = sorted(found)
+    evaluator = Evaluator(index if len(readable) == len(index) else index.subset(readable))
+    for number, position in enumerate(readable):
+        evaluator.update(number, found[position])
+    return Evaluation(evaluator, tuple(path for i, path in enumerate(index.paths) if i not in found))
+
+
 def refuse_bad(bad: Sequence[BadSample], skip_bad: bool) -> None:
     """Raise DataError for the first unreadable sample, unless they are to be skipped."""
     if bad and not skip_bad:
         raise DataError(f"{bad[0].error}; use --skip-bad to leave such images out")
-
-
-def _nothing(class_names: tuple[str, ...]) -> Detections:
-    import numpy as np
-
-    return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64), class_names)

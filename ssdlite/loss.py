@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +49,7 @@ class DetectionLoss(nn.Module):
         self.register_buffer("box_code_scales", box_code_scales, persistent=False)
 
     def forward(self, outputs: Outputs, boxes: Tensor, labels: Tensor) -> Losses:
-        """Outputs for B images, boxes [B, M, 4] in input pixels and labels [B, M] (-1 padding, -2 ignored) -> scalars."""
+        """Outputs of B images, boxes [B, M, 4] in input pixels, labels [B, M] (-1 padding, -2 ignored) -> scalars."""
         targets = build_targets(self.matcher(self.anchors, boxes, labels), boxes, labels)
         normaliser = _mean_over_processes(_count_matches(targets))
         box_loss = self._box_loss(outputs.box_deltas.float(), targets) / normaliser
@@ -69,7 +69,7 @@ class DetectionLoss(nn.Module):
 
 
 class MultiBoxLoss(DetectionLoss):
-    """Softmax cross-entropy on matched anchors and the hardest negatives, smooth L1 on boxes (arXiv 1512.02325, eq. 1-3).
+    """Softmax cross-entropy on matches and the hardest negatives, smooth L1 on boxes (arXiv 1512.02325, eq. 1-3).
 
     In each image ``negatives_per_match`` times its matches are taken from the unmatched anchors, highest loss first;
     in an image without objects ``negatives_per_empty_image`` (torchvision: none).
@@ -114,7 +114,7 @@ class FocalLoss(DetectionLoss):
         classes = logits[:, :, 1:]
         wanted = F.one_hot(targets.slots, logits.shape[2])[:, :, 1:].to(classes.dtype)
         losses = sigmoid_focal_loss(classes, wanted, alpha=self.alpha, gamma=self.gamma).sum(dim=2)
-        return cast(Tensor, torch.where(targets.positive | targets.negative, losses, 0.0).sum())
+        return torch.where(targets.positive | targets.negative, losses, 0.0).sum()
 
 
 def _count_matches(targets: Targets) -> Tensor:

@@ -97,9 +97,10 @@ class VideoReader:
     """
 
     def __init__(self, path: Path) -> None:
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's own complaints about damaged files
-        self._path = path
+        _silence_ffmpeg()
+        loudness = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        cv2.utils.logging.setLogLevel(loudness)
         if not self._capture.isOpened():
             self._capture.release()
             raise DataError(f"{path}: cannot be read as a video")
@@ -124,7 +125,10 @@ class VideoReader:
 
 
 class VideoWriter:
-    """Writes RGB frames to an .mp4 file that takes its name only once it is complete; a context manager."""
+    """Writes RGB frames to an .mp4 file that takes its name only once it is complete; a context manager.
+
+    MPEG-4 has even sides only: OpenCV drops the last row or column of others.
+    """
 
     def __init__(self, path: Path, frames_per_second: float) -> None:
         self._path = path
@@ -134,6 +138,7 @@ class VideoWriter:
         self._size = (0, 0)
 
     def __enter__(self) -> VideoWriter:
+        _silence_ffmpeg()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         return self
 
@@ -158,6 +163,11 @@ class VideoWriter:
             self._partial.replace(self._path)
         else:
             self._partial.unlink(missing_ok=True)
+
+
+def _silence_ffmpeg() -> None:
+    """Keep FFmpeg's own complaints about damaged files off the terminal; it reads this once, when first used."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 def _files_in(folder: Path, output: Path) -> list[Path]:

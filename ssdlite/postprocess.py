@@ -93,9 +93,7 @@ def _suppress(boxes: Tensor, candidates: _Candidates, config: DetectorConfig) ->
     index = candidates.anchors[valid]
     group = image * config.num_classes + candidates.labels[valid]
     offset = group.double() * (max(config.image_size) + 1)
-    kept = nms(
-        boxes[image, index].double() + offset[:, None], candidates.scores[valid].double(), config.nms_threshold
-    )
+    kept = nms(boxes[image, index].double() + offset[:, None], candidates.scores[valid].double(), config.nms_threshold)
     survivors = torch.zeros(len(index), dtype=torch.bool, device=boxes.device)
     survivors[kept] = True
     return torch.zeros_like(valid).masked_scatter(valid, survivors)

@@ -63,9 +63,7 @@ class RunFolder:
         write_text(self.path / "metrics.jsonl", lines)
         save_checkpoint(checkpoint, self.last)
 
-    def finish(
-        self, summary: dict[str, Any], history: Sequence[dict[str, Any]], samples: ImageArray | None
-    ) -> None:
+    def finish(self, summary: dict[str, Any], history: Sequence[dict[str, Any]], samples: ImageArray | None) -> None:
         plot_curves(history, self.path / "curves.png")
         if samples is not None:
             _, encoded = cv2.imencode(".png", samples[:, :, ::-1])

@@ -1,4 +1,4 @@
-"""Every option of a training run, as one dataclass: the command line, ``config.json`` and the checkpoint all hold it."""
+"""Every option of a training run as one dataclass: command line, ``config.json`` and checkpoint all hold it."""
 
 from __future__ import annotations
 

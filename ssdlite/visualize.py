@@ -34,9 +34,7 @@ PALETTE: tuple[Colour, ...] = (  # told apart at a glance on photographs; furthe
     (20, 110, 200),
     (170, 90, 40),
 )
-GOLDEN_RATIO = (
-    math.sqrt(5) - 1
-) / 2  # steps of this size round the hue circle never come close to each other
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2  # steps of this size round the hue circle never come close to each other
 IGNORED_COLOUR: Colour = (190, 190, 190)
 DARKEST_LUMA = 110  # of 255; darker lines are lost in shadows
 PAPER: Colour = (255, 255, 255)
@@ -58,10 +56,7 @@ def class_colour(label: int) -> Colour:
 def draw_detections(image: ImageArray, detections: Detections) -> ImageArray:
     """image [H, W, 3] RGB -> a copy with a box, the class name and the score of each detection."""
     labels = detections.labels.tolist()
-    captions = [
-        f"{name} {score:.2f}"
-        for name, score in zip(detections.names, detections.scores.tolist(), strict=True)
-    ]
+    captions = [f"{name} {score:.2f}" for name, score in zip(detections.names, detections.scores.tolist(), strict=True)]
     return draw_boxes(image, detections.boxes, captions, [class_colour(label) for label in labels])
 
 
@@ -69,13 +64,9 @@ def draw_ground_truth(image: ImageArray, ground_truth: Record, class_names: Sequ
     """image [H, W, 3] RGB -> a copy with each annotated object; crowds and ``difficult`` ones in grey."""
     labels, ignored = ground_truth.labels.tolist(), ground_truth.ignore.tolist()
     captions = [
-        class_names[label] + (" (ignored)" if ignore else "")
-        for label, ignore in zip(labels, ignored, strict=True)
+        class_names[label] + (" (ignored)" if ignore else "") for label, ignore in zip(labels, ignored, strict=True)
     ]
-    colours = [
-        IGNORED_COLOUR if ignore else class_colour(label)
-        for label, ignore in zip(labels, ignored, strict=True)
-    ]
+    colours = [IGNORED_COLOUR if ignore else class_colour(label) for label, ignore in zip(labels, ignored, strict=True)]
     return draw_boxes(image, ground_truth.boxes, captions, colours)
 
 
@@ -190,12 +181,8 @@ def _text_width(text: str, font_size: int) -> float:
 def _visible(box: list[float], picture_size: tuple[int, int]) -> Rectangle:
     """box xyxy -> the pixels to draw, inside a picture of (width, height), at least one."""
     width, height = picture_size
-    x0, y0 = (
-        min(max(round(value), 0), side - 1) for value, side in zip(box[:2], (width, height), strict=True)
-    )
-    x1, y1 = (
-        min(max(round(value) - 1, 0), side - 1) for value, side in zip(box[2:], (width, height), strict=True)
-    )
+    x0, y0 = (min(max(round(value), 0), side - 1) for value, side in zip(box[:2], (width, height), strict=True))
+    x1, y1 = (min(max(round(value) - 1, 0), side - 1) for value, side in zip(box[2:], (width, height), strict=True))
     return x0, y0, max(x0, x1), max(y0, y1)
 
 

@@ -7,13 +7,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import numpy as np
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 
 from ssdlite import cli
@@ -23,6 +23,7 @@ from ssdlite.output import prepare_folder, save_json, save_json_list
 if TYPE_CHECKING:
     from ssdlite.datasets.index import DetectionIndex
     from ssdlite.detector import Detector
+    from ssdlite.distributed import Processes
     from ssdlite.evaluator import Evaluator, Metrics
     from ssdlite.voc_metrics import VocMetrics
 
@@ -75,34 +76,50 @@ class EvalOptions:
 
 
 def evaluate(options: EvalOptions) -> None:
-    """Score a checkpoint with COCO's twelve figures, per class, and Pascal VOC's average precision."""
+    """Score a checkpoint with COCO's twelve figures, per class, and Pascal VOC's average precision.
+
+    Under torchrun each process takes a share of the images; the figures are those of a single one.
+    """
+    from ssdlite.distributed import join_processes
+
+    files = _output_files(options)
+    with join_processes(options.device) as processes:
+        detector = _load_detector(options)
+        console = Console(quiet=not processes.is_first)
+        index = _load_index(options, detector, console)
+        start = time.perf_counter()
+        evaluator = _detect(options, detector, index, processes, console)
+        if processes.is_first:
+            _report(options, evaluator, time.perf_counter() - start, console, files)
+
+
+def _report(
+    options: EvalOptions,
+    evaluator: Evaluator,
+    seconds: float,
+    console: Console,
+    files: OutputFiles,
+) -> None:
     from ssdlite.voc_metrics import compute_voc_metrics
 
-    figures_file, results_file = _output_files(options)
-    detector = _load_detector(options)
-    console = Console()
-    index = _load_index(options, detector, console)
-    start = time.perf_counter()
-    evaluator = _detect(options, detector, index, console)
     metrics = evaluator.compute()
     voc = compute_voc_metrics(evaluator.index, evaluator.state())
-    seconds = time.perf_counter() - start
     _print_tables(console, evaluator.index, metrics, voc)
-    if figures_file:
+    if files.figures:
         report = {
             "checkpoint": str(options.checkpoint),
             "data": str(options.data),
-            "split": index.name,
+            "split": evaluator.index.name,
             "images": len(evaluator.index),
             "objects": int((~evaluator.index.ignore).sum()),
             "seconds": round(seconds, 2),
             **metrics.to_dict(),
             "voc": voc.to_dict(),
         }
-        save_json(figures_file, report)
-    if results_file:
-        save_json_list(results_file, evaluator.coco_results())
-    for path in (figures_file, results_file):
+        save_json(files.figures, report)
+    if files.coco_results:
+        save_json_list(files.coco_results, evaluator.coco_results())
+    for path in files:
         if path:
             console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
@@ -111,15 +128,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.run(evaluate, EvalOptions, argv, PROGRAM)
 
 
-def _output_files(options: EvalOptions) -> tuple[Path | None, Path | None]:
-    """(figures, COCO results), their folders made and found writable before any work is done."""
+class OutputFiles(NamedTuple):
+    figures: Path | None
+    coco_results: Path | None
+
+
+def _output_files(options: EvalOptions) -> OutputFiles:
+    """Where to write, the folders made and found writable before any work is done."""
     folder = options.output
     figures = options.json or (folder / "metrics.json" if folder else None)
     results = options.coco_results or (folder / "coco_results.json" if folder else None)
     for path in (figures, results):
         if path:
             prepare_folder(path.parent)
-    return figures, results
+    return OutputFiles(figures, results)
 
 
 def _load_detector(options: EvalOptions) -> Detector:
@@ -163,33 +185,27 @@ def _load_index(options: EvalOptions, detector: Detector, console: Console) -> D
     return index
 
 
-def _detect(options: EvalOptions, detector: Detector, index: DetectionIndex, console: Console) -> Evaluator:
+def _detect(
+    options: EvalOptions, detector: Detector, index: DetectionIndex, processes: Processes, console: Console
+) -> Evaluator:
     """Run the detector over the split. Images that cannot be decoded (with --skip-bad) are not scored."""
     from ssdlite.device import choose_amp
-    from ssdlite.evaluator import Evaluator
-    from ssdlite.inference import detect_dataset
+    from ssdlite.inference import evaluate_dataset
 
-    found = dict(
-        track(
-            detect_dataset(
-                detector,
-                index,
-                batch_size=options.batch_size,
-                workers=options.workers,
-                amp=choose_amp(options.amp, detector.mean.device),
-                skip_bad=options.skip_bad,
-            ),
-            description="images",
-            total=len(index),
-            console=Console(stderr=True),
+    with Progress(console=Console(stderr=True, quiet=not processes.is_first)) as progress:
+        task = progress.add_task("images", total=len(index) / processes.count)
+        evaluator, unreadable = evaluate_dataset(
+            detector,
+            index,
+            processes,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            amp=choose_amp(options.amp, detector.mean.device),
+            skip_bad=options.skip_bad,
+            on_image=lambda: progress.advance(task),
         )
-    )
-    seen = [position for position in range(len(index)) if position in found]
-    for position in set(range(len(index))) - found.keys():
-        console.print(f"left out: {index.paths[position]} cannot be read", highlight=False, markup=False)
-    evaluator = Evaluator(index if len(seen) == len(index) else index.subset(seen))
-    for new_position, position in enumerate(seen):
-        evaluator.update(new_position, found[position])
+    for path in unreadable:
+        console.print(f"left out: {path} cannot be read", highlight=False, markup=False, soft_wrap=True)
     return evaluator
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -119,12 +118,11 @@ def _predict_images(run: Run, sources: Sequence[Source]) -> None:
     task = run.progress.add_task("images", total=len(sources))
     for batch in _batches(sources, run.options.batch_size):
         readable = [(source, image) for source in batch if (image := _read(run, source)) is not None]
-        found = run.detector.predict(
-            [image for _, image in readable], score_threshold=run.options.score_threshold
-        )
+        found = run.detector.predict([image for _, image in readable], score_threshold=run.options.score_threshold)
         for (source, image), detections in zip(readable, found, strict=True):
             target = run.options.output / source.target
-            writing(target, partial(save_picture, target, draw_detections(image, detections)))
+            with writing(target):
+                save_picture(target, draw_detections(image, detections))
             run.objects += len(detections)
             run.entries.append(
                 {
@@ -148,7 +146,8 @@ def _read(run: Run, source: Source) -> ImageArray | None:
 
 def _predict_video(run: Run, source: Source) -> None:
     try:
-        entry, stated = _annotate_video(run, source)
+        with writing(run.options.output / source.target):
+            entry, stated = _annotate_video(run, source)
     except DataError as error:
         run.fail(str(error))
         return
@@ -183,6 +182,7 @@ def _annotate_video(run: Run, source: Source) -> tuple[dict[str, Any], int]:
                 seconds = round(len(frames) / video.info.frames_per_second, 3)
                 frames.append({"frame": len(frames), "seconds": seconds, "detections": detections.to_list()})
             run.progress.advance(task, len(batch))
+        run.progress.update(task, total=len(frames))
         if not frames:
             raise DataError(f"{source.path}: no frame of this video can be read")
         entry = {

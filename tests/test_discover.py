@@ -1,0 +1,260 @@
+"""Recognising data sets, choosing their splits, and one class list for both."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from ssdlite.datasets.discover import find_splits, load_data, load_split
+from ssdlite.datasets.splits import choose_splits, match_split, split_to_evaluate
+from ssdlite.errors import DataError
+
+CATS_AND_DOGS = ("cat", "dog")
+
+
+def write_image(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 48)).save(path)
+
+
+def write_coco(
+    file: Path,
+    folder: Path,
+    *,
+    images: int = 2,
+    names: Sequence[str] = CATS_AND_DOGS,
+    bbox: Any = (1, 2, 10, 20),
+) -> None:
+    """``images`` pictures with one object each, of the first class, the second, and so on."""
+    for i in range(images):
+        write_image(folder / f"{i}.jpg")
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 48} for i in range(images)],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": i % len(names) + 1, "bbox": bbox} for i in range(images)
+        ],
+        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(names)],
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+
+
+def write_voc(root: Path, sets: dict[str, Sequence[str]], names: Sequence[str] = CATS_AND_DOGS) -> None:
+    """Image sets of pictures with one object each, whose class is the stem's up to the underscore."""
+    for name, stems in sets.items():
+        (root / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)
+        (root / "ImageSets" / "Main" / f"{name}.txt").write_text("\n".join(stems) + "\n")
+    for stem in sorted({stem for stems in sets.values() for stem in stems}):
+        write_image(root / "JPEGImages" / f"{stem}.jpg")
+        (root / "Annotations").mkdir(exist_ok=True)
+        (root / "Annotations" / f"{stem}.xml").write_text(
+            f"<annotation><filename>{stem}.jpg</filename><size><width>64</width><height>48</height></size>"
+            f"<object><name>{stem.split('_')[0]}</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax>"
+            "<ymax>9</ymax></bndbox></object></annotation>"
+        )
+
+
+@pytest.mark.parametrize("folder", ["{split}", "images/{split}", "images", "JPEGImages", "."])
+def test_coco_annotations_are_found_with_their_images(tmp_path: Path, folder: str) -> None:
+    for i, split in enumerate(("train2017", "val2017")):
+        images = tmp_path / folder.format(split=split)
+        write_coco(tmp_path / "annotations" / f"instances_{split}.json", images, images=2 + i)
+    (tmp_path / "annotations" / "captions_train2017.json").write_text("{}")
+    layout = find_splits(tmp_path)
+    assert (layout.kind, sorted(layout.splits)) == ("coco", ["train2017", "val2017"])
+    data = load_data(tmp_path)
+    assert (len(data.train), len(data.val)) == (2, 3)
+    assert {Path(path).parent for path in data.val.paths} == {tmp_path / folder.format(split="val2017")}
+
+
+def test_roboflow_folders_are_recognised(tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        write_coco(tmp_path / split / "_annotations.coco.json", tmp_path / split)
+    assert sorted(find_splits(tmp_path).splits) == ["test", "train", "val"]
+    data = load_data(tmp_path)
+    assert Path(data.val.paths[0]).parent.name == "valid"
+
+
+@pytest.mark.parametrize("below", ["", "VOCdevkit"])
+def test_a_voc_devkit_of_several_years_is_read_together(tmp_path: Path, below: str) -> None:
+    write_voc(tmp_path / below / "VOC2007", {"train": ["cat_1"], "val": ["dog_1"], "test": ["cat_2", "cat_3"]})
+    write_voc(tmp_path / below / "VOC2012", {"train": ["bird_1", "bird_2"], "val": ["cow_1"]})
+    data = load_data(tmp_path)
+    assert (len(data.train), len(data.val)) == (3, 2)
+    assert data.train.class_names == data.val.class_names == ("bird", "cat", "cow", "dog")
+    assert len(load_split(tmp_path, "test")) == 2
+
+
+def test_a_bare_voc_folder_is_recognised(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"trainval": ["cat_1", "cat_2", "owl_1"], "test": ["owl_2"]})
+    data = load_data(tmp_path)
+    assert (len(data.train), len(data.val)) == (3, 1)
+    assert data.val.labels.tolist() == [1]
+
+
+def test_the_message_says_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        find_splits(tmp_path)
+    for words in ("instances_*.json", "VOC2007/", "Annotations/*.xml", str(tmp_path)):
+        assert words in str(caught.value)
+    with pytest.raises(DataError, match="expected a folder with COCO or VOC annotations, found no folder"):
+        find_splits(tmp_path / "none")
+
+
+def test_one_split_is_divided_with_the_seed_and_says_so(tmp_path: Path) -> None:
+    write_voc(tmp_path, {})
+    write_voc(tmp_path, {"all": [f"cat_{i}" for i in range(10)]})
+    (tmp_path / "ImageSets" / "Main" / "all.txt").unlink()
+    data = load_data(tmp_path, seed=3)
+    assert (len(data.train), len(data.val)) == (8, 2)
+    assert not set(data.train.paths) & set(data.val.paths)
+    assert len({*data.train.paths, *data.val.paths}) == 10
+    note = "no validation split beside 'all': divided into 8 images to train and 2 to validate on (seed 3)"
+    assert note in data.notes
+    assert load_data(tmp_path, seed=3).val.paths == data.val.paths
+    assert any(load_data(tmp_path, seed=seed).val.paths != data.val.paths for seed in range(3))
+
+
+def test_a_single_image_cannot_be_divided(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"train": ["cat_1"]})
+    with pytest.raises(DataError, match="expected two or more images to divide"):
+        load_data(tmp_path)
+
+
+def test_splits_can_be_named(tmp_path: Path) -> None:
+    for split, images in (("train2017", 2), ("val2017", 3), ("odd", 4)):
+        file = tmp_path / "annotations" / f"instances_{split}.json"
+        write_coco(file, tmp_path / "images" / split, images=images)
+    data = load_data(tmp_path, train_split="odd", val_split="train")
+    assert (len(data.train), len(data.val)) == (4, 2)
+    assert len(load_split(tmp_path)) == 3
+    assert len(load_split(tmp_path, "odd")) == 4
+    with pytest.raises(DataError, match=r"--val-split: expected one of the splits odd, train2017, val2017, got 'tset'"):
+        load_data(tmp_path, val_split="tset")
+
+
+def test_validating_on_the_training_split_is_a_warning(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"train": ["cat_1", "cat_2"], "val": ["cat_2", "cat_3"]})
+    same = load_data(tmp_path, train_split="train", val_split="train")
+    assert same.val.paths == same.train.paths
+    assert any(note.startswith("warning: all of the images to validate on are trained on too") for note in same.notes)
+    assert any(note.startswith("warning: 1 of the images") for note in load_data(tmp_path).notes)
+
+
+def test_both_splits_get_the_classes_of_the_training_file(tmp_path: Path) -> None:
+    write_coco(tmp_path / "annotations" / "instances_train.json", tmp_path / "train", names=("cat", "dog", "cow"))
+    write_coco(tmp_path / "annotations" / "instances_val.json", tmp_path / "val", names=("dog", "cat"))
+    data = load_data(tmp_path)
+    assert data.train.class_names == data.val.class_names == ("cat", "dog", "cow")
+    assert data.val.labels.tolist() == [1, 0]
+    assert data.val.category_ids[:2] == (2, 1)
+    write_coco(tmp_path / "annotations" / "instances_val.json", tmp_path / "val", names=("cat", "owl"))
+    with pytest.raises(DataError, match="got others too: owl"):
+        load_data(tmp_path)
+    assert load_data(tmp_path, classes=["dog", "cat"]).val.class_names == ("dog", "cat")
+
+
+def test_voc_splits_share_the_classes_of_both_and_one_split_those_of_all(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"train": ["dog_1"], "val": ["cat_1"], "test": ["emu_1"]})
+    data = load_data(tmp_path)
+    assert data.train.class_names == data.val.class_names == ("cat", "dog")
+    assert load_split(tmp_path, "train").class_names == ("cat", "dog", "emu")
+    assert load_split(tmp_path, "test", classes=["emu", "yak"], allow_absent=True).class_names == (
+        "emu",
+        "yak",
+    )
+    with pytest.raises(DataError, match="no class 'yak'"):
+        load_split(tmp_path, "test", classes=["emu", "yak"])
+
+
+def test_notes_count_images_objects_classes_and_problems(tmp_path: Path) -> None:
+    root = tmp_path / "pets"
+    write_coco(root / "annotations" / "instances_train.json", root / "train", images=5, bbox=[60, 2, 10, 20])
+    write_coco(root / "annotations" / "instances_val.json", root / "val", images=1, bbox=[1, 2, 0, 20])
+    notes = load_data(root).notes
+    assert notes == (
+        f"{root}: COCO annotations with the splits train, val",
+        "pets/train: 5 images, 5 objects of 2 classes",
+        "pets/val: 1 image, 0 objects of 2 classes",
+        (
+            "pets/train: 5 boxes clipped: instances_train.json annotation 0 (cat) of 0.jpg; "
+            "instances_train.json annotation 1 (dog) of 1.jpg; "
+            "instances_train.json annotation 2 (cat) of 2.jpg; and 2 more"
+        ),
+        "pets/val: 1 box dropped (zero-size): instances_val.json annotation 0 (cat) of 0.jpg",
+    )
+
+
+def test_bad_data_is_an_error_or_skipped_and_noted(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"train": ["cat_1", "cat_2"], "val": ["cat_3"]})
+    (tmp_path / "JPEGImages" / "cat_1.jpg").unlink()
+    with pytest.raises(DataError, match=r"cat_1\.jpg: no such image file"):
+        load_data(tmp_path)
+    data = load_data(tmp_path, skip_bad=True)
+    assert len(data.train) == 1
+    assert any("1 image skipped: cat_1.jpg no such image file" in note for note in data.notes)
+
+
+def test_a_voc_folder_without_any_object_is_an_error(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"train": ["cat_1"], "val": ["cat_2"]})
+    for path in (tmp_path / "Annotations").iterdir():
+        path.write_text("<annotation/>")
+    with pytest.raises(DataError, match="expected annotated objects in the splits train, val, found none"):
+        load_data(tmp_path)
+
+
+def test_a_split_without_usable_images_is_an_error(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"train": ["cat_1"], "val": ["cat_3"]})
+    (tmp_path / "JPEGImages" / "cat_1.jpg").unlink()
+    with pytest.raises(DataError, match=r"train: expected at least one usable image, got none"):
+        load_data(tmp_path, skip_bad=True)
+
+
+@pytest.mark.parametrize(("names", "train", "val"), [
+    (["test", "train", "trainval", "val"], "train", "val"),
+    (["train2014", "train2017", "val2014", "val2017"], "train2017", "val2017"),
+    (["test", "trainval"], "trainval", "test"),
+    (["train", "valid"], "train", "valid"),
+    (["train", "other"], "train", None),
+    (["all"], "all", None),
+])  # fmt: skip
+def test_the_customary_splits(names: list[str], train: str, val: str | None) -> None:
+    assert choose_splits(names, None, None) == (train, val)
+
+
+@pytest.mark.parametrize(("asked", "chosen"), [
+    (("trainval", None), ("trainval", "test")),
+    (("train2014", None), ("train2014", "val2014")),
+    ((None, "test"), ("train2014", "test")),
+    (("test", None), ("test", "val")),
+])  # fmt: skip
+def test_named_splits_and_their_customary_other(asked: tuple[str | None, str | None], chosen: tuple[str, str]) -> None:
+    names = ["test", "train2014", "trainval", "val", "val2014"]
+    assert choose_splits(names, *asked) == chosen
+
+
+def test_a_name_without_its_year_has_to_be_unambiguous() -> None:
+    assert match_split("train", ["train2017", "val2017"], "--train-split") == "train2017"
+    with pytest.raises(DataError, match="did you mean train2014 or train2017"):
+        match_split("train", ["train2014", "train2017"], "--train-split")
+
+
+def test_splits_of_unknown_names_have_to_be_chosen() -> None:
+    with pytest.raises(DataError, match="none of the splits a, b is called train"):
+        choose_splits(["a", "b"], None, None)
+    with pytest.raises(DataError, match="none of the splits a, b is called val or test"):
+        split_to_evaluate(["a", "b"])
+    assert split_to_evaluate(["a"]) == "a"
+    assert split_to_evaluate(["test", "trainval"]) == "test"
+
+
+def test_real_data_sets_are_recognised(shared_data: Path) -> None:
+    cells = load_data(shared_data / "bccd")
+    assert (len(cells.train), len(cells.val)) == (205, 87)
+    assert "bccd/val: 1 box dropped (zero-size): BloodImage_00338.xml object 13 (RBC)" in cells.notes
+    assert len(load_split(shared_data / "bccd", "test")) == 72
+    photographs = load_data(shared_data / "coco-cc", train_split="train", val_split="val")
+    assert (len(photographs.train), len(photographs.val)) == (92, 66)

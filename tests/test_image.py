@@ -1,0 +1,221 @@
+"""Reading pictures of every kind, and the way from source pixels to input pixels and back."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from ssdlite.errors import DataError
+from ssdlite.image import (
+    View,
+    fit_view,
+    read_image,
+    read_image_size,
+    read_size_as_annotated,
+    to_rgb,
+)
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def quarters() -> Image.Image:
+    """40 x 20 pixels: red and green above blue and white."""
+    picture = Image.new("RGB", (40, 20), RED)
+    picture.paste(GREEN, (20, 0, 40, 10))
+    picture.paste(BLUE, (0, 10, 20, 20))
+    picture.paste(WHITE, (20, 10, 40, 20))
+    return picture
+
+
+def save(picture: Image.Image, path: Path, orientation: int | None = None, **options: object) -> Path:
+    if orientation is not None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        options["exif"] = exif
+    picture.save(path, **options)
+    return path
+
+
+def test_grey_pictures_become_three_equal_channels(tmp_path: Path) -> None:
+    image = read_image(save(Image.new("L", (5, 3), 77), tmp_path / "a.png"))
+    assert image.shape == (3, 5, 3)
+    assert image.dtype == np.uint8
+    assert (image == 77).all()
+
+
+def test_one_bit_pictures_become_black_and_white(tmp_path: Path) -> None:
+    picture = Image.new("1", (2, 1), 0)
+    picture.putpixel((1, 0), 1)
+    assert read_image(save(picture, tmp_path / "a.png")).tolist() == [[[0, 0, 0], [255, 255, 255]]]
+
+
+def test_palette_pictures_get_their_colours(tmp_path: Path) -> None:
+    picture = quarters().convert("P", palette=Image.Palette.ADAPTIVE)
+    image = read_image(save(picture, tmp_path / "a.png"))
+    assert image[0, 0].tolist() == [255, 0, 0]
+    assert image[19, 39].tolist() == [255, 255, 255]
+
+
+def test_a_transparent_palette_entry_keeps_its_colour(tmp_path: Path) -> None:
+    picture = quarters().convert("P", palette=Image.Palette.ADAPTIVE)
+    image = read_image(save(picture, tmp_path / "a.png", transparency=bytes([0] * 4)))
+    assert image[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(("mode", "colour", "expected"), [
+    ("RGBA", (10, 20, 30, 0), [10, 20, 30]),
+    ("LA", (90, 128), [90, 90, 90]),
+])  # fmt: skip
+def test_alpha_is_dropped(tmp_path: Path, mode: str, colour: tuple[int, ...], expected: list[int]) -> None:
+    image = read_image(save(Image.new(mode, (4, 4), colour), tmp_path / "a.png"))
+    assert image[2, 2].tolist() == expected
+
+
+def test_16_bit_grey_keeps_its_range(tmp_path: Path) -> None:
+    pixels = np.array([[0, 257, 32896, 65535]], np.uint16)
+    image = read_image(save(Image.fromarray(pixels), tmp_path / "a.png"))
+    assert image[0, :, 0].tolist() == [0, 1, 128, 255]
+    assert (image[..., 0] == image[..., 2]).all()
+
+
+def test_16_bit_colour_becomes_8_bit(tmp_path: Path) -> None:
+    bgr = np.full((2, 2, 3), (0x1000, 0x8000, 0xFFFF), np.uint16)
+    assert cv2.imwrite(str(tmp_path / "a.png"), bgr)
+    assert read_image(tmp_path / "a.png")[0, 0].tolist() == [255, 128, 16]
+
+
+@pytest.mark.parametrize(("values", "expected"), [
+    ([0.0, 0.5, 1.0], [0, 128, 255]),
+    ([0.0, 100.0, 200.0], [0, 100, 200]),
+    ([0.0, 257.0, 65535.0], [0, 1, 255]),
+    ([float("nan"), -5.0, 200.0], [0, 0, 200]),
+])  # fmt: skip
+def test_floating_point_pictures(tmp_path: Path, values: list[float], expected: list[int]) -> None:
+    image = read_image(save(Image.fromarray(np.array([values], np.float32)), tmp_path / "a.tif"))
+    assert image[0, :, 1].tolist() == expected
+
+
+def test_cmyk_pictures_become_rgb(tmp_path: Path) -> None:
+    image = read_image(save(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), tmp_path / "a.jpg", quality=100))
+    assert np.abs(image[8, 8].astype(int) - [255, 0, 0]).max() <= 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_every_exif_orientation_is_turned_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
+    path = save(quarters(), tmp_path / f"a{suffix}", orientation)
+    with Image.open(path) as picture:
+        expected = np.asarray(ImageOps.exif_transpose(picture))
+    assert np.array_equal(read_image(path), expected)
+    sideways = orientation >= 5
+    assert read_image(path).shape[:2] == ((40, 20) if sideways else (20, 40))
+    assert read_image_size(path) == ((40, 20) if sideways else (20, 40), (20, 40))
+
+
+def test_orientation_6_puts_the_stored_left_side_on_top(tmp_path: Path) -> None:
+    image = read_image(save(quarters(), tmp_path / "a.png", 6))
+    corners = [image[0, 0], image[0, 19], image[39, 0], image[39, 19]]
+    assert [tuple(corner.tolist()) for corner in corners] == [BLUE, RED, WHITE, GREEN]
+
+
+def test_boxes_drawn_on_the_stored_pixels_keep_them(tmp_path: Path) -> None:
+    path = save(quarters(), tmp_path / "a.png", 6)
+    assert read_image(path, annotated_size=(20, 40))[0, 0].tolist() == [255, 0, 0]
+    assert read_image(path, annotated_size=(40, 20))[0, 0].tolist() == [0, 0, 255]
+    assert read_size_as_annotated(path, (20, 40)) == (20, 40)
+    assert read_size_as_annotated(path, (40, 20)) == (40, 20)
+    assert read_size_as_annotated(path, None) == (40, 20)
+
+
+def test_another_annotated_size_is_an_error(tmp_path: Path) -> None:
+    path = save(quarters(), tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png: the annotations say 20 x 40 pixels, the file has 40 x 20"):
+        read_size_as_annotated(path, (40, 20))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_a_damaged_exif_note_does_not_cost_the_picture(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    quarters().save(path, exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+    assert read_image(path).shape == (20, 40, 3)
+    assert read_image_size(path) == ((20, 40), (20, 40))
+
+
+def test_files_that_are_no_pictures_are_named(tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "empty.jpg").touch()
+    for name, reason in (("text.jpg", "cannot be read as an image"), ("empty.jpg", "cannot be read as an image"),
+                         ("none.jpg", "no such image file")):  # fmt: skip
+        for read in (read_image, read_image_size):
+            with pytest.raises(DataError, match=f"{name}: {reason}"):
+                read(tmp_path / name)
+
+
+def test_a_truncated_picture_is_an_error(tmp_path: Path) -> None:
+    path = save(Image.effect_noise((200, 200), 80), tmp_path / "a.jpg")
+    path.write_bytes(path.read_bytes()[:2000])
+    assert read_image_size(path) == ((200, 200), (200, 200))
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be read as an image"):
+        read_image(path)
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    with pytest.raises(DataError, match=r"bomb\.png: cannot be read as an image"):
+        read_image_size(tmp_path / "bomb.png")
+
+
+def test_pillow_pictures_are_turned_and_converted_too(tmp_path: Path) -> None:
+    with Image.open(save(quarters(), tmp_path / "a.png", 8)) as picture:
+        assert to_rgb(picture).shape == (40, 20, 3)
+    assert to_rgb(Image.new("L", (3, 2), 9)).tolist() == [[[9, 9, 9]] * 3] * 2
+
+
+def test_stretching_maps_the_whole_image() -> None:
+    view = fit_view((100, 200), (320, 320), "stretch")
+    assert view == View(0, 0, 200, 100, (320, 320))
+    boxes = np.array([[0, 0, 200, 100], [50, 25, 100, 50]], np.float32)
+    assert view.boxes_to_input(boxes).tolist() == [[0, 0, 320, 320], [80, 80, 160, 160]]
+
+
+def test_letterboxing_keeps_the_aspect_ratio() -> None:
+    view = fit_view((100, 200), (320, 320), "letterbox")
+    assert view == View(0, -50, 200, 150, (320, 320))
+    boxes = np.array([[0, 0, 200, 100]], np.float32)
+    np.testing.assert_allclose(view.boxes_to_input(boxes), [[0, 80, 320, 240]], atol=1e-4)
+
+
+@pytest.mark.parametrize("resize", ["stretch", "letterbox"])
+@pytest.mark.parametrize("image_size", [(1, 1), (3, 500), (500, 3), (481, 639), (320, 320)])
+def test_boxes_come_back(resize: str, image_size: tuple[int, int]) -> None:
+    view = fit_view(image_size, (320, 256), resize)
+    boxes = np.array([[0, 0, image_size[1], image_size[0]], [0.25, 0.5, 0.75, 1]], np.float32)
+    np.testing.assert_allclose(view.boxes_to_source(view.boxes_to_input(boxes)), boxes, atol=1e-3)
+
+
+def test_rendering_fills_what_is_outside_the_image() -> None:
+    image = np.full((10, 20, 3), 200, np.uint8)
+    rendered = fit_view((10, 20), (40, 40), "letterbox").render(image)
+    assert rendered.shape == (40, 40, 3)
+    assert (rendered[:10] == 114).all()
+    assert (rendered[10:30] == 200).all()
+    assert (rendered[30:] == 114).all()
+
+
+def test_rendering_a_view_beside_the_image_is_all_fill() -> None:
+    rendered = View(100, 100, 120, 120, (8, 8)).render(np.zeros((10, 20, 3), np.uint8))
+    assert (rendered == 114).all()
+
+
+def test_rendering_a_crop_at_its_own_size_copies_its_pixels() -> None:
+    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    assert np.array_equal(View(1, 2, 5, 4, (2, 4)).render(image), image[2:4, 1:5])

@@ -1,0 +1,223 @@
+"""Training runs as processes and as calls, on a handful of generated pictures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ssdlite.checkpoint import load_checkpoint
+from ssdlite.cli import main
+from ssdlite.datasets.shapes import generate_shapes
+from ssdlite.detector import load_detector
+from ssdlite.engine import train
+from ssdlite.errors import ConfigError, DataError, TrainingError
+from ssdlite.train_options import TrainOptions
+
+TRAIN_DET = Path(__file__).parents[1] / "tools" / "train_det.py"
+EVAL_DET = Path(__file__).parents[1] / "tools" / "eval_det.py"
+SMALL = {"preset": "ssdlite192_mobilenet_v2_050", "width_mult": 0.25, "image_size": 96, "batch_size": 8}
+RUN_FILES = {"config.json", "metrics.jsonl", "summary.json", "best.pt", "last.pt", "curves.png", "samples.png"}
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    generate_shapes(folder, train_images=24, val_images=8, seed=3)
+    return folder
+
+
+def options(shapes: Path, output: Path, **changes: Any) -> TrainOptions:
+    return TrainOptions(**{**SMALL, "data": str(shapes), "output": str(output), "workers": 0, "epochs": 2, **changes})
+
+
+def command(shapes: Path, output: Path, *more: str) -> list[str]:
+    return [
+        str(TRAIN_DET), "--data", str(shapes), "--output", str(output), "--preset", SMALL["preset"],
+        "--width-mult", "0.25", "--image-size", "96", "--batch-size", "8", "--workers", "1", *more,
+    ]  # fmt: skip
+
+
+def test_a_run_leaves_its_files_and_a_checkpoint_that_needs_nothing_else(shapes: Path, tmp_path: Path) -> None:
+    summary = train(options(shapes, tmp_path / "run"))
+    assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+    assert {"AP", "AP50", "AP75", "per_class", "images_seen", "seconds"} <= summary.keys()
+    assert summary["images_seen"] == 48
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["image_size"] == 96
+    detector = load_detector(tmp_path / "run" / "last.pt")
+    assert detector.class_names == ("circle", "square", "triangle", "star", "cross")
+    assert detector.config.image_size == (96, 96)
+
+
+def test_a_few_pictures_are_learned_by_heart(shapes: Path, tmp_path: Path) -> None:
+    summary = train(
+        options(shapes, tmp_path / "run", train_split="train", val_split="train", epochs=120, width_mult=0.5, eval_interval=120,
+                image_size=128, augment="none", anchors="fit", amp="off")
+    )  # fmt: skip
+    assert summary["AP50"] > 0.9
+
+
+def test_same_seed_same_weights_whatever_the_workers(shapes: Path, tmp_path: Path) -> None:
+    for name, workers, seed in (("a", 0, 1), ("b", 2, 1), ("c", 0, 2)):
+        train(options(shapes, tmp_path / name, workers=workers, seed=seed, epochs=1, augment="ssd"))
+    a, b, c = (load_checkpoint(tmp_path / name / "last.pt").weights for name in "abc")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
+@pytest.mark.parametrize("kill_after_lines", [0, 1, 2])
+def test_a_killed_and_resumed_run_ends_with_the_same_weights(
+    shapes: Path, tmp_path: Path, kill_after_lines: int, unbroken_run: Path
+) -> None:
+    folder = tmp_path / "broken"
+    process = subprocess.Popen(
+        [sys.executable, *command(shapes, folder, "--epochs", "4")], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    wait_for_epochs(process, folder, kill_after_lines)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if process.stderr:
+        process.stderr.close()
+    assert not (folder / "summary.json").exists(), "the run was over before it could be killed"
+
+    train(TrainOptions(resume=str(folder)))
+    resumed, whole = load_checkpoint(folder / "last.pt"), load_checkpoint(unbroken_run / "last.pt")
+    assert resumed.weights.keys() == whole.weights.keys()
+    assert all(torch.equal(resumed.weights[name], whole.weights[name]) for name in whole.weights)
+    assert resumed.metrics == whole.metrics
+    epochs = [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert epochs == [1, 2, 3, 4]
+
+
+@pytest.fixture(scope="module")
+def unbroken_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    subprocess.run([sys.executable, *command(shapes, folder, "--epochs", "4")], check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def wait_for_epochs(process: subprocess.Popen[bytes], folder: Path, lines: int) -> None:
+    """Until the run has written that many lines of metrics (0: until it has begun)."""
+    deadline = time.monotonic() + 120
+    metrics = folder / "metrics.jsonl"
+    while time.monotonic() < deadline and process.poll() is None:
+        written = metrics.read_text().count("\n") if metrics.exists() else 0
+        if (folder / "config.json").exists() and written >= lines:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"no {lines} epochs within the time; exit status {process.poll()}")
+
+
+def test_two_processes_train_as_one_writer_and_score_the_same(shapes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "two"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, *command(shapes, folder, "--epochs", "3", "--workers", "0", "--amp", "off")],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in folder.iterdir()} == RUN_FILES
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["images_seen"] == 72
+    assert done.stdout.count("epoch 3/3") == 1
+
+    figures = []
+    for prefix in ([sys.executable], launcher):
+        report = tmp_path / f"report{len(figures)}.json"
+        arguments = [
+            str(EVAL_DET),
+            str(folder / "last.pt"),
+            "--data",
+            str(shapes),
+            "--json",
+            str(report),
+            "--workers",
+            "0",
+        ]
+        subprocess.run([*prefix, *arguments], env=environment, check=True, stdout=subprocess.DEVNULL)
+        figures.append({name: value for name, value in json.loads(report.read_text()).items() if name != "seconds"})
+    assert figures[0] == figures[1]
+    for name in ("AP", "AP50", "AR100"):
+        assert figures[0][name] == pytest.approx(summary[name], abs=1e-6)
+
+
+def test_resuming_refuses_what_would_make_it_another_run(shapes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(options(shapes, folder, epochs=1))
+    with pytest.raises(ConfigError, match="--epochs 9 cannot be changed on resuming: the run has 1"):
+        train(TrainOptions(resume=str(folder), epochs=9))
+    with pytest.raises(ConfigError, match="no run there"):
+        train(TrainOptions(resume=str(tmp_path / "nothing")))
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train(options(shapes, folder))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+ of epoch \d.*\.(jpg|png)"):
+        train(options(shapes, tmp_path / "run", lr=1e9, optimizer="sgd", clip_norm=0, amp="off", epochs=5))
+
+
+def test_an_image_that_breaks_during_training(shapes: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "shapes"
+    generate_shapes(broken, train_images=16, val_images=4, seed=3)
+    victim = sorted((broken / "train").glob("*.*"))[0]
+    victim.write_bytes(victim.read_bytes()[:600])  # the header stays readable
+    with pytest.raises(DataError, match=victim.name):
+        train(options(broken, tmp_path / "run"))
+    summary = train(options(broken, tmp_path / "run2", skip_bad=True))
+    assert summary["skipped_images"] == 2  # once in each of two epochs
+    assert summary["images_seen"] == 30
+
+
+def test_only_empty_images_train(shapes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    generate_shapes(folder, train_images=8, val_images=4, seed=3)
+    for file in (folder / "annotations").glob("instances_*.json"):
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps({**content, "annotations": []}))
+    summary = train(options(folder, tmp_path / "run", epochs=2))
+    assert summary["AP"] is None
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert 0 < losses[1] < losses[0]
+
+
+def test_weights_of_another_run_are_a_start(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(options(shapes, tmp_path / "first", epochs=1))
+    train(options(shapes, tmp_path / "second", epochs=1, weights=str(tmp_path / "first" / "best.pt")))
+    assert "loaded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "ssdlite320_mobilenet_v4"], "did you mean 'ssdlite320_mobilenet_v"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--augment", "sdd"], "did you mean 'ssd'"),
+        (["--epochs", "0"], "--epochs: expected 1 or more, got 0"),
+        (["--lr", "nan"], "--lr: expected 0 or more, got nan"),
+        (["--device", "abacus"], "abacus"),
+        (["--weights", "no.pt"], "no.pt: no such checkpoint"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line(
+    shapes: Path, tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["train", "--data", str(shapes), "--output", str(tmp_path / "run"), *arguments]
+    try:
+        status = main(given)
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    assert status == 2
+    error = capsys.readouterr().err
+    assert message in error.replace("\n", " ")
+    assert "Traceback" not in error

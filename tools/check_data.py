@@ -1,0 +1,121 @@
+"""Audit a data set, and the anchors for it: ``ssdlite check-data DIR``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+
+from ssdlite.cli import run
+from ssdlite.config import DetectorConfig, override, suggest
+from ssdlite.datasets.check import CheckOptions, DataCheck, check_data
+from ssdlite.datasets.check_pictures import draw_report, draw_samples
+from ssdlite.datasets.check_report import print_report, report_values
+from ssdlite.errors import ConfigError
+from ssdlite.files import write_json
+from ssdlite.presets import PRESETS
+
+PLAIN_WIDTH = 160  # characters, where the output is not a terminal
+
+
+@dataclass(frozen=True)
+class Options:
+    data: Annotated[Path, tyro.conf.Positional]
+    """Folder of a COCO or VOC data set, recognised by looking."""
+    train_split: str | None = None
+    """Split to fit and audit anchors on. Default: the customary one."""
+    val_split: str | None = None
+    """Split to validate on. Default: the customary one; a single split is divided, with --seed."""
+    classes: tuple[str, ...] | None = None
+    """Names of the classes to look at. Default: all of the data."""
+    decode: bool = True
+    """Decode every picture: finds damaged files, duplicates, and leaks between splits."""
+
+    preset: str = "ssdlite320_mobilenet_v2"
+    """The detector that the data are for."""
+    image_size: int | None = None
+    """Side of the square network input in pixels. Default: the preset's."""
+    resize: Literal["stretch", "letterbox"] | None = None
+    """How a picture becomes the input: stretched, or padded to keep its shape. Default: the preset's."""
+    anchors: Literal["default", "fit"] = "fit"
+    """Audit the preset's anchors alone, or propose fitted ones beside them."""
+    anchor_budget: int | None = None
+    """Most anchors that a fit may use. Default: as many as the preset has."""
+
+    output: Path | None = None
+    """Folder for report.json, report.png and samples.png. Default: runs/check/NAME."""
+    json: bool = False
+    """Print the report as JSON in place of tables."""
+    strict: bool = False
+    """Exit with status 1 when there are problems; warnings do not count."""
+    seed: int = 0
+    """Of the division of data with one split."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 when the check ran, 1 with --strict when it found problems, 2 when it could not run."""
+    failed = False
+
+    def work(options: Options) -> None:
+        """Audit a data set: counts, sizes, problems, duplicates, leaks between splits, and the anchors for it."""
+        nonlocal failed
+        check = _check(options)
+        _write(check, options)
+        failed = options.strict and bool(check.problems)
+
+    return run(work, Options, argv, "check_data") or int(failed)
+
+
+def _check(options: Options) -> DataCheck:
+    wanted = CheckOptions(
+        train_split=options.train_split,
+        val_split=options.val_split,
+        classes=options.classes,
+        fit=options.anchors == "fit",
+        budget=options.anchor_budget,
+        decode=options.decode,
+        seed=options.seed,
+    )
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+
+        def progress(total: int) -> Callable[[], object]:
+            task = bar.add_task("reading pictures", total=total)
+            return lambda: bar.advance(task)
+
+        return check_data(options.data, _config(options), wanted, progress)
+
+
+def _config(options: Options) -> DetectorConfig:
+    if options.preset not in PRESETS:
+        raise ConfigError(f"unknown preset {options.preset!r}{suggest(options.preset, PRESETS)}")
+    changes = {
+        "image_size": None if options.image_size is None else (options.image_size, options.image_size),
+        "resize": options.resize,
+    }
+    return override(PRESETS[options.preset], **{name: value for name, value in changes.items() if value is not None})
+
+
+def _write(check: DataCheck, options: Options) -> None:
+    values = report_values(check)
+    if options.json:
+        print(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+        print_report(check, console)
+    folder = options.output or Path("runs") / "check" / check.root.resolve().name
+    write_json(folder / "report.json", values)
+    draw_report(check, folder / "report.png")
+    draw_samples(check, folder / "samples.png")
+    if not options.json:
+        print(f"written: {folder}/report.json, report.png, samples.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
