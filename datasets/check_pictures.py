@@ -82,10 +82,10 @@ def _draw_histograms(check: DataCheck, sides: Axes, ratios: Axes) -> None:
             colour = LEVEL_COLOURS[level % len(LEVEL_COLOURS)]
             sides.axvline(stride * SERVED_FROM, color=colour, linestyle="--", linewidth=1.2)
             sides.text(
-                stride * SERVED_FROM, 1.01, f" stride {stride} from here", color=colour, fontsize=8,
+                stride * SERVED_FROM, 1.01, f" {stride}", color=colour, fontsize=8,
                 transform=sides.get_xaxis_transform(),
             )  # fmt: skip
-    sides.set_xlabel("box side = sqrt(width x height), px of the input")
+    sides.set_xlabel("box side = sqrt(width x height), px of the input; dashed: large enough for a map of that stride")
     ratio = size[:, 0] / size[:, 1]
     _stack(ratios, [ratio[members] for _, _, members in groups], groups, np.geomspace(1 / 8, 8, 41).tolist())
     ratios.set_xlabel("width / height, at the input")

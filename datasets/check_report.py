@@ -236,8 +236,9 @@ def shortcomings(report: AnchorReport) -> Iterator[str]:
                 f"{group.class_name}: {group.too_coarse:.0%} of the boxes are small even for the finest map (stride "
                 f"{finest}); a larger --image-size would help them"
             )
-        if group.without_anchor:
-            yield f"{group.class_name}: {group.without_anchor} boxes lost even their best anchor to a neighbour"
+        if count := group.without_anchor:
+            boxes = "1 box loses its" if count == 1 else f"{count} boxes lose their"
+            yield f"{group.class_name}: {boxes} best anchor to a neighbour and have no other"
 
 
 def _unreached_table(check: DataCheck) -> RenderableType:

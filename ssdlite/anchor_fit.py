@@ -19,14 +19,14 @@ from ssdlite.anchors import AnchorConfig
 from ssdlite.errors import ConfigError
 
 SEED = 0
-MAX_BOXES = 3000  # fitted to, shared evenly by the classes
+MAX_BOXES = 2000  # fitted to, shared evenly by the classes
 COPIES = 6  # of the boxes of a class that has few, all but one perturbed: shapes fitted to the few do worse on others
 SPREAD = 0.15  # of the perturbation: standard deviation of the logarithm of width and height
 CANDIDATES = 40  # cluster centres of the boxes that a shape starts from
 MAX_SHAPES = 8  # on one level: head channels grow with it
 ENOUGH_BOXES = 50  # of a class, for half of a full class's weight
-PRICE = 0.05  # share of the objective that a shape must add if it took the whole budget, else in proportion
-MIN_GAIN = 0.0005  # share of the objective that any shape must add
+PRICE = 0.01  # share of the objective that a shape must add if it took the whole budget, else in proportion
+MIN_GAIN = 0.0002  # share of the objective that any shape must add
 CLOSENESS = 0.2  # weight of the shape's IoU, which guides the fit where no position matches
 TOO_FINE = 7.0  # strides per box side from which the next level, of twice the stride, offers three positions too
 TOO_SMALL = 2.0  # strides per side of a shape below which it misses many boxes: left to the finest level
@@ -58,7 +58,12 @@ def fit_anchors(
         raise ConfigError(f"a budget of {budget} anchors is too small: one shape per level takes {sum(cells)}")
     fit = _Fit(boxes=boxes, weights=weights, strides=strides, cells=cells, image_size=image_size, budget=budget)
     most_finest = min(MAX_SHAPES, (budget - sum(cells[1:])) // cells[0])
-    best = max((fit.layout(finest) for finest in range(1, most_finest + 1)), key=fit.net_objective)
+    best = fit.layout(1)
+    for finest in range(2, most_finest + 1):
+        layout = fit.layout(finest)
+        if fit.net_objective(layout) <= fit.net_objective(best):
+            break
+        best = layout
     return _as_config(best, len(strides), image_size)
 
 
@@ -76,6 +81,7 @@ class _Fit:
         budget: int,
     ) -> None:
         self.boxes, self.weights = boxes, weights
+        self.sides = np.sqrt(boxes.prod(1))
         self.strides, self.cells, self.budget = strides, cells, budget
         self.limit = np.array([image_size[1], image_size[0]], np.float64)
         self.candidates = np.minimum(_cluster(boxes, weights, CANDIDATES), self.limit)
@@ -83,25 +89,22 @@ class _Fit:
 
     def values(self, level: int, shapes: Floats) -> Floats:
         """What shapes [S, 2] on a level are worth to every box -> [T, S]."""
-        stride, side = self.strides[level], np.sqrt(self.boxes.prod(1))
-        fineness = np.ones_like(side)
+        stride = self.strides[level]
+        fineness = np.ones_like(self.sides)
         if level + 1 < len(self.strides):
-            fineness = np.minimum(1, TOO_FINE * stride / side)
-        attainable = 1 - np.exp(-PERFECT_FIT * (side / stride) ** 2)
+            fineness = np.minimum(1, TOO_FINE * stride / self.sides)
+        attainable = 1 - np.exp(-PERFECT_FIT * (self.sides / stride) ** 2)
         missed = np.exp(-expected_positives(self.boxes, shapes, stride))
         value = 1 - missed * (1 - CLOSENESS * attainable[:, None] * shape_iou(self.boxes, shapes))
         allowed = (level == 0) | (np.sqrt(shapes.prod(1)) >= TOO_SMALL * stride)
         return np.asarray(value * fineness[:, None] * allowed)
 
-    def best_values(self, slots: Sequence[Slot]) -> Floats:
-        """The worth of the slot that serves each box best -> [T]."""
-        best = np.zeros(len(self.boxes))
-        for level, shape in slots:
-            np.maximum(best, self.values(level, np.array([shape]))[:, 0], out=best)
-        return best
+    def columns(self, slots: Sequence[Slot]) -> Floats:
+        """What every slot is worth to every box -> [T, slots]."""
+        return np.concatenate([self.values(level, np.array([shape])) for level, shape in slots], axis=1)
 
     def objective(self, slots: Sequence[Slot]) -> float:
-        return float(self.weights @ self.best_values(slots))
+        return float(self.weights @ self.columns(slots).max(1))
 
     def net_objective(self, slots: Sequence[Slot]) -> float:
         """The objective less the price of the slots' anchors."""
@@ -132,7 +135,7 @@ class _Fit:
 
     def _spend(self, slots: list[Slot]) -> list[Slot]:
         """More slots on the coarser levels while budget and gain last, by gain per anchor."""
-        slots, best = list(slots), self.best_values(slots)
+        slots, best = list(slots), self.columns(slots).max(1)
         left = self.budget - sum(self.cells[level] for level, _ in slots)
         while True:
             counts = [sum(level == other for other, _ in slots) for level in range(len(self.strides))]
@@ -155,12 +158,13 @@ class _Fit:
 
     def _polish(self, slots: list[Slot], passes: int = 4) -> list[Slot]:
         """Every slot in turn moves to the best candidate, then in small steps, with the others fixed."""
-        slots = list(slots)
+        slots, columns = list(slots), self.columns(slots)
         for _ in range(passes):
             before = list(slots)
             for i, slot in enumerate(slots):
-                others = self.best_values(slots[:i] + slots[i + 1 :])
+                others = np.delete(columns, i, axis=1).max(1, initial=0)
                 slots[i] = self._improve(slot, others)
+                columns[:, i : i + 1] = self.columns([slots[i]])
             if slots == before:
                 break
         return slots
@@ -185,12 +189,13 @@ class _Fit:
 
     def _with_fillers(self, slots: list[Slot]) -> list[Slot]:
         """Without the slots that hardly any box needs, and with a plain shape on each level left without."""
-        kept = list(slots)
+        kept, columns = list(slots), self.columns(slots)
         for slot in sorted(slots, key=lambda slot: -slot[0]):
-            rest = list(kept)
-            rest.remove(slot)
-            if self.objective(kept) - self.objective(rest) < self.least_gain(slot[0]) * self.objective(kept):
-                kept = rest
+            i = kept.index(slot)
+            rest = np.delete(columns, i, axis=1)
+            whole, without = (float(self.weights @ values.max(1, initial=0)) for values in (columns, rest))
+            if whole - without < self.least_gain(slot[0]) * whole:
+                kept, columns = kept[:i] + kept[i + 1 :], rest
         for level, stride in enumerate(self.strides):
             if not any(other == level for other, _ in kept):
                 side = np.minimum(FILLER * stride, self.limit)
@@ -205,7 +210,7 @@ def _sample(boxes_wh: npt.ArrayLike, labels: npt.ArrayLike, image_size: tuple[in
     if len(boxes) != len(classes):
         raise ConfigError(f"expected a label for every box, got {len(boxes)} boxes and {len(classes)} labels")
     usable = np.isfinite(boxes).all(1) & (boxes > 0).all(1)
-    boxes, classes = np.minimum(boxes[usable], [image_size[1], image_size[0]]), classes[usable]
+    boxes, classes = boxes[usable], classes[usable]
     if not len(boxes):
         raise ConfigError("anchors cannot be fitted to a data set without boxes; use the preset's own anchors")
     names, counts = np.unique(classes, return_counts=True)
@@ -214,7 +219,7 @@ def _sample(boxes_wh: npt.ArrayLike, labels: npt.ArrayLike, image_size: tuple[in
     quota = max(1, MAX_BOXES // len(names))
     parts = [_fill_up(boxes[classes == name], quota, generator) for name in names]
     weights = [np.full(len(part), weight / len(part)) for part, weight in zip(parts, share / share.sum(), strict=True)]
-    return np.minimum(np.concatenate(parts), [image_size[1], image_size[0]]), np.concatenate(weights)
+    return np.clip(np.concatenate(parts), 1, [image_size[1], image_size[0]]), np.concatenate(weights)
 
 
 def _fill_up(boxes: Floats, quota: int, generator: np.random.Generator) -> Floats:

@@ -24,9 +24,9 @@ _OFFSETS = (np.arange(24) + 0.5) / 24  # midpoints of the quadrature over half a
 
 def shape_iou(boxes_wh: Floats, shapes_wh: Floats) -> Floats:
     """IoU of boxes [T, 2] and shapes [S, 2] laid on a common centre -> [T, S]."""
-    inter = np.minimum(boxes_wh[:, None], shapes_wh[None]).prod(2)
-    union = boxes_wh.prod(1)[:, None] + shapes_wh.prod(1)[None] - inter
-    return np.asarray(inter / np.maximum(union, 1e-12))
+    width, height = _least_sides(boxes_wh, shapes_wh)
+    shared = width * height
+    return np.asarray(shared / np.maximum(_area_sums(boxes_wh, shapes_wh) - shared, 1e-12))
 
 
 def expected_positives(
@@ -34,14 +34,23 @@ def expected_positives(
 ) -> Floats:
     """Mean number of positions whose anchor reaches ``threshold``: boxes [T, 2], shapes [S, 2] -> [T, S].
 
-    In closed form, and without border effects, since a map has no positions outside the image.
+    In closed form, and without border effects, since a map has no positions outside the image. Along each axis
+    the overlap stays at the shorter side until the offset is half of the difference of the sides, and falls by the
+    offset from there.
     """
-    flat, half_sum, full = _overlap_along_axes(boxes_wh, shapes_wh)
-    needed = _needed_overlap(boxes_wh, shapes_wh, threshold)
-    least_x = needed / full[1]  # overlap along x below which even the full overlap along y is not enough
-    area = flat[0] * (half_sum[1] - needed / full[0])
-    area += half_sum[1] * (full[0] - least_x) - needed * np.log(full[0] / least_x)
-    return np.asarray(np.where(full[0] > least_x, 4 * area, 0.0) / stride**2)
+    full_x, full_y = _least_sides(boxes_wh, shapes_wh)
+    needed = _area_sums(boxes_wh, shapes_wh) * threshold / (1 + threshold)
+    hits = full_x * full_y > needed
+    box, shape = np.nonzero(hits)
+    full_x, full_y, needed = full_x[hits], full_y[hits], needed[hits]
+    flat_x = np.abs(boxes_wh[box, 0] - shapes_wh[shape, 0]) / 2
+    half_sum_y = (boxes_wh[box, 1] + shapes_wh[shape, 1]) / 2
+    least_x = needed / full_y  # overlap along x below which even the full overlap along y is not enough
+    area = flat_x * (half_sum_y - needed / full_x)
+    area += half_sum_y * (full_x - least_x) - needed * np.log(full_x / least_x)
+    result = np.zeros(hits.shape)
+    result[hits] = 4 * area / stride**2
+    return result
 
 
 def reach_probability(boxes_wh: Floats, shapes_wh: Floats, stride: float, threshold: float = MATCH_THRESHOLD) -> Floats:
@@ -49,26 +58,21 @@ def reach_probability(boxes_wh: Floats, shapes_wh: Floats, stride: float, thresh
 
     The nearest position overlaps most, so this is the share of the offsets within half a stride.
     """
-    _, half_sum, full = _overlap_along_axes(boxes_wh, shapes_wh)
-    needed = _needed_overlap(boxes_wh, shapes_wh, threshold)
+    full_x, full_y = _least_sides(boxes_wh, shapes_wh)
+    half_sum_x, half_sum_y = ((boxes_wh[:, None, i] + shapes_wh[None, :, i]) / 2 for i in (0, 1))
+    needed = _area_sums(boxes_wh, shapes_wh) * threshold / (1 + threshold)
     total = np.zeros_like(needed)
     for offset in _OFFSETS * stride / 2:
-        overlap_x = np.clip(half_sum[0] - offset, 1e-12, full[0])
-        needed_y = needed / overlap_x
-        reach_y = np.where(needed_y <= full[1], half_sum[1] - needed_y, 0.0)
-        total += np.minimum(reach_y, stride / 2)
+        needed_y = needed / np.clip(half_sum_x - offset, 1e-12, full_x)
+        total += np.where(needed_y <= full_y, np.minimum(half_sum_y - needed_y, stride / 2), 0.0)
     return np.asarray(total / (len(_OFFSETS) * stride / 2))
 
 
-def _needed_overlap(boxes_wh: Floats, shapes_wh: Floats, threshold: float) -> Floats:
-    areas = boxes_wh.prod(1)[:, None] + shapes_wh.prod(1)[None]
-    return np.asarray(areas * threshold / (1 + threshold))
+def _area_sums(boxes_wh: Floats, shapes_wh: Floats) -> Floats:
+    return np.asarray((boxes_wh[:, 0] * boxes_wh[:, 1])[:, None] + shapes_wh[:, 0] * shapes_wh[:, 1])
 
 
-def _overlap_along_axes(boxes_wh: Floats, shapes_wh: Floats) -> tuple[Floats, Floats, Floats]:
-    """The overlap along x and along y as a function of the offset d, each [2, T, S].
-
-    It stays at ``full`` up to d = ``flat``, and falls as ``half_sum - d`` from there.
-    """
-    boxes, shapes = boxes_wh.T[:, :, None], shapes_wh.T[:, None, :]
-    return np.abs(boxes - shapes) / 2, (boxes + shapes) / 2, np.minimum(boxes, shapes)
+def _least_sides(boxes_wh: Floats, shapes_wh: Floats) -> tuple[Floats, Floats]:
+    """The shorter width and the shorter height of every pair, each [T, S]."""
+    width = np.minimum(boxes_wh[:, None, 0], shapes_wh[None, :, 0])
+    return width, np.minimum(boxes_wh[:, None, 1], shapes_wh[None, :, 1])

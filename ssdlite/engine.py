@@ -4,42 +4,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from rich.progress import Progress, TaskID
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from ssdlite.checkpoint import Checkpoint, load_checkpoint, load_weights
-from ssdlite.config import DetectorConfig
-from ssdlite.console import console, format_figure, print_metrics, print_notes, training_progress
+from ssdlite.checkpoint import Checkpoint, load_weights
+from ssdlite.console import console, format_figure, print_metrics, training_progress
 from ssdlite.datasets.collate import Batch, collate
 from ssdlite.datasets.dataset import DetectionDataset
-from ssdlite.datasets.discover import load_data
-from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.sampler import ShuffledBatches
 from ssdlite.datasets.splits import DataSplits
 from ssdlite.datasets.transforms import DetectionTransform
-from ssdlite.detector import Detector, build_detector, detector_from_config
+from ssdlite.detector import Detector
 from ssdlite.device import autocast, choose_amp, choose_device
 from ssdlite.distributed import Processes, join_processes
 from ssdlite.errors import ConfigError, TrainingError
 from ssdlite.evaluator import Metrics
-from ssdlite.fit import fitted_anchors
 from ssdlite.image import read_image
 from ssdlite.inference import detect_dataset, evaluate_dataset, refuse_bad
-from ssdlite.loss import DetectionLoss, FocalLoss, Losses, MultiBoxLoss
+from ssdlite.loss import Losses
 from ssdlite.optimisation import WeightAverage, build_optimizer, learning_rate
 from ssdlite.run_folder import RunFolder
-from ssdlite.train_options import SHAPES, TrainOptions, next_run_folder
+from ssdlite.run_setup import build_for_run, build_loss, load_splits, open_run
+from ssdlite.train_options import TrainOptions
 from ssdlite.visualize import contact_sheet, side_by_side
 
-SHAPES_FOLDER = Path("data/shapes")
 SAMPLE_COUNT = 8  # validation images in samples.png
 SAMPLE_SCORE = 0.4
 
@@ -51,11 +47,11 @@ def train(options: TrainOptions) -> dict[str, Any]:
         SsdliteError: the options, the data or a checkpoint cannot be used, or the loss is no longer finite.
     """
     with join_processes(options.device) as processes:
-        options, folder = _open_run(options, processes)
-        splits = _load_splits(options, processes)
+        options, folder = open_run(options, processes)
+        splits = load_splits(options, processes)
         checkpoint = folder.load_last()
         torch.manual_seed(options.seed)
-        detector = _build(options, splits.train, checkpoint)
+        detector = build_for_run(options, splits.train, checkpoint)
         trainer = Trainer(detector, splits, options, folder, processes)
         if checkpoint is not None:
             trainer.restore(checkpoint)
@@ -88,7 +84,7 @@ class Trainer:
         self.device = choose_device(options.device)
         self.amp = choose_amp(options.amp, self.device)
         self.detector = detector.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.criterion = _build_loss(detector, options)
+        self.criterion = build_loss(detector, options)
         self.optimizer = build_optimizer(detector, options)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
         self.average = WeightAverage(detector, options.ema_decay) if options.ema_decay else None
@@ -299,7 +295,7 @@ class Trainer:
             console.print(f"run folder: {self.folder.path} (best.pt, last.pt, samples.png, curves.png)")
         return summary
 
-    def _draw_samples(self) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+    def _draw_samples(self) -> npt.NDArray[np.uint8] | None:
         index = self.splits.val
         positions = list(range(0, len(index), max(len(index) // SAMPLE_COUNT, 1)))[:SAMPLE_COUNT]
         pictures = []
@@ -308,78 +304,3 @@ class Trainer:
             image = read_image(record.path, record.size)
             pictures.append(side_by_side(image, record, found.above(SAMPLE_SCORE)))
         return contact_sheet(pictures, columns=2, cell=960) if pictures else None
-
-
-def _open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions, RunFolder]:
-    if options.resume is not None:
-        folder = RunFolder(Path(options.resume))
-        return options.resumed(folder.stored_options()), folder
-    output = processes.share(options.output or str(next_run_folder()))
-    folder = RunFolder(Path(output))
-    options = replace(options, output=output)
-    if processes.is_first:
-        folder.start(options)
-    return options, folder
-
-
-def _load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
-    root = Path(options.data)
-    if options.data == SHAPES and not root.exists():
-        root = SHAPES_FOLDER
-        if processes.is_first:
-            console.print(f"built-in data: shapes, in {root}")
-            from ssdlite.datasets.shapes import generate_shapes
-
-            generate_shapes(root)
-        processes.share(None)  # the others wait until it is there
-    splits = load_data(
-        root,
-        train_split=options.train_split,
-        val_split=options.val_split,
-        classes=options.classes,
-        skip_bad=options.skip_bad,
-        seed=options.seed,
-    )
-    if processes.is_first:
-        print_notes(splits.notes)
-    return splits
-
-
-def _build(options: TrainOptions, index: DetectionIndex, checkpoint: Checkpoint | None) -> Detector:
-    if checkpoint is not None:
-        return detector_from_config(checkpoint.config)
-    detector = build_detector(
-        options.preset_name,
-        class_names=index.class_names,
-        width_mult=options.width_mult,
-        image_size=options.image_size,
-        resize=options.resize,
-        score_function="sigmoid" if options.loss == "focal" else "softmax",
-    )
-    if options.anchors == "fit":
-        config: DetectorConfig = replace(
-            detector.config, anchors=fitted_anchors(index, detector.config, options.anchor_budget)
-        )
-        torch.manual_seed(options.seed)
-        detector = detector_from_config(config)
-    if options.weights is not None:
-        _load_fitting(detector, load_checkpoint(options.weights))
-    return detector
-
-
-def _load_fitting(detector: Detector, checkpoint: Checkpoint) -> None:
-    """Load the tensors whose name and shape agree. Raises ConfigError where none does."""
-    own = detector.state_dict()
-    fitting: dict[str, Tensor] = {
-        name: tensor for name, tensor in checkpoint.weights.items() if name in own and own[name].shape == tensor.shape
-    }
-    if not fitting:
-        raise ConfigError(f"--weights {checkpoint.path}: none of its tensors fits this detector")
-    detector.load_state_dict(fitting, strict=False)
-    console.print(f"loaded {len(fitting)} of {len(own)} tensors from {checkpoint.path}", markup=False)
-
-
-def _build_loss(detector: Detector, options: TrainOptions) -> DetectionLoss:
-    scales = torch.tensor(detector.config.box_code_scales, device=detector.anchors.device)
-    kind = FocalLoss if options.loss == "focal" else MultiBoxLoss
-    return kind(detector.anchors, scales)

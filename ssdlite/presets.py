@@ -18,7 +18,7 @@ PRESETS: dict[str, DetectorConfig] = {
     "ssd300_mobilenet_v2": DetectorConfig(
         backbone="mobilenet_v2", image_size=(300, 300), extra_conv="plain", head_conv="pointwise", padding="same"
     ),
-    # for trying things on a laptop: a tenth of the work of ssdlite320_mobilenet_v2
+    # for trying things on a laptop: a seventh of the work of ssdlite320_mobilenet_v2
     "ssdlite192_mobilenet_v2_050": DetectorConfig(
         backbone="mobilenet_v2",
         width_mult=0.5,

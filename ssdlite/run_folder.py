@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,16 @@ from ssdlite.train_options import TrainOptions
 
 
 class RunFolder:
-    """config.json, metrics.jsonl (a line per epoch), summary.json, best.pt, last.pt, curves.png, samples.png."""
+    """config.json, metrics.jsonl (a line per epoch), summary.json, best.pt, last.pt, curves.png, samples.png.
+
+    Where tensorboard is installed the lines of metrics.jsonl also go to ``tensorboard/``.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.last = path / "last.pt"
         self.best = path / "best.pt"
+        self._tensorboard: Any = None
 
     def start(self, options: TrainOptions) -> None:
         """Claim the folder for a new run.
@@ -62,8 +68,30 @@ class RunFolder:
         lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in history)
         write_text(self.path / "metrics.jsonl", lines)
         save_checkpoint(checkpoint, self.last)
+        self._log_to_tensorboard(history)
+
+    def _log_to_tensorboard(self, history: Sequence[dict[str, Any]]) -> None:
+        """Log the newest line; on the first call of a process all earlier ones, in place of what was logged before."""
+        if self._tensorboard is None:
+            if importlib.util.find_spec("tensorboard") is None:
+                return
+            from torch.utils.tensorboard import SummaryWriter
+
+            shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+            self._tensorboard = SummaryWriter(str(self.path / "tensorboard"))  # type: ignore[no-untyped-call]
+            self._log_rows(history[:-1])
+        self._log_rows(history[-1:])
+
+    def _log_rows(self, rows: Sequence[dict[str, Any]]) -> None:
+        for row in rows:
+            for name, value in row.items():
+                if name != "epoch" and value is not None:
+                    self._tensorboard.add_scalar(name, value, row["epoch"])
+        self._tensorboard.flush()
 
     def finish(self, summary: dict[str, Any], history: Sequence[dict[str, Any]], samples: ImageArray | None) -> None:
+        if self._tensorboard is not None:
+            self._tensorboard.close()
         plot_curves(history, self.path / "curves.png")
         if samples is not None:
             _, encoded = cv2.imencode(".png", samples[:, :, ::-1])

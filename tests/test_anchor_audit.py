@@ -91,7 +91,8 @@ def test_the_bad_layout_is_told_by_its_strides() -> None:
     good, bad = audit(GOOD, squares(55)).total, audit(BAD, squares(55)).total
     assert good.reached > 0.95
     assert good.strides.get(16, 0) > 0.5 * good.boxes
-    assert bad.strides == {32: bad.boxes}
+    assert bad.strides.get(16, 0) == 0
+    assert bad.strides[32] > 0.95 * bad.boxes
     assert bad.too_coarse == 1
     assert good.too_coarse < 0.5
 

@@ -1,5 +1,6 @@
 """Training runs as processes and as calls, on a handful of generated pictures."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ TRAIN_DET = Path(__file__).parents[1] / "tools" / "train_det.py"
 EVAL_DET = Path(__file__).parents[1] / "tools" / "eval_det.py"
 SMALL = {"preset": "ssdlite192_mobilenet_v2_050", "width_mult": 0.25, "image_size": 96, "batch_size": 8}
 RUN_FILES = {"config.json", "metrics.jsonl", "summary.json", "best.pt", "last.pt", "curves.png", "samples.png"}
+TENSORBOARD = {"tensorboard"} if importlib.util.find_spec("tensorboard") else set()
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def command(shapes: Path, output: Path, *more: str) -> list[str]:
 
 def test_a_run_leaves_its_files_and_a_checkpoint_that_needs_nothing_else(shapes: Path, tmp_path: Path) -> None:
     summary = train(options(shapes, tmp_path / "run"))
-    assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES
+    assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES | TENSORBOARD
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
     assert {"AP", "AP50", "AP75", "per_class", "images_seen", "seconds"} <= summary.keys()
     assert summary["images_seen"] == 48
@@ -60,9 +62,20 @@ def test_a_run_leaves_its_files_and_a_checkpoint_that_needs_nothing_else(shapes:
 
 def test_a_few_pictures_are_learned_by_heart(shapes: Path, tmp_path: Path) -> None:
     summary = train(
-        options(shapes, tmp_path / "run", train_split="train", val_split="train", epochs=120, width_mult=0.5, eval_interval=120,
-                image_size=128, augment="none", anchors="fit", amp="off")
-    )  # fmt: skip
+        options(
+            shapes,
+            tmp_path / "run",
+            train_split="train",
+            val_split="train",
+            epochs=120,
+            eval_interval=120,
+            width_mult=0.5,
+            image_size=128,
+            augment="none",
+            anchors="fit",
+            amp="off",
+        )
+    )
     assert summary["AP50"] > 0.9
 
 
@@ -126,7 +139,7 @@ def test_two_processes_train_as_one_writer_and_score_the_same(shapes: Path, tmp_
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in folder.iterdir()} == RUN_FILES
+    assert {path.name for path in folder.iterdir()} == RUN_FILES | TENSORBOARD
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["images_seen"] == 72
     assert done.stdout.count("epoch 3/3") == 1

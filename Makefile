@@ -1,0 +1,42 @@
+# Two commands for a fresh machine with Python 3.10 or newer:
+#   make demo   trains a small detector on the built-in data, scores it and shows it on pictures
+#   make test   checks style and types and runs all tests
+# Both make the environment in .venv first, if it is not there.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: demo test install lint clean
+
+demo: install
+	$(BIN)/ssdlite train --output $(RUN)
+	$(BIN)/ssdlite eval $(RUN)/best.pt --data data/shapes --split val --output $(RUN)/eval
+	$(BIN)/ssdlite predict data/shapes/val --weights $(RUN)/best.pt --output $(RUN)/predictions
+	@echo
+	@echo "Ground truth and detections side by side:  $(RUN)/samples.png"
+	@echo "Every validation picture with its boxes:   $(RUN)/predictions/"
+	@echo "Loss and AP curves:                        $(RUN)/curves.png"
+	@echo "The detector, for ssdlite.load_detector(): $(RUN)/best.pt"
+
+test: install lint
+	$(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,113 @@
+"""What a training run starts from: its folder, its data, its detector and its loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ssdlite.anchor_fit import fit_anchors
+from ssdlite.anchors import AnchorConfig
+from ssdlite.checkpoint import Checkpoint, load_checkpoint
+from ssdlite.console import console, print_notes
+from ssdlite.datasets.discover import load_data
+from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.input_boxes import input_boxes
+from ssdlite.datasets.shapes import generate_shapes
+from ssdlite.datasets.splits import DataSplits
+from ssdlite.detector import Detector, build_detector, detector_from_config
+from ssdlite.distributed import Processes
+from ssdlite.errors import ConfigError
+from ssdlite.loss import DetectionLoss, FocalLoss, MultiBoxLoss
+from ssdlite.run_folder import RunFolder
+from ssdlite.train_options import SHAPES, TrainOptions, next_run_folder
+
+SHAPES_FOLDER = Path("data/shapes")
+
+
+def open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions, RunFolder]:
+    """The run folder, a new one or the one to resume, and the options as they are to be used."""
+    if options.resume is not None:
+        folder = RunFolder(Path(options.resume))
+        return options.resumed(folder.stored_options()), folder
+    output = processes.share(options.output or str(next_run_folder()))
+    folder = RunFolder(Path(output))
+    options = replace(options, output=output)
+    if processes.is_first:
+        folder.start(options)
+    return options, folder
+
+
+def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
+    """The training and validation data; the built-in data are made where they are not there yet."""
+    root = Path(options.data)
+    if options.data == SHAPES and not root.exists():
+        root = SHAPES_FOLDER
+        if processes.is_first:
+            console.print(f"built-in data: shapes, in {root}")
+            generate_shapes(root)
+        processes.share(None)  # the others wait until it is there
+    splits = load_data(
+        root,
+        train_split=options.train_split,
+        val_split=options.val_split,
+        classes=options.classes,
+        skip_bad=options.skip_bad,
+        seed=options.seed,
+    )
+    if processes.is_first:
+        print_notes(splits.notes)
+    return splits
+
+
+def build_for_run(options: TrainOptions, index: DetectionIndex, checkpoint: Checkpoint | None) -> Detector:
+    """The detector to train: that of the checkpoint of a resumed run, else a new one as the options say."""
+    if checkpoint is not None:
+        return detector_from_config(checkpoint.config)
+    detector = build_detector(
+        options.preset_name,
+        class_names=index.class_names,
+        width_mult=options.width_mult,
+        image_size=options.image_size,
+        resize=options.resize,
+        score_function="sigmoid" if options.loss == "focal" else "softmax",
+    )
+    if options.anchors == "fit":
+        torch.manual_seed(options.seed)  # the same initial weights as without the fit, where shapes agree
+        detector = detector_from_config(replace(detector.config, anchors=_fit(index, detector, options)))
+    if options.weights is not None:
+        _load_fitting(detector, load_checkpoint(options.weights))
+    return detector
+
+
+def _fit(index: DetectionIndex, detector: Detector, options: TrainOptions) -> AnchorConfig:
+    config = detector.config
+    boxes = input_boxes(index, config.image_size, config.resize)
+    return fit_anchors(
+        boxes.sides,
+        boxes.labels,
+        image_size=config.image_size,
+        strides=config.strides,
+        budget=options.anchor_budget or config.num_anchors,
+    )
+
+
+def _load_fitting(detector: Detector, checkpoint: Checkpoint) -> None:
+    """Load the tensors whose name and shape agree. Raises ConfigError where none does."""
+    own = detector.state_dict()
+    fitting: dict[str, Tensor] = {
+        name: tensor for name, tensor in checkpoint.weights.items() if name in own and own[name].shape == tensor.shape
+    }
+    if not fitting:
+        raise ConfigError(f"--weights {checkpoint.path}: none of its tensors fits this detector")
+    detector.load_state_dict(fitting, strict=False)
+    console.print(f"loaded {len(fitting)} of {len(own)} tensors from {checkpoint.path}", markup=False)
+
+
+def build_loss(detector: Detector, options: TrainOptions) -> DetectionLoss:
+    """The loss that the options name, over the detector's anchors."""
+    scales = torch.tensor(detector.config.box_code_scales, device=detector.anchors.device)
+    kind = FocalLoss if options.loss == "focal" else MultiBoxLoss
+    return kind(detector.anchors, scales)

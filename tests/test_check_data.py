@@ -1,0 +1,268 @@
+"""Problems planted in small data sets are found, and the known ones of BCCD and coco-cc."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssdlite.anchor_audit import audit_anchors
+from ssdlite.anchors import torchvision_anchors
+from ssdlite.datasets.check import CheckOptions, DataCheck, check_data
+from ssdlite.datasets.check_report import shortcomings
+from ssdlite.datasets.duplicates import fingerprint, same_pictures
+from ssdlite.errors import ConfigError, DataError
+from ssdlite.presets import PRESETS
+from ssdlite.tools import check_data as tool
+
+CONFIG = PRESETS["ssdlite320_mobilenet_v2"]
+NAMES = ("cat", "dog")
+
+
+def picture(seed: int) -> Image.Image:
+    """96 x 64 pixels of smooth noise, of another scene for every seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 9, 3)).astype(np.uint8)
+    return Image.fromarray(coarse).resize((96, 64), Image.Resampling.BICUBIC)
+
+
+def write_split(root: Path, split: str, boxes: dict[str, list[Any]]) -> None:
+    """A COCO split; ``boxes`` by file name, each [x, y, width, height] of a cat, or (box, category id)."""
+    images = [{"id": i, "file_name": name, "width": 96, "height": 64} for i, name in enumerate(boxes)]
+    objects = [
+        (i, *(box if isinstance(box, tuple) else (box, 1))) for i, name in enumerate(boxes) for box in boxes[name]
+    ]
+    content = {
+        "images": images,
+        "annotations": [
+            {"id": n, "image_id": i, "bbox": box, "category_id": category, "iscrowd": 0}
+            for n, (i, box, category) in enumerate(objects)
+        ],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(NAMES, start=1)],
+    }
+    (root / "annotations").mkdir(parents=True, exist_ok=True)
+    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    (root / split).mkdir(exist_ok=True)
+    for name in boxes:
+        number = int("".join(filter(str.isdigit, name)))
+        picture(number).save(root / split / name, quality=95)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Sound: four pictures to train on, two to validate on, a cat and a dog in each."""
+    both = [[10, 10, 30, 30], ([50, 20, 30, 40], 2)]
+    write_split(tmp_path, "train", {f"{i}.png": both for i in range(4)})
+    write_split(tmp_path, "val", {f"{i}.png": both for i in range(4, 6)})
+    return tmp_path
+
+
+def check(root: Path, **options: Any) -> DataCheck:
+    return check_data(root, CONFIG, CheckOptions(**options))
+
+
+def found(report: DataCheck) -> list[tuple[str, str, str]]:
+    return [(f.kind, f.split, Path(f.file).name) for f in report.findings]
+
+
+def test_sound_data_have_no_findings(data: Path) -> None:
+    report = check(data)
+    assert found(report) == []
+    assert [(name, len(index), len(index.labels)) for name, index in report.splits.items()] == [
+        ("train", 4, 8),
+        ("val", 2, 4),
+    ]
+    # 30 x 30 of 96 x 64 pixels, stretched to 320 x 320
+    assert report.train_boxes.sides[0].tolist() == pytest.approx([100, 150])
+
+
+def test_the_same_picture_in_two_splits_is_a_leak(data: Path) -> None:
+    Image.open(data / "train" / "1.png").save(data / "val" / "5.png", compress_level=1)  # other bytes, same pixels
+    report = check(data)
+    assert found(report) == [("leak", "train / val", "5.png")]
+    assert report.findings[0].detail == f"the same as {data}/train/1.png"
+    assert [finding.kind for finding in report.problems] == ["leak"]
+
+
+def test_a_re_encoded_picture_is_a_probable_leak(data: Path) -> None:
+    again = Image.open(data / "train" / "1.png").resize((480, 320))
+    again.save(data / "copy.jpg", quality=60)
+    Image.open(data / "copy.jpg").resize((96, 64)).save(data / "val" / "4.png")
+    report = check(data)
+    assert found(report) == [("probable-leak", "train / val", "4.png")]
+    assert report.problems == []
+
+
+def test_a_picture_twice_in_a_split(data: Path) -> None:
+    (data / "train" / "3.png").write_bytes((data / "train" / "0.png").read_bytes())
+    assert found(check(data)) == [("duplicate-image", "train", "3.png")]
+
+
+def test_a_truncated_picture_is_named(data: Path) -> None:
+    path = data / "train" / "2.png"
+    path.write_bytes(path.read_bytes()[:-200])  # its header still reads well
+    assert found(check(data)) == [("undecodable", "train", "2.png")]
+    assert found(check(data, decode=False)) == []
+
+
+def test_an_object_boxed_twice(tmp_path: Path) -> None:
+    boxes = [[10, 10, 40, 40], [11, 10, 40, 40], ([10, 11, 40, 40], 2), [60, 10, 20, 20], [62, 10, 20, 20]]
+    write_split(tmp_path, "train", {"0.png": boxes, "1.png": [[0, 0, 9, 9], ([0, 0, 9, 9], 2)]})
+    write_split(tmp_path, "val", {"2.png": [[0, 0, 9, 9]]})
+    report = check(tmp_path)
+    details = [(f.kind, f.detail) for f in report.findings]
+    # 39 of 41 columns shared: IoU 0.951; shifted along the other axis too: 1521 / 1679 = 0.906; 18 of 22: 0.818
+    assert details == [
+        ("duplicate-box", "cat at [10, 10, 50, 50], IoU 0.95"),
+        ("two-classes", "cat and dog at [10, 10, 50, 50], IoU 0.95"),
+        ("two-classes", "cat and dog at [11, 10, 51, 50], IoU 0.91"),
+        ("two-classes", "cat and dog at [0, 0, 9, 9], IoU 1.00"),
+    ]
+
+
+def test_everything_bad_is_listed_not_only_the_first(tmp_path: Path) -> None:
+    boxes: dict[str, list[Any]] = {
+        "0.png": [[10, 10, 30, 30], [50, 50, 0, 10], [80, 10, 40, 10]],
+        "1.png": [[10, 10, 30, 30], ([1, 1, 5, 5], 7), [200, 200, 10, 10]],
+        "2.png": [[10, 10, 30, 30]],
+    }
+    write_split(tmp_path, "train", boxes)
+    write_split(tmp_path, "val", {"3.png": [[10, 10, 30, 30]]})
+    (tmp_path / "train" / "2.png").unlink()
+    kinds = sorted(finding.kind for finding in check(tmp_path).problems)
+    assert kinds == ["bad-annotation", "bad-image", "clipped", "outside", "zero-size"]
+    assert check(tmp_path).finding_counts()["absent-class"] == 1  # no dog
+
+
+def test_one_split_is_divided_and_trainval_is_no_leak(tmp_path: Path, shared_data: Path) -> None:
+    write_split(tmp_path, "all", {f"{i}.png": [[10, 10, 30, 30]] for i in range(10)})
+    report = check(tmp_path)
+    assert [(name, len(index)) for name, index in report.splits.items()] == [
+        ("all (to train)", 8),
+        ("all (to validate)", 2),
+    ]
+    bccd = check(shared_data / "bccd", train_split="trainval", val_split="test", decode=False)
+    assert list(bccd.splits) == ["trainval", "test", "train", "val"]
+
+
+def test_validating_on_a_part_of_the_training_data_is_a_leak(shared_data: Path) -> None:
+    report = check(shared_data / "bccd", train_split="trainval", val_split="val")
+    leaks = [finding for finding in report.findings if finding.kind == "leak"]
+    assert len(leaks) == 87
+    assert {(finding.split, finding.detail) for finding in leaks} == {("trainval / val", "the same file")}
+
+
+def test_shortcomings_are_put_into_words() -> None:
+    boxes = np.array([[20, 20, 75, 75], [100, 40, 155, 95], [10, 10, 15, 15], [0, 0, 32, 32], [0, 0, 31, 32]])
+    report = audit_anchors(
+        torchvision_anchors((0.06, 0.14, 0.28, 0.42, 0.56, 0.7, 0.9), (2.0,)),
+        image_size=(320, 320),
+        strides=CONFIG.strides,
+        boxes=boxes,
+        labels=[0, 0, 1, 2, 2],
+        images=[0, 0, 0, 1, 1],
+        class_names=("cell", "speck", "pair"),
+    )
+    words = "\n".join(shortcomings(report))
+    assert "cell: 100% of the boxes are served by a map that is too coarse for them (100% by one of stride 32" in words
+    assert "speck: no anchor reaches 100% of 1 boxes" in words
+    assert "speck: 100% of the boxes are small even for the finest map (stride 16)" in words
+
+
+def test_bccd(shared_data: Path) -> None:
+    report = check(shared_data / "bccd")
+    assert report.finding_counts() == {"zero-size": 2, "duplicate-box": 7}
+    twice = {Path(f.file).stem.removeprefix("BloodImage_") for f in report.findings if f.kind == "duplicate-box"}
+    assert twice == {"00020", "00100", "00104", "00251", "00284", "00331", "00403"}
+    assert {name: len(index.labels) for name, index in report.splits.items()} == {
+        "train": 2804, "val": 1137, "test": 945, "trainval": 3941,
+    }  # fmt: skip
+    anchors = report.anchors
+    assert anchors.proposed is not None
+    assert anchors.proposed_val is not None
+    assert anchors.proposed.anchor_count <= anchors.budget == 2034
+    assert anchors.proposed_val.for_class("Platelets").reached > 1.3 * anchors.preset_val.for_class("Platelets").reached
+
+
+def test_coco_cc_has_one_vehicle_under_two_names(shared_data: Path) -> None:
+    report = check(shared_data / "coco-cc")
+    assert report.problems == []
+    twice = [(Path(f.file).name, f.detail) for f in report.findings if f.kind == "two-classes"]
+    assert [(name, detail[:13], detail[-8:]) for name, detail in twice] == [
+        ("000000184324.jpg", "truck and bus", "IoU 0.88")
+    ]
+
+
+def test_fingerprints_tell_scenes_apart() -> None:
+    prints = {str(i): fingerprint(np.array(picture(i))) for i in range(60)}
+    assert same_pictures(prints) == []
+    darker = (np.array(picture(7)) * 0.98).astype(np.uint8)
+    (pair,) = same_pictures(prints | {"darker": fingerprint(darker)})
+    assert pair == ("7", "darker", False)
+
+
+def test_the_command_writes_text_json_and_pictures(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "report"
+    assert tool.main([str(data), "--output", str(folder)]) == 0
+    text = capsys.readouterr().out
+    for words in ("No problems found", "box sizes at 320 x 320", "preset (2034)", "proposed (", "stride"):
+        assert words in text
+    values = json.loads((folder / "report.json").read_text())
+    assert values["splits"]["val"] == {
+        "images": 2, "images_without_objects": 0, "objects": 4, "ignored": 0, "classes": {"cat": 2, "dog": 2},
+    }  # fmt: skip
+    assert len(values["anchors"]["proposed"]["config"]["levels"]) == 6
+    assert values["anchors"]["budget"] == 2034
+    for name in ("report.png", "samples.png"):
+        with Image.open(folder / name) as image:
+            assert min(image.size) > 400
+
+
+def test_json_names_the_unreached_boxes_in_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_split(tmp_path, "train", {"0.png": [[10, 10, 30, 30]], "1.png": [[1, 1, 2, 2]] * 30})
+    write_split(tmp_path, "val", {"2.png": [[10, 10, 30, 30]]})
+    arguments = [str(tmp_path), "--json", "--anchors", "default", "--output", str(tmp_path / "out")]
+    assert tool.main(arguments) == 0
+    values = json.loads(capsys.readouterr().out)
+    missed = values["anchors"]["preset"]["unreached"]
+    assert len(missed) == 30
+    assert missed[3] == {
+        "file": f"{tmp_path}/train/1.png", "object": 3, "class": "cat", "box": [1, 1, 3, 3], "input_size": [6.7, 10.0],
+    }  # fmt: skip
+    assert "proposed" not in values["anchors"]
+
+
+def test_exit_status(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*more: str) -> int:
+        return tool.main([str(data), "--output", str(tmp_path / "out"), *more])
+
+    assert run("--strict") == 0
+    (data / "train" / "3.png").write_bytes((data / "train" / "0.png").read_bytes())
+    assert run() == 0
+    assert run("--strict") == 1
+    assert run("--preset", "ssdlite320_mobilenet_v4") == 2
+    assert "did you mean 'ssdlite320_mobilenet_v" in capsys.readouterr().err
+    assert run("--anchor-budget", "10") == 2
+    assert "budget of 10 anchors is too small" in capsys.readouterr().err
+    assert tool.main([str(tmp_path / "nothing")]) == 2
+
+
+def test_data_without_objects_are_checked_too(tmp_path: Path) -> None:
+    write_split(tmp_path, "train", {"0.png": [], "1.png": []})
+    write_split(tmp_path, "val", {"2.png": []})
+    assert tool.main([str(tmp_path), "--output", str(tmp_path / "out")]) == 0
+    report = check(tmp_path)
+    assert report.anchors.proposed is None
+    assert report.finding_counts() == {"absent-class": 2}
+
+
+def test_errors(tmp_path: Path, data: Path) -> None:
+    with pytest.raises(DataError, match="no folder of that name"):
+        check(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match="too small"):
+        check(data, budget=3)
+    with pytest.raises(DataError, match="zebra"):
+        check(data, classes=["zebra"])

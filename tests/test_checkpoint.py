@@ -1,0 +1,357 @@
+"""Checkpoints: there and back, and every kind of file that is not one."""
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+import ssdlite
+from ssdlite.anchors import AnchorConfig
+from ssdlite.checkpoint import FORMAT_VERSION, Checkpoint, load_checkpoint, load_weights, save_checkpoint
+from ssdlite.config import DetectorConfig
+from ssdlite.detector import Detector
+from ssdlite.errors import CheckpointError
+from ssdlite.files import write_atomically, write_json
+
+
+def build(**options) -> Detector:
+    options = {"num_classes": 2, "width_mult": 0.25, "image_size": 64} | options
+    return ssdlite.build_detector("ssdlite192_mobilenet_v2_050", **options)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    torch.manual_seed(0)
+    return build(class_names=("Tasse à café", "犬")).eval()
+
+
+@pytest.fixture
+def saved(detector: Detector, tmp_path: Path) -> Path:
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict(), {"AP": 0.5}), tmp_path / "model.pt")
+    return tmp_path / "model.pt"
+
+
+def rewrite(path: Path, **changes) -> Path:
+    """The checkpoint with other values in its outermost dict."""
+    content = torch.load(path, weights_only=True)
+    torch.save(content | changes, path)
+    return path
+
+
+def with_config(path: Path, **changes) -> Path:
+    return rewrite(path, config=torch.load(path, weights_only=True)["config"] | changes)
+
+
+def with_weights(path: Path, **changes) -> Path:
+    weights = torch.load(path, weights_only=True)["weights"]
+    for name, tensor in changes.items():
+        weights[name] = tensor
+    return rewrite(path, weights=weights)
+
+
+def refused(path: Path | str, message: str) -> None:
+    """Loading fails with one error that names the file."""
+    with pytest.raises(CheckpointError, match=message) as caught:
+        ssdlite.load_detector(path)
+    assert str(path) in str(caught.value)
+
+
+# -- there and back --------------------------------------------------------------------------------------------------
+
+
+def test_round_trip_gives_the_same_outputs(detector, saved):
+    loaded = ssdlite.load_detector(saved)
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        for ours, theirs in zip(loaded(images), detector(images), strict=True):
+            assert torch.equal(ours, theirs)
+    assert loaded.config == detector.config
+    assert loaded.class_names == ("Tasse à café", "犬")
+    assert torch.equal(loaded.anchors, detector.anchors)
+
+
+def test_everything_in_the_checkpoint_comes_back(detector, tmp_path):
+    training = {"epoch": 3, "history": [{"loss": 1.5}], "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}}}
+    before = Checkpoint(detector.config, detector.state_dict(), {"AP": 0.25, "per_class": {"犬": None}}, training)
+    save_checkpoint(before, tmp_path / "last.pt")
+    after = load_checkpoint(tmp_path / "last.pt")
+    assert after.config == before.config
+    assert after.metrics == before.metrics
+    assert after.training == training
+    assert set(after.versions) == {"ssdlite", "torch", "python"}
+    assert all(torch.equal(after.weights[name], tensor) for name, tensor in before.weights.items())
+    assert after.path == str(tmp_path / "last.pt")
+
+
+def test_fitted_anchors_and_options_travel_with_the_weights(tmp_path):
+    anchors = AnchorConfig((((0.11, 0.12),), ((0.2, 0.3), (0.3, 0.2)), ((0.5, 0.5),), ((0.9, 0.9),)), "shorter_side")
+    detector = build(anchors=anchors, resize="letterbox", image_size=(64, 96), score_function="sigmoid", norm_eps=0.01)
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict()), tmp_path / "model.pt")
+    loaded = ssdlite.load_detector(tmp_path / "model.pt")
+    assert loaded.config == detector.config
+    assert loaded.config.anchors == anchors
+
+
+def test_a_new_folder_is_made(detector, tmp_path):
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict()), tmp_path / "a" / "b" / "model.pt")
+    assert ssdlite.load_detector(tmp_path / "a" / "b" / "model.pt")
+
+
+# -- files that are none ---------------------------------------------------------------------------------------------
+
+
+def test_no_file(tmp_path):
+    refused(tmp_path / "nowhere.pt", "no such checkpoint file")
+    refused(tmp_path, "no such checkpoint file")  # a folder
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK", b"not a checkpoint", b"\x80\x02}q\x00.", bytes(1000), pickle.dumps({"format": "x"})]
+)
+def test_other_files(tmp_path, content):
+    (tmp_path / "model.pt").write_bytes(content)
+    refused(tmp_path / "model.pt", "not a checkpoint of ssdlite")
+
+
+def test_a_zip_of_something_else(tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    refused(tmp_path / "model.pt", "cannot be read as a checkpoint")
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.9, 0.999])
+def test_truncated_files(saved, share):
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(len(content) * share)])
+    refused(saved, "truncated|cannot be read")
+
+
+def test_a_flipped_bit_in_the_weights_is_noticed(saved):
+    """torch itself reads past it."""
+    content = bytearray(saved.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    saved.write_bytes(content)
+    torch.load(saved, weights_only=True)
+    refused(saved, "damaged")
+
+
+def test_an_archive_that_unpacks_to_more_than_its_size_is_refused(detector, saved):
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in detector.state_dict().items()}
+    rewrite(saved, weights=zeros)
+    compressed = saved.with_name("compressed.pt")
+    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(compressed, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    refused(compressed, "compressed")
+
+
+class Payload:
+    """Unpickled by Python itself, it would create a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("place", ["weights", "config", "metrics", "training", "format", "all"])
+def test_code_in_a_checkpoint_does_not_run(saved, tmp_path, place):
+    victim = tmp_path / "created"
+    if place == "all":
+        torch.save(Payload(victim), saved)
+    else:
+        rewrite(saved, **{place: Payload(victim)})
+    refused(saved, "could run code")
+    assert not victim.exists()
+
+
+def test_code_in_an_old_style_pickle_does_not_run(tmp_path):
+    victim = tmp_path / "created"
+    torch.save(Payload(victim), tmp_path / "model.pt", _use_new_zipfile_serialization=False)
+    refused(tmp_path / "model.pt", "not a checkpoint of ssdlite")
+    assert not victim.exists()
+
+
+# -- other projects and versions -------------------------------------------------------------------------------------
+
+
+def test_another_projects_state_dict(tmp_path):
+    network = torchvision.models.mobilenet_v2(weights=None, width_mult=0.25)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    refused(tmp_path / "model.pt", "not a checkpoint of ssdlite .*imported")
+    torch.save({"model": network.state_dict(), "epoch": 3}, tmp_path / "model.pt")
+    refused(tmp_path / "model.pt", "not a checkpoint of ssdlite")
+    torch.save([1, 2, 3], tmp_path / "model.pt")
+    refused(tmp_path / "model.pt", "not a checkpoint of ssdlite")
+
+
+def test_another_format_version(saved):
+    refused(rewrite(saved, format_version=FORMAT_VERSION + 1), f"format version {FORMAT_VERSION + 1}, .* reads")
+    refused(rewrite(saved, format_version=None), "format version None")
+
+
+@pytest.mark.parametrize("name", ["config", "weights", "metrics", "training", "versions"])
+def test_missing_parts(saved, name):
+    refused(rewrite(saved, **{name: None}), f"'{name}' is missing or not a dict")
+
+
+# -- weights that do not fit -----------------------------------------------------------------------------------------
+
+NAME = "head.regression.0.1.bias"
+
+
+def test_missing_left_over_and_misshapen_weights_are_named(detector, saved):
+    weights = dict(detector.state_dict())
+    weights["head.new"] = torch.zeros(3)
+    del weights[NAME]
+    weights["head.regression.1.1.bias"] = torch.zeros(7)
+    with pytest.raises(CheckpointError) as caught:
+        ssdlite.load_detector(rewrite(saved, weights=weights))
+    message = str(caught.value)
+    assert f"missing {NAME}" in message
+    assert "unknown head.new" in message
+    assert "head.regression.1.1.bias is float32 [7], expected float32 [24]" in message
+
+
+def test_many_faults_make_a_short_message(saved):
+    refused(rewrite(saved, weights={}), r"missing .*and \d+ more$")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(detector, saved, value):
+    tensor = detector.state_dict()[NAME].clone()
+    tensor[0] = value
+    refused(with_weights(saved, **{NAME: tensor}), f"{NAME} has values that are not finite")
+
+
+def test_weights_of_another_kind(detector, saved):
+    shape = detector.state_dict()[NAME].shape
+    refused(with_weights(saved, **{NAME: torch.zeros(shape, dtype=torch.int64)}), f"{NAME} is int64")
+    refused(with_weights(saved, **{NAME: torch.zeros(shape, dtype=torch.complex64)}), f"{NAME} is complex64")
+    refused(with_weights(saved, **{NAME: torch.zeros(shape, device="meta")}), "not a state dict")
+    refused(with_weights(saved, **{NAME: 3.0}), "not a state dict")
+
+
+def test_a_tensor_that_repeats_one_value_forever_takes_no_memory(saved):
+    refused(with_weights(saved, x=torch.zeros(1).expand(10**12)), "unknown x")
+    refused(with_weights(saved, **{NAME: torch.zeros(1).expand(10**12)}), f"{NAME} is float32")
+
+
+def test_half_precision_weights_are_read(detector, saved):
+    halved = {
+        name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in detector.state_dict().items()
+    }
+    loaded = ssdlite.load_detector(rewrite(saved, weights=halved))
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    assert torch.equal(loaded.state_dict()[NAME], halved[NAME].float())
+
+
+def test_load_weights_leaves_the_module_alone_when_they_do_not_fit(detector):
+    other = build()
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    weights = dict(detector.state_dict())
+    weights[NAME] = weights[NAME] * torch.nan
+    with pytest.raises(CheckpointError, match="somewhere"):
+        load_weights(other, weights, "somewhere")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in other.state_dict().items())
+
+
+# -- absurd configurations -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": [10**6, 10**6]}, "image_size: expected sides of 32 to 4096"),
+        ({"image_size": [10**30, 320]}, "image_size"),
+        ({"image_size": [-320, 320]}, "image_size"),
+        ({"class_names": []}, "class_names"),
+        ({"class_names": [f"class_{i}" for i in range(100_001)]}, "class_names: expected 1 to 100000"),
+        ({"width_mult": 1e9}, "width_mult"),
+        ({"extra_channels": [10**9, 256]}, "extra_channels"),
+        ({"extra_channels": [1] * 10**5}, "extra_channels"),
+        ({"anchors": {"levels": [[[0.1, 0.1]] * 40_000] * 4}}, "anchors: there would be"),
+        ({"anchors": {"levels": []}}, "anchors: the network has 4 maps, got shapes for 0"),
+        ({"anchors": {"levels": [[[1e30, 0.1]]]}}, "anchor level 0"),
+        ({"max_detections": 10**12}, "max_detections"),
+        ({"candidates_per_class": 10**12}, "candidates_per_class"),
+        ({"backbone": "resnet152"}, "unknown backbone 'resnet152'"),
+        ({"backbone": "mobilenet_v3_large", "padding": "same"}, "padding"),
+        ({"num_layers": 3}, "unknown option 'num_layers'"),
+    ],
+)
+def test_absurd_configurations_are_refused(saved, changes, message):
+    refused(with_config(saved, **changes), message)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"class_names": [f"class_{i}" for i in range(100_000)]},
+        {"width_mult": 4.0, "extra_channels": [8192, 8192]},
+        {"width_mult": 4.0, "extra_channels": [8192, 8192], "extra_conv": "plain"},  # would take 10 GB
+        {"anchors": {"levels": [[[0.1, 0.1]], [[0.1, 0.1]], [[0.1, 0.1]], [[0.1, 0.1]] * 100_000]}},
+    ],
+)
+def test_a_network_larger_than_its_file_is_refused_before_memory_is_used(saved, changes):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "normal_", fails_off_meta(torch.Tensor.normal_))
+        refused(with_config(saved, **changes), "the weights do not fit the detector")
+
+
+def fails_off_meta(method):
+    """``method`` of tensors without memory; initialising any other fails the test."""
+
+    def guarded(tensor, *args, **kwargs):
+        assert tensor.is_meta, "the network was made"
+        return method(tensor, *args, **kwargs)
+
+    return guarded
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_write_that_fails_leaves_the_old_file(saved, detector):
+    before = saved.read_bytes()
+    hostile = Checkpoint(detector.config, detector.state_dict(), {"AP": lambda: None})
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        save_checkpoint(hostile, saved)
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]  # and nothing beside it
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def write(file):
+        file.write(b"new, but")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, write)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_without_nan(tmp_path):
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(tmp_path / "x.json", {"AP": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_of_numpy_metrics_can_be_read(detector, tmp_path):
+    """Whatever ``save_checkpoint`` accepts must come back."""
+    metrics = {"AP": float(np.float64(0.5)), "count": 3, "names": ["a"], "missing": None, "nested": {"x": [1.0, 2.0]}}
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict(), metrics), tmp_path / "model.pt")
+    assert load_checkpoint(tmp_path / "model.pt").metrics == metrics
+
+
+def test_configuration_of_the_file_can_be_read_without_weights(saved):
+    assert isinstance(load_checkpoint(saved).config, DetectorConfig)

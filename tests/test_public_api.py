@@ -1,0 +1,80 @@
+"""What ``import ssdlite`` gives, and what it must not cost."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import ssdlite
+from ssdlite.errors import SsdliteError
+
+
+def modules_after(statement: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after ``statement``."""
+    program = f"import sys, json; {statement}; print(json.dumps(sorted(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(json.loads(result.stdout.splitlines()[-1]))
+
+
+def test_importing_costs_nothing():
+    loaded = modules_after("import ssdlite; ssdlite.__version__; dir(ssdlite)")
+    assert not loaded & {"torch", "torchvision", "numpy", "cv2", "PIL", "albumentations", "matplotlib"}
+
+
+def test_configuration_and_results_need_no_torch():
+    loaded = modules_after(
+        "import ssdlite; ssdlite.PRESETS; ssdlite.DetectorConfig; ssdlite.Detections; import ssdlite.image"
+    )
+    assert not loaded & {"torch", "torchvision", "albumentations", "matplotlib"}
+
+
+def test_the_detector_needs_no_training_libraries():
+    loaded = modules_after("import ssdlite; ssdlite.build_detector")
+    assert "torch" in loaded
+    assert not loaded & {"albumentations", "matplotlib", "pycocotools", "rich", "tyro", "tensorboard", "onnx"}
+
+
+def test_public_names():
+    assert set(ssdlite.__all__) == {
+        "PRESETS", "AnchorConfig", "CheckpointError", "ConfigError", "DataError", "Detection", "Detections",
+        "Detector", "DetectorConfig", "SsdliteError", "TrainingError", "build_backbone", "build_detector",
+        "list_detectors", "load_detector",
+    }  # fmt: skip
+    for name in ssdlite.__all__:
+        assert getattr(ssdlite, name) is not None
+        assert name in dir(ssdlite)
+
+
+def test_unknown_names_fail_as_usual():
+    with pytest.raises(AttributeError, match="no attribute 'bild_detector'"):
+        _ = ssdlite.bild_detector
+    assert not hasattr(ssdlite, "torch")
+
+
+def test_blocks_are_public():
+    from ssdlite.backbones import DepthwiseSeparableConv, InvertedResidual, build_backbone
+
+    assert callable(DepthwiseSeparableConv)
+    assert callable(InvertedResidual)
+    assert ssdlite.build_backbone is build_backbone
+
+
+def test_errors_are_of_one_family_and_of_pythons_own():
+    for name in ("ConfigError", "DataError", "CheckpointError"):
+        assert issubclass(getattr(ssdlite, name), (SsdliteError, ValueError))
+        assert issubclass(getattr(ssdlite, name), ValueError)
+    assert issubclass(ssdlite.TrainingError, RuntimeError)
+    assert issubclass(ssdlite.TrainingError, SsdliteError)
+
+
+def test_the_version_is_that_of_the_package():
+    from importlib.metadata import version
+
+    assert version("ssdlite") == ssdlite.__version__
+
+
+@pytest.mark.parametrize("stage", ["backbones", "heads", "datasets", "tools"])
+def test_stage_folders_are_parts_of_one_package(stage):
+    module = __import__(f"ssdlite.{stage}", fromlist=["__name__"])
+    assert module.__name__ == f"ssdlite.{stage}"
