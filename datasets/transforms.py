@@ -8,6 +8,7 @@ albumentations at the network's size. Nothing outside this file knows albumentat
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -78,7 +79,8 @@ class DetectionTransform:
         sample = _apply_view(sample, view, is_crop=self.augmentation.iou_crop)
         if self.pixels is None:
             return sample
-        self.pixels.set_random_seed(int(generator.integers(2**32)))
+        # One state for all its transforms: ``set_random_seed`` would have each of them draw the same numbers.
+        self.pixels.set_random_state(generator, random.Random(int(generator.integers(2**32))))
         result = self.pixels(image=sample.image, bboxes=sample.boxes, numbers=np.arange(len(sample.boxes)))
         kept = np.asarray(result["numbers"], np.int64)
         return replace(

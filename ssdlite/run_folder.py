@@ -78,7 +78,7 @@ class RunFolder:
             from torch.utils.tensorboard import SummaryWriter
 
             shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
-            self._tensorboard = SummaryWriter(str(self.path / "tensorboard"))  # type: ignore[no-untyped-call]
+            self._tensorboard = SummaryWriter(str(self.path / "tensorboard"))
             self._log_rows(history[:-1])
         self._log_rows(history[-1:])
 
