@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -35,7 +36,21 @@ class LayerOptions:
         if self.padding == "same" and stride > 1:
             return SamePadConv2d(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
         padding = (kernel_size - 1) // 2
-        return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+        kind = StridedDepthwiseConv2d if groups == in_channels and stride > 1 else nn.Conv2d
+        return kind(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+
+
+class StridedDepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution with stride that a CPU trains in float32, under bfloat16 autocast too.
+
+    oneDNN's bfloat16 backward of it takes five to ten times as long as the float32 one (docs/performance.md).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type != "cpu" or not (self.training and torch.is_autocast_enabled("cpu")):
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float()).to(input.dtype)
 
 
 class SamePadConv2d(nn.Conv2d):

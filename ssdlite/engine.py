@@ -25,7 +25,7 @@ from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.detector import Detector
 from ssdlite.device import autocast, choose_amp, choose_device
 from ssdlite.distributed import Processes, join_processes
-from ssdlite.errors import ConfigError, TrainingError
+from ssdlite.errors import CheckpointError, ConfigError, TrainingError
 from ssdlite.evaluator import Metrics
 from ssdlite.image import read_image
 from ssdlite.inference import detect_dataset, evaluate_dataset, refuse_bad
@@ -36,6 +36,7 @@ from ssdlite.run_setup import build_for_run, build_loss, load_splits, open_run
 from ssdlite.train_options import TrainOptions
 from ssdlite.visualize import contact_sheet, side_by_side
 
+STATUS_INTERVAL = 5  # steps between updates of the progress bar: reading the loss makes a GPU wait
 SAMPLE_COUNT = 8  # validation images in samples.png
 SAMPLE_SCORE = 0.4
 
@@ -124,20 +125,19 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # the loader's own draws must not touch the global one
         )
+        metrics = None
         with training_progress(first) as progress:
             task = progress.add_task("training", total=len(self.batches) * options.epochs, status="")
-            progress.advance(task, self.done.epoch * len(self.batches))
+            progress.update(task, completed=self.done.epoch * len(self.batches))
             for epoch in range(self.done.epoch, options.epochs):
                 started = time.perf_counter()
                 row = self._train_epoch(epoch, loader, progress, task)
                 self.done.epoch += 1
-                metrics = None
-                if self.done.epoch % options.eval_interval == 0 or self.done.epoch == options.epochs:
-                    metrics = self._evaluate()
-                    row |= {name: metrics.figures()[name] for name in ("AP", "AP50", "AP75")}
+                is_last = self.done.epoch == options.epochs
+                metrics = self._evaluate() if is_last or self.done.epoch % options.eval_interval == 0 else None
                 self.done.seconds += time.perf_counter() - started
                 self._finish_epoch(row, metrics)
-        return self._finish()
+        return self._finish(metrics or self._evaluate())
 
     def _train_epoch(self, epoch: int, loader: DataLoader[Batch], progress: Progress, task: TaskID) -> dict[str, Any]:
         """One pass over the training images; returns the epoch's line for metrics.jsonl."""
@@ -151,11 +151,11 @@ class Trainer:
             sums += torch.stack(losses).detach()
             images += len(batch) * self.processes.count
             rate = images / (time.perf_counter() - started)
-            if not progress.disable:
+            if not progress.disable and step % STATUS_INTERVAL == 0:
                 lr = learning_rate(epoch * steps + step, total, self.options)
                 progress.update(
                     task,
-                    advance=1,
+                    completed=epoch * steps + step + 1,
                     description=f"epoch {epoch + 1}/{self.options.epochs}",
                     status=f"loss {float(losses.total):.3f}  lr {lr:.1e}  {rate:.0f} images/s",
                 )
@@ -238,6 +238,8 @@ class Trainer:
 
     def _finish_epoch(self, row: dict[str, Any], metrics: Metrics | None) -> None:
         row |= {"images_seen": self.done.images_seen, "seconds": round(self.done.seconds, 2)}
+        if metrics is not None:
+            row |= {name: metrics.figures()[name] for name in ("AP", "AP50", "AP75")}
         self.history.append(row)
         if not self.processes.is_first:
             return
@@ -270,16 +272,18 @@ class Trainer:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue where ``checkpoint`` was written: everything random depends on (seed, epoch) and needs no state."""
         training = checkpoint.training
-        self.done = Progressed(**training["progress"])
-        self.history = list(training["history"])
-        load_weights(self.detector, training["model"] or checkpoint.weights, checkpoint.path)
-        if self.average is not None:
-            self.average.restore(checkpoint.weights, training["average_updates"])
-        self.optimizer.load_state_dict(training["optimizer"])
-        self.scaler.load_state_dict(training["scaler"])
+        try:
+            self.done = Progressed(**training["progress"])
+            self.history = list(training["history"])
+            load_weights(self.detector, training["model"] or checkpoint.weights, checkpoint.path)
+            if self.average is not None:
+                self.average.restore(checkpoint.weights, training["average_updates"])
+            self.optimizer.load_state_dict(training["optimizer"])
+            self.scaler.load_state_dict(training["scaler"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{checkpoint.path}: its training state cannot be resumed ({error})") from error
 
-    def _finish(self) -> dict[str, Any]:
-        metrics = self._evaluate()
+    def _finish(self, metrics: Metrics) -> dict[str, Any]:
         summary: dict[str, Any] = {
             **metrics.figures(),
             "per_class": metrics.to_dict()["per_class"],

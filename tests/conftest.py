@@ -1,8 +1,13 @@
 """Fixtures that more than one test file uses."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Before torch is imported. The tests' networks gain nothing from threads, and where other work has the processors
+# torch's threads wait for one another: the same tests then take many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

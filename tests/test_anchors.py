@@ -127,8 +127,8 @@ def test_levels_and_maps_must_agree_in_number():
 
 def test_absurd_numbers_of_anchors_are_refused_without_making_them():
     crowded = AnchorConfig((((0.1, 0.1),) * 1000,), relative_to="sides")
-    with pytest.raises(ConfigError, match="1000000000 anchors"):
-        generate_anchors(crowded, (1000, 1000), ((1000, 1000),))
+    with pytest.raises(ConfigError, match="900000 anchors"):
+        generate_anchors(crowded, (480, 480), ((30, 30),))
     levels = (((0.1, 0.1),) * 2000, *tensorflow_anchors().levels[1:])
     with pytest.raises(ConfigError, match="more than the 500000 allowed"):
         DetectorConfig(anchors=AnchorConfig(levels))

@@ -91,6 +91,8 @@ def test_regions_are_measured_one_by_one():
 
 def test_an_object_in_an_ignored_region_is_an_object():
     assert match([[0, 0, 70, 10], [20, 0, 30, 10]], [IGNORE_LABEL, 0]) == [IGNORED, 1, IGNORED, IGNORED]
+    anchors = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [30, 0, 40, 10]])
+    assert match([[0, 0, 70, 10], [0, 0, 10, 10]], [IGNORE_LABEL, 0], anchors) == [1, 1, IGNORED]
     # forced at a low overlap, within the region as well
     assert match([[0, 0, 70, 10], [28, 8, 38, 18]], [IGNORE_LABEL, 0]) == [IGNORED, 1, IGNORED, IGNORED]
 

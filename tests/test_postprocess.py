@@ -195,6 +195,17 @@ def test_detections_of_a_trained_network_are_torchvisions(slots):
     assert 0 < found.counts.min() < found.counts.max()
 
 
+def test_suppression_runs_once_on_a_trained_networks_few_candidates(monkeypatch):
+    """The cost of going through all 3234 x 90 scores again and again would show in every evaluation."""
+    calls = []
+    monkeypatch.setattr(
+        module, "nms", lambda boxes, *rest: calls.append(len(boxes)) or torchvision.ops.nms(boxes, *rest)
+    )
+    postprocess(peaked_outputs(6, 91, seed=1), ANCHORS_V3, config_for(91))
+    assert len(calls) == 1
+    assert calls[0] <= 6 * module.FIRST_CANDIDATES
+
+
 def test_a_mixed_batch_with_an_image_of_nothing():
     config = config_for(21, score_threshold=0.02)
     outputs = peaked_outputs(4, 21, seed=3)

@@ -4,7 +4,10 @@ import copy
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 
+from ssdlite.datasets import transforms
 from ssdlite.datasets.dataset import Sample
 from ssdlite.datasets.transforms import AUGMENTATIONS, DetectionTransform
 from ssdlite.errors import ConfigError
@@ -275,6 +278,20 @@ def test_crops_keep_an_object_and_drop_those_whose_centre_is_outside():
         assert result.labels.tolist() == inside
         counts.append(len(inside))
     assert set(counts) == {1, 2}
+
+
+@pytest.mark.parametrize("least", [0.3, 0.5, 0.7])
+def test_crops_overlap_an_object_as_much_as_was_drawn(monkeypatch, least):
+    monkeypatch.setattr(transforms, "CROP_OVERLAPS", (least,))
+    transform = DetectionTransform((96, 96), "stretch", "ssdlite")
+    boxes = np.array([[40, 40, 160, 160], [170, 170, 180, 180]], np.float32)
+    sample = make_sample(np.zeros((200, 200, 3), np.uint8), boxes)
+    overlaps = []
+    for number in range(25):
+        view = transform(sample, np.random.default_rng(number)).view
+        window = torch.tensor([[view.x0, view.y0, view.x1, view.y1]], dtype=torch.float32)
+        overlaps.append(torchvision.ops.box_iou(window, torch.from_numpy(boxes)).max().item())
+    assert least - 0.02 <= min(overlaps) < least + 0.2  # the window is rounded to whole pixels
 
 
 def test_crops_keep_what_is_left_of_ignored_regions():

@@ -1,0 +1,109 @@
+"""The wheel: installed elsewhere, it works and takes no top-level name but ``ssdlite``."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = ("backbones", "heads", "datasets", "tools")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy, so that the build leaves nothing in the checkout."""
+    for module in ("build", "setuptools"):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"needs {module} to build the wheel")
+    source = tmp_path_factory.mktemp("source") / "ssd-lite"
+    source.mkdir()
+    for name in ("ssdlite", *STAGES):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    output = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(output), str(source)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (built,) = output.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(target)
+    return target
+
+
+def modules_of(folder: Path, prefix: str) -> set[str]:
+    return {f"{prefix}/{path.name}" for path in folder.glob("*.py")}
+
+
+def test_only_ssdlite_is_at_the_top(wheel: Path):
+    with zipfile.ZipFile(wheel) as archive:
+        top = {name.split("/")[0] for name in archive.namelist()}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"ssdlite"}
+    assert len(top) == 2
+
+
+def test_every_module_is_in_the_wheel_and_nothing_else(wheel: Path):
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name for name in archive.namelist() if name.startswith("ssdlite/")}
+    expected = {"ssdlite/py.typed"}
+    for folder in [ROOT / "ssdlite", *(ROOT / "ssdlite").iterdir()]:
+        if (folder / "__init__.py").is_file():
+            expected |= modules_of(folder, "/".join(folder.relative_to(ROOT).parts))
+    assert {f"ssdlite/{stage}/__init__.py" for stage in STAGES} < expected
+    assert files == expected
+
+
+def test_the_metadata_names_licence_and_command(wheel: Path):
+    with zipfile.ZipFile(wheel) as archive:
+        (info,) = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name}
+        metadata = archive.read(f"{info}/METADATA").decode()
+        commands = archive.read(f"{info}/entry_points.txt").decode()
+        assert f"{info}/licenses/LICENSE" in archive.namelist()
+    assert "License-Expression: Apache-2.0" in metadata
+    assert "ultralytics" not in metadata.lower()
+    assert "albumentationsx" not in metadata.lower()
+    assert "ssdlite = ssdlite.cli:main" in commands
+
+
+def test_the_installed_package_works_away_from_the_checkout(installed: Path, tmp_path: Path):
+    program = """
+import importlib.util, json, sys
+import numpy, ssdlite, ssdlite.backbones, ssdlite.heads, ssdlite.datasets, ssdlite.tools
+detector = ssdlite.build_detector("ssdlite192_mobilenet_v2_050", num_classes=2, width_mult=0.25, image_size=64)
+found = detector.predict(numpy.zeros((40, 50, 3), numpy.uint8))
+names = ("backbones", "heads", "tools")
+print(json.dumps({
+    "files": [module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "ssdlite"],
+    "taken": [name for name in names if importlib.util.find_spec(name)],
+    "found": len(found),
+}))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout.splitlines()[-1])
+    assert all(Path(file).is_relative_to(installed) for file in report["files"])
+    assert report["taken"] == []
+    assert report["found"] == 1
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_stage_folders_are_linked_into_the_package(stage):
+    """The links make the layout of the checkout that of the wheel, for editors and type checkers."""
+    link = ROOT / "ssdlite" / stage
+    assert link.is_symlink()
+    assert link.readlink() == Path("..") / stage
