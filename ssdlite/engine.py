@@ -127,13 +127,13 @@ class Trainer:
         )
         metrics = None
         with training_progress(first) as progress:
-            task = progress.add_task("training", total=len(self.batches) * options.epochs, status="")
+            task = progress.add_task("training", total=len(self.batches) * options.epoch_count, status="")
             progress.update(task, completed=self.done.epoch * len(self.batches))
-            for epoch in range(self.done.epoch, options.epochs):
+            for epoch in range(self.done.epoch, options.epoch_count):
                 started = time.perf_counter()
                 row = self._train_epoch(epoch, loader, progress, task)
                 self.done.epoch += 1
-                is_last = self.done.epoch == options.epochs
+                is_last = self.done.epoch == options.epoch_count
                 metrics = self._evaluate() if is_last or self.done.epoch % options.eval_interval == 0 else None
                 self.done.seconds += time.perf_counter() - started
                 self._finish_epoch(row, metrics)
@@ -144,7 +144,7 @@ class Trainer:
         self.dataset.set_epoch(epoch)
         self.batches.epoch = epoch
         self.model.train()
-        steps, total = len(self.batches), len(self.batches) * self.options.epochs
+        steps, total = len(self.batches), len(self.batches) * self.options.epoch_count
         sums = torch.zeros(3, device=self.device)
         started, images, rate = time.perf_counter(), 0, 0.0
         for step, (batch, losses) in enumerate(self._steps(epoch, loader)):
@@ -156,7 +156,7 @@ class Trainer:
                 progress.update(
                     task,
                     completed=epoch * steps + step + 1,
-                    description=f"epoch {epoch + 1}/{self.options.epochs}",
+                    description=f"epoch {epoch + 1}/{self.options.epoch_count}",
                     status=f"loss {float(losses.total):.3f}  lr {lr:.1e}  {rate:.0f} images/s",
                 )
         self.done.images_seen += images
@@ -175,7 +175,7 @@ class Trainer:
 
         Looking at it at once would make a GPU wait for the host at every step.
         """
-        steps, total = len(self.batches), len(self.batches) * self.options.epochs
+        steps, total = len(self.batches), len(self.batches) * self.options.epoch_count
         pending: tuple[Batch, Losses, int] | None = None
         for step, batch in enumerate(loader):
             refuse_bad(batch.bad, self.options.skip_bad)
@@ -249,7 +249,7 @@ class Trainer:
         self.folder.save_epoch(self._checkpoint(metrics), self.history, is_best)
         scores = "" if metrics is None else f"  AP {format_figure(metrics.AP)}  AP50 {format_figure(metrics.AP50)}"
         console.print(
-            f"epoch {row['epoch']}/{self.options.epochs}  loss {row['loss']:.3f}{scores}  "
+            f"epoch {row['epoch']}/{self.options.epoch_count}  loss {row['loss']:.3f}{scores}  "
             f"{row['images_per_second']:.0f} images/s  {row['seconds']:.0f} s"
         )
 

@@ -50,8 +50,8 @@ class TrainOptions:
     weights: str | None = None
     """Checkpoint to start from: every tensor that fits is loaded."""
 
-    epochs: Annotated[int, tyro.conf.arg(aliases=["-e"])] = 60
-    """Passes over the training images."""
+    epochs: Annotated[int | None, tyro.conf.arg(aliases=["-e"])] = None
+    """Passes over the training images. Default: 60; 15 for shapes."""
     batch_size: Annotated[int, tyro.conf.arg(aliases=["-b"])] = 16
     """Images per step, over all processes together."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
@@ -88,8 +88,9 @@ class TrainOptions:
         positive = ("epochs", "batch_size", "eval_interval")
         not_negative = ("warmup_steps", "clip_norm", "workers", "seed", "lr", "weight_decay")
         for name in positive:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')}: expected 1 or more, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name.replace('_', '-')}: expected 1 or more, got {value}")
         for name in not_negative:
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
@@ -108,6 +109,10 @@ class TrainOptions:
         if self.weight_decay is not None:
             return self.weight_decay
         return 0.05 if self.optimizer == "adamw" else 4e-5
+
+    @property
+    def epoch_count(self) -> int:
+        return self.epochs or (15 if self.data == SHAPES else 60)
 
     @property
     def preset_name(self) -> str:
