@@ -12,9 +12,12 @@ import numpy.typing as npt
 
 from ssdlite.image import ImageArray
 
-SHAPE_NAMES = ("circle", "square", "triangle", "star", "cross")
-SIZES = (0.12, 0.60)  # a shape's diameter, of the shorter side of the image; log-uniform
-MOST_SHAPES = 8
+SHAPE_NAMES = ("circle", "square", "triangle")
+HUES = (0.0, 240.0, 120.0)  # degrees, of each class: a shape is recognised by its outline and by its colour
+HUE_SPREAD = 35.0
+MOST_TURN = math.radians(30)
+SIZES = (0.15, 0.60)  # a shape's diameter, of the shorter side of the image; log-uniform
+MOST_SHAPES = 7
 SUB_PIXEL_BITS = 4  # OpenCV draws polygons in 1/16 px
 LEAST_VISIBLE = 0.55  # of a shape's pixels, after what hides it and what the border cuts off
 PLACES_TRIED = 6
@@ -46,7 +49,7 @@ class _Placed(NamedTuple):
 
 
 def draw_scene(rng: np.random.Generator, *, with_objects: bool) -> Scene:
-    """One scene of about 256 x 192 to 320 x 320 pixels, either way up, with 1 to 8 shapes, or none."""
+    """One scene of about 256 x 192 to 320 x 320 pixels, either way up, with 1 to 7 shapes, or none."""
     height, width = _scene_size(rng)
     canvas = _background(rng, height, width)
     _scribble(rng, canvas)
@@ -82,7 +85,7 @@ def _place(
         region = (slice(y0, y0 + mask.shape[0]), slice(x0, x0 + mask.shape[1]))
         if mask.sum() < LEAST_VISIBLE * pixels or not _leaves_visible(owner, region, mask, placed):
             continue
-        _paint(rng, canvas[region], alpha)
+        _paint(rng, canvas[region], alpha, label)
         owner[region][mask] = len(placed)
         return _Placed(label, pixels)
     return None
@@ -90,18 +93,9 @@ def _place(
 
 def _outline(label: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Corner points [P, 2] of a shape of radius 1, turned and slightly squeezed by chance."""
-    name = SHAPE_NAMES[label]
-    if name == "star":
-        points = _on_circle(10) * np.where(np.arange(10) % 2 == 0, 1.0, 0.42)[:, None]
-    elif name == "cross":
-        arm = 0.34
-        quarter = np.array([[1.0, -arm], [1.0, arm], [arm, arm]])
-        turns = [np.array([[c, -s], [s, c]]) for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1))]
-        points = np.concatenate([quarter @ turn.T for turn in turns]) * 0.95
-    else:
-        points = _on_circle({"circle": 60, "square": 4, "triangle": 3}[name])
+    points = _on_circle({"circle": 60, "square": 4, "triangle": 3}[SHAPE_NAMES[label]])
     squeeze = math.exp(rng.uniform(-0.12, 0.12))
-    angle = rng.uniform(0, 2 * math.pi)
+    angle = -math.pi / 2 + rng.uniform(-MOST_TURN, MOST_TURN)  # a corner up, more or less
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     return np.asarray(points * (squeeze, 1 / squeeze) @ turn.T)
 
@@ -140,10 +134,10 @@ def _visible_object(label: int, visible: Mask) -> SceneObject:
     return SceneObject(label, box, int(visible.sum()))
 
 
-def _paint(rng: np.random.Generator, patch: FloatImage, alpha: FloatImage) -> None:
-    """Blend a shape of plain, shaded or striped colour into ``patch``, some with a darker rim."""
+def _paint(rng: np.random.Generator, patch: FloatImage, alpha: FloatImage, label: int) -> None:
+    """Blend a shape of its class's colour, plain, shaded or striped, into ``patch``, some with a darker rim."""
     behind = np.average(patch.reshape(-1, 3), axis=0, weights=alpha.reshape(-1) + 1e-6)
-    colour = _contrasting(rng, behind)
+    colour = _contrasting(rng, behind, label)
     height, width = alpha.shape
     fill: npt.NDArray[np.floating] = np.broadcast_to(colour, (height, width, 3))
     style = rng.random()
@@ -157,9 +151,11 @@ def _paint(rng: np.random.Generator, patch: FloatImage, alpha: FloatImage) -> No
     patch += (np.clip(fill, 0, 255).astype(np.float32) - patch) * alpha[..., None]
 
 
-def _contrasting(rng: np.random.Generator, behind: npt.NDArray[np.floating]) -> Colour:
-    """A random colour that stands out from ``behind``; the best of some tries."""
-    colours = rng.uniform(0, 255, (COLOURS_TRIED, 3)).astype(np.float32)
+def _contrasting(rng: np.random.Generator, behind: npt.NDArray[np.floating], label: int) -> Colour:
+    """A colour of the class that stands out from ``behind``; the best of some tries."""
+    low, high = (HUES[label] - HUE_SPREAD, 0.45, 0.35), (HUES[label] + HUE_SPREAD, 1.0, 1.0)
+    hsv = rng.uniform(low, high, (1, COLOURS_TRIED, 3)).astype(np.float32)
+    colours = cv2.cvtColor(hsv % np.float32([360.0, 2.0, 2.0]), cv2.COLOR_HSV2RGB)[0] * 255
     distances = np.linalg.norm(colours - behind, axis=1)
     enough = np.flatnonzero(distances >= LEAST_CONTRAST)
     return np.asarray(colours[enough[0] if len(enough) else distances.argmax()])
@@ -218,11 +214,9 @@ def _scribble(rng: np.random.Generator, canvas: FloatImage) -> None:
 
 
 def _photograph(rng: np.random.Generator, canvas: FloatImage) -> ImageArray:
-    """Light, blur and sensor noise; some pictures are grey."""
+    """Light, blur and sensor noise."""
     if rng.random() < 0.3:
         canvas = np.asarray(cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.4, 1.2)))
-    if rng.random() < 0.08:
-        canvas = np.repeat(canvas.mean(axis=2, keepdims=True), 3, axis=2)
     canvas = (canvas - 128) * rng.uniform(0.75, 1.1) + 128 + rng.uniform(-20, 20)
     noise = rng.standard_normal(canvas.shape, np.float32) * np.float32(rng.uniform(0, 12))
     return np.asarray(np.clip(np.rint(canvas + noise), 0, 255), np.uint8)

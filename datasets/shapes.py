@@ -17,7 +17,7 @@ from ssdlite.datasets.shape_scenes import SHAPE_NAMES, SceneObject, draw_scene
 from ssdlite.errors import DataError
 from ssdlite.files import write_json, write_text
 
-VERSION = 1  # of the scenes; another one is generated afresh
+VERSION = 2  # of the scenes; another one is generated afresh
 MARKER = "shapes.json"  # says with which settings a folder was completed
 TRAIN_IMAGES, VAL_IMAGES = 800, 200
 EMPTY_EVERY = 25  # one scene in so many has no objects

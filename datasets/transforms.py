@@ -54,6 +54,7 @@ class Augmentation:
 
 AUGMENTATIONS: dict[str, Augmentation] = {
     "none": Augmentation(),
+    "flip": Augmentation(flips="horizontal"),
     "ssdlite": Augmentation(iou_crop=True, flips="horizontal"),
     "ssd": Augmentation(zoom_out=4.0, iou_crop=True, colour=True, flips="horizontal"),
     "topdown": Augmentation(zoom_out=1.5, iou_crop=True, colour=True, flips="all"),

@@ -90,7 +90,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
         self.average = WeightAverage(detector, options.ema_decay) if options.ema_decay else None
         config = detector.config
-        transform = DetectionTransform(config.image_size, config.resize, options.augment)
+        transform = DetectionTransform(config.image_size, config.resize, options.augmentation)
         self.dataset = DetectionDataset(splits.train, transform, options.seed)
         self.batches = ShuffledBatches(
             len(splits.train),

@@ -66,8 +66,9 @@ class TrainOptions:
     """Largest norm of the whole gradient; 0 for no limit."""
     ema_decay: float = 0.998
     """Decay of the weight average that is evaluated and saved; 0 for none. Shorter at the start of a run."""
-    augment: str = "ssdlite"
-    """Augmentation: none, ssdlite (crop, flip), ssd (also zoom-out, colour), topdown (any orientation)."""
+    augment: str | None = None
+    """Augmentation: none, flip, ssdlite (crop, flip), ssd (also zoom-out, colour), topdown (also any orientation).
+    Default: ssdlite; flip for shapes, of which there are as many as one likes."""
 
     output: str | None = None
     """Run folder. Default: the next free runs/train-NNN."""
@@ -113,6 +114,10 @@ class TrainOptions:
     @property
     def epoch_count(self) -> int:
         return self.epochs or (15 if self.data == SHAPES else 60)
+
+    @property
+    def augmentation(self) -> str:
+        return self.augment or ("flip" if self.data == SHAPES else "ssdlite")
 
     @property
     def preset_name(self) -> str:
