@@ -155,7 +155,7 @@ def _contrasting(rng: np.random.Generator, behind: npt.NDArray[np.floating], lab
     """A colour of the class that stands out from ``behind``; the best of some tries."""
     low, high = (HUES[label] - HUE_SPREAD, 0.45, 0.35), (HUES[label] + HUE_SPREAD, 1.0, 1.0)
     hsv = rng.uniform(low, high, (1, COLOURS_TRIED, 3)).astype(np.float32)
-    colours = cv2.cvtColor(hsv % np.float32([360.0, 2.0, 2.0]), cv2.COLOR_HSV2RGB)[0] * 255
+    colours = cv2.cvtColor(hsv % np.array([360.0, 2.0, 2.0], np.float32), cv2.COLOR_HSV2RGB)[0] * 255
     distances = np.linalg.norm(colours - behind, axis=1)
     enough = np.flatnonzero(distances >= LEAST_CONTRAST)
     return np.asarray(colours[enough[0] if len(enough) else distances.argmax()])

@@ -51,7 +51,7 @@ class TrainOptions:
     """Checkpoint to start from: every tensor that fits is loaded."""
 
     epochs: Annotated[int | None, tyro.conf.arg(aliases=["-e"])] = None
-    """Passes over the training images. Default: 60; 15 for shapes."""
+    """Passes over the training images. Default: 60; 10 for shapes."""
     batch_size: Annotated[int, tyro.conf.arg(aliases=["-b"])] = 16
     """Images per step, over all processes together."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
@@ -113,7 +113,7 @@ class TrainOptions:
 
     @property
     def epoch_count(self) -> int:
-        return self.epochs or (15 if self.data == SHAPES else 60)
+        return self.epochs or (10 if self.data == SHAPES else 60)
 
     @property
     def augmentation(self) -> str:

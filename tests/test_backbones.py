@@ -323,3 +323,18 @@ def test_norm_settings_reach_every_norm(name):
 def test_another_activation_can_be_chosen():
     layer = ConvNormActivation(1, 1, 1, activation=nn.Hardswish)
     assert isinstance(layer[2], nn.Hardswish)
+
+
+def test_strided_depthwise_trains_in_float32_under_bfloat16_autocast() -> None:
+    torch.manual_seed(0)
+    block = DepthwiseSeparableConv(8, 16, 2).train()
+    images = torch.randn(2, 8, 9, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = block.depthwise[0](images.bfloat16())
+    theirs = torch.nn.functional.conv2d(images.bfloat16().float(), block.depthwise[0].weight, None, 2, 1, 1, 8)
+    assert ours.dtype == torch.bfloat16
+    assert torch.equal(ours, theirs.bfloat16())
+    assert torch.equal(
+        block.eval().depthwise[0](images),
+        torch.nn.functional.conv2d(images, block.depthwise[0].weight, None, 2, 1, 1, 8),
+    )
