@@ -53,6 +53,8 @@ def train(options: TrainOptions) -> dict[str, Any]:
         checkpoint = folder.load_last()
         torch.manual_seed(options.seed)
         detector = build_for_run(options, splits.train, checkpoint)
+        if processes.is_first:
+            folder.describe(options, detector.config)
         trainer = Trainer(detector, splits, options, folder, processes)
         if checkpoint is not None:
             trainer.restore(checkpoint)

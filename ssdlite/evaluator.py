@@ -49,6 +49,7 @@ class ClassMetrics:
 
     AP: float | None
     AP50: float | None
+    AP75: float | None
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,11 @@ def _per_class(class_names: tuple[str, ...], precision: npt.NDArray[np.float64])
     """precision [IoU threshold, recall, class, area, detections allowed], as COCOeval accumulates it."""
     everything = precision[:, :, :, 0, -1]  # all areas, 100 detections
     return {
-        name: ClassMetrics(AP=_mean(everything[:, :, label]), AP50=_mean(everything[0, :, label]))
+        name: ClassMetrics(
+            AP=_mean(everything[:, :, label]),
+            AP50=_mean(everything[0, :, label]),
+            AP75=_mean(everything[5, :, label]),  # thresholds are 0.50, 0.55, ...
+        )
         for label, name in enumerate(class_names)
     }
 

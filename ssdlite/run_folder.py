@@ -6,12 +6,14 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 
 from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ssdlite.config import DetectorConfig
 from ssdlite.errors import ConfigError
 from ssdlite.files import write_atomically, write_json, write_text
 from ssdlite.image import ImageArray
@@ -42,19 +44,24 @@ class RunFolder:
                 f"{self.path} holds a run already; continue it with --resume {self.path}, or name another --output"
             )
         try:
-            write_json(self.path / "config.json", options.to_dict())
+            self.describe(options, None)
         except OSError as error:
             raise ConfigError(f"--output {self.path}: cannot be written ({error.strerror})") from None
+
+    def describe(self, options: TrainOptions, detector: DetectorConfig | None) -> None:
+        """Write config.json: every option, and the detector they led to, with its anchors and class names."""
+        values = {"options": options.to_dict(), "detector": None if detector is None else detector.to_dict()}
+        write_json(self.path / "config.json", values)
 
     def stored_options(self) -> TrainOptions:
         """The options of the run in this folder. Raises ConfigError where there is none."""
         try:
-            values = json.loads((self.path / "config.json").read_text())
+            options = json.loads((self.path / "config.json").read_text())["options"]
         except FileNotFoundError:
             raise ConfigError(f"--resume {self.path}: no run there (config.json is missing)") from None
-        except ValueError as error:
-            raise ConfigError(f"{self.path / 'config.json'}: not valid JSON ({error})") from None
-        return TrainOptions.from_dict(values)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{self.path / 'config.json'}: not the configuration of a run ({error})") from None
+        return TrainOptions.from_dict(options)
 
     def load_last(self) -> Checkpoint | None:
         """The newest checkpoint; None where the run was stopped before its first."""
@@ -63,8 +70,8 @@ class RunFolder:
     def save_epoch(self, checkpoint: Checkpoint, history: Sequence[dict[str, Any]], is_best: bool) -> None:
         """Write what an epoch leaves. ``last.pt`` comes last, so a run stopped in between just repeats the epoch."""
         if is_best:
-            bare = Checkpoint(checkpoint.config, checkpoint.weights, checkpoint.metrics)
-            save_checkpoint(bare, self.best)
+            options = {"options": checkpoint.training["options"]}
+            save_checkpoint(replace(checkpoint, training=options), self.best)
         lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in history)
         write_text(self.path / "metrics.jsonl", lines)
         save_checkpoint(checkpoint, self.last)

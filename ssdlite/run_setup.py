@@ -43,7 +43,7 @@ def open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions,
 def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
     """The training and validation data; the built-in data are made where they are not there yet."""
     root = Path(options.data)
-    if options.data == SHAPES and not root.exists():
+    if options.data == SHAPES:
         root = SHAPES_FOLDER
         if processes.is_first:
             console.print(f"built-in data: shapes, in {root}")
@@ -57,9 +57,19 @@ def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
         skip_bad=options.skip_bad,
         seed=options.seed,
     )
+    if options.overfit is not None:
+        splits = _first_images(splits, options.overfit)
     if processes.is_first:
         print_notes(splits.notes)
     return splits
+
+
+def _first_images(splits: DataSplits, count: int) -> DataSplits:
+    """The first images with objects, to train and to validate on."""
+    train = splits.train
+    with_objects = [i for i in range(len(train)) if len(train.record(i).boxes)]
+    few = train.subset(with_objects[:count], f"{train.name}, {min(count, len(with_objects))} images")
+    return DataSplits(few, few, (*splits.notes, f"overfitting: training and validating on {few.name}"))
 
 
 def build_for_run(options: TrainOptions, index: DetectionIndex, checkpoint: Checkpoint | None) -> Detector:

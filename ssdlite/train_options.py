@@ -30,6 +30,8 @@ class TrainOptions:
     """Split to validate on. Default: the customary one; a single split is divided, with --seed."""
     classes: tuple[str, ...] | None = None
     """Names of the classes to learn. Default: all of the data."""
+    overfit: int | None = None
+    """Train and validate on the first so many training images alone, to see that they can be learned by heart."""
     skip_bad: bool = False
     """Leave out images and annotations that cannot be used, counting them, instead of stopping."""
 
@@ -86,7 +88,7 @@ class TrainOptions:
     """Epochs between evaluations; the last epoch is always evaluated."""
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "batch_size", "eval_interval")
+        positive = ("epochs", "batch_size", "eval_interval", "overfit")
         not_negative = ("warmup_steps", "clip_norm", "workers", "seed", "lr", "weight_decay")
         for name in positive:
             value = getattr(self, name)

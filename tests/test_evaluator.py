@@ -181,9 +181,9 @@ def test_figures_of_a_case_scored_by_hand() -> None:
     as_json = json.loads(json.dumps(metrics.to_dict(), allow_nan=False))
     assert as_json["AP_small"] is None
     assert as_json["per_class"] == {
-        "cat": {"AP": pytest.approx(0.35), "AP50": pytest.approx(0.5)},
-        "dog": {"AP": None, "AP50": None},
-        "cow": {"AP": None, "AP50": None},
+        "cat": {"AP": pytest.approx(0.35), "AP50": pytest.approx(0.5), "AP75": pytest.approx(0.5)},
+        "dog": {"AP": None, "AP50": None, "AP75": None},
+        "cow": {"AP": None, "AP50": None, "AP75": None},
     }
 
 

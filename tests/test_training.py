@@ -54,7 +54,8 @@ def test_a_run_leaves_its_files_and_a_checkpoint_that_needs_nothing_else(shapes:
     assert summary["images_seen"] == 48
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["image_size"] == 96
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["options"]["image_size"], config["detector"]["image_size"]) == (96, [96, 96])
     detector = load_detector(tmp_path / "run" / "last.pt")
     assert detector.class_names == ("circle", "square", "triangle")
     assert detector.config.image_size == (96, 96)
@@ -65,9 +66,8 @@ def test_a_few_pictures_are_learned_by_heart(shapes: Path, tmp_path: Path) -> No
         options(
             shapes,
             tmp_path / "run",
-            train_split="train",
-            val_split="train",
-            epochs=120,
+            overfit=20,
+            epochs=150,
             eval_interval=120,
             width_mult=0.5,
             image_size=128,
