@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -28,20 +29,20 @@ def training_progress(enabled: bool) -> Progress:
     )
 
 
-def print_notes(notes: Iterable[str]) -> None:
-    for note in notes:
-        console.print(note, markup=False)
+def say(text: str) -> None:
+    """One line as it is: not wrapped, no markup."""
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def print_metrics(title: str, figures: Mapping[str, float | None], per_class: Mapping[str, Any]) -> None:
     """A table of the main figures, overall and per class; ``per_class`` values have ``AP`` and ``AP50``."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     table.add_column("class")
     for name in ("AP", "AP50", "AP75"):
         table.add_column(name, justify="right")
     table.add_row("all", *(format_figure(figures.get(name)) for name in ("AP", "AP50", "AP75")), end_section=True)
     for name, values in per_class.items():
-        table.add_row(name, *(format_figure(values.get(key)) for key in ("AP", "AP50", "AP75")))
+        table.add_row(escape(name), *(format_figure(values.get(key)) for key in ("AP", "AP50", "AP75")))
     console.print(table)
 
 

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from ssdlite.checkpoint import Checkpoint, load_weights
-from ssdlite.console import console, format_figure, print_metrics, training_progress
+from ssdlite.console import format_figure, print_metrics, say, training_progress
 from ssdlite.datasets.collate import Batch, collate
 from ssdlite.datasets.dataset import DetectionDataset
 from ssdlite.datasets.sampler import ShuffledBatches
@@ -250,7 +250,7 @@ class Trainer:
         self.done.best_ap = max(self.done.best_ap, ap)
         self.folder.save_epoch(self._checkpoint(metrics), self.history, is_best)
         scores = "" if metrics is None else f"  AP {format_figure(metrics.AP)}  AP50 {format_figure(metrics.AP50)}"
-        console.print(
+        say(
             f"epoch {row['epoch']}/{self.options.epoch_count}  loss {row['loss']:.3f}{scores}  "
             f"{row['images_per_second']:.0f} images/s  {row['seconds']:.0f} s"
         )
@@ -298,7 +298,7 @@ class Trainer:
         if self.processes.is_first:
             self.folder.finish(summary, self.history, self._draw_samples())
             print_metrics(f"{self.splits.val.name}, last epoch", metrics.figures(), summary["per_class"])
-            console.print(f"run folder: {self.folder.path} (best.pt, last.pt, samples.png, curves.png)")
+            say(f"run folder: {self.folder.path} (best.pt, last.pt, samples.png, curves.png)")
         return summary
 
     def _draw_samples(self) -> npt.NDArray[np.uint8] | None:

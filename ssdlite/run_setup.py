@@ -11,7 +11,7 @@ from torch import Tensor
 from ssdlite.anchor_fit import fit_anchors
 from ssdlite.anchors import AnchorConfig
 from ssdlite.checkpoint import Checkpoint, load_checkpoint
-from ssdlite.console import console, print_notes
+from ssdlite.console import say
 from ssdlite.datasets.discover import load_data
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.input_boxes import input_boxes
@@ -46,7 +46,7 @@ def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
     if options.data == SHAPES:
         root = SHAPES_FOLDER
         if processes.is_first:
-            console.print(f"built-in data: shapes, in {root}")
+            say(f"built-in data: shapes, in {root}")
             generate_shapes(root)
         processes.share(None)  # the others wait until it is there
     splits = load_data(
@@ -60,7 +60,8 @@ def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
     if options.overfit is not None:
         splits = _first_images(splits, options.overfit)
     if processes.is_first:
-        print_notes(splits.notes)
+        for note in splits.notes:
+            say(note)
     return splits
 
 
@@ -113,7 +114,7 @@ def _load_fitting(detector: Detector, checkpoint: Checkpoint) -> None:
     if not fitting:
         raise ConfigError(f"--weights {checkpoint.path}: none of its tensors fits this detector")
     detector.load_state_dict(fitting, strict=False)
-    console.print(f"loaded {len(fitting)} of {len(own)} tensors from {checkpoint.path}", markup=False)
+    say(f"loaded {len(fitting)} of {len(own)} tensors from {checkpoint.path}")
 
 
 def build_loss(detector: Detector, options: TrainOptions) -> DetectionLoss:
