@@ -11,7 +11,7 @@ RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 .PHONY: demo test install lint clean
 
 demo: install
-	$(BIN)/ssdlite train --anchors fit --output $(RUN)
+	$(BIN)/ssdlite train --anchors fit --eval-interval 5 --output $(RUN)
 	$(BIN)/ssdlite eval $(RUN)/best.pt --data data/shapes --split val --output $(RUN)/eval
 	$(BIN)/ssdlite predict data/shapes/val --weights $(RUN)/best.pt --output $(RUN)/predictions
 	@echo
