@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import get_args
 
 from ssdlite.backbones.base import Backbone
 from ssdlite.backbones.layers import (
@@ -47,6 +48,10 @@ def build_backbone(
         raise ConfigError(f"unknown backbone {name!r}; known: {', '.join(BACKBONES)}")
     if not 0 < width_mult <= 4:
         raise ConfigError(f"width_mult must be in (0, 4], got {width_mult}")
+    if padding not in get_args(Padding):
+        raise ConfigError(f"padding: expected one of {', '.join(get_args(Padding))}, got {padding!r}")
+    if num_classes is not None and num_classes < 1:
+        raise ConfigError(f"num_classes: expected 1 or more, or None for pooled features, got {num_classes}")
     options = LayerOptions(padding=padding, norm_eps=norm_eps, norm_momentum=norm_momentum)
     return BACKBONES[name](width_mult=width_mult, num_classes=num_classes, dropout=dropout, options=options)
 

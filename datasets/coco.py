@@ -134,7 +134,7 @@ def _images(entries: Sequence[CocoImage], files: ImageFiles, bad: BadItems) -> t
         else:
             found.append(image)
             paths.append(path)
-    annotated = [(i.height, i.width) if i.height is not None and i.width is not None else None for i in found]
+    annotated = [(int(i.height), int(i.width)) if i.height is not None and i.width is not None else None for i in found]
     images, moved = usable_images([image.id for image in found], paths, annotated, bad)
     position_of = {image.id: -1 for image in entries}
     position_of.update(zip((image.id for image in found), moved.tolist(), strict=True))

@@ -13,7 +13,7 @@ from ssdlite.datasets.index_builder import BadItems
 from ssdlite.errors import DataError
 
 Id = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
-Side = Annotated[int, msgspec.Meta(gt=0, lt=2**31)]
+Side = Annotated[float, msgspec.Meta(gt=0, lt=2**31)]  # some writers give 640.0
 
 
 class CocoImage(msgspec.Struct, gc=False):

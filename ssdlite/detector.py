@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from ssdlite.backbones import Backbone, build_backbone
 from ssdlite.backbones.layers import LayerOptions
 from ssdlite.config import MAX_CLASSES, DetectorConfig, override, suggest
 from ssdlite.detections import Detections
+from ssdlite.device import choose_device
 from ssdlite.errors import ConfigError
 from ssdlite.heads import ExtraLayers, SSDLiteHead, initialise_normal
 from ssdlite.image import ImageArray, View, fit_view, read_image, to_rgb
@@ -87,6 +88,10 @@ class Detector(nn.Module):
             DataError: a file is missing or not a picture.
             TypeError, ValueError: something else than a picture, or an array of another shape or type.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
+        if not isinstance(images, Iterable) and not isinstance(images, (str, Path, Image.Image)):
+            raise TypeError(f"expected a picture or a sequence of pictures, got {type(images).__name__}")
         self.eval()
         pictures = [images] if isinstance(images, (str, Path, Image.Image, np.ndarray, Tensor)) else list(images)
         results: list[Detections] = []
@@ -157,19 +162,37 @@ def build_detector(
     Raises:
         ConfigError: an unknown preset or option (the known ones are listed), or a value out of range.
     """
-    if preset not in PRESETS:
-        raise ConfigError(f"unknown preset {preset!r}{suggest(preset, PRESETS)}")
+    return detector_from_config(
+        preset_config(
+            preset,
+            num_classes=num_classes,
+            class_names=class_names,
+            width_mult=width_mult,
+            image_size=image_size,
+            anchors=anchors,
+            resize=resize,
+            **options,
+        )
+    )
+
+
+def preset_config(
+    preset: str,
+    *,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    **options: Any,
+) -> DetectorConfig:
+    """The configuration of a preset with changes, as ``build_detector`` takes them; None leaves the preset's value."""
+    if not isinstance(preset, str) or preset not in PRESETS:
+        raise ConfigError(f"unknown preset {preset!r}{suggest(str(preset), PRESETS)}")
     changes: dict[str, Any] = {
         "class_names": _class_names(num_classes, class_names),
-        "width_mult": width_mult,
         "image_size": (image_size, image_size) if isinstance(image_size, (int, np.integer)) else image_size,
-        "anchors": anchors,
-        "resize": resize,
         **options,
     }
-    return detector_from_config(
-        override(PRESETS[preset], **{name: value for name, value in changes.items() if value is not None})
-    )
+    return override(PRESETS[preset], **{name: value for name, value in changes.items() if value is not None})
 
 
 def detector_from_config(config: DetectorConfig) -> Detector:
@@ -205,11 +228,12 @@ def load_detector(path: str | Path, *, device: str | torch.device = "cpu") -> De
 
     Raises:
         CheckpointError: not a checkpoint of ours, damaged, or one that does not fit its own description.
+        ConfigError: a device that is not there.
     """
     from ssdlite.checkpoint import load_checkpoint
 
     detector = load_checkpoint(path).build_detector()
-    return detector.to(device).eval()
+    return detector.to(choose_device(str(device))).eval()
 
 
 def _class_names(num_classes: int | None, class_names: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -255,4 +279,6 @@ def _check_array(array: npt.NDArray[Any], position: int, channels_axis: int) -> 
         raise ValueError(f"image {position}: expected uint8 or floats in 0..255, got {array.dtype}")
     if not np.isfinite(array).all() or array.min() < 0 or array.max() > 255:
         raise ValueError(f"image {position}: expected values in 0..255, got {array.min()} to {array.max()}")
+    if 0 < array.max() <= 1:
+        raise ValueError(f"image {position}: expected values in 0..255, these look like 0..1; multiply by 255")
     return np.asarray(np.rint(array), np.uint8)

@@ -53,12 +53,19 @@ def train(options: TrainOptions) -> dict[str, Any]:
         checkpoint = folder.load_last()
         torch.manual_seed(options.seed)
         detector = build_for_run(options, splits.train, checkpoint)
-        if processes.is_first:
-            folder.describe(options, detector.config)
         trainer = Trainer(detector, splits, options, folder, processes)
         if checkpoint is not None:
             trainer.restore(checkpoint)
-        return trainer.run()
+        if processes.is_first:
+            if options.resume is None:
+                folder.start(options)
+            folder.describe(options, detector.config)
+            trainer.introduce()
+        try:
+            return trainer.run()
+        except KeyboardInterrupt:
+            say(f"stopped; ssdlite train --resume {folder.path} continues behind epoch {trainer.done.epoch}")
+            raise
 
 
 @dataclass
@@ -101,8 +108,11 @@ class Trainer:
             rank=processes.rank,
             processes=processes.count,
         )
-        if self.batches.batch_size < processes.count:
-            raise ConfigError(f"{processes.count} processes cannot share batches of {self.batches.batch_size} images")
+        if self.batches.batch_size < 2 * processes.count:
+            raise ConfigError(
+                f"batches of {self.batches.batch_size} images for {processes.count} processes: batch norm needs at "
+                "least 2 images in each process's batch"
+            )
         self.model: nn.Module = detector
         if processes.count > 1:
             ids = [processes.local_rank] if self.device.type == "cuda" else None
@@ -114,6 +124,18 @@ class Trainer:
     def evaluated(self) -> Detector:
         """The weights that are evaluated and saved: the average, where one is kept."""
         return self.detector if self.average is None else cast(Detector, self.average.model)
+
+    def introduce(self) -> None:
+        """Say what is going to be trained, how, and where it will be found."""
+        config, options = self.detector.config, self.options
+        precision = "float32" if self.amp is None else str(self.amp).removeprefix("torch.")
+        say(
+            f"{options.preset_name}: {config.image_size[1]} x {config.image_size[0]} px, {config.num_classes} classes, "
+            f"{config.num_anchors} anchors ({options.anchors}); {self.device}, {precision}; "
+            f"{options.epoch_count} epochs of {len(self.batches)} steps; run folder {self.folder.path}"
+        )
+        if self.done.epoch:
+            say(f"resuming behind epoch {self.done.epoch}")
 
     def run(self) -> dict[str, Any]:
         """Train the epochs that are left, saving after each, and finish the run folder."""
@@ -159,7 +181,7 @@ class Trainer:
                     task,
                     completed=epoch * steps + step + 1,
                     description=f"epoch {epoch + 1}/{self.options.epoch_count}",
-                    status=f"loss {float(losses.total):.3f}  lr {lr:.1e}  {rate:.0f} images/s",
+                    status=f"loss {losses.total.item():.3f}  lr {lr:.1e}  {rate:.0f} images/s",
                 )
         self.done.images_seen += images
         loss, class_loss, box_loss = (sums / max(steps, 1)).tolist()
@@ -182,9 +204,9 @@ class Trainer:
         for step, batch in enumerate(loader):
             refuse_bad(batch.bad, self.options.skip_bad)
             self.done.skipped_images += len(batch.bad)
-            if not len(batch):
+            if len(batch) < 2:  # too few for batch norm
                 if self.processes.count > 1:
-                    raise TrainingError("every image of a process's batch is unreadable; mend the data first")
+                    raise TrainingError("nearly all images of a process's batch are unreadable; mend the data first")
                 continue
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(epoch * steps + step, total, self.options)
@@ -219,13 +241,16 @@ class Trainer:
             return
         paths = ", ".join(self.splits.train.paths[position] for position in batch.positions)
         raise TrainingError(
-            f"the loss is {float(losses.total)} at step {step + 1} of epoch {self.done.epoch + 1} "
-            f"(classification {float(losses.classification)}, boxes {float(losses.box)}); "
+            f"the loss is {losses.total.item()} at step {step + 1} of epoch {self.done.epoch + 1} "
+            f"(classification {losses.classification.item()}, boxes {losses.box.item()}); "
             f"try a lower --lr than {self.options.peak_lr:g}. Images of the batch: {paths}"
         )
 
     def _evaluate(self) -> Metrics:
-        """Score the evaluated weights on the validation split, each process its share of the images."""
+        """Score the evaluated weights on the validation split, each process its share of the images.
+
+        In float32, as they will be used, and as ``ssdlite eval`` does.
+        """
         self.processes.synchronise(self.evaluated)
         evaluation = evaluate_dataset(
             self.evaluated,
@@ -233,7 +258,6 @@ class Trainer:
             self.processes,
             batch_size=self.options.batch_size,
             workers=self.options.workers,
-            amp=self.amp,
             skip_bad=self.options.skip_bad,
         )
         return evaluation.evaluator.compute()
@@ -246,7 +270,7 @@ class Trainer:
         if not self.processes.is_first:
             return
         ap = -1.0 if metrics is None else (metrics.AP or 0.0)
-        is_best = metrics is not None and ap > self.done.best_ap
+        is_best = metrics is not None and ap >= self.done.best_ap
         self.done.best_ap = max(self.done.best_ap, ap)
         self.folder.save_epoch(self._checkpoint(metrics), self.history, is_best)
         scores = "" if metrics is None else f"  AP {format_figure(metrics.AP)}  AP50 {format_figure(metrics.AP50)}"
@@ -298,6 +322,8 @@ class Trainer:
         if self.processes.is_first:
             self.folder.finish(summary, self.history, self._draw_samples())
             print_metrics(f"{self.splits.val.name}, last epoch", metrics.figures(), summary["per_class"])
+            best = max(self.history, key=lambda row: (row.get("AP") or -1.0, row["epoch"]))
+            say(f"best.pt: epoch {best['epoch']}, AP {format_figure(best.get('AP'))}")
             say(f"run folder: {self.folder.path} (best.pt, last.pt, samples.png, curves.png)")
         return summary
 

@@ -14,7 +14,7 @@ import cv2
 
 from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ssdlite.config import DetectorConfig
-from ssdlite.errors import ConfigError
+from ssdlite.errors import ConfigError, TrainingError
 from ssdlite.files import write_atomically, write_json, write_text
 from ssdlite.image import ImageArray
 from ssdlite.plots import plot_curves
@@ -57,10 +57,14 @@ class RunFolder:
         """The options of the run in this folder. Raises ConfigError where there is none."""
         try:
             options = json.loads((self.path / "config.json").read_text())["options"]
-        except FileNotFoundError:
-            raise ConfigError(f"--resume {self.path}: no run there (config.json is missing)") from None
+        except OSError as error:
+            raise ConfigError(
+                f"--resume {self.path}: expected a run folder with a config.json ({error.strerror})"
+            ) from None
         except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{self.path / 'config.json'}: not the configuration of a run ({error})") from None
+            raise ConfigError(
+                f"{self.path / 'config.json'}: expected the options of a run under 'options', got {error!r}"
+            ) from None
         return TrainOptions.from_dict(options)
 
     def load_last(self) -> Checkpoint | None:
@@ -69,12 +73,15 @@ class RunFolder:
 
     def save_epoch(self, checkpoint: Checkpoint, history: Sequence[dict[str, Any]], is_best: bool) -> None:
         """Write what an epoch leaves. ``last.pt`` comes last, so a run stopped in between just repeats the epoch."""
-        if is_best:
-            options = {"options": checkpoint.training["options"]}
-            save_checkpoint(replace(checkpoint, training=options), self.best)
         lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in history)
-        write_text(self.path / "metrics.jsonl", lines)
-        save_checkpoint(checkpoint, self.last)
+        try:
+            if is_best:
+                options = {"options": checkpoint.training["options"]}
+                save_checkpoint(replace(checkpoint, training=options), self.best)
+            write_text(self.path / "metrics.jsonl", lines)
+            save_checkpoint(checkpoint, self.last)
+        except (OSError, RuntimeError) as error:  # torch says RuntimeError when the disk is full
+            raise TrainingError(f"{self.path}: the epoch cannot be saved ({error}); make room and --resume") from error
         self._log_to_tensorboard(history)
 
     def _log_to_tensorboard(self, history: Sequence[dict[str, Any]]) -> None:

@@ -11,15 +11,18 @@ from torch import Tensor
 from ssdlite.anchor_fit import fit_anchors
 from ssdlite.anchors import AnchorConfig
 from ssdlite.checkpoint import Checkpoint, load_checkpoint
+from ssdlite.config import DetectorConfig
 from ssdlite.console import say
 from ssdlite.datasets.discover import load_data
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.input_boxes import input_boxes
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.datasets.splits import DataSplits
-from ssdlite.detector import Detector, build_detector, detector_from_config
+from ssdlite.datasets.transforms import DetectionTransform
+from ssdlite.detector import Detector, detector_from_config, preset_config
+from ssdlite.device import choose_amp, choose_device
 from ssdlite.distributed import Processes
-from ssdlite.errors import ConfigError
+from ssdlite.errors import ConfigError, DataError
 from ssdlite.loss import DetectionLoss, FocalLoss, MultiBoxLoss
 from ssdlite.run_folder import RunFolder
 from ssdlite.train_options import SHAPES, TrainOptions, next_run_folder
@@ -28,16 +31,33 @@ SHAPES_FOLDER = Path("data/shapes")
 
 
 def open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions, RunFolder]:
-    """The run folder, a new one or the one to resume, and the options as they are to be used."""
+    """The run folder, a new one or the one to resume, and the options as they are to be used. Writes nothing yet.
+
+    Raises:
+        ConfigError: an option has a value that cannot be used; known before any data are read.
+    """
     if options.resume is not None:
-        folder = RunFolder(Path(options.resume))
+        path = Path(options.resume)
+        folder = RunFolder(path.parent if path.name == "last.pt" else path)
         return options.resumed(folder.stored_options()), folder
+    choose_amp(options.amp, choose_device(options.device))
+    config = _config(options, None)
+    DetectionTransform(config.image_size, config.resize, options.augmentation)
+    if options.weights is not None:
+        load_checkpoint(options.weights)
     output = processes.share(options.output or str(next_run_folder()))
-    folder = RunFolder(Path(output))
-    options = replace(options, output=output)
-    if processes.is_first:
-        folder.start(options)
-    return options, folder
+    return replace(options, output=output), RunFolder(Path(output))
+
+
+def _config(options: TrainOptions, class_names: tuple[str, ...] | None) -> DetectorConfig:
+    return preset_config(
+        options.preset_name,
+        class_names=class_names,
+        width_mult=options.width_mult,
+        image_size=options.image_size,
+        resize=options.resize,
+        score_function="sigmoid" if options.loss == "focal" else "softmax",
+    )
 
 
 def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
@@ -47,7 +67,10 @@ def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
         root = SHAPES_FOLDER
         if processes.is_first:
             say(f"built-in data: shapes, in {root}")
-            generate_shapes(root)
+            try:
+                generate_shapes(root)
+            except OSError as error:
+                raise DataError(f"{root}: the built-in data cannot be written there ({error.strerror})") from None
         processes.share(None)  # the others wait until it is there
     splits = load_data(
         root,
@@ -76,25 +99,22 @@ def _first_images(splits: DataSplits, count: int) -> DataSplits:
 def build_for_run(options: TrainOptions, index: DetectionIndex, checkpoint: Checkpoint | None) -> Detector:
     """The detector to train: that of the checkpoint of a resumed run, else a new one as the options say."""
     if checkpoint is not None:
+        if checkpoint.config.class_names != index.class_names:
+            raise ConfigError(
+                f"{checkpoint.path} was trained on the classes {', '.join(checkpoint.config.class_names)}; "
+                f"{index.name} has {', '.join(index.class_names)}"
+            )
         return detector_from_config(checkpoint.config)
-    detector = build_detector(
-        options.preset_name,
-        class_names=index.class_names,
-        width_mult=options.width_mult,
-        image_size=options.image_size,
-        resize=options.resize,
-        score_function="sigmoid" if options.loss == "focal" else "softmax",
-    )
+    config = _config(options, index.class_names)
     if options.anchors == "fit":
-        torch.manual_seed(options.seed)  # the same initial weights as without the fit, where shapes agree
-        detector = detector_from_config(replace(detector.config, anchors=_fit(index, detector, options)))
+        config = replace(config, anchors=_fit(index, config, options))
+    detector = detector_from_config(config)
     if options.weights is not None:
         _load_fitting(detector, load_checkpoint(options.weights))
     return detector
 
 
-def _fit(index: DetectionIndex, detector: Detector, options: TrainOptions) -> AnchorConfig:
-    config = detector.config
+def _fit(index: DetectionIndex, config: DetectorConfig, options: TrainOptions) -> AnchorConfig:
     boxes = input_boxes(index, config.image_size, config.resize)
     return fit_anchors(
         boxes.sides,

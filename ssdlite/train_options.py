@@ -15,7 +15,7 @@ from ssdlite.errors import ConfigError
 SHAPES = "shapes"
 SHAPES_PRESET = "ssdlite192_mobilenet_v2_050"
 DATA_PRESET = "ssdlite320_mobilenet_v2"
-MAY_CHANGE_ON_RESUME = ("data", "device", "workers", "resume", "output")
+MAY_CHANGE_ON_RESUME = ("data", "device", "workers", "resume")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class TrainOptions:
     """Epochs between evaluations; the last epoch is always evaluated."""
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "batch_size", "eval_interval", "overfit")
+        positive = ("epochs", "batch_size", "eval_interval", "overfit", "anchor_budget")
         not_negative = ("warmup_steps", "clip_norm", "workers", "seed", "lr", "weight_decay")
         for name in positive:
             value = getattr(self, name)
@@ -98,6 +98,8 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise ConfigError(f"--{name.replace('_', '-')}: expected 0 or more, got {value}")
+        if self.anchor_budget is not None and self.anchors != "fit":
+            raise ConfigError("--anchor-budget goes with --anchors fit")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"--ema-decay: expected 0 to below 1, got {self.ema_decay}")
 
@@ -141,6 +143,8 @@ class TrainOptions:
         Raises:
             ConfigError: an option was given that would make it another run.
         """
+        if self.output is not None:
+            raise ConfigError(f"--output {self.output} does not go with --resume: a run stays in its folder")
         default, given, kept = TrainOptions().to_dict(), self.to_dict(), stored.to_dict()
         for name, value in given.items():
             if value == default[name]:
@@ -151,7 +155,7 @@ class TrainOptions:
                     f"{option} {value} cannot be changed on resuming: the run has {kept[name]}; leave {option} out"
                 )
             kept[name] = value
-        return TrainOptions.from_dict({**kept, "resume": self.resume, "output": self.resume})
+        return TrainOptions.from_dict({**kept, "resume": self.resume})
 
 
 def next_run_folder(parent: Path = Path("runs")) -> Path:

@@ -231,7 +231,7 @@ def test_eval_scores_and_writes_original_ids(
     assert [report[name] for name in ("AP", "AP50", "AP_medium")] == pytest.approx([1, 1, 1])
     assert report["AP_large"] is None
     assert report["per_class"]["thing"] == {"AP": pytest.approx(1), "AP50": pytest.approx(1), "AP75": pytest.approx(1)}
-    assert report["per_class"]["none"] == {"AP": None, "AP50": None}
+    assert report["per_class"]["none"] == {"AP": None, "AP50": None, "AP75": None}
     assert report["voc"]["mean"] == {"ap_11point": 1, "ap_all_points": 1}
     assert (report["images"], report["objects"]) == (3, 2)
     results = json.loads((out / "coco_results.json").read_text())

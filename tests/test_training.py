@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -169,7 +170,7 @@ def test_resuming_refuses_what_would_make_it_another_run(shapes: Path, tmp_path:
     train(options(shapes, folder, epochs=1))
     with pytest.raises(ConfigError, match="--epochs 9 cannot be changed on resuming: the run has 1"):
         train(TrainOptions(resume=str(folder), epochs=9))
-    with pytest.raises(ConfigError, match="no run there"):
+    with pytest.raises(ConfigError, match=r"expected a run folder with a config.json"):
         train(TrainOptions(resume=str(tmp_path / "nothing")))
     with pytest.raises(ConfigError, match="holds a run already"):
         train(options(shapes, folder))
@@ -235,3 +236,37 @@ def test_a_wrong_option_is_one_clear_line(
     error = capsys.readouterr().err
     assert message in error.replace("\n", " ")
     assert "Traceback" not in error
+
+
+def test_resuming_on_other_data_is_refused_and_leaves_the_run_as_it_was(shapes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(options(shapes, folder, epochs=1))
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(ConfigError, match=r"was trained on the classes circle, square, triangle; .* has circle"):
+        train(TrainOptions(resume=str(folder / "last.pt"), data=str(fewer_classes(shapes, tmp_path / "other"))))
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def fewer_classes(shapes: Path, folder: Path) -> Path:
+    shutil.copytree(shapes, folder)
+    for file in (folder / "annotations").glob("instances_*.json"):
+        content = json.loads(file.read_text())
+        content["categories"] = content["categories"][:1]
+        content["annotations"] = [a for a in content["annotations"] if a["category_id"] == 1]
+        file.write_text(json.dumps(content))
+    return folder
+
+
+def test_one_image_a_batch_is_refused_and_costs_no_folder(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="batch norm needs at least 2 images"):
+        train(options(shapes, tmp_path / "run", batch_size=1))
+    with pytest.raises(ConfigError, match="unknown preset"):
+        train(options(shapes, tmp_path / "run", preset="ssd_mobilenet"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_coco_photographs_with_crowds_grey_and_empty_pictures_need_no_option(shared_data: Path, tmp_path: Path) -> None:
+    summary = train(options(shared_data / "coco-cc", tmp_path / "run", epochs=1))
+    assert summary["images_seen"] == 88  # 11 batches of 8 of the 92
+    assert len(summary["per_class"]) == 80
+    assert summary["per_class"]["zebra"]["AP"] is None  # in no picture

@@ -108,7 +108,7 @@ def test_the_same_generator_gives_the_same_sample(augmentation, resize):
         assert np.array_equal(a.labels, b.labels)
 
 
-@pytest.mark.parametrize("augmentation", [name for name in AUGMENTATIONS if name != "none"])
+@pytest.mark.parametrize("augmentation", [name for name in AUGMENTATIONS if name not in ("none", "flip")])
 def test_another_generator_gives_another_sample(augmentation):
     transform = DetectionTransform((96, 96), "stretch", augmentation)
     random = np.random.default_rng(0)

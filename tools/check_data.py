@@ -20,6 +20,7 @@ from ssdlite.datasets.check_pictures import draw_report, draw_samples
 from ssdlite.datasets.check_report import print_report, report_values
 from ssdlite.errors import ConfigError
 from ssdlite.files import write_json
+from ssdlite.output import prepare_folder
 from ssdlite.presets import PRESETS
 
 PLAIN_WIDTH = 160  # characters, where the output is not a terminal
@@ -66,11 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work(options: Options) -> None:
         """Audit a data set: counts, sizes, problems, duplicates, leaks between splits, and the anchors for it."""
         nonlocal failed
+        prepare_folder(_output_folder(options))
         check = _check(options)
         _write(check, options)
         failed = options.strict and bool(check.problems)
 
-    return run(work, Options, argv, "check_data") or int(failed)
+    return run(work, Options, argv, "ssdlite check-data") or int(failed)
 
 
 def _check(options: Options) -> DataCheck:
@@ -102,6 +104,10 @@ def _config(options: Options) -> DetectorConfig:
     return override(PRESETS[options.preset], **{name: value for name, value in changes.items() if value is not None})
 
 
+def _output_folder(options: Options) -> Path:
+    return options.output or Path("runs") / "check" / options.data.resolve().name
+
+
 def _write(check: DataCheck, options: Options) -> None:
     values = report_values(check)
     if options.json:
@@ -109,7 +115,7 @@ def _write(check: DataCheck, options: Options) -> None:
     else:
         console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
         print_report(check, console)
-    folder = options.output or Path("runs") / "check" / check.root.resolve().name
+    folder = _output_folder(options)
     write_json(folder / "report.json", values)
     draw_report(check, folder / "report.png")
     draw_samples(check, folder / "samples.png")

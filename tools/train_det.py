@@ -17,7 +17,7 @@ def train_det(options: TrainOptions) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(train_det, TrainOptions, argv, "train_det.py")
+    return run(train_det, TrainOptions, argv, "ssdlite train")
 
 
 if __name__ == "__main__":
