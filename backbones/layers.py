@@ -43,7 +43,7 @@ class LayerOptions:
 class StridedDepthwiseConv2d(nn.Conv2d):
     """A depthwise convolution with stride that a CPU trains in float32, under bfloat16 autocast too.
 
-    oneDNN's bfloat16 backward of it takes five to ten times as long as the float32 one (docs/performance.md).
+    oneDNN's bfloat16 backward of it takes up to twenty times as long as the float32 one (docs/performance.md).
     """
 
     def forward(self, input: Tensor) -> Tensor:

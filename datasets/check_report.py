@@ -73,7 +73,7 @@ def _parts(check: DataCheck) -> Iterator[RenderableType]:
     if not len(check.train_boxes.labels):
         yield Text("No objects to train on: nothing to audit or fit anchors to.", style="yellow")
         return
-    yield _reach_table(check)
+    yield from _reach_tables(check)
     yield from _in_words(check)
     yield _unreached_table(check)
     yield _levels_table(check)
@@ -164,29 +164,30 @@ def _short(path: str, root: Path) -> str:
     return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
 
 
-def _reach_table(check: DataCheck) -> Table:
+def _reach_tables(check: DataCheck) -> Iterator[Table]:
+    """One table for the preset's anchors and one for the proposed ones; each fits a terminal of 80 columns."""
     preset, proposed = check.anchors.preset, check.anchors.proposed
-    columns = ["reached", "matches", "IoU", "coarse", "stride"]
-    reports = [(f"preset ({preset.anchor_count})", preset)]
+    yield _reach_table(check, f"{preset.anchor_count} anchors of the preset", preset)
     if proposed:
-        reports.append((f"proposed ({proposed.anchor_count})", proposed))
-    table = _table(f"anchors on {check.train.name}, at IoU >= {preset.threshold:g}", "class", "size, px", "boxes")
-    for name, _ in reports:
-        for i, column in enumerate(columns):
-            table.add_column(f"{name}\n{column}" if i == 0 else f"\n{column}", justify="right", no_wrap=True)
+        yield _reach_table(check, f"{proposed.anchor_count} proposed anchors", proposed)
+
+
+def _reach_table(check: DataCheck, name: str, report: AnchorReport) -> Table:
+    table = _table(f"{name}, on {check.train.name} at IoU >= {report.threshold:g}", "class", "size, px", "boxes")
+    for column in ("reached", "matches", "IoU", "coarse", "stride"):
+        table.add_column(column, justify="right", no_wrap=True)
     few = len(check.class_names) <= MOST_CLASSES
-    for number, group in enumerate(preset.groups):
+    for group in report.groups:
         if group.size != ALL and not few and group.class_name != ALL:
             continue
-        cells = [cell for _, report in reports for cell in _reach_cells(report.groups[number])]
         whole = group.size == ALL
         table.add_row(
-            escape(group.class_name), group.size, str(group.boxes), *cells,
+            escape(group.class_name), group.size, str(group.boxes), *_reach_cells(group),
             style="bold" if whole else None, end_section=whole and few,
         )  # fmt: skip
     table.caption = (
         "reached: boxes with a match. matches: anchors per box. IoU: with the best anchor. coarse: boxes served by a "
-        "map\nwhose stride is more than half of their shorter side. stride: of the map that serves most of the boxes"
+        "map whose stride is more than half of their shorter side. stride: of the map that serves most of the boxes"
     )
     return table
 
@@ -252,6 +253,7 @@ def _unreached_table(check: DataCheck) -> RenderableType:
     for row in smallest[:SHOWN].tolist():
         file, place, size = describe_box(check, row)
         table.add_row(escape(_short(file, check.root)), escape(place), size)
+    table.columns[0].overflow = "fold"
     if len(rows) > SHOWN:
         table.caption = f"the {SHOWN} smallest; report.json names all, and those of the preset's anchors"
     return table

@@ -165,7 +165,7 @@ def _load_detector(options: EvalOptions) -> Detector:
 
 def _load_index(options: EvalOptions, detector: Detector, console: Console) -> DetectionIndex:
     """The split under the detector's class names, saying what does not fit."""
-    from ssdlite.datasets.discover import load_split
+    from ssdlite.datasets.discover import find_splits, load_split
     from ssdlite.datasets.index_builder import problem_notes
 
     index = load_split(
@@ -178,6 +178,8 @@ def _load_index(options: EvalOptions, detector: Detector, console: Console) -> D
     present = set(index.labels[~index.ignore].tolist())
     absent = [name for label, name in enumerate(index.class_names) if label not in present]
     notes = [f"{index.name}: {len(index)} images, {int((~index.ignore).sum())} objects to find"]
+    if options.split is None and len(find_splits(options.data).splits) == 1:
+        notes.append(f"warning: {index.name} is the only split; pictures that were trained on may be among these")
     if absent:
         notes.append(f"{index.name}: no objects of {', '.join(absent)}; these classes are not scored")
     for note in (*notes, *problem_notes(index)):

@@ -1,0 +1,25 @@
+"""The documents are finished, and their links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files_and_nothing_is_left_open(document: Path) -> None:
+    text = document.read_text()
+    assert "PLACEHOLDER" not in text and "TODO" not in text
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
+
+
+def test_the_readme_lists_every_preset() -> None:
+    from ssdlite import list_detectors
+
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert rows == list_detectors()
