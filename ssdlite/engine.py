@@ -50,15 +50,13 @@ def train(options: TrainOptions) -> dict[str, Any]:
     with join_processes(options.device) as processes:
         options, folder = open_run(options, processes)
         splits = load_splits(options, processes)
-        checkpoint = folder.load_last()
+        checkpoint = None if options.resume is None else folder.load_last()
         torch.manual_seed(options.seed)
         detector = build_for_run(options, splits.train, checkpoint)
         trainer = Trainer(detector, splits, options, folder, processes)
         if checkpoint is not None:
             trainer.restore(checkpoint)
         if processes.is_first:
-            if options.resume is None:
-                folder.start(options)
             folder.describe(options, detector.config)
             trainer.introduce()
         try:

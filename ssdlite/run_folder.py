@@ -33,25 +33,23 @@ class RunFolder:
         self.best = path / "best.pt"
         self._tensorboard: Any = None
 
-    def start(self, options: TrainOptions) -> None:
-        """Claim the folder for a new run.
-
-        Raises:
-            ConfigError: it holds a run already, or cannot be written.
-        """
+    def require_free(self) -> None:
+        """Raise ConfigError where the folder holds a run already."""
         if self.last.exists():
             raise ConfigError(
                 f"{self.path} holds a run already; continue it with --resume {self.path}, or name another --output"
             )
+
+    def describe(self, options: TrainOptions, detector: DetectorConfig) -> None:
+        """Write config.json: every option, and the detector they led to, with its anchors and class names.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
         try:
-            self.describe(options, None)
+            write_json(self.path / "config.json", {"options": options.to_dict(), "detector": detector.to_dict()})
         except OSError as error:
             raise ConfigError(f"--output {self.path}: cannot be written ({error.strerror})") from None
-
-    def describe(self, options: TrainOptions, detector: DetectorConfig | None) -> None:
-        """Write config.json: every option, and the detector they led to, with its anchors and class names."""
-        values = {"options": options.to_dict(), "detector": None if detector is None else detector.to_dict()}
-        write_json(self.path / "config.json", values)
 
     def stored_options(self) -> TrainOptions:
         """The options of the run in this folder. Raises ConfigError where there is none."""

@@ -46,7 +46,9 @@ def open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions,
     if options.weights is not None:
         load_checkpoint(options.weights)
     output = processes.share(options.output or str(next_run_folder()))
-    return replace(options, output=output), RunFolder(Path(output))
+    folder = RunFolder(Path(output))
+    folder.require_free()
+    return replace(options, output=output), folder
 
 
 def _config(options: TrainOptions, class_names: tuple[str, ...] | None) -> DetectorConfig:
