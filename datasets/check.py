@@ -11,13 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ssdlite.anchor_audit import AnchorReport, audit_anchors
-from ssdlite.anchor_fit import fit_anchors
 from ssdlite.anchors import AnchorConfig
 from ssdlite.config import DetectorConfig
 from ssdlite.datasets.discover import find_splits, load_data, load_split
 from ssdlite.datasets.duplicates import SamePictures, read_fingerprints, same_objects, same_pictures
 from ssdlite.datasets.index import PROBLEM_KINDS, DetectionIndex
-from ssdlite.datasets.input_boxes import InputBoxes, input_boxes
+from ssdlite.datasets.input_boxes import InputBoxes, fit_to_boxes, input_boxes
 from ssdlite.datasets.splits import choose_splits
 
 PROBLEMS = PROBLEM_KINDS | {  # kind: what it says; each of them is worth mending
@@ -169,9 +168,7 @@ def _compare_anchors(
     preset, preset_val = audit(config.anchors, train), audit(config.anchors, val)
     if not options.fit or not len(train.labels):
         return AnchorComparison(budget, preset, preset_val)
-    proposed = fit_anchors(
-        train.sides, train.labels, image_size=config.image_size, strides=config.strides, budget=budget
-    )
+    proposed = fit_to_boxes(train, config, budget)
     return AnchorComparison(budget, preset, preset_val, audit(proposed, train), audit(proposed, val))
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite.anchor_fit import fit_anchors
+from ssdlite.anchors import AnchorConfig
+from ssdlite.config import DetectorConfig
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.image import Resize, fit_view
 
@@ -40,3 +43,18 @@ def input_boxes(index: DetectionIndex, image_size: tuple[int, int], resize: Resi
     rows = np.flatnonzero(~index.ignore)
     images = np.repeat(np.arange(len(index)), counts)
     return InputBoxes(boxes[rows], index.labels[rows], images[rows], rows)
+
+
+def fit_to_boxes(boxes: InputBoxes, config: DetectorConfig, budget: int | None = None) -> AnchorConfig:
+    """Anchors for these boxes on the maps of ``config``; ``budget`` anchors at most, by default as many as it has.
+
+    Raises:
+        ConfigError: see ``fit_anchors``.
+    """
+    return fit_anchors(
+        boxes.sides,
+        boxes.labels,
+        image_size=config.image_size,
+        strides=config.strides,
+        budget=config.num_anchors if budget is None else budget,
+    )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ssdlite.anchors import AnchorConfig, generate_anchors
 from ssdlite.backbones import Backbone, build_backbone
 from ssdlite.backbones.layers import LayerOptions
-from ssdlite.config import MAX_CLASSES, DetectorConfig, override, suggest
+from ssdlite.config import DetectorConfig
 from ssdlite.detections import Detections
 from ssdlite.device import choose_device
 from ssdlite.errors import ConfigError
@@ -24,7 +24,7 @@ from ssdlite.heads import ExtraLayers, SSDLiteHead, initialise_normal
 from ssdlite.image import ImageArray, View, fit_view, read_image, to_rgb
 from ssdlite.loss import Outputs
 from ssdlite.postprocess import DetectionBatch, postprocess
-from ssdlite.presets import PRESETS
+from ssdlite.presets import PRESETS, preset_config
 
 Picture = str | Path | Image.Image | npt.NDArray[np.uint8] | Tensor
 
@@ -176,25 +176,6 @@ def build_detector(
     )
 
 
-def preset_config(
-    preset: str,
-    *,
-    num_classes: int | None = None,
-    class_names: Sequence[str] | None = None,
-    image_size: int | tuple[int, int] | None = None,
-    **options: Any,
-) -> DetectorConfig:
-    """The configuration of a preset with changes, as ``build_detector`` takes them; None leaves the preset's value."""
-    if not isinstance(preset, str) or preset not in PRESETS:
-        raise ConfigError(f"unknown preset {preset!r}{suggest(str(preset), PRESETS)}")
-    changes: dict[str, Any] = {
-        "class_names": _class_names(num_classes, class_names),
-        "image_size": (image_size, image_size) if isinstance(image_size, (int, np.integer)) else image_size,
-        **options,
-    }
-    return override(PRESETS[preset], **{name: value for name, value in changes.items() if value is not None})
-
-
 def detector_from_config(config: DetectorConfig) -> Detector:
     """The randomly initialised detector that ``config`` describes."""
     options = LayerOptions(config.padding, config.norm_eps, config.norm_momentum)
@@ -234,20 +215,6 @@ def load_detector(path: str | Path, *, device: str | torch.device = "cpu") -> De
 
     detector = load_checkpoint(path).build_detector()
     return detector.to(choose_device(str(device))).eval()
-
-
-def _class_names(num_classes: int | None, class_names: Sequence[str] | None) -> tuple[str, ...] | None:
-    if class_names is not None:
-        if isinstance(class_names, str):
-            raise ConfigError(f"class_names: expected a sequence of names, got the string {class_names!r}")
-        if num_classes not in (None, len(class_names)):
-            raise ConfigError(f"num_classes is {num_classes}, but class_names has {len(class_names)} names")
-        return tuple(class_names)
-    if num_classes is None:
-        return None
-    if not isinstance(num_classes, (int, np.integer)) or not 1 <= num_classes <= MAX_CLASSES:
-        raise ConfigError(f"num_classes: expected 1 to {MAX_CLASSES} (background is not counted), got {num_classes!r}")
-    return tuple(f"class_{i}" for i in range(num_classes))
 
 
 def _to_array(picture: Picture, position: int) -> ImageArray:

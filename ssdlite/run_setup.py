@@ -8,22 +8,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ssdlite.anchor_fit import fit_anchors
-from ssdlite.anchors import AnchorConfig
 from ssdlite.checkpoint import Checkpoint, load_checkpoint
 from ssdlite.config import DetectorConfig
 from ssdlite.console import say
 from ssdlite.datasets.discover import load_data
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.datasets.input_boxes import input_boxes
+from ssdlite.datasets.input_boxes import fit_to_boxes, input_boxes
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.datasets.splits import DataSplits
 from ssdlite.datasets.transforms import DetectionTransform
-from ssdlite.detector import Detector, detector_from_config, preset_config
+from ssdlite.detector import Detector, detector_from_config
 from ssdlite.device import choose_amp, choose_device
 from ssdlite.distributed import Processes
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.loss import DetectionLoss, FocalLoss, MultiBoxLoss
+from ssdlite.presets import preset_config
 from ssdlite.run_folder import RunFolder
 from ssdlite.train_options import SHAPES, TrainOptions, next_run_folder
 
@@ -109,22 +108,12 @@ def build_for_run(options: TrainOptions, index: DetectionIndex, checkpoint: Chec
         return detector_from_config(checkpoint.config)
     config = _config(options, index.class_names)
     if options.anchors == "fit":
-        config = replace(config, anchors=_fit(index, config, options))
+        boxes = input_boxes(index, config.image_size, config.resize)
+        config = replace(config, anchors=fit_to_boxes(boxes, config, options.anchor_budget))
     detector = detector_from_config(config)
     if options.weights is not None:
         _load_fitting(detector, load_checkpoint(options.weights))
     return detector
-
-
-def _fit(index: DetectionIndex, config: DetectorConfig, options: TrainOptions) -> AnchorConfig:
-    boxes = input_boxes(index, config.image_size, config.resize)
-    return fit_anchors(
-        boxes.sides,
-        boxes.labels,
-        image_size=config.image_size,
-        strides=config.strides,
-        budget=options.anchor_budget or config.num_anchors,
-    )
 
 
 def _load_fitting(detector: Detector, checkpoint: Checkpoint) -> None:

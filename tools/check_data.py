@@ -14,14 +14,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ssdlite.cli import run
-from ssdlite.config import DetectorConfig, override, suggest
 from ssdlite.datasets.check import CheckOptions, DataCheck, check_data
 from ssdlite.datasets.check_pictures import draw_report, draw_samples
 from ssdlite.datasets.check_report import print_report, report_values
-from ssdlite.errors import ConfigError
 from ssdlite.files import write_json
 from ssdlite.output import prepare_folder
-from ssdlite.presets import PRESETS
+from ssdlite.presets import preset_config
 
 PLAIN_WIDTH = 160  # characters, where the output is not a terminal
 
@@ -76,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(options: Options) -> DataCheck:
+    config = preset_config(options.preset, image_size=options.image_size, resize=options.resize)
     wanted = CheckOptions(
         train_split=options.train_split,
         val_split=options.val_split,
@@ -91,17 +90,7 @@ def _check(options: Options) -> DataCheck:
             task = bar.add_task("reading pictures", total=total)
             return lambda: bar.advance(task)
 
-        return check_data(options.data, _config(options), wanted, progress)
-
-
-def _config(options: Options) -> DetectorConfig:
-    if options.preset not in PRESETS:
-        raise ConfigError(f"unknown preset {options.preset!r}{suggest(options.preset, PRESETS)}")
-    changes = {
-        "image_size": None if options.image_size is None else (options.image_size, options.image_size),
-        "resize": options.resize,
-    }
-    return override(PRESETS[options.preset], **{name: value for name, value in changes.items() if value is not None})
+        return check_data(options.data, config, wanted, progress)
 
 
 def _output_folder(options: Options) -> Path:
