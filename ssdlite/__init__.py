@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from ssdlite.config import DetectorConfig
     from ssdlite.detections import Detection, Detections
     from ssdlite.detector import Detector, build_detector, list_detectors, load_detector
-    from ssdlite.errors import CheckpointError, ConfigError, DataError, SsdliteError, TrainingError
+    from ssdlite.errors import (
+        CheckpointError,
+        ConfigError,
+        ContractError,
+        DataError,
+        ExportError,
+        SsdliteError,
+        TrainingError,
+    )
     from ssdlite.presets import PRESETS
 
 __version__ = "0.1.0"
@@ -20,12 +28,14 @@ _HOME = {  # public name: the module it is loaded from on first use
     "AnchorConfig": "ssdlite.anchors",
     "CheckpointError": "ssdlite.errors",
     "ConfigError": "ssdlite.errors",
+    "ContractError": "ssdlite.errors",
     "DataError": "ssdlite.errors",
     "Detection": "ssdlite.detections",
     "Detections": "ssdlite.detections",
     "Detector": "ssdlite.detector",
     "DetectorConfig": "ssdlite.config",
     "PRESETS": "ssdlite.presets",
+    "ExportError": "ssdlite.errors",
     "SsdliteError": "ssdlite.errors",
     "TrainingError": "ssdlite.errors",
     "build_backbone": "ssdlite.backbones",
@@ -39,11 +49,13 @@ __all__ = [
     "AnchorConfig",
     "CheckpointError",
     "ConfigError",
+    "ContractError",
     "DataError",
     "Detection",
     "Detections",
     "Detector",
     "DetectorConfig",
+    "ExportError",
     "SsdliteError",
     "TrainingError",
     "build_backbone",

@@ -20,5 +20,13 @@ class CheckpointError(SsdliteError, ValueError):
     """A checkpoint that is not ours, is damaged, or does not fit."""
 
 
+class ContractError(SsdliteError, ValueError):
+    """An exported model or bundle that is not ours, is damaged, or contradicts itself."""
+
+
+class ExportError(SsdliteError, RuntimeError):
+    """A model cannot be exported as asked, or is not as accurate as was demanded."""
+
+
 class TrainingError(SsdliteError, RuntimeError):
     """Training cannot go on, for example because the loss is no longer finite."""
