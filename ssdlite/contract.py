@@ -204,7 +204,7 @@ class Provenance:
 class Contract:
     """The whole document. ``class_names`` and ``category_ids`` (of the training data) are by label, 0..K-1."""
 
-    format: Literal["ssdlite-contract"] = FORMAT
+    format: str = FORMAT
     format_version: int = FORMAT_VERSION
     name: str
     class_names: tuple[str, ...]
