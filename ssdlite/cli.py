@@ -11,8 +11,11 @@ from ssdlite.errors import SsdliteError
 
 COMMANDS = {  # name: (module with main(argv), what it does)
     "train": ("ssdlite.tools.train_det", "train a detector on COCO, VOC or built-in data"),
-    "eval": ("ssdlite.tools.eval_det", "score a checkpoint on annotated data"),
+    "eval": ("ssdlite.tools.eval_det", "score a checkpoint or an exported model on annotated data"),
     "predict": ("ssdlite.tools.predict", "detect in images, folders and videos"),
+    "export": ("ssdlite.tools.export_onnx", "turn a checkpoint into files for phones, checked and measured"),
+    "verify": ("ssdlite.tools.verify_bundle", "replay an exported bundle's golden vectors, step by step"),
+    "lint": ("ssdlite.tools.lint_model", "say what a mobile runtime will refuse or leave to the CPU"),
     "check-data": ("ssdlite.tools.check_data", "audit a data set and the anchors for it"),
 }
 T = TypeVar("T")

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from ssdlite.anchors import AnchorConfig, generate_anchors
@@ -21,12 +20,11 @@ from ssdlite.detections import Detections
 from ssdlite.device import choose_device
 from ssdlite.errors import ConfigError
 from ssdlite.heads import ExtraLayers, SSDLiteHead, initialise_normal
-from ssdlite.image import ImageArray, View, fit_view, read_image, to_rgb
+from ssdlite.image import Framing, ImageArray, View
 from ssdlite.loss import Outputs
 from ssdlite.postprocess import DetectionBatch, postprocess
+from ssdlite.prediction import NumpyDetections, Picture, Size, predict_pictures, to_picture
 from ssdlite.presets import PRESETS, preset_config
-
-Picture = str | Path | Image.Image | npt.NDArray[np.uint8] | Tensor
 
 FOREGROUND_PRIOR = 0.01  # initial score of a sigmoid head (arXiv 1708.02002, section 4.1)
 
@@ -62,8 +60,14 @@ class Detector(nn.Module):
 
     def forward(self, images: Tensor) -> Outputs:
         """images [B, 3, H, W] RGB in 0..255, uint8 or float, of the configured size -> Outputs."""
-        normalised = (images.to(self.mean.dtype) - self.mean) / self.std
-        maps = self.backbone.forward_features(normalised)
+        return self.forward_normalised(self.normalise(images))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Values in 0..255 -> what the backbone takes."""
+        return (images.to(self.mean.dtype) - self.mean) / self.std
+
+    def forward_normalised(self, images: Tensor) -> Outputs:
+        maps = self.backbone.forward_features(images)
         maps += self.extra_layers(maps[-1])
         return Outputs(*self.head(maps))
 
@@ -77,7 +81,7 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def predict(
-        self, images: Picture | Sequence[Picture], *, score_threshold: float = 0.3, batch_size: int = 16
+        self, images: Picture | Iterable[Picture], *, score_threshold: float = 0.3, batch_size: int = 16
     ) -> list[Detections]:
         """Detect in pictures of any size: paths, PIL images, RGB arrays [H, W, 3] or tensors [3, H, W] in 0..255.
 
@@ -88,24 +92,29 @@ class Detector(nn.Module):
             DataError: a file is missing or not a picture.
             TypeError, ValueError: something else than a picture, or an array of another shape or type.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
-        if not isinstance(images, Iterable) and not isinstance(images, (str, Path, Image.Image)):
-            raise TypeError(f"expected a picture or a sequence of pictures, got {type(images).__name__}")
         self.eval()
-        pictures = [images] if isinstance(images, (str, Path, Image.Image, np.ndarray, Tensor)) else list(images)
-        results: list[Detections] = []
-        for start in range(0, len(pictures), batch_size):
-            arrays = [_to_array(picture, start + i) for i, picture in enumerate(pictures[start : start + batch_size])]
-            views = [fit_view(array.shape[:2], self.config.image_size, self.config.resize) for array in arrays]
-            inputs = stack_images([view.render(array) for view, array in zip(views, arrays, strict=True)])
-            batch = self.detect(inputs.to(self.mean.device))
-            sizes = [array.shape[:2] for array in arrays]
-            results += [
-                found.above(score_threshold)
-                for found in unbatch_detections(batch, views, sizes, self.config.class_names)
-            ]
-        return results
+        return predict_pictures(self, images, score_threshold, batch_size)
+
+    @property
+    def framing(self) -> Framing:
+        """How a picture becomes the input."""
+        return Framing(self.config.image_size, self.config.resize)
+
+    def detect_batch(
+        self, images: npt.NDArray[np.uint8], views: Sequence[View], sizes: Sequence[Size]
+    ) -> list[Detections]:
+        """images [B, 3, H, W] RGB, rendered through ``views`` from pictures of ``sizes`` -> one result for each.
+
+        In evaluation mode, whatever the model's own is.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            batch = self.detect(torch.from_numpy(images).to(self.mean.device))
+        finally:
+            self.train(was_training)
+        found = zip(split_batch(batch), views, sizes, strict=True)
+        return [to_picture(own, view, size, self.class_names) for own, view, size in found]
 
 
 def stack_images(images: Sequence[ImageArray]) -> Tensor:
@@ -113,22 +122,11 @@ def stack_images(images: Sequence[ImageArray]) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
-def unbatch_detections(
-    batch: DetectionBatch, views: Sequence[View], sizes: Sequence[tuple[int, int]], class_names: tuple[str, ...]
-) -> Iterator[Detections]:
-    """Detections in input pixels -> per image, in the pixels of the source of size (height, width), clipped to it."""
+def split_batch(batch: DetectionBatch) -> Iterator[NumpyDetections]:
+    """Padded tensors -> per image, what was found."""
     boxes, scores, labels, counts = (tensor.cpu().numpy() for tensor in batch)
-    for i, (view, (height, width)) in enumerate(zip(views, sizes, strict=True)):
-        count = int(counts[i])
-        limits = np.array([width, height, width, height], np.float32)
-        source = view.boxes_to_source(boxes[i, :count]).astype(np.float32).clip(0, limits)
-        visible = (source[:, 2] > source[:, 0]) & (source[:, 3] > source[:, 1])
-        yield Detections(
-            source[visible],
-            scores[i, :count][visible].astype(np.float32),
-            labels[i, :count][visible].astype(np.int64),
-            class_names,
-        )
+    for i, count in enumerate(counts.tolist()):
+        yield NumpyDetections(boxes[i, :count], scores[i, :count], labels[i, :count])
 
 
 def list_detectors() -> list[str]:
@@ -215,37 +213,3 @@ def load_detector(path: str | Path, *, device: str | torch.device = "cpu") -> De
 
     detector = load_checkpoint(path).build_detector()
     return detector.to(choose_device(str(device))).eval()
-
-
-def _to_array(picture: Picture, position: int) -> ImageArray:
-    """Any picture as uint8 RGB [H, W, 3]."""
-    if isinstance(picture, (str, Path)):
-        return read_image(picture)
-    if isinstance(picture, Image.Image):
-        return _check_array(to_rgb(picture), position, channels_axis=2)
-    if isinstance(picture, Tensor):
-        values = picture.detach().cpu()
-        array = (values.float() if values.is_floating_point() else values).numpy()  # numpy knows no bfloat16
-        planes = _check_array(array, position, channels_axis=0)
-        return np.ascontiguousarray(planes.transpose(1, 2, 0))
-    if isinstance(picture, np.ndarray):
-        return _check_array(picture, position, channels_axis=2)
-    raise TypeError(
-        f"image {position}: expected a path, PIL image, array [H, W, 3] or tensor [3, H, W], "
-        f"got {type(picture).__name__}"
-    )
-
-
-def _check_array(array: npt.NDArray[Any], position: int, channels_axis: int) -> ImageArray:
-    form = "[3, H, W]" if channels_axis == 0 else "[H, W, 3]"
-    if array.ndim != 3 or array.shape[channels_axis] != 3 or 0 in array.shape:
-        raise ValueError(f"image {position}: expected RGB {form}, got shape {array.shape}")
-    if array.dtype == np.uint8:
-        return np.asarray(array, np.uint8)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"image {position}: expected uint8 or floats in 0..255, got {array.dtype}")
-    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 255:
-        raise ValueError(f"image {position}: expected values in 0..255, got {array.min()} to {array.max()}")
-    if 0 < array.max() <= 1:
-        raise ValueError(f"image {position}: expected values in 0..255, these look like 0..1; multiply by 255")
-    return np.asarray(np.rint(array), np.uint8)

@@ -57,6 +57,11 @@ def to_plain(value: Any) -> Any:
     return value
 
 
+def to_json(value: Any) -> str:
+    """A dataclass as compact JSON text."""
+    return json.dumps(to_plain(value), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
 def _parse_int(digits: str) -> int:
     if len(digits) > 20:
         raise PlainError(f"the number {digits[:20]}... is too large")
