@@ -86,6 +86,19 @@ class View:
         return scale, origin
 
 
+@dataclass(frozen=True)
+class Framing:
+    """How whole pictures become the network's input: its (height, width), ``resize``, and what fills the rest."""
+
+    size: tuple[int, int]
+    resize: Resize
+    fill: int = LETTERBOX_FILL
+
+    def view(self, image_size: tuple[int, int]) -> View:
+        """The view that shows a picture of (height, width) ``image_size``."""
+        return fit_view(image_size, self.size, self.resize)
+
+
 def fit_view(image_size: tuple[int, int], input_size: tuple[int, int], resize: Resize) -> View:
     """The view that shows a whole image, both sizes (height, width).
 

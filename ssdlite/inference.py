@@ -1,32 +1,31 @@
-"""A detector over an annotated data set, in one process or several."""
+"""A detector, of a checkpoint or exported, over an annotated data set, in one process or several."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import torch
+import numpy as np
 from torch.utils.data import DataLoader
 
 from ssdlite.datasets.collate import Batch, collate
-from ssdlite.datasets.dataset import BadSample, DetectionDataset
+from ssdlite.datasets.dataset import BadSample, DetectionDataset, Sample
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.detections import Detections
-from ssdlite.detector import Detector, unbatch_detections
-from ssdlite.device import autocast
 from ssdlite.distributed import Processes
 from ssdlite.errors import DataError
 from ssdlite.evaluator import Evaluator
+from ssdlite.image import Framing
+from ssdlite.prediction import DetectionModel
 
 
 def detect_dataset(
-    detector: Detector,
+    model: DetectionModel,
     index: DetectionIndex,
     *,
     batch_size: int = 16,
     workers: int = 0,
-    amp: torch.dtype | None = None,
     positions: Sequence[int] | None = None,
     skip_bad: bool = False,
 ) -> Iterator[tuple[int, Detections]]:
@@ -35,33 +34,32 @@ def detect_dataset(
     Raises:
         DataError: an image cannot be read and ``skip_bad`` is not set; otherwise it is passed over.
     """
-    config = detector.config
-    dataset = DetectionDataset(index, DetectionTransform(config.image_size, config.resize))
     loader: DataLoader[Batch] = DataLoader(
-        dataset,  # type: ignore[arg-type]
+        DetectionDataset(index, _Frame(model.framing)),  # type: ignore[arg-type]
         batch_size,
         sampler=range(len(index)) if positions is None else positions,
         num_workers=workers,
         collate_fn=collate,
     )
-    device = detector.mean.device
-    was_training = detector.training
-    detector.eval()
-    try:
-        for batch in loader:
-            refuse_bad(batch.bad, skip_bad)
-            if not len(batch):
-                continue
-            with autocast(device, amp):
-                found = detector.detect(batch.images.to(device))
-            sizes = [index.record(position).size for position in batch.positions]
-            yield from zip(
-                batch.positions,
-                unbatch_detections(found, batch.views, sizes, detector.class_names),
-                strict=True,
-            )
-    finally:
-        detector.train(was_training)
+    for batch in loader:
+        refuse_bad(batch.bad, skip_bad)
+        if not len(batch):
+            continue
+        sizes = [index.record(position).size for position in batch.positions]
+        yield from zip(batch.positions, model.detect_batch(batch.images.numpy(), batch.views, sizes), strict=True)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The whole picture, as the model wants it."""
+
+    framing: Framing
+
+    def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
+        height, width = sample.image.shape[:2]
+        view = self.framing.view((height, width))
+        image = view.render(sample.image, self.framing.fill)
+        return replace(sample, image=image, boxes=view.boxes_to_input(sample.boxes), view=view)
 
 
 class Evaluation(NamedTuple):
@@ -72,13 +70,12 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_dataset(
-    detector: Detector,
+    model: DetectionModel,
     index: DetectionIndex,
     processes: Processes,
     *,
     batch_size: int = 16,
     workers: int = 0,
-    amp: torch.dtype | None = None,
     skip_bad: bool = False,
     on_image: Callable[[], object] = lambda: None,
 ) -> Evaluation:
@@ -88,11 +85,10 @@ def evaluate_dataset(
     """
     own: dict[int, Detections] = {}
     for position, detections in detect_dataset(
-        detector,
+        model,
         index,
         batch_size=batch_size,
         workers=workers,
-        amp=amp,
         positions=range(processes.rank, len(index), processes.count),
         skip_bad=skip_bad,
     ):

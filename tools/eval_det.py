@@ -1,4 +1,4 @@
-"""Score a checkpoint on annotated data: COCO's twelve figures, and Pascal VOC's average precision."""
+"""Score a checkpoint or an exported model on annotated data: COCO's twelve figures, and Pascal VOC's AP."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from rich.table import Table
 
 from ssdlite import cli
 from ssdlite.errors import ConfigError
+from ssdlite.model_files import is_exported
+from ssdlite.models import Thresholds, load_any
 from ssdlite.output import prepare_folder, save_json, save_json_list
 
 if TYPE_CHECKING:
     from ssdlite.datasets.index import DetectionIndex
-    from ssdlite.detector import Detector
     from ssdlite.distributed import Processes
     from ssdlite.evaluator import Evaluator, Metrics
+    from ssdlite.prediction import DetectionModel
     from ssdlite.voc_metrics import VocMetrics
 
 PROGRAM = "ssdlite eval"
@@ -47,9 +49,11 @@ DESCRIPTIONS = {  # of COCO's figures, by name
 @dataclass(frozen=True)
 class EvalOptions:
     checkpoint: Annotated[Path, tyro.conf.Positional]
-    """The checkpoint, such as best.pt of a training."""
+    """The checkpoint, such as best.pt of a training, or an exported .onnx or .ort file or bundle folder."""
     data: Path
     """Folder of COCO or Pascal VOC data."""
+    model: str | None = None
+    """Which file of a bundle; by default the nms one, otherwise decoded, otherwise raw, in fp32 if there is one."""
     split: str | None = None
     """Which split to score on; by default val, otherwise test, otherwise the only one."""
     output: Path | None = None
@@ -62,21 +66,23 @@ class EvalOptions:
     workers: int = 2
     """Processes that read images."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
+    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one. Exported models run on the CPU."""
     amp: Literal["off", "auto", "bfloat16", "float16"] = "off"
-    """Mixed precision: faster where the device has it; the figures may differ in the third digit."""
+    """Mixed precision: faster where the device has it; the figures may differ in the third digit. Not for exported
+    models."""
     score_threshold: float | None = None
-    """Leave out detections below this score; by default the checkpoint's setting."""
+    """Leave out detections below this score; by default the model's setting. This and the next two are built into
+    exported models of variant nms and cannot be changed there."""
     nms_threshold: float | None = None
-    """Overlap from which the weaker of two detections is dropped; by default the checkpoint's setting."""
+    """Overlap from which the weaker of two detections is dropped; by default the model's setting."""
     max_detections: int | None = None
-    """Detections an image; by default the checkpoint's setting."""
+    """Detections an image; by default the model's setting."""
     skip_bad: bool = False
     """Leave out images and annotations that cannot be used, and count them, instead of stopping."""
 
 
 def evaluate(options: EvalOptions) -> None:
-    """Score a checkpoint with COCO's twelve figures, per class, and Pascal VOC's average precision.
+    """Score a checkpoint or an exported model with COCO's figures, per class, and Pascal VOC's average precision.
 
     Under torchrun each process takes a share of the images; the figures are those of a single one.
     """
@@ -84,11 +90,11 @@ def evaluate(options: EvalOptions) -> None:
 
     files = _output_files(options)
     with join_processes(options.device) as processes:
-        detector = _load_detector(options)
+        model = _load_model(options)
         console = Console(quiet=not processes.is_first)
-        index = _load_index(options, detector, console)
+        index = _load_index(options, model, console)
         start = time.perf_counter()
-        evaluator = _detect(options, detector, index, processes, console)
+        evaluator = _detect(options, model, index, processes, console)
         if processes.is_first:
             _report(options, evaluator, time.perf_counter() - start, console, files)
 
@@ -144,26 +150,21 @@ def _output_files(options: EvalOptions) -> OutputFiles:
     return OutputFiles(figures, results)
 
 
-def _load_detector(options: EvalOptions) -> Detector:
-    from ssdlite.config import override
-    from ssdlite.detector import load_detector
-    from ssdlite.device import choose_device
-
+def _load_model(options: EvalOptions) -> DetectionModel:
     for name, value, least in (("batch-size", options.batch_size, 1), ("workers", options.workers, 0)):
         if value < least:
             raise ConfigError(f"--{name}: expected {least} or more, got {value}")
-    detector = load_detector(options.checkpoint, device=choose_device(options.device))
-    settings = {
-        "score_threshold": options.score_threshold,
-        "nms_threshold": options.nms_threshold,
-        "max_detections": options.max_detections,
-    }
-    given = {name: value for name, value in settings.items() if value is not None}
-    detector.config = override(detector.config, **given)
-    return detector
+    if options.amp != "off" and is_exported(options.checkpoint):
+        raise ConfigError(f"--amp {options.amp}: the precision of the exported model {options.checkpoint} is its own")
+    thresholds = Thresholds(
+        score_threshold=options.score_threshold,
+        nms_threshold=options.nms_threshold,
+        max_detections=options.max_detections,
+    )
+    return load_any(options.checkpoint, model=options.model, device=options.device, thresholds=thresholds)
 
 
-def _load_index(options: EvalOptions, detector: Detector, console: Console) -> DetectionIndex:
+def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -> DetectionIndex:
     """The split under the detector's class names, saying what does not fit."""
     from ssdlite.datasets.discover import find_splits, load_split
     from ssdlite.datasets.index_builder import problem_notes
@@ -171,7 +172,7 @@ def _load_index(options: EvalOptions, detector: Detector, console: Console) -> D
     index = load_split(
         options.data,
         options.split,
-        classes=detector.class_names,
+        classes=model.class_names,
         skip_bad=options.skip_bad,
         allow_absent=True,
     )
@@ -188,21 +189,24 @@ def _load_index(options: EvalOptions, detector: Detector, console: Console) -> D
 
 
 def _detect(
-    options: EvalOptions, detector: Detector, index: DetectionIndex, processes: Processes, console: Console
+    options: EvalOptions, model: DetectionModel, index: DetectionIndex, processes: Processes, console: Console
 ) -> Evaluator:
-    """Run the detector over the split. Images that cannot be decoded (with --skip-bad) are not scored."""
-    from ssdlite.device import choose_amp
+    """Run the model over the split. Images that cannot be decoded (with --skip-bad) are not scored."""
+    from ssdlite.device import autocast, choose_amp, choose_device
     from ssdlite.inference import evaluate_dataset
 
-    with Progress(console=Console(stderr=True, quiet=not processes.is_first)) as progress:
+    device = choose_device("cpu" if is_exported(options.checkpoint) else options.device)
+    with (
+        autocast(device, choose_amp(options.amp, device)),
+        Progress(console=Console(stderr=True, quiet=not processes.is_first)) as progress,
+    ):
         task = progress.add_task("images", total=len(index) / processes.count)
         evaluator, unreadable = evaluate_dataset(
-            detector,
+            model,
             index,
             processes,
             batch_size=options.batch_size,
             workers=options.workers,
-            amp=choose_amp(options.amp, detector.mean.device),
             skip_bad=options.skip_bad,
             on_image=lambda: progress.advance(task),
         )

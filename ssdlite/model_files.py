@@ -1,0 +1,129 @@
+"""Exported files on disk: which file of a bundle, where its contract is, and whether the two agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ssdlite.backends import Backend, OnnxBackend, TensorInfo
+from ssdlite.contract import CONTRACT_FILE, METADATA_KEY, Contract, ModelSpec, parse_contract, read_contract
+from ssdlite.errors import ContractError
+
+EXPORTED_SUFFIXES = (".onnx", ".ort", ".param")
+PREFERENCE = ("nms", "decoded", "raw")
+
+
+def is_exported(path: Path) -> bool:
+    """Whether ``path`` looks like an exported model or a bundle of them, and not like a checkpoint."""
+    return path.is_dir() or path.suffix.lower() in EXPORTED_SUFFIXES
+
+
+def open_model(path: Path, model: str | None, threads: int | None) -> tuple[Contract, ModelSpec, Backend]:
+    """The contract, the model in it and what runs that; see ``ssdlite.runtime.load_model``."""
+    if path.is_dir():
+        return _open_in_bundle(path, model, threads)
+    if model is not None and model != path.name:
+        raise ContractError(f"{path}: is one model; {model!r} can be chosen in a bundle, which is a folder")
+    if path.suffix.lower() == ".param":
+        return _open_in_bundle(path.parent, path.name, threads)
+    return _open_file(path, threads)
+
+
+def choose_model(contract: Contract, name: str | None) -> ModelSpec:
+    """The model called ``name``, or the one to use where nobody says which.
+
+    Raises:
+        ContractError: no such model; the message names those there are.
+    """
+    if name is not None:
+        return contract.for_model(name).models[0]
+    for variant in PREFERENCE:
+        own = [model for model in contract.models if model.variant == variant and model.runtime == "onnxruntime"]
+        if own:
+            return next((model for model in own if model.precision == "fp32"), own[0])
+    return contract.models[0]
+
+
+def _open_in_bundle(bundle: Path, name: str | None, threads: int | None) -> tuple[Contract, ModelSpec, Backend]:
+    inner_file(bundle, CONTRACT_FILE, "a bundle has to have it; make one with `ssdlite export`")
+    contract = read_contract(bundle)
+    model = choose_model(contract, name)
+    path = inner_file(bundle, model.file, f"{CONTRACT_FILE} lists it")
+    if model.runtime == "ncnn":
+        from ssdlite.ncnn_backend import NcnnBackend
+
+        weights = inner_file(bundle, str(model.weights_file), f"{CONTRACT_FILE} lists it")
+        return contract, model, NcnnBackend(path, weights, model, threads)
+    backend = OnnxBackend(path, threads)
+    _check_session(backend, model)
+    return contract, model, backend
+
+
+def _open_file(path: Path, threads: int | None) -> tuple[Contract, ModelSpec, Backend]:
+    backend = OnnxBackend(path, threads)
+    text = backend.metadata.get(METADATA_KEY)
+    if text is not None:
+        contract = parse_contract(text, f"the contract in {path}")
+        if len(contract.models) != 1:
+            raise ContractError(f"{path}: expected a contract of this file alone, got {len(contract.models)} models")
+        model = contract.models[0]
+    elif (path.parent / CONTRACT_FILE).is_file():
+        inner_file(path.parent, CONTRACT_FILE, "it describes the model")
+        contract = read_contract(path.parent)
+        model = choose_model(contract, path.name)
+    else:
+        raise ContractError(
+            f"{path}: has no contract (no {METADATA_KEY!r} in its metadata, no {CONTRACT_FILE} beside it): nothing "
+            "says how to feed it or what it answers; export the checkpoint with `ssdlite export`"
+        )
+    if model.runtime != "onnxruntime":
+        raise ContractError(f"{path}: its contract says that it runs in {model.runtime}")
+    _check_session(backend, model)
+    return contract, model, backend
+
+
+def inner_file(folder: Path, name: str, reason: str) -> Path:
+    """The regular file ``name`` in ``folder``.
+
+    Raises:
+        ContractError: it is missing, no file, or a link that leads out of the folder.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise ContractError(f"{path}: no such file; {reason}")
+    if path.resolve().parent != folder.resolve():
+        raise ContractError(f"{path}: a link that leads out of the bundle is not followed")
+    return path
+
+
+def _check_session(backend: OnnxBackend, model: ModelSpec) -> None:
+    """The file's own inputs and outputs are those that the contract promises."""
+    spec = model.input
+    promised = TensorInfo(spec.name, spec.type, spec.shape)
+    if backend.inputs != [promised]:
+        raise ContractError(
+            f"{backend.name}: the contract promises one input, {_show(promised)}; the file has "
+            f"{', '.join(map(_show, backend.inputs)) or 'none'}"
+        )
+    own = {output.name: output for output in backend.outputs}
+    names = [output.name for output in model.outputs]
+    if sorted(own) != sorted(names):
+        raise ContractError(
+            f"{backend.name}: the contract promises outputs {', '.join(names)}; the file has {', '.join(own)}"
+        )
+    for output in model.outputs:
+        wanted = TensorInfo(output.name, output.type, output.shape)
+        got = own[output.name]
+        if got.type != wanted.type or not _shapes_agree(got.shape, wanted.shape):
+            raise ContractError(f"{backend.name}: the contract promises {_show(wanted)}; the file has {_show(got)}")
+
+
+def _shapes_agree(own: tuple[int | None, ...], promised: tuple[int | None, ...]) -> bool:
+    """A side that the file leaves open is checked when it has run."""
+    if len(own) != len(promised):
+        return False
+    return all(side is None or side == wanted for side, wanted in zip(own, promised, strict=True))
+
+
+def _show(tensor: TensorInfo) -> str:
+    sides = ", ".join("any" if side is None else str(side) for side in tensor.shape)
+    return f"{tensor.name} {tensor.type} [{sides}]"

@@ -1,0 +1,134 @@
+"""Pictures in, detections out: what a checkpoint's detector and an exported model have in common. Needs no torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite.detections import Detections
+from ssdlite.image import Framing, ImageArray, View, read_image, to_rgb
+
+Picture: TypeAlias = "str | Path | PIL.Image.Image | npt.NDArray[np.uint8] | torch.Tensor"  # type: ignore[name-defined] # noqa: F821
+Size = tuple[int, int]  # height, width
+
+
+class NumpyDetections(NamedTuple):
+    """What was found in one image, in the network's own terms, best score first."""
+
+    boxes: npt.NDArray[np.float32]  # [N, 4] xyxy in input pixels
+    scores: npt.NDArray[np.float32]  # [N]
+    labels: npt.NDArray[np.int64]  # [N] in 0..K-1
+
+
+class DetectionModel(Protocol):
+    """A detector that can be asked, whatever runs it."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """By label."""
+
+    @property
+    def framing(self) -> Framing:
+        """How a picture becomes the input."""
+
+    def detect_batch(
+        self, images: npt.NDArray[np.uint8], views: Sequence[View], sizes: Sequence[Size]
+    ) -> list[Detections]:
+        """images [B, 3, H, W] RGB, rendered through ``views`` from pictures of ``sizes`` -> one result for each."""
+
+    def predict(
+        self, images: Picture | Iterable[Picture], *, score_threshold: float = 0.3, batch_size: int = 16
+    ) -> list[Detections]:
+        """Detect in pictures of any size; see ``Detector.predict``."""
+
+
+def predict_pictures(
+    model: DetectionModel, images: Picture | Iterable[Picture], score_threshold: float, batch_size: int
+) -> list[Detections]:
+    """The work of every ``predict``: read, frame, detect in batches, and give what reaches ``score_threshold``.
+
+    Raises:
+        DataError: a file is missing or not a picture.
+        TypeError, ValueError: something else than a picture, or an array of another shape or type.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
+    pictures = _as_list(images)
+    framing = model.framing
+    results: list[Detections] = []
+    for start in range(0, len(pictures), batch_size):
+        arrays = [to_array(picture, start + i) for i, picture in enumerate(pictures[start : start + batch_size])]
+        sizes = [(array.shape[0], array.shape[1]) for array in arrays]
+        views = [framing.view(size) for size in sizes]
+        rendered = [view.render(array, framing.fill) for view, array in zip(views, arrays, strict=True)]
+        inputs = np.stack(rendered).transpose(0, 3, 1, 2)
+        results += [found.above(score_threshold) for found in model.detect_batch(inputs, views, sizes)]
+    return results
+
+
+def to_picture(found: NumpyDetections, view: View, size: Size, class_names: Sequence[str]) -> Detections:
+    """From input pixels to those of the picture of ``size``, clipped to it; boxes without area there are left out."""
+    height, width = size
+    limits = np.array([width, height, width, height], np.float32)
+    boxes = view.boxes_to_source(found.boxes).astype(np.float32).clip(0, limits)
+    visible = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    return Detections(
+        boxes[visible],
+        found.scores[visible].astype(np.float32),
+        found.labels[visible].astype(np.int64),
+        class_names,
+    )
+
+
+def to_array(picture: Picture, position: int) -> ImageArray:
+    """Any picture as uint8 RGB [H, W, 3]; ``position`` is its place in what was given, for messages."""
+    if isinstance(picture, (str, Path)):
+        return read_image(picture)
+    if isinstance(picture, np.ndarray):
+        return _check_array(picture, position, channels_axis=2)
+    if _is_a(picture, "PIL.Image", "Image"):
+        return _check_array(to_rgb(picture), position, channels_axis=2)
+    if _is_a(picture, "torch", "Tensor"):
+        values = picture.detach().cpu()
+        array = (values.float() if values.is_floating_point() else values).numpy()  # numpy knows no bfloat16
+        planes = _check_array(array, position, channels_axis=0)
+        return np.ascontiguousarray(planes.transpose(1, 2, 0))
+    raise TypeError(
+        f"image {position}: expected a path, PIL image, array [H, W, 3] or tensor [3, H, W], "
+        f"got {type(picture).__name__}"
+    )
+
+
+def _as_list(images: Picture | Iterable[Picture]) -> list[Picture]:
+    is_one = isinstance(images, (str, Path, np.ndarray))
+    if is_one or _is_a(images, "PIL.Image", "Image") or _is_a(images, "torch", "Tensor"):
+        return [images]
+    if not isinstance(images, Iterable):
+        raise TypeError(f"expected a picture or a sequence of pictures, got {type(images).__name__}")
+    return list(images)
+
+
+def _is_a(value: Any, module: str, name: str) -> bool:
+    """Whether ``value`` is an instance of a class whose module may not be there, or need not be loaded for it."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(value, getattr(loaded, name))
+
+
+def _check_array(array: npt.NDArray[Any], position: int, channels_axis: int) -> ImageArray:
+    form = "[3, H, W]" if channels_axis == 0 else "[H, W, 3]"
+    if array.ndim != 3 or array.shape[channels_axis] != 3 or 0 in array.shape:
+        raise ValueError(f"image {position}: expected RGB {form}, got shape {array.shape}")
+    if array.dtype == np.uint8:
+        return np.asarray(array, np.uint8)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"image {position}: expected uint8 or floats in 0..255, got {array.dtype}")
+    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 255:
+        raise ValueError(f"image {position}: expected values in 0..255, got {array.min()} to {array.max()}")
+    if 0 < array.max() <= 1:
+        raise ValueError(f"image {position}: expected values in 0..255, these look like 0..1; multiply by 255")
+    return np.asarray(np.rint(array), np.uint8)
