@@ -63,7 +63,9 @@ class OnnxBackend:
         options.intra_op_num_threads = threads or 0
         options.add_session_config_entry("session.load_model_format", "ORT" if is_ort_format else "ONNX")
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"], enable_fallback=False
+            )
             self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         except Exception as error:  # onnxruntime has a dozen kinds, without a common base
             raise ContractError(f"{self.name}: ONNX Runtime cannot load it ({_first_line(error)})") from None
