@@ -1,0 +1,309 @@
+/**
+ * What an app has to do around an exported SSD-Lite model: picture -> input tensor, output tensors -> detections.
+ *
+ * One ES module without dependencies, for browsers and Node. Everything that it needs to know comes from the bundle's
+ * contract.json (`contract`, and `model`, one entry of `contract.models`). The arithmetic is that of ssdlite's Python
+ * code: same resized pixels, same input tensor, same detections; `ssdlite verify` and tests/test_examples.py check it.
+ *
+ * A picture is `{data, width, height}` with data of 3 (RGB) or 4 (RGBA, as a canvas' ImageData) bytes per pixel, row by
+ * row from the top, upright. A view is the rectangle of the picture that fills the input, in the picture's pixels; with
+ * a letterbox it reaches outside the picture.
+ */
+
+const COEFFICIENT_ONE = 2048; // resizing weights are integers, in 1/2048
+const { fround } = Math;
+
+/** The model of a contract by file name; without one the first that is nms, else decoded, else raw, fp32 if possible. */
+export function findModel(contract, file = null) {
+  const usable = contract.models.filter((model) => (file ? model.file === file : model.runtime === "onnxruntime"));
+  const rank = ({ variant, precision }) => 2 * ["nms", "decoded", "raw"].indexOf(variant) + (precision === "fp32" ? 0 : 1);
+  usable.sort((a, b) => rank(a) - rank(b));
+  if (usable.length === 0) throw new Error(`no model ${file ?? "for ONNX Runtime"} among ${contract.models.map((m) => m.file)}`);
+  return usable[0];
+}
+
+/** picture -> {tensor, dims, resized, view}: the tensor for `model.input.name`, and the view for `postprocess`. */
+export function preprocess(contract, model, picture) {
+  const { height, width } = model.input;
+  const view = fitView(picture, { height, width }, contract.resize.mode);
+  const resized = render(view, picture, contract.resize.padding_value);
+  const dims = model.input.layout === "NCHW" ? [1, 3, height, width] : [1, height, width, 3];
+  return { tensor: toTensor(resized, model.input), dims, resized, view };
+}
+
+/** The view {x0, y0, x1, y1, height, width} that shows a whole picture in an input of `size` {height, width}. */
+export function fitView(picture, size, mode) {
+  if (mode === "stretch") return { x0: 0, y0: 0, x1: picture.width, y1: picture.height, ...size };
+  if (mode !== "letterbox") throw new Error(`resize mode ${mode}: expected stretch or letterbox`);
+  const scale = Math.min(size.height / picture.height, size.width / picture.width);
+  const viewWidth = Math.max(roundHalfEven(size.width / scale), picture.width);
+  const viewHeight = Math.max(roundHalfEven(size.height / scale), picture.height);
+  const left = Math.floor((viewWidth - picture.width) / 2);
+  const top = Math.floor((viewHeight - picture.height) / 2);
+  return { x0: -left, y0: -top, x1: viewWidth - left, y1: viewHeight - top, ...size };
+}
+
+/** The view of a picture as RGB bytes [height, width, 3]; what lies outside the picture gets the padding value. */
+export function render(view, picture, padding) {
+  const { height, width } = view;
+  const scaleX = width / (view.x1 - view.x0);
+  const scaleY = height / (view.y1 - view.y0);
+  const left = roundHalfEven(-view.x0 * scaleX);
+  const right = roundHalfEven((picture.width - view.x0) * scaleX);
+  const top = roundHalfEven(-view.y0 * scaleY);
+  const bottom = roundHalfEven((picture.height - view.y0) * scaleY);
+  if (left === 0 && top === 0 && right === width && bottom === height) return resizeBilinear(picture, height, width);
+  const canvas = new Uint8Array(height * width * 3).fill(padding);
+  if (right <= left || bottom <= top) return canvas;
+  const inner = resizeBilinear(picture, bottom - top, right - left);
+  const rowBytes = (right - left) * 3;
+  for (let y = top; y < bottom; y++) {
+    canvas.set(inner.subarray((y - top) * rowBytes, (y - top + 1) * rowBytes), (y * width + left) * 3);
+  }
+  return canvas;
+}
+
+/**
+ * Bilinear resize -> RGB bytes [height, width, 3], bit for bit as OpenCV's INTER_LINEAR on 8-bit pictures.
+ *
+ * Half-pixel centres, the four nearest pixels, no smoothing. Weights are rounded to 1/2048; the horizontal sum is
+ * kept in 1/2048 less 4 bits, the vertical one rounded from there. Exactly half the size is the mean of 2 x 2 pixels.
+ */
+export function resizeBilinear(picture, height, width) {
+  const channels = picture.data.length / (picture.width * picture.height);
+  if (channels !== 3 && channels !== 4) {
+    throw new Error(`${picture.data.length} bytes for ${picture.width} x ${picture.height}: expected RGB or RGBA`);
+  }
+  if (picture.height === height && picture.width === width) return dropAlpha(picture, channels);
+  if (picture.height === 2 * height && picture.width === 2 * width) return halve(picture, channels);
+  const columns = axisWeights(picture.width, width, true);
+  const rows = axisWeights(picture.height, height, false);
+  const result = new Uint8Array(height * width * 3);
+  const sums = [new Int32Array(width * 3), new Int32Array(width * 3)]; // of the two source rows in use
+  const held = [-1, -1];
+  for (let y = 0; y < height; y++) {
+    const wanted = [rows.low[y], rows.high[y]];
+    if (held[1] === wanted[0]) {
+      sums.reverse();
+      held.reverse();
+    }
+    for (let i = 0; i < 2; i++) {
+      if (held[i] !== wanted[i]) resizeRow(picture, channels, wanted[i], columns, sums[i]);
+      held[i] = wanted[i];
+    }
+    const weightLow = rows.weightLow[y];
+    const weightHigh = rows.weightHigh[y];
+    for (let i = 0; i < width * 3; i++) {
+      const value = ((weightLow * sums[0][i]) >> 16) + ((weightHigh * sums[1][i]) >> 16);
+      result[y * width * 3 + i] = (value + 2) >> 2;
+    }
+  }
+  return result;
+}
+
+function resizeRow(picture, channels, row, columns, sums) {
+  const start = row * picture.width * channels;
+  for (let x = 0; x < columns.low.length; x++) {
+    const low = start + columns.low[x] * channels;
+    const high = start + columns.high[x] * channels;
+    for (let c = 0; c < 3; c++) {
+      const sum = picture.data[low + c] * columns.weightLow[x] + picture.data[high + c] * columns.weightHigh[x];
+      sums[x * 3 + c] = sum >> 4;
+    }
+  }
+}
+
+/** Per target position the two source positions and their weights. Along rows the weights at the edge stay as they
+ * are (both rows are then the same); along columns the outer pixel takes it all. */
+function axisWeights(source, target, clampWeights) {
+  const scale = 1 / (target / source);
+  const weights = {
+    low: new Int32Array(target),
+    high: new Int32Array(target),
+    weightLow: new Int32Array(target),
+    weightHigh: new Int32Array(target),
+  };
+  for (let i = 0; i < target; i++) {
+    const position = fround((i + 0.5) * scale - 0.5);
+    let low = Math.floor(position);
+    let fraction = fround(position - low);
+    if (clampWeights && (low < 0 || low >= source - 1)) {
+      fraction = 0;
+      low = low < 0 ? 0 : source - 1;
+    }
+    weights.low[i] = Math.min(Math.max(low, 0), source - 1);
+    weights.high[i] = Math.min(Math.max(low + 1, 0), source - 1);
+    weights.weightLow[i] = roundHalfEven(fround(1 - fraction) * COEFFICIENT_ONE);
+    weights.weightHigh[i] = roundHalfEven(fraction * COEFFICIENT_ONE);
+  }
+  return weights;
+}
+
+function halve(picture, channels) {
+  const [height, width] = [picture.height / 2, picture.width / 2];
+  const result = new Uint8Array(height * width * 3);
+  const stride = picture.width * channels;
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      for (let c = 0; c < 3; c++) {
+        const at = 2 * y * stride + 2 * x * channels + c;
+        const { data } = picture;
+        const sum = data[at] + data[at + channels] + data[at + stride] + data[at + stride + channels];
+        result[(y * width + x) * 3 + c] = (sum + 2) >> 2;
+      }
+    }
+  }
+  return result;
+}
+
+function dropAlpha(picture, channels) {
+  if (channels === 3) return Uint8Array.from(picture.data);
+  const result = new Uint8Array(picture.width * picture.height * 3);
+  for (let i = 0, at = 0; i < result.length; i += 3, at += 4) {
+    for (let c = 0; c < 3; c++) result[i + c] = picture.data[at + c];
+  }
+  return result;
+}
+
+/** RGB bytes [height, width, 3] -> the tensor that `input` (of the contract) describes, flat: (value - mean) / std. */
+export function toTensor(resized, input) {
+  const plane = input.height * input.width;
+  if (resized.length !== plane * 3) throw new Error(`${resized.length} bytes, expected ${plane * 3}`);
+  const tensor = input.type === "uint8" ? new Uint8Array(plane * 3) : new Float32Array(plane * 3);
+  const mean = (input.mean ?? [0, 0, 0]).map(fround);
+  const std = (input.std ?? [1, 1, 1]).map(fround);
+  for (let channel = 0; channel < 3; channel++) {
+    const source = input.colour_order === "BGR" ? 2 - channel : channel;
+    for (let i = 0; i < plane; i++) {
+      const value = resized[i * 3 + source];
+      const at = input.layout === "NCHW" ? channel * plane + i : i * 3 + channel;
+      tensor[at] = input.type === "uint8" ? value : fround(value - mean[channel]) / std[channel];
+    }
+  }
+  return tensor;
+}
+
+/**
+ * Output tensors of one picture -> [{name, label, score, box: [x0, y0, x1, y1]}], best first, boxes in the picture's
+ * pixels.
+ *
+ * `outputs` are flat arrays by meaning ("scores", "boxes", ...; see `outputsByMeaning`) and `view` is what `preprocess`
+ * gave for this picture.
+ */
+export function postprocess(contract, model, outputs, view, picture, scoreThreshold = 0.3) {
+  const found = model.variant === "nms" ? fromNms(contract, outputs, view) : suppress(contract, model, outputs, view);
+  const detections = [];
+  for (const { box, score, label } of found) {
+    const own = toPicture(box, view, picture);
+    if (score < fround(scoreThreshold) || own[2] <= own[0] || own[3] <= own[1]) continue;
+    detections.push({ name: contract.class_names[label], label, score, box: own });
+  }
+  return detections;
+}
+
+/** A session's results (by output name, each with `.data`) -> flat arrays by what they mean. */
+export function outputsByMeaning(model, results) {
+  return Object.fromEntries(model.outputs.map((output) => [output.meaning, results[output.name].data]));
+}
+
+function fromNms(contract, outputs, view) {
+  const found = [];
+  for (let i = 0; i < Number(outputs.count[0]); i++) {
+    const box = toInputPixels(contract.boxes, outputs.boxes.subarray(4 * i, 4 * i + 4), view);
+    found.push({ box, score: outputs.scores[i], label: Number(outputs.labels[i]) });
+  }
+  return found;
+}
+
+/** Threshold, best candidates of each class, non-maximum suppression within each class, best survivors of all. */
+function suppress(contract, model, outputs, view) {
+  const spec = contract.postprocess;
+  const classes = contract.class_names.length;
+  const scores = model.variant === "raw" ? classScores(outputs.class_logits, classes, spec) : outputs.scores;
+  const candidates = [];
+  for (let i = 0; i < scores.length; i++) if (scores[i] > fround(spec.score_threshold)) candidates.push(i);
+  candidates.sort((a, b) => scores[b] - scores[a] || a - b);
+  const seen = new Int32Array(classes);
+  const kept = Array.from({ length: classes }, () => []); // boxes by class
+  const found = [];
+  for (const index of candidates) {
+    const label = index % classes;
+    if (seen[label]++ >= spec.candidates_per_class) continue;
+    const box = candidateBox(contract, model, outputs, (index - label) / classes, view);
+    if (kept[label].some((other) => overlap(other, box) > spec.nms_threshold)) continue;
+    kept[label].push(box);
+    found.push({ box, score: scores[index], label });
+    if (found.length === spec.max_detections) break;
+  }
+  return found;
+}
+
+/** logits [A, K + 1] -> scores [A, K] without background (slot 0). */
+export function classScores(logits, classes, spec) {
+  const anchors = logits.length / (classes + 1);
+  const scores = new Float32Array(anchors * classes);
+  for (let a = 0; a < anchors; a++) {
+    const row = logits.subarray(a * (classes + 1), (a + 1) * (classes + 1));
+    if (spec.score_function === "sigmoid") {
+      for (let k = 0; k < classes; k++) scores[a * classes + k] = 1 / (1 + Math.exp(-row[k + 1]));
+      continue;
+    }
+    const highest = row.reduce((x, y) => Math.max(x, y));
+    const powers = Array.from(row, (value) => Math.exp(value - highest));
+    const sum = powers.reduce((x, y) => x + y, 0);
+    for (let k = 0; k < classes; k++) scores[a * classes + k] = powers[k + 1] / sum;
+  }
+  return scores;
+}
+
+function candidateBox(contract, model, outputs, anchor, view) {
+  if (model.variant === "decoded") {
+    return toInputPixels(contract.boxes, outputs.boxes.subarray(4 * anchor, 4 * anchor + 4), view);
+  }
+  const deltas = outputs.box_deltas.subarray(4 * anchor, 4 * anchor + 4);
+  const { values, box_code_scales: scales, max_log_scale: limit } = contract.anchors;
+  const [cx, cy, width, height] = values[anchor];
+  const centreX = cx + (deltas[0] / scales[0]) * width;
+  const centreY = cy + (deltas[1] / scales[1]) * height;
+  const halfWidth = 0.5 * width * Math.exp(Math.min(deltas[2] / scales[2], limit));
+  const halfHeight = 0.5 * height * Math.exp(Math.min(deltas[3] / scales[3], limit));
+  const corners = [centreX - halfWidth, centreY - halfHeight, centreX + halfWidth, centreY + halfHeight];
+  return corners.map((value, i) => fround(Math.min(Math.max(value, 0), 1) * (i % 2 ? view.height : view.width)));
+}
+
+/** A box as the contract's `boxes` says -> x0, y0, x1, y1 in input pixels, within the input. */
+function toInputPixels(spec, box, view) {
+  const [x0, y0, x1, y1] = spec.format === "yxyx" ? [box[1], box[0], box[3], box[2]] : box;
+  const [width, height] = spec.scale === "pixels" ? [1, 1] : [view.width, view.height];
+  const limit = (value, most) => Math.min(Math.max(fround(value), 0), most);
+  return [
+    limit(x0 * width, view.width),
+    limit(y0 * height, view.height),
+    limit(x1 * width, view.width),
+    limit(y1 * height, view.height),
+  ];
+}
+
+/** A box in input pixels -> in the picture's, clipped to it. */
+function toPicture(box, view, picture) {
+  const scaleX = fround(view.width / (view.x1 - view.x0));
+  const scaleY = fround(view.height / (view.y1 - view.y0));
+  return box.map((value, i) => {
+    const own = fround(fround(value / (i % 2 ? scaleY : scaleX)) + (i % 2 ? view.y0 : view.x0));
+    return Math.min(Math.max(own, 0), i % 2 ? picture.height : picture.width);
+  });
+}
+
+/** Intersection over union of two boxes. */
+export function overlap(a, b) {
+  const width = Math.max(Math.min(a[2], b[2]) - Math.max(a[0], b[0]), 0);
+  const height = Math.max(Math.min(a[3], b[3]) - Math.max(a[1], b[1]), 0);
+  const shared = width * height;
+  return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared);
+}
+
+/** To the nearest whole number, halves to the even one, as Python's round(). */
+function roundHalfEven(value) {
+  const rounded = Math.round(value);
+  return Math.abs(value % 1) === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
+}

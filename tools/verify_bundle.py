@@ -1,0 +1,52 @@
+"""Replay an exported bundle's golden vectors, or compare an app's results with them: ``ssdlite verify BUNDLE``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ssdlite import cli
+from ssdlite.console import say
+from ssdlite.export.verify import verify_bundle
+from ssdlite.export.verify_report import format_report
+
+PROGRAM = "ssdlite verify"
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    bundle: Annotated[Path, tyro.conf.Positional]
+    """The folder that an export wrote."""
+    dump: Path | None = None
+    """A folder with what an app made of the golden pictures, files named as in the bundle's golden/, any of them."""
+    model: str | None = None
+    """Only this file of the bundle."""
+    json: bool = False
+    """Print the report as JSON."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: all steps passed; 1: one failed; 2: it could not be found out."""
+    passed: list[bool] = []
+
+    def verify(options: VerifyOptions) -> None:
+        """Say for each model and step of a bundle whether it gives the golden result, or what went wrong."""
+        report = verify_bundle(options.bundle, dump=options.dump, model=options.model)
+        passed.append(report.passed)
+        if options.json:
+            print(json.dumps(report.to_dict(), indent=2, allow_nan=False, ensure_ascii=False))
+            return
+        for line in format_report(report):
+            say(line)
+
+    return cli.run(verify, VerifyOptions, argv, PROGRAM) or int(not passed[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
