@@ -96,18 +96,20 @@ def load_data(
     val_split: str | None = None,
     classes: Sequence[str] | None = None,
     skip_bad: bool = False,
+    allow_absent: bool = False,
     seed: int = 0,
 ) -> DataSplits:
     """The training and the validation split of the data set in ``root``, with one class list.
 
     Without names they are the customary ones; a data set with nothing to validate on is divided by ``seed``.
+    ``allow_absent`` is that of ``load_split``.
 
     Raises:
         DataError: nothing is recognised, a split or class is unknown, or some data cannot be used.
     """
     layout = find_splits(root)
     choice = choose_splits(list(layout.splits), train_split, val_split)
-    options = LoadOptions(classes, skip_bad)
+    options = LoadOptions(classes, skip_bad, allow_absent)
     notes = [f"{layout.root}: {layout.kind.upper()} annotations with the splits {', '.join(layout.splits)}"]
     if choice.val is None:
         (whole,) = load_splits(layout, [choice.train], options)

@@ -30,6 +30,7 @@ class DetectorConfig:
     Attributes:
         image_size: the network's input, (height, width).
         class_names: by label; background is not among them.
+        category_ids: of the data that it was trained on, by label; empty where nobody said.
         anchors: shapes per map, finest first.
         extra_channels: of the stride-64, -128, ... maps at width 1; scaled to ``max(int(c * width_mult), 16)``.
         mean, std: of the input's 0..255 RGB values.
@@ -43,6 +44,7 @@ class DetectorConfig:
     width_mult: float = 1.0
     image_size: tuple[int, int] = (320, 320)
     class_names: tuple[str, ...] = COCO_NAMES
+    category_ids: tuple[int, ...] = ()
     anchors: AnchorConfig = SSDLITE_ANCHORS
     extra_channels: tuple[int, ...] = (512, 256, 256, 128)
     extra_conv: Literal["separable", "plain"] = "separable"
@@ -72,6 +74,10 @@ class DetectorConfig:
         )
         repeated = sorted(name for name, count in Counter(self.class_names).items() if count > 1)
         _check(not repeated, f"class_names: names must differ, but there are several of {repeated}")
+        _check(
+            len(self.category_ids) in (0, len(self.class_names)),
+            f"category_ids: expected one for each of {len(self.class_names)} classes, got {len(self.category_ids)}",
+        )
         _check(
             len(self.extra_channels) <= 8 and all(1 <= c <= 8192 for c in self.extra_channels),
             f"extra_channels: expected up to 8 maps of 1 to 8192 channels, got {self.extra_channels}",

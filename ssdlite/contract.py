@@ -49,7 +49,7 @@ class InputSpec:
     name: str
     type: Literal["uint8", "float32"]
     layout: Literal["NCHW", "NHWC"]
-    batch: int | None
+    batch: int | None = None
     height: int
     width: int
     colour_order: Literal["RGB", "BGR"] = "RGB"
@@ -173,7 +173,10 @@ class QuantisationFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """One file of the bundle. ``weights_file`` is ncnn's second file."""
+    """One file of the bundle. ``weights_file`` is ncnn's second file.
+
+    ``difference_from_pytorch`` is the largest of any output (nms: of the scores) on the golden pictures.
+    """
 
     file: str
     runtime: Runtime = "onnxruntime"
@@ -184,6 +187,7 @@ class ModelSpec:
     opset: int | None = None
     ir_version: int | None = None
     weights_file: str | None = None
+    difference_from_pytorch: float | None = None
     accuracy: AccuracyFigure | None = None
     latency: LatencyFigure | None = None
     quantisation: QuantisationFacts | None = None

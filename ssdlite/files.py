@@ -21,7 +21,7 @@ def write_atomically(path: Path | str, write: Callable[[BinaryIO], object]) -> N
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).chmod(0o666 & ~umask())
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -37,7 +37,8 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The permissions that new files are denied."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -106,7 +106,7 @@ def build_for_run(options: TrainOptions, index: DetectionIndex, checkpoint: Chec
                 f"{index.name} has {', '.join(index.class_names)}"
             )
         return detector_from_config(checkpoint.config)
-    config = _config(options, index.class_names)
+    config = replace(_config(options, index.class_names), category_ids=index.category_ids)
     if options.anchors == "fit":
         boxes = input_boxes(index, config.image_size, config.resize)
         config = replace(config, anchors=fit_to_boxes(boxes, config, options.anchor_budget))

@@ -1,0 +1,155 @@
+"""A bundle: the folder with the exported models and all that an app needs to know of them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ssdlite.boxes import MAX_LOG_SCALE
+from ssdlite.checkpoint import Checkpoint, current_versions
+from ssdlite.config import DetectorConfig
+from ssdlite.contract import (
+    CONTRACT_FILE,
+    AnchorSpec,
+    Contract,
+    ModelSpec,
+    PostprocessSpec,
+    Provenance,
+    ResizeSpec,
+)
+from ssdlite.detector import Detector
+from ssdlite.errors import ConfigError
+from ssdlite.files import umask, write_json
+from ssdlite.image import LETTERBOX_FILL
+from ssdlite.output import writing
+
+CARD_FILE = "README.md"  # the model card, where hubs and people look for it
+
+
+@contextmanager
+def staged_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A folder to write in that takes the name ``output`` when all went well, and vanishes when not.
+
+    Raises:
+        ConfigError: ``output`` cannot be written, or is there and not a bundle that may be replaced.
+    """
+    _require_free(output, overwrite)
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.", suffix=".part"))
+    try:
+        yield folder
+        with writing(output):
+            folder.chmod(0o777 & ~umask())
+            _move(folder, output)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def build_contract(
+    detector: Detector, models: Sequence[ModelSpec], provenance: Provenance, candidates: int
+) -> Contract:
+    """The facts about ``detector`` and these exported ``models`` of it."""
+    config = detector.config
+    raw = any(model.variant == "raw" for model in models)
+    return Contract(
+        name=describe(config),
+        class_names=config.class_names,
+        category_ids=config.category_ids or tuple(range(1, config.num_classes + 1)),
+        resize=ResizeSpec(mode=config.resize, padding_value=LETTERBOX_FILL),
+        postprocess=PostprocessSpec(
+            score_function=config.score_function,
+            score_threshold=config.score_threshold,
+            nms_threshold=config.nms_threshold,
+            candidates_per_class=config.candidates_per_class,
+            max_detections=config.max_detections,
+            max_candidates=max_candidates,
+        ),
+        anchors=_anchors(detector) if raw else None,
+        models=tuple(models),
+        provenance=provenance,
+    )
+
+
+def provenance_of(path: Path, checkpoint: Checkpoint, licence: str) -> Provenance:
+    """Where the weights come from: the checkpoint file, its hash and what it says of itself."""
+    digest = hashlib.sha256(path.read_bytes())
+    figures = ((name, value) for name, value in checkpoint.metrics.items() if isinstance(value, (int, float)))
+    metrics = {name: float(value) for name, value in figures if math.isfinite(value)}
+    trained_with = {f"trained with {name}": str(version) for name, version in checkpoint.versions.items()}
+    return Provenance(
+        checkpoint=path.name,
+        checkpoint_sha256=digest.hexdigest(),
+        licence=licence,
+        metrics=metrics,
+        versions=_export_versions() | trained_with,
+    )
+
+
+def write_contract(folder: Path, contract: Contract) -> None:
+    write_json(folder / CONTRACT_FILE, contract.to_dict())
+
+
+def describe(config: DetectorConfig) -> str:
+    """The field's name for such a detector, as those of the presets: ``ssdlite320_mobilenet_v2``."""
+    kind = "ssdlite" if config.head_conv == "separable" else "ssd"
+    height, width = config.image_size
+    side = str(width) if height == width else f"{width}x{height}"
+    multiplier = "" if config.width_mult == 1 else f"_{round(config.width_mult * 100):03d}"
+    return f"{kind}{side}_{config.backbone.removesuffix('_reduced')}{multiplier}"
+
+
+def _anchors(detector: Detector) -> AnchorSpec:
+    height, width = detector.config.image_size
+    corners = detector.anchors.double().cpu().numpy() / [width, height, width, height]
+    centres, sizes = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
+    return AnchorSpec(
+        box_code_scales=detector.config.box_code_scales,
+        max_log_scale=MAX_LOG_SCALE,
+        values=tuple(
+            (_short(x), _short(y), _short(w), _short(h))
+            for (x, y), (w, h) in zip(centres.tolist(), sizes.tolist(), strict=True)
+        ),
+    )
+
+
+def _short(value: float) -> float:
+    """Nine digits: as many as a float32 has to be told apart."""
+    return float(f"{value:.9g}")
+
+
+def _export_versions() -> dict[str, str]:
+    import onnx
+    import onnxruntime
+
+    return current_versions() | {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
+
+
+def _require_free(output: Path, overwrite: bool) -> None:
+    if not output.exists():
+        return
+    is_bundle = (output / CONTRACT_FILE).is_file()
+    if not output.is_dir() or (any(output.iterdir()) and not is_bundle):
+        raise ConfigError(f"{output}: expected a free name for the bundle; something else is there")
+    if is_bundle and not overwrite:
+        raise ConfigError(f"{output}: a bundle is there already; --overwrite replaces it")
+
+
+def _move(folder: Path, output: Path) -> None:
+    """Put ``folder`` in the place of ``output``, which is absent, empty, or a bundle that may go."""
+    if not output.exists():
+        folder.replace(output)
+        return
+    old = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.", suffix=".old"))
+    output.replace(old)
+    try:
+        folder.replace(output)
+    except OSError:
+        old.replace(output)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,218 @@
+"""From a checkpoint to a bundle: export, quantise, convert, compare, score, and only then put it in place."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from ssdlite.backends import OnnxBackend
+from ssdlite.checkpoint import load_checkpoint
+from ssdlite.config import override
+from ssdlite.contract import AccuracyFigure, Contract, ModelSpec, Precision, Provenance, Variant
+from ssdlite.detector import Detector
+from ssdlite.errors import ExportError
+from ssdlite.export.bundle import CARD_FILE, build_contract, provenance_of, staged_folder, write_contract
+from ssdlite.export.difference import difference_from_pytorch
+from ssdlite.export.golden import write_golden
+from ssdlite.export.int8 import Opener, Quantiser
+from ssdlite.export.measure import Accuracy, measure_accuracy, measure_latencies
+from ssdlite.export.model_card import write_model_card
+from ssdlite.export.onnx_export import attach_contract, export_onnx, input_spec, opset_of, output_specs
+from ssdlite.export.ort_format import to_ort_format
+from ssdlite.export.pictures import ExportPictures, find_pictures
+from ssdlite.export.plan import ExportPlan
+from ssdlite.files import write_atomically, write_text
+from ssdlite.image import ImageArray
+from ssdlite.runtime import RuntimeDetector, load_model
+
+Say = Callable[[str], object]
+
+
+def export_bundle(plan: ExportPlan, say: Say) -> Contract:
+    """Carry out ``plan``; ``say`` is told what is being done.
+
+    Returns the contract of the finished bundle.
+
+    Raises:
+        CheckpointError, DataError, ConfigError: what was given cannot be used.
+        ExportError: a model cannot be exported as asked, or loses more accuracy than allowed.
+    """
+    with staged_folder(plan.output, overwrite=plan.overwrite) as folder:
+        checkpoint = load_checkpoint(plan.checkpoint)
+        detector = checkpoint.build_detector().eval()
+        detector.config = override(detector.config, **plan.thresholds)
+        provenance = provenance_of(plan.checkpoint, checkpoint, plan.licence)
+        return ExportJob(plan, folder, detector, provenance, find_pictures(plan, detector), say).run()
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One model of the bundle: what the contract says of it, and for ONNX the graph itself."""
+
+    spec: ModelSpec
+    model: onnx.ModelProto | None = None
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """One bundle in the making; ``run`` is the order of work."""
+
+    plan: ExportPlan
+    folder: Path
+    detector: Detector
+    provenance: Provenance
+    pictures: ExportPictures
+    say: Say
+
+    def run(self) -> Contract:
+        reference = self._reference_accuracy()
+        golden = self.pictures.golden(self.plan.golden_images)
+        artefacts = [*self._export_onnx(reference), *self._export_ncnn()]
+        self._write(artefacts)
+        specs = [self._compared(artefact.spec, golden) for artefact in artefacts]
+        if reference is not None:
+            specs = [self._scored(spec, reference) for spec in specs]
+        specs = self._timed(specs, golden[0])
+        contract = self._write([replace(a, spec=spec) for a, spec in zip(artefacts, specs, strict=True)])
+        self._refuse_inaccurate(contract)
+        self.say("writing golden vectors and the model card")
+        write_golden(self.folder, contract, golden)
+        write_text(self.folder / CARD_FILE, write_model_card(contract))
+        return contract
+
+    def _reference_accuracy(self) -> Accuracy | None:
+        gate = self.pictures.gate
+        if gate is None:
+            return None
+        self.say(f"scoring PyTorch's model on {gate.name}, {len(gate)} images")
+        return measure_accuracy(self.detector, gate)
+
+    def _export_onnx(self, reference: Accuracy | None) -> list[Artefact]:
+        quantiser = self._quantiser(reference)
+        artefacts = []
+        for variant in self.plan.variants:
+            for precision in self.plan.precisions:
+                self.say(f"exporting {variant}, {precision}")
+                options = self.plan.graph(variant, precision)
+                model = export_onnx(self.detector, options)
+                facts = None
+                if precision == "int8":
+                    model, facts = quantiser.quantise(model, self._opener(variant, precision))
+                spec = replace(self._spec(variant, precision, model), quantisation=facts)
+                artefacts.append(Artefact(spec, model))
+                if self.plan.ort_format:
+                    artefacts.append(Artefact(replace(spec, file=f"{Path(spec.file).stem}.ort"), model))
+        return artefacts
+
+    def _export_ncnn(self) -> list[Artefact]:
+        if not self.plan.ncnn:
+            return []
+        from ssdlite.export.ncnn_export import export_ncnn
+
+        self.say("exporting decoded for ncnn")
+        return [Artefact(export_ncnn(self.detector, self.folder))]
+
+    def _quantiser(self, reference: Accuracy | None) -> Quantiser:
+        gate = self.pictures.gate
+
+        def measure_drop(model: RuntimeDetector) -> float:
+            assert reference is not None and gate is not None  # only then is it passed on
+            drop = reference.AP - measure_accuracy(model, gate).AP
+            self.say(f"  int8: AP {reference.AP - drop:.4f}, {drop:+.4f} below PyTorch's")
+            return drop
+
+        def rankable() -> tuple[onnx.ModelProto, Opener]:
+            self.say("  finding the layers that suffer most from integers")
+            return export_onnx(self.detector, self.plan.graph("raw", "fp32")), self._opener("raw", "fp32")
+
+        return Quantiser(
+            pictures=self.pictures,
+            activation_type=self.plan.activation_type,
+            measure_drop=None if reference is None else measure_drop,
+            max_drop=self.plan.max_ap_drop,
+            rankable=rankable,
+        )
+
+    def _opener(self, variant: Variant, precision: Precision) -> Opener:
+        """What makes a model of this kind runnable before it is a file."""
+
+        def open_model(model: onnx.ModelProto) -> RuntimeDetector:
+            spec = self._spec(variant, precision, model)
+            return RuntimeDetector(self._contract([spec]), spec, OnnxBackend(model.SerializeToString(), None))
+
+        return open_model
+
+    def _spec(self, variant: Variant, precision: Precision, model: onnx.ModelProto) -> ModelSpec:
+        options = self.plan.graph(variant, precision)
+        return ModelSpec(
+            file=f"{variant}_{precision}.onnx",
+            variant=variant,
+            precision=precision,
+            input=input_spec(self.detector, options),
+            outputs=output_specs(self.detector, options),
+            opset=opset_of(model),
+            ir_version=model.ir_version,
+        )
+
+    def _contract(self, specs: Sequence[ModelSpec]) -> Contract:
+        return build_contract(self.detector, specs, self.provenance, self.plan.max_candidates)
+
+    def _write(self, artefacts: Sequence[Artefact]) -> Contract:
+        """Write contract.json, and all ONNX and .ort files with what is known so far of each inside it."""
+        contract = self._contract([artefact.spec for artefact in artefacts])
+        write_contract(self.folder, contract)
+        for artefact in artefacts:
+            if artefact.model is not None:
+                self._write_model(artefact.model, contract.for_model(artefact.spec.file))
+        return contract
+
+    def _write_model(self, model: onnx.ModelProto, contract: Contract) -> None:
+        attach_contract(model, contract)
+        path = self.folder / contract.models[0].file
+        if path.suffix == ".onnx":
+            write_atomically(path, lambda file: file.write(model.SerializeToString()))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "model.onnx")
+            source.write_bytes(model.SerializeToString())
+            to_ort_format(source, path)
+
+    def _open(self, spec: ModelSpec) -> RuntimeDetector:
+        return load_model(self.folder, spec.file)
+
+    def _compared(self, spec: ModelSpec, golden: Sequence[ImageArray]) -> ModelSpec:
+        options = self.plan.graph(spec.variant, spec.precision)
+        difference = difference_from_pytorch(self._open(spec), self.detector, options, golden)
+        return replace(spec, difference_from_pytorch=float(f"{difference:.3g}"))
+
+    def _scored(self, spec: ModelSpec, reference: Accuracy) -> ModelSpec:
+        gate = self.pictures.gate
+        assert gate is not None  # the reference was measured on it
+        self.say(f"scoring {spec.file}")
+        found = measure_accuracy(self._open(spec), gate)
+        figure = AccuracyFigure(
+            AP=round(found.AP, 5),
+            AP50=round(found.AP50, 5),
+            AP_drop=round(reference.AP - found.AP, 5),
+            data=gate.name.rpartition("/")[0] or gate.name,
+            split=gate.name.rpartition("/")[2],
+            images=len(gate),
+        )
+        return replace(spec, accuracy=figure)
+
+    def _timed(self, specs: Sequence[ModelSpec], picture: ImageArray) -> list[ModelSpec]:
+        self.say("timing all files in turns")
+        figures = measure_latencies([self.folder / spec.file for spec in specs], picture)
+        return [replace(spec, latency=figures[self.folder / spec.file]) for spec in specs]
+
+    def _refuse_inaccurate(self, contract: Contract) -> None:
+        limit = self.plan.max_ap_drop
+        drops = {model.file: model.accuracy.AP_drop for model in contract.models if model.accuracy is not None}
+        failed = {file: drop for file, drop in drops.items() if limit is not None and drop > limit}
+        if failed:
+            listed = ", ".join(f"{file} {drop:.4f}" for file, drop in failed.items())
+            raise ExportError(f"AP drop of {listed}: more than the {limit} allowed; nothing was written")
