@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ssdlite.backends import Backend, OnnxBackend, TensorInfo
 from ssdlite.contract import CONTRACT_FILE, METADATA_KEY, Contract, ModelSpec, parse_contract, read_contract
 from ssdlite.errors import ContractError
 
 EXPORTED_SUFFIXES = (".onnx", ".ort", ".param")
+FACTS_OF_ALL = ("class_names", "resize", "boxes", "postprocess", "anchors")
+FACTS_OF_ONE = ("variant", "input", "outputs")
 PREFERENCE = ("nms", "decoded", "raw")
+SHOWN = 6  # names in a message
+Opened = tuple[Contract, ModelSpec, Backend]
 
 
 def is_exported(path: Path) -> bool:
@@ -17,15 +22,18 @@ def is_exported(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() in EXPORTED_SUFFIXES
 
 
-def open_model(path: Path, model: str | None, threads: int | None) -> tuple[Contract, ModelSpec, Backend]:
+def open_model(path: Path, model: str | None, threads: int | None) -> Opened:
     """The contract, the model in it and what runs that; see ``ssdlite.runtime.load_model``."""
-    if path.is_dir():
-        return _open_in_bundle(path, model, threads)
-    if model is not None and model != path.name:
-        raise ContractError(f"{path}: is one model; {model!r} can be chosen in a bundle, which is a folder")
-    if path.suffix.lower() == ".param":
-        return _open_in_bundle(path.parent, path.name, threads)
-    return _open_file(path, threads)
+    try:
+        if path.is_dir():
+            return _open_in_bundle(path, model, threads)
+        if model is not None and model != path.name:
+            raise ContractError(f"{path}: is one model; {model!r} can be chosen in a bundle, which is a folder")
+        if path.suffix.lower() == ".param":
+            return _open_in_bundle(path.parent, path.name, threads)
+        return _open_file(path, threads)
+    except OSError as error:
+        raise ContractError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def choose_model(contract: Contract, name: str | None) -> ModelSpec:
@@ -43,7 +51,7 @@ def choose_model(contract: Contract, name: str | None) -> ModelSpec:
     return contract.models[0]
 
 
-def _open_in_bundle(bundle: Path, name: str | None, threads: int | None) -> tuple[Contract, ModelSpec, Backend]:
+def _open_in_bundle(bundle: Path, name: str | None, threads: int | None) -> Opened:
     inner_file(bundle, CONTRACT_FILE, "a bundle has to have it; make one with `ssdlite export`")
     contract = read_contract(bundle)
     model = choose_model(contract, name)
@@ -55,17 +63,15 @@ def _open_in_bundle(bundle: Path, name: str | None, threads: int | None) -> tupl
         return contract, model, NcnnBackend(path, weights, model, threads)
     backend = OnnxBackend(path, threads)
     _check_session(backend, model)
+    _check_metadata(backend, contract, model)
     return contract, model, backend
 
 
-def _open_file(path: Path, threads: int | None) -> tuple[Contract, ModelSpec, Backend]:
+def _open_file(path: Path, threads: int | None) -> Opened:
     backend = OnnxBackend(path, threads)
-    text = backend.metadata.get(METADATA_KEY)
-    if text is not None:
-        contract = parse_contract(text, f"the contract in {path}")
-        if len(contract.models) != 1:
-            raise ContractError(f"{path}: expected a contract of this file alone, got {len(contract.models)} models")
-        model = contract.models[0]
+    own = _own_contract(backend)
+    if own is not None:
+        contract, model = own, own.models[0]
     elif (path.parent / CONTRACT_FILE).is_file():
         inner_file(path.parent, CONTRACT_FILE, "it describes the model")
         contract = read_contract(path.parent)
@@ -79,6 +85,19 @@ def _open_file(path: Path, threads: int | None) -> tuple[Contract, ModelSpec, Ba
         raise ContractError(f"{path}: its contract says that it runs in {model.runtime}")
     _check_session(backend, model)
     return contract, model, backend
+
+
+def _own_contract(backend: OnnxBackend) -> Contract | None:
+    """What the file's metadata say of it."""
+    text = backend.metadata.get(METADATA_KEY)
+    if text is None:
+        return None
+    contract = parse_contract(text, f"the contract in {backend.name}")
+    if len(contract.models) != 1:
+        raise ContractError(
+            f"{backend.name}: expected the contract of this file alone, got one of {len(contract.models)} models"
+        )
+    return contract
 
 
 def inner_file(folder: Path, name: str, reason: str) -> Path:
@@ -102,19 +121,31 @@ def _check_session(backend: OnnxBackend, model: ModelSpec) -> None:
     if backend.inputs != [promised]:
         raise ContractError(
             f"{backend.name}: the contract promises one input, {_show(promised)}; the file has "
-            f"{', '.join(map(_show, backend.inputs)) or 'none'}"
+            f"{'; '.join(map(_show, backend.inputs[:SHOWN])) or 'none'}"
         )
     own = {output.name: output for output in backend.outputs}
-    names = [output.name for output in model.outputs]
-    if sorted(own) != sorted(names):
+    names = {output.name for output in model.outputs}
+    if own.keys() != names:
         raise ContractError(
-            f"{backend.name}: the contract promises outputs {', '.join(names)}; the file has {', '.join(own)}"
+            f"{backend.name}: the contract promises outputs {_list(sorted(names))}; the file has {_list(sorted(own))}"
         )
     for output in model.outputs:
         wanted = TensorInfo(output.name, output.type, output.shape)
         got = own[output.name]
         if got.type != wanted.type or not _shapes_agree(got.shape, wanted.shape):
             raise ContractError(f"{backend.name}: the contract promises {_show(wanted)}; the file has {_show(got)}")
+
+
+def _check_metadata(backend: OnnxBackend, contract: Contract, model: ModelSpec) -> None:
+    """The file's metadata, where it has any, do not contradict the bundle's contract about how to run it."""
+    own = _own_contract(backend)
+    if own is None:
+        return
+    pairs: list[tuple[Any, Any, str]] = [(contract.for_model(model.file), own, name) for name in FACTS_OF_ALL]
+    pairs += [(model, own.models[0], name) for name in FACTS_OF_ONE]
+    for document, inside, name in pairs:
+        if getattr(document, name) != getattr(inside, name):
+            raise ContractError(f"{backend.name}: {CONTRACT_FILE} and the file's own metadata differ about its {name}")
 
 
 def _shapes_agree(own: tuple[int | None, ...], promised: tuple[int | None, ...]) -> bool:
@@ -126,4 +157,9 @@ def _shapes_agree(own: tuple[int | None, ...], promised: tuple[int | None, ...])
 
 def _show(tensor: TensorInfo) -> str:
     sides = ", ".join("any" if side is None else str(side) for side in tensor.shape)
-    return f"{tensor.name} {tensor.type} [{sides}]"
+    return f"{tensor.name[:60]!r} {tensor.type} [{sides}]"
+
+
+def _list(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(repr(name[:60]) for name in names[:SHOWN]) + more

@@ -23,6 +23,7 @@ from ssdlite.prediction import NumpyDetections, Picture, Size, predict_pictures,
 from ssdlite.suppression import boxes_to_pixels, class_scores, decode_boxes, select_detections
 
 Array = npt.NDArray[Any]
+MAX_INPUT_VALUES = 1 << 28  # 1 GiB in float32; batches and sides that are allowed one by one could exhaust memory
 
 
 def load_model(path: str | Path, model: str | None = None, *, threads: int | None = None) -> RuntimeDetector:
@@ -51,18 +52,16 @@ class RuntimeDetector:
         contract: of the bundle or the file.
         model: the one of the contract's models that is run.
         backend: what runs it.
+
+    Raises:
+        ContractError: the contract asks for something that this runtime does not do.
     """
 
     def __init__(self, contract: Contract, model: ModelSpec, backend: Backend) -> None:
         self.contract = contract
         self.model = model
         self.backend = backend
-        resize = contract.resize
-        if resize.antialias or not resize.half_pixel_centres or model.input.value_range != (0.0, 255.0):
-            raise ContractError(
-                f"{model.file}: expected resizing with half-pixel centres and without antialiasing, and values of "
-                "0 to 255, before mean and std; the contract asks for something else"
-            )
+        _check_supported(contract, model)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -194,7 +193,7 @@ class RuntimeDetector:
             if value is None or value.shape != shape or value.dtype != spec.type:
                 got = "nothing" if value is None else f"{value.dtype} {list(value.shape)}"
                 raise ContractError(
-                    f"{self.model.file}: output {spec.name}: expected {spec.type} {list(shape)}, got {got}"
+                    f"{self.model.file}: output {spec.name[:60]!r}: expected {spec.type} {list(shape)}, got {got}"
                 )
             result[spec.meaning] = value[:count]
         return result
@@ -213,3 +212,18 @@ class RuntimeDetector:
                 )
             result.append(NumpyDetections(boxes[number, :count], scores[:count], labels))
         return result
+
+
+def _check_supported(contract: Contract, model: ModelSpec) -> None:
+    """Refuse what a contract may say but this runtime does not do. Raises ContractError."""
+    spec, resize = model.input, contract.resize
+    if resize.antialias or not resize.half_pixel_centres or spec.value_range != (0.0, 255.0):
+        raise ContractError(
+            f"{model.file}: expected resizing with half-pixel centres and without antialiasing, and values of 0 to "
+            "255 before mean and std; the contract asks for something else"
+        )
+    values = 3 * (spec.batch or 1) * spec.height * spec.width
+    if values > MAX_INPUT_VALUES:
+        raise ContractError(
+            f"{model.file}: expected an input of at most {MAX_INPUT_VALUES} values, got {values}: {list(spec.shape)}"
+        )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 from rich.console import Console
@@ -17,11 +17,10 @@ from ssdlite import cli
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.image import ImageArray, read_image
 from ssdlite.media import Source, VideoReader, VideoWriter, find_sources, save_picture
+from ssdlite.models import load_any
 from ssdlite.output import prepare_folder, save_json_list, writing
+from ssdlite.prediction import DetectionModel
 from ssdlite.visualize import draw_detections
-
-if TYPE_CHECKING:
-    from ssdlite.detector import Detector
 
 PROGRAM = "ssdlite predict"
 T = TypeVar("T")
@@ -32,7 +31,9 @@ class PredictOptions:
     sources: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Images, videos, and folders that are searched with their subfolders for both."""
     weights: Path
-    """The checkpoint, such as best.pt of a training."""
+    """The checkpoint, such as best.pt of a training, or an exported .onnx or .ort file or bundle folder."""
+    model: str | None = None
+    """Which file of a bundle; by default the nms one, otherwise decoded, otherwise raw, in fp32 if there is one."""
     output: Path = Path("predictions")
     """Folder for the pictures and videos with boxes, and detections.json."""
     score_threshold: float = 0.4
@@ -40,14 +41,14 @@ class PredictOptions:
     batch_size: int = 8
     """Images or frames that go through the network together."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
+    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one. Exported models run on the CPU."""
 
 
 @dataclass
 class Run:
     """What the steps of one prediction share, and what they leave behind."""
 
-    detector: Detector
+    detector: DetectionModel
     options: PredictOptions
     progress: Progress
     entries: list[dict[str, Any]]
@@ -65,7 +66,7 @@ def predict(options: PredictOptions) -> None:
     sources, problems = find_sources(options.sources, options.output)
     if not sources:
         raise DataError("; ".join(problems))
-    detector = _load(options)
+    detector = load_any(options.weights, model=options.model, device=options.device)
     prepare_folder(options.output)
     with _progress() as progress:
         run = Run(detector, options, progress, [])
@@ -93,13 +94,6 @@ def _check(options: PredictOptions) -> None:
         raise ConfigError(f"--score-threshold: expected 0 to 1, got {options.score_threshold}")
     if options.batch_size < 1:
         raise ConfigError(f"--batch-size: expected 1 or more, got {options.batch_size}")
-
-
-def _load(options: PredictOptions) -> Detector:
-    from ssdlite.detector import load_detector
-    from ssdlite.device import choose_device
-
-    return load_detector(options.weights, device=choose_device(options.device))
 
 
 def _progress() -> Progress:

@@ -1,0 +1,174 @@
+"""Resizing without OpenCV gives OpenCV's pixels, and files read without Pillow give Pillow's."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssdlite import optional
+from ssdlite.errors import ConfigError, DataError
+from ssdlite.image import read_image, read_image_size
+from ssdlite.pixels import resize_bilinear, resize_with_numpy
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def with_opencv(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def test_numpy_resizes_to_the_same_bits_as_opencv():
+    random = np.random.default_rng(0)
+    for number, sizes in enumerate(random.integers(1, 160, (250, 4)).tolist()):
+        image = noise(sizes[0], sizes[1], number)
+        assert np.array_equal(resize_with_numpy(image, *sizes[2:]), with_opencv(image, *sizes[2:])), sizes
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ((64, 96), (32, 48)),  # OpenCV goes other ways for a half, a quarter and whole factors
+        ((128, 96), (32, 24)),
+        ((64, 96), (32, 96)),
+        ((64, 96), (64, 48)),
+        ((63, 99), (21, 33)),
+        ((63, 99), (126, 198)),
+        ((1, 1), (7, 9)),
+        ((1, 50), (20, 20)),
+        ((50, 1), (20, 20)),
+        ((2, 2), (1, 1)),
+        ((480, 640), (320, 320)),
+        ((3000, 17), (320, 320)),
+        ((17, 3000), (300, 301)),
+        ((720, 1280), (180, 320)),
+    ],
+)
+def test_numpy_resizes_to_the_same_bits_where_opencv_is_special(source: tuple[int, int], target: tuple[int, int]):
+    for image in (noise(*source), np.full((*source, 3), 255, np.uint8), (noise(*source) > 127).astype(np.uint8) * 255):
+        assert np.array_equal(resize_with_numpy(image, *target), with_opencv(image, *target))
+
+
+def test_resizing_takes_the_way_that_is_there(monkeypatch: pytest.MonkeyPatch):
+    image = noise(50, 70)
+    expected = with_opencv(image, 32, 32)
+    assert np.array_equal(resize_bilinear(image, 32, 32), expected)
+    monkeypatch.setattr("ssdlite.pixels.find_opencv", lambda: None)
+    assert np.array_equal(resize_bilinear(image, 32, 32), expected)
+    assert np.array_equal(resize_bilinear(image[:, ::-1], 50, 70), image[:, ::-1])
+    assert np.array_equal(resize_bilinear(image[::2, ::-1], 31, 29), with_opencv(image[::2, ::-1].copy(), 31, 29))
+
+
+def test_a_ramp_is_resized_to_what_one_calculates():
+    """Four pixels to eight: centres at -0.25, 0.25, 0.75 ... of the source, the outermost repeat the edge."""
+    image = np.repeat(np.array([[0, 40, 80, 120]], np.uint8)[:, :, None], 3, axis=2)
+    assert resize_with_numpy(image, 1, 8)[0, :, 0].tolist() == [0, 10, 30, 50, 70, 90, 110, 120]
+    assert resize_with_numpy(image, 1, 2)[0, :, 0].tolist() == [20, 100]
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_pillow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if Pillow were not installed; the test itself still writes its files with it."""
+    monkeypatch.setattr("ssdlite.image.find_pillow", lambda: None)
+    yield
+
+
+def picture(mode: str) -> Image.Image:
+    image = Image.fromarray(noise(20, 30))
+    return image.quantize(16) if mode == "P" else image.convert(mode)
+
+
+@pytest.mark.usefixtures("no_pillow")
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [
+        *((".png", mode) for mode in ("RGB", "L", "RGBA", "LA", "P", "1")),
+        *((".tif", mode) for mode in ("RGB", "L", "RGBA", "P", "1")),
+        *((".bmp", mode) for mode in ("RGB", "L", "P", "1")),
+        *((".webp", mode) for mode in ("RGB", "RGBA")),
+    ],
+)
+def test_opencv_reads_what_pillow_reads(tmp_path: Path, suffix: str, mode: str):
+    path = tmp_path / f"a{suffix}"
+    picture(mode).save(path, **({"lossless": True, "exact": True} if suffix == ".webp" else {}))
+    with Image.open(path) as stored:
+        expected = np.asarray(stored.convert("RGB"))
+    assert np.array_equal(read_image(path), expected)
+    assert read_image_size(path) == ((20, 30), (20, 30))
+
+
+@pytest.mark.usefixtures("no_pillow")
+def test_opencv_reads_deep_grey_as_pillow_does(tmp_path: Path):
+    Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png")[0, :, 1].tolist() == [0, 1, 128, 255]
+    Image.fromarray(np.array([[0.0, 0.5, 1.0]], np.float32)).save(tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif")[0, :, 1].tolist() == [0, 128, 255]
+    cv2.imwrite(str(tmp_path / "b.png"), np.full((2, 2, 3), (0x1000, 0x8000, 0xFFFF), np.uint16))
+    assert read_image(tmp_path / "b.png")[0, 0].tolist() == [255, 128, 16]
+
+
+@pytest.mark.usefixtures("no_pillow")
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_opencv_turns_pictures_upright(tmp_path: Path, orientation: int):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    corner = np.full((24, 40, 3), 30, np.uint8)
+    corner[:8, :8] = 250
+    Image.fromarray(corner).save(tmp_path / "a.jpg", exif=exif, quality=95, subsampling=0)
+    image = read_image(tmp_path / "a.jpg")
+    sideways = orientation >= 5
+    assert image.shape == ((40, 24, 3) if sideways else (24, 40, 3))
+    at_the_top, at_the_left = orientation in (1, 2, 5, 6), orientation in (1, 4, 5, 8)  # of the EXIF standard
+    bright = image[2 if at_the_top else -3, 2 if at_the_left else -3]
+    assert (bright > 230).all()
+    assert read_image_size(tmp_path / "a.jpg") == (image.shape[:2], (24, 40))
+    assert read_image(tmp_path / "a.jpg", (24, 40)).shape == (24, 40, 3)
+
+
+@pytest.mark.usefixtures("no_pillow")
+def test_opencv_reads_photographs_almost_as_pillow_does(tmp_path: Path):
+    """Two builds of the same library may round differently."""
+    smooth = with_opencv(noise(6, 8), 120, 160)
+    Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=90)
+    with Image.open(tmp_path / "a.jpg") as stored:
+        expected = np.asarray(stored.convert("RGB")).astype(int)
+    assert np.abs(read_image(tmp_path / "a.jpg") - expected).max() <= 2
+
+
+@pytest.mark.usefixtures("no_pillow")
+def test_opencv_says_what_is_wrong_in_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    buffer = io.BytesIO()
+    Image.fromarray(noise(60, 80)).save(buffer, "JPEG")
+    files = {
+        "truncated.jpg": buffer.getvalue()[: len(buffer.getvalue()) // 2],
+        "text.png": b"not a picture",
+        "empty.png": b"",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        for read in (read_image, read_image_size):
+            with pytest.raises(DataError, match=rf"{name}: cannot be read as an image \(.+\)$"):
+                read(tmp_path / name)
+    with pytest.raises(DataError, match=r"none\.jpg: no such image file"):
+        read_image(tmp_path / "none.jpg")
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_with_neither_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("find_pillow", "find_opencv"):
+        monkeypatch.setattr(f"ssdlite.image.{name}", lambda: None)
+    with pytest.raises(ConfigError, match=r"needs Pillow or OpenCV; `pip install pillow`"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_module_that_is_not_there_is_none():
+    assert optional._import("no_such_module_anywhere") is None
