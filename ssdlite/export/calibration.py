@@ -15,16 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from ssdlite.datasets.index import DetectionIndex
 from ssdlite.errors import ExportError
 from ssdlite.export.body import activations_to_quantise, find_body
-from ssdlite.image import ImageArray, View, read_image
+from ssdlite.image import ImageArray, View
 
 Method = Literal["minmax", "percentile", "entropy"]
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy")
 InputTensor = npt.NDArray[Any]  # [1, 3, H, W] or [1, H, W, 3], uint8 or float32, as the model takes it
 
-CALIBRATION_IMAGES = 64
 PERCENTILE = 99.999  # of a tensor's values that stay within its range
 
 
@@ -47,26 +45,9 @@ class Preprocessor(Protocol):
         """A picture [H, W, 3] -> (the input tensor of a batch of 1, what of the picture it shows)."""
 
 
-def calibration_inputs(
-    preprocessor: Preprocessor, index: DetectionIndex, limit: int = CALIBRATION_IMAGES
-) -> Iterator[InputTensor]:
-    """Up to ``limit`` pictures, spread evenly over ``index``, as input tensors; one in memory at a time.
-
-    Raises:
-        ExportError: the index is empty, or ``limit`` is below 1.
-        DataError: a picture cannot be read.
-    """
-    if limit < 1:
-        raise ExportError(f"calibration: expected 1 image or more, got {limit}")
-    if not len(index):
-        raise ExportError(f"{index.name}: there are no images to calibrate on")
-    return _read_evenly(preprocessor, index, min(limit, len(index)))
-
-
-def _read_evenly(preprocessor: Preprocessor, index: DetectionIndex, count: int) -> Iterator[InputTensor]:
-    for position in range(count):
-        record = index.record(position * len(index) // count)
-        yield preprocessor.preprocess(read_image(record.path, record.size))[0]
+def calibration_inputs(preprocessor: Preprocessor, pictures: Iterable[ImageArray]) -> Iterator[InputTensor]:
+    """Pictures [H, W, 3] of any size as the tensors that the model takes, one in memory at a time."""
+    return (preprocessor.preprocess(picture)[0] for picture in pictures)
 
 
 def calibrate(model: onnx.ModelProto, inputs: Iterable[InputTensor], *, method: Method = "percentile") -> Calibration:

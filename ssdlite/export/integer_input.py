@@ -136,6 +136,4 @@ def read_pixels_as_integers(model: onnx.ModelProto, found: IntegerInput) -> None
     zero_point = f"{found.source}.zero_point"
     graph.initializer.append(numpy_helper.from_array(np.uint8(found.zero_point), zero_point))
     inputs = [source, quantise.input[1], zero_point]
-    graph.node.append(
-        helper.make_node("DequantizeLinear", inputs, [found.tensor], f"{found.source}.DequantizeLinear")
-    )
+    graph.node.append(helper.make_node("DequantizeLinear", inputs, [found.tensor], f"{found.source}.DequantizeLinear"))

@@ -7,13 +7,12 @@ the model: see ``ACTIVATION_TYPES``.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from ssdlite.contract import QuantisationFacts
 from ssdlite.errors import ExportError
@@ -67,6 +66,7 @@ def quantise(
     result = _insert_pairs(source, nodes, ranges, activation_type)
     if pixels is not None and pixels.convolution.name in chosen:
         read_pixels_as_integers(result, pixels)
+    _keep_in_float(result, convolutions - chosen)
     _tidy(result, model)
     return result
 
@@ -163,10 +163,32 @@ def _insert_pairs(
         op_types_to_quantize=sorted({node.op_type for node in model.graph.node}),
         extra_options={},
     )
-    level = logging.getLogger().level
     quantiser.quantize_model()
     result: onnx.ModelProto = quantiser.model.model
     return result
+
+
+def _keep_in_float(model: onnx.ModelProto, layers: Collection[str]) -> None:
+    """See to it that ONNX Runtime really computes ``layers`` in float.
+
+    From 1.20 on it quantises by itself the weights of a convolution that stands between integers, and that with one
+    scale for the whole layer; but not where the input is dequantised with a scale for every channel. So those get
+    one: the same value for all.
+    """
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    sources = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    for node in [node for node in graph.node if node.name in layers and node.input[0] in sources]:
+        weight = constants[node.input[1]]
+        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+        source = sources[node.input[0]]
+        inputs, output = [source.input[0]], f"{node.name}.input"
+        for kind, name in zip(("scale", "zero_point"), source.input[1:], strict=True):
+            inputs.append(f"{output}_{kind}")
+            value = numpy_helper.to_array(constants[name]).reshape(1).repeat(weight.dims[1] * groups)
+            graph.initializer.append(numpy_helper.from_array(value, inputs[-1]))
+        node.input[0] = output
+        graph.node.append(helper.make_node("DequantizeLinear", inputs, [output], f"{output}_DequantizeLinear", axis=1))
 
 
 def _tidy(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
