@@ -1,7 +1,10 @@
 """Fixtures that more than one test file uses."""
 
 import os
+import runpy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,3 +20,83 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the development data (shared/data beside the repository), which is not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def golden_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two exported bundles with golden vectors, not to be changed: ``stretch`` (softmax; raw, decoded and nms in uint8
+    NCHW, decoded in float32 NHWC) and ``letterbox`` (sigmoid; decoded in float32 NCHW). Three classes, 96 x 96.
+    """
+    from ssdlite.export.graphs import GraphOptions
+
+    folder = tmp_path_factory.mktemp("bundles")
+    options = [GraphOptions(variant=variant) for variant in ("raw", "decoded", "nms")]
+    _write_bundle(
+        folder / "stretch", [*options, GraphOptions(variant="decoded", input_type="float32", layout="NHWC")], {}
+    )
+    settings = {"resize": "letterbox", "score_function": "sigmoid"}
+    _write_bundle(folder / "letterbox", [GraphOptions(variant="decoded", input_type="float32")], settings)
+    return folder
+
+
+def _write_bundle(folder: Path, options: list, settings: dict) -> None:
+    """``raw.uint8_NCHW.onnx`` and so on, of a random detector that finds some tens of objects in noise."""
+    import onnx
+    import torch
+
+    import ssdlite
+    from ssdlite.contract import ModelSpec, Provenance
+    from ssdlite.export.bundle import build_contract, write_contract
+    from ssdlite.export.golden import write_golden
+    from ssdlite.export.onnx_export import attach_contract, export_onnx, input_spec, opset_of, output_specs
+
+    torch.manual_seed(0)
+    detector = ssdlite.build_detector(
+        "ssdlite192_mobilenet_v2_050", num_classes=3, width_mult=0.25, image_size=96, **settings
+    ).eval()
+    for module in detector.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+    detector.head.classification.set_bias(torch.tensor([4.0, 0.0, 0.0, 0.0]))
+    folder.mkdir()
+    specs, graphs = [], []
+    for one in options:
+        graph = export_onnx(detector, one)
+        graphs.append(graph)
+        specs.append(
+            ModelSpec(
+                file=f"{one.variant}.{one.input_type}_{one.layout}.onnx",
+                variant=one.variant,
+                precision="fp32",
+                input=input_spec(detector, one),
+                outputs=output_specs(detector, one),
+                opset=opset_of(graph),
+                ir_version=graph.ir_version,
+            )
+        )
+    provenance = Provenance(checkpoint="best.pt", checkpoint_sha256="0" * 64, licence="Apache-2.0")
+    contract = build_contract(detector, specs, provenance, 1024)
+    for spec, graph in zip(specs, graphs, strict=True):
+        attach_contract(graph, contract.for_model(spec.file))
+        onnx.save(graph, folder / spec.file)
+    write_contract(folder, contract)
+    write_golden(folder, contract, _noise_pictures())
+
+
+def _noise_pictures() -> list:
+    """Three pictures of coloured blocks with noise: square, standing and lying."""
+    import numpy as np
+
+    rng = np.random.default_rng(3)
+    pictures = []
+    for height, width in ((96, 96), (140, 90), (75, 200)):
+        blocks = rng.integers(60, 196, (height // 10 + 1, width // 10 + 1, 3))
+        large = blocks.repeat(10, axis=0).repeat(10, axis=1)[:height, :width]
+        pictures.append((large + rng.integers(-20, 21, large.shape)).astype(np.uint8))
+    return pictures
+
+
+@pytest.fixture(scope="session")
+def make_colour_model() -> Callable[..., Any]:
+    """The function of that name in colour_model.py: small exported models that find colours, and their contracts."""
+    return runpy.run_path(str(Path(__file__).with_name("colour_model.py")))["make_colour_model"]

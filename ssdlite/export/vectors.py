@@ -206,7 +206,9 @@ def parse_detections(content: bytes, where: str, contract: Contract) -> list[Gol
         raise ContractError(f"{where}: {error}") from None
     limit = contract.postprocess.max_detections
     if len(found) > limit:
-        raise ContractError(f"{where}: {len(found)} detections, more than max_detections {limit}")
+        raise ContractError(
+            f"{where}: {len(found)} detections, more than max_detections {limit}; there is no suppression, or no limit"
+        )
     return list(found)
 
 

@@ -1,0 +1,248 @@
+"""The model card of a bundle, Markdown: the contract's facts, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ssdlite.contract import (
+    CONTRACT_FILE,
+    AccuracyFigure,
+    Contract,
+    InputSpec,
+    ModelSpec,
+    QuantisationFacts,
+    ResizeSpec,
+)
+from ssdlite.export.card_outputs import output_lines, postprocess_lines
+from ssdlite.export.markdown import code, numbers, table
+
+
+def write_model_card(contract: Contract, bundle: Path | None = None) -> str:
+    """The card as Markdown. Sizes of the files are in it where ``bundle`` says where they are."""
+    parts = [
+        _head(contract),
+        _classes(contract),
+        _files(contract.models, bundle),
+        _input(contract),
+        output_lines(contract),
+        postprocess_lines(contract),
+        _quantisation(contract.models),
+        _provenance(contract),
+        _use(contract),
+        _limits(contract),
+    ]
+    return "\n".join(line for part in parts for line in part).rstrip() + "\n"
+
+
+def _head(contract: Contract) -> Iterator[str]:
+    first = contract.models[0].input
+    yield f"# {contract.name}"
+    yield ""
+    yield (
+        "An object detector for phones and small devices: it finds objects of "
+        f"{_count(len(contract.class_names), 'class')} in a picture, each with a box and a score. "
+        f"It sees the picture at {first.width} x {first.height} pixels. "
+        f"Exported by ssdlite; this card is made from `{CONTRACT_FILE}` "
+        f"(`{contract.format}`, version {contract.format_version}), which programs read."
+    )
+    yield ""
+
+
+def _classes(contract: Contract) -> Iterator[str]:
+    yield "## Classes"
+    yield ""
+    rows = zip(contract.class_names, contract.category_ids, strict=True)
+    yield from table(
+        ["label", "name", "id in the training data"],
+        [[str(label), code(name), str(category)] for label, (name, category) in enumerate(rows)],
+    )
+
+
+def _files(models: Sequence[ModelSpec], bundle: Path | None) -> Iterator[str]:
+    yield "## Files"
+    yield ""
+    yield from table(
+        [
+            "file",
+            "runtime",
+            "variant",
+            "precision",
+            "size MB",
+            "AP",
+            "AP50",
+            "AP drop",
+            "ms",
+            "opset",
+            "IR",
+            "differs by",
+        ],
+        [
+            [
+                " + ".join(code(name) for name in _names(model)),
+                model.runtime,
+                model.variant,
+                model.precision,
+                f"{sum((bundle / name).stat().st_size for name in _names(model)) / 1e6:.2f}" if bundle else "",
+                f"{model.accuracy.AP:.4f}" if model.accuracy else "",
+                f"{model.accuracy.AP50:.4f}" if model.accuracy else "",
+                f"{model.accuracy.AP_drop:+.4f}" if model.accuracy else "",
+                f"{model.latency.median_ms:.2f}" if model.latency else "",
+                str(model.opset or ""),
+                str(model.ir_version or ""),
+                "" if model.difference_from_pytorch is None else f"{model.difference_from_pytorch:g}",
+            ]
+            for model in models
+        ],
+    )
+    yield (
+        "`raw` ends with class logits and box deltas, `decoded` with scores and boxes of all anchors, `nms` with "
+        "detections. *Differs by*: the largest difference of an output from PyTorch's on the golden pictures."
+    )
+    yield ""
+    yield from _measurements(models)
+
+
+def _measurements(models: Sequence[ModelSpec]) -> Iterator[str]:
+    """What the figures of the table were measured on, once for each way."""
+    accuracies = {_measured_on(model.accuracy) for model in models if model.accuracy}
+    for text in sorted(accuracies):
+        yield f"AP: {text}; the drop is PyTorch's AP less the file's."
+        yield ""
+    for model in models:
+        if model.latency:
+            figure = model.latency
+            yield (
+                f"{code(model.file)}: {figure.median_ms:g} ms, median of {_count(figure.runs, 'run')} of one image, "
+                f"{_count(figure.threads, 'thread')}, {figure.runtime}, {figure.processor}."
+            )
+            yield ""
+
+
+def _measured_on(figure: AccuracyFigure) -> str:
+    return f"{figure.data}, {figure.split}, {_count(figure.images, 'image')}"
+
+
+def _input(contract: Contract) -> Iterator[str]:
+    yield "## Input, step by step"
+    yield ""
+    recipes: dict[InputSpec, list[str]] = {}
+    for model in contract.models:
+        recipes.setdefault(model.input, []).append(model.file)
+    for spec, files in recipes.items():
+        yield f"For {', '.join(code(file) for file in files)}:"
+        yield ""
+        for number, step in enumerate(_steps(spec, contract.resize), 1):
+            yield f"{number}. {step}"
+        yield ""
+
+
+def _steps(spec: InputSpec, resize: ResizeSpec) -> Iterator[str]:
+    yield "Decode the picture to 8-bit RGB, upright (apply the EXIF orientation), without alpha."
+    if resize.mode == "stretch":
+        yield f"Resize it to {spec.width} x {spec.height} (width x height) pixels; its shape is not kept (stretch)."
+    else:
+        yield (
+            f"Resize it to fit into {spec.width} x {spec.height} (width x height) pixels, its shape kept (letterbox), "
+            f"and put it in the {resize.padding_position}; the rest is {resize.padding_value} in all channels."
+        )
+    yield (
+        f"Resizing is {resize.interpolation}, {_with(resize.half_pixel_centres)} half-pixel centres and "
+        f"{_with(resize.antialias)} antialiasing, as OpenCV's INTER_LINEAR."
+    )
+    yield f"Order the channels {spec.colour_order}, values {spec.value_range[0]:g} to {spec.value_range[1]:g}."
+    if spec.type == "float32":
+        yield f"Normalise: `(value - mean) / std` with mean {numbers(spec.mean)} and std {numbers(spec.std)}."
+    else:
+        yield "Do not normalise: the graph does (mean 0, std 1 outside)."
+    batch = "any batch" if spec.batch is None else f"batch {spec.batch}"
+    shape = ["N" if side is None else str(side) for side in spec.shape]
+    yield f"Feed it as {code(spec.name)}: {spec.type}, {spec.layout}, [{', '.join(shape)}] ({batch})."
+
+
+def _quantisation(models: Sequence[ModelSpec]) -> Iterator[str]:
+    quantised = [(model, model.quantisation) for model in models if model.quantisation is not None]
+    if not quantised:
+        return
+    yield "## Quantisation"
+    yield ""
+    for model, facts in quantised:
+        yield from _quantised(model, facts)
+
+
+def _quantised(model: ModelSpec, facts: QuantisationFacts) -> Iterator[str]:
+    yield (
+        f"{code(model.file)}: {facts.quantised_layers} of {_count(facts.total_layers, 'layer')} are computed in "
+        f"integers, with {facts.activation_type} activations; calibrated ({facts.calibration_method}) on "
+        f"{_count(facts.calibration_images, 'picture')} of {facts.calibration_data}."
+    )
+    if facts.float_layers:
+        yield f"In float, the most sensitive first: {', '.join(code(name) for name in facts.float_layers)}."
+    yield ""
+
+
+def _provenance(contract: Contract) -> Iterator[str]:
+    facts = contract.provenance
+    yield "## Licence and provenance"
+    yield ""
+    yield f"- Licence of the weights: {facts.licence}"
+    yield f"- Checkpoint: {code(facts.checkpoint)}, SHA-256 `{facts.checkpoint_sha256}`"
+    for name, value in facts.metrics.items():
+        yield f"- The checkpoint's own {name}: {value:g}"
+    for name, version in facts.versions.items():
+        yield f"- {name}: {version}"
+    yield ""
+
+
+def _use(contract: Contract) -> Iterator[str]:
+    yield "## Check it and run it"
+    yield ""
+    yield "```bash"
+    yield "ssdlite verify .                          # replay the golden vectors in golden/, step by step"
+    yield "ssdlite verify . --dump FOLDER            # compare what your app makes of the golden pictures"
+    yield "ssdlite predict photo.jpg --weights .     # boxes, names and scores"
+    yield "```"
+    yield ""
+    yield "```python"
+    yield "from ssdlite.runtime import load_model  # numpy, onnxruntime, Pillow, OpenCV; no torch"
+    yield ""
+    yield f'detector = load_model(".", "{contract.models[0].file}")'
+    yield 'for found in detector.predict(["photo.jpg"]):'
+    yield "    print([(one.name, one.score, one.box) for one in found])"
+    yield "```"
+    yield ""
+
+
+def _limits(contract: Contract) -> Iterator[str]:
+    spec = contract.postprocess
+    yield "## Limits"
+    yield ""
+    measured = sorted({_measured_on(model.accuracy) for model in contract.models if model.accuracy})
+    if measured:
+        yield f"- Accuracy was measured on {'; '.join(measured)}. Other pictures were not tried."
+    else:
+        yield "- The accuracy of these files was not measured when they were exported."
+    unmeasured = [code(model.file) for model in contract.models if model.accuracy is None]
+    if measured and unmeasured:
+        yield f"- The accuracy of {', '.join(unmeasured)} was not measured."
+    if any(model.latency for model in contract.models):
+        yield "- Times were measured on the processor named above; a phone's are others."
+    yield f"- At most {spec.max_detections} objects are found in a picture."
+    yield "- It finds objects of the classes above and no others; a score is not a probability."
+    if any(model.precision == "int8" for model in contract.models):
+        yield "- Processors round int8 arithmetic differently: scores may differ slightly from one to the next."
+    if contract.provenance.licence == "not stated":
+        yield "- The licence of the weights is not stated: ask who made them before you pass them on."
+
+
+def _names(model: ModelSpec) -> list[str]:
+    return [name for name in (model.file, model.weights_file) if name is not None]
+
+
+def _count(number: int, noun: str) -> str:
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number} {noun if number == 1 else plural}"
+
+
+def _with(present: bool) -> str:
+    return "with" if present else "without"

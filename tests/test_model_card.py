@@ -1,0 +1,208 @@
+"""The model card says what the contract says: literal lines, and no fact left out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssdlite.contract import (
+    AccuracyFigure,
+    AnchorSpec,
+    Contract,
+    InputSpec,
+    LatencyFigure,
+    ModelSpec,
+    OutputSpec,
+    PostprocessSpec,
+    Provenance,
+    QuantisationFacts,
+    ResizeSpec,
+    parse_contract,
+)
+from ssdlite.export.markdown import code
+from ssdlite.export.model_card import write_model_card
+from ssdlite.plain import to_json
+
+UINT8 = InputSpec(name="images", type="uint8", layout="NCHW", batch=1, height=96, width=128)
+FLOAT = InputSpec(
+    name="pixels",
+    type="float32",
+    layout="NHWC",
+    batch=None,
+    height=96,
+    width=128,
+    mean=(123.675, 116.28, 103.53),
+    std=(58.395, 57.12, 57.375),
+)
+RAW = ModelSpec(
+    file="raw_fp32.onnx",
+    variant="raw",
+    precision="fp32",
+    input=UINT8,
+    outputs=(
+        OutputSpec(name="class_logits", meaning="class_logits", shape=(1, 2, 3)),
+        OutputSpec(name="box_deltas", meaning="box_deltas", shape=(1, 2, 4)),
+    ),
+    opset=13,
+    ir_version=7,
+    difference_from_pytorch=1.2e-5,
+    accuracy=AccuracyFigure(AP=0.61239, AP50=0.8877, AP_drop=0.00019, data="bccd", split="test", images=36),
+    latency=LatencyFigure(median_ms=7.25, threads=1, runs=50, runtime="onnxruntime 1.20.0", processor="Example CPU"),
+)
+NMS = ModelSpec(
+    file="nms_int8.onnx",
+    variant="nms",
+    precision="int8",
+    input=FLOAT,
+    outputs=(
+        OutputSpec(name="boxes", meaning="boxes", shape=(None, 50, 4)),
+        OutputSpec(name="scores", meaning="scores", shape=(None, 50)),
+        OutputSpec(name="labels", meaning="labels", shape=(None, 50), type="int32"),
+        OutputSpec(name="count", meaning="count", shape=(None,), type="int32"),
+    ),
+    opset=15,
+    ir_version=8,
+    quantisation=QuantisationFacts(
+        activation_type="uint8",
+        calibration_method="minmax",
+        calibration_images=64,
+        calibration_data="bccd train",
+        quantised_layers=60,
+        total_layers=62,
+        float_layers=("backbone.features.0.0", "head.classification.0.1"),
+    ),
+)
+CONTRACT = Contract(
+    name="ssdlite128x96_mobilenet_v2",
+    class_names=("red cell", "a|b"),
+    category_ids=(7, 9),
+    resize=ResizeSpec(mode="letterbox"),
+    postprocess=PostprocessSpec(
+        score_function="softmax",
+        score_threshold=0.001,
+        nms_threshold=0.55,
+        candidates_per_class=300,
+        max_detections=50,
+        max_candidates=1024,
+    ),
+    anchors=AnchorSpec(
+        box_code_scales=(10.0, 10.0, 5.0, 5.0),
+        max_log_scale=4.135166556742356,
+        values=((0.25, 0.5, 0.125, 0.75), (0.75, 0.5, 0.625, 0.375)),
+    ),
+    models=(RAW, NMS),
+    provenance=Provenance(
+        checkpoint="best.pt",
+        checkpoint_sha256="ab" * 32,
+        licence="Apache-2.0",
+        metrics={"AP": 0.6125},
+        versions={"torch": "2.9.0", "onnxruntime": "1.23.0"},
+    ),
+)
+
+LETTERBOX_STEP = (
+    "2. Resize it to fit into 128 x 96 (width x height) pixels, its shape kept (letterbox), and put it in the centre; "
+    "the rest is 114 in all channels."
+)
+BOXES_ROW = (
+    "| `boxes` | boxes | float32 | [N, 50, 4] | x0, y0, x1, y1 (xyxy) as fractions of the input's width and height "
+    "(fraction), padded with 0 |"
+)
+QUANTISED_LINE = (
+    "`nms_int8.onnx`: 60 of 62 layers are computed in integers, with uint8 activations; calibrated (minmax) on "
+    "64 pictures of bccd train."
+)
+
+
+@pytest.mark.parametrize("line", [
+    "# ssdlite128x96_mobilenet_v2",
+    "| 0 | `red cell` | 7 |",
+    r"| 1 | `a\|b` | 9 |",
+    "| file | runtime | variant | precision | AP | AP50 | AP drop | ms | opset | IR | differs by |",
+    "| `raw_fp32.onnx` | onnxruntime | raw | fp32 | 0.6124 | 0.8877 | +0.0002 | 7.25 | 13 | 7 | 1.2e-05 |",
+    "| `nms_int8.onnx` | onnxruntime | nms | int8 |  |  |  |  | 15 | 8 |  |",
+    "AP: bccd, test, 36 images; the drop is PyTorch's AP less the file's.",
+    "`raw_fp32.onnx`: 7.25 ms, median of 50 runs of one image, 1 thread, onnxruntime 1.20.0, Example CPU.",
+    "3. Resizing is bilinear, with half-pixel centres and without antialiasing, as OpenCV's INTER_LINEAR.",
+    "5. Do not normalise: the graph does (mean 0, std 1 outside).",
+    "5. Normalise: `(value - mean) / std` with mean 123.675, 116.28, 103.53 and std 58.395, 57.12, 57.375.",
+    "6. Feed it as `images`: uint8, NCHW, [1, 3, 96, 128] (batch 1).",
+    "6. Feed it as `pixels`: float32, NHWC, [N, 96, 128, 3] (any batch).",
+    "| `class_logits` | class_logits | float32 | [1, 2, 3] | logits of each anchor, slot 0 is background |",
+    LETTERBOX_STEP,
+    BOXES_ROW,
+    QUANTISED_LINE,
+    "In float, the most sensitive first: `backbone.features.0.0`, `head.classification.0.1`.",
+    "- Licence of the weights: Apache-2.0",
+    f"- Checkpoint: `best.pt`, SHA-256 `{'ab' * 32}`",
+    "- The checkpoint's own AP: 0.6125",
+    "- torch: 2.9.0",
+    "- Accuracy was measured on bccd, test, 36 images. Other pictures were not tried.",
+    "- The accuracy of `nms_int8.onnx` was not measured.",
+    "- At most 50 objects are found in a picture.",
+])  # fmt: skip
+def test_a_line_of_the_card(line: str) -> None:
+    assert line in write_model_card(CONTRACT).splitlines()
+
+
+def leaves(value: Any, path: str = "") -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [leaf for name, item in value.items() for leaf in leaves(item, f"{path}.{name}")]
+    if isinstance(value, list):
+        return [leaf for item in value for leaf in leaves(item, path)]
+    return [(path, value)]
+
+
+def test_every_fact_of_the_contract_is_in_the_card() -> None:
+    """All but the list of anchors, of which the card gives the number."""
+    card = write_model_card(CONTRACT)
+    words = {word.rstrip(".") for word in re.split(r"[\s|,;:()\[\]`]+", card)}
+    rounded = {".models.accuracy.AP", ".models.accuracy.AP50", ".models.accuracy.AP_drop"}
+    for path, value in leaves(CONTRACT.to_dict()):
+        if path == ".anchors.values" or value is None or isinstance(value, bool):
+            continue  # true and false stand in the card as "with" and "without"
+        if isinstance(value, float):
+            texts = {f"{value:.4f}", f"{value:+.4f}"} if path in rounded else {f"{value:g}", f"{value:.9g}"}
+            assert texts & words, f"{path} {value}"
+        elif isinstance(value, int):
+            assert str(value) in words, f"{path} {value}"
+        else:
+            assert value in card or code(value) in card, f"{path} {value!r}"
+    assert "The 2 anchors (cxcywh, fraction of the input) are in `contract.json`." in card
+
+
+def test_the_example_is_a_valid_contract() -> None:
+    assert parse_contract(to_json(CONTRACT), "the example") == CONTRACT
+
+
+def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
+    (tmp_path / RAW.file).write_bytes(bytes(1_230_000))
+    (tmp_path / NMS.file).write_bytes(bytes(456_000))
+    lines = write_model_card(CONTRACT, tmp_path).splitlines()
+    assert any(line.startswith("| `raw_fp32.onnx` | onnxruntime | raw | fp32 | 1.23 |") for line in lines)
+    assert any(line.startswith("| `nms_int8.onnx` | onnxruntime | nms | int8 | 0.46 |") for line in lines)
+
+
+def test_what_is_not_known_is_said() -> None:
+    model = replace(RAW, accuracy=None, latency=None)
+    provenance = replace(CONTRACT.provenance, licence="not stated")
+    card = write_model_card(replace(CONTRACT, models=(model,), provenance=provenance))
+    assert "- The accuracy of these files was not measured when they were exported." in card
+    assert "- The licence of the weights is not stated: ask who made them before you pass them on." in card
+    assert "Times were measured" not in card
+    assert "## Quantisation" not in card
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("plain", "`plain`"),
+    ("two\nlines", "`two lines`"),
+    ("a`b", "``a`b``"),
+    ("`", "`` ` ``"),
+    ("x|y", r"`x\|y`"),
+])  # fmt: skip
+def test_code_spans(text: str, expected: str) -> None:
+    assert code(text) == expected

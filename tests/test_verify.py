@@ -1,0 +1,528 @@
+"""``ssdlite verify`` passes on a fresh bundle, and names the step of every mistake that is planted in one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from ssdlite.contract import CONTRACT_FILE, METADATA_KEY
+from ssdlite.errors import ContractError
+from ssdlite.export.verify import verify_bundle
+from ssdlite.export.verify_report import Report, StepResult
+from ssdlite.tools.verify_bundle import main
+
+RAW, DECODED, NMS, FLOAT = (
+    "raw.uint8_NCHW.onnx",
+    "decoded.uint8_NCHW.onnx",
+    "nms.uint8_NCHW.onnx",
+    "decoded.float32_NHWC.onnx",
+)
+LETTERBOX = "decoded.float32_NCHW.onnx"
+Graph = onnx.GraphProto
+
+
+@pytest.fixture
+def bundle(golden_bundles: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(golden_bundles / "stretch", tmp_path / "bundle"))
+
+
+@pytest.fixture
+def dump(golden_bundles: Path, tmp_path: Path) -> Path:
+    """What a faultless app would write."""
+    return Path(shutil.copytree(golden_bundles / "stretch" / "golden", tmp_path / "dump"))
+
+
+def step_of(report: Report, file: str, step: str) -> StepResult:
+    (model,) = [one for one in report.models if one.file == file]
+    (result,) = [one for one in model.steps if one.step == step]
+    return result
+
+
+def edit_contract(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """The same change in contract.json and in every file's metadata, as an export with a mistake would make it."""
+    path = bundle / CONTRACT_FILE
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    for file in bundle.glob("*.onnx"):
+        model = onnx.load(file)
+        entry = next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
+        inside = json.loads(entry.value)
+        change(inside)
+        entry.value = json.dumps(inside)
+        onnx.save(model, file)
+
+
+def edit_graph(bundle: Path, file: str, change: Callable[[Graph], None]) -> None:
+    model = onnx.load(bundle / file)
+    change(model.graph)
+    onnx.save(model, bundle / file)
+
+
+def gather_output(name: str, axis: int, places: list[int]) -> Callable[[Graph], None]:
+    """An output with its columns in another order."""
+
+    def change(graph: Graph) -> None:
+        for node in graph.node:
+            node.output[:] = ["before" if output == name else output for output in node.output]
+            node.input[:] = ["before" if value == name else value for value in node.input]
+        graph.initializer.append(numpy_helper.from_array(np.array(places, np.int64), "places"))
+        graph.node.append(helper.make_node("Gather", ["before", "places"], [name], axis=axis))
+
+    return change
+
+
+def swap_channels(graph: Graph) -> None:
+    name = graph.input[0].name
+    for node in graph.node:
+        node.input[:] = ["swapped" if value == name else value for value in node.input]
+    graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0], np.int64), "order"))
+    graph.node.insert(0, helper.make_node("Gather", [name, "order"], ["swapped"], axis=1))
+
+
+def shift_mean(graph: Graph) -> None:
+    """20 is added to the pixels before they are normalised, as if the mean were 20 less."""
+    cast = next(node for node in graph.node if node.op_type == "Cast" and node.input[0] == graph.input[0].name)
+    for node in graph.node:
+        node.input[:] = ["shifted" if value == cast.output[0] else value for value in node.input]
+    graph.initializer.append(numpy_helper.from_array(np.float32(20), "twenty"))
+    place = list(graph.node).index(cast) + 1
+    graph.node.insert(place, helper.make_node("Add", [cast.output[0], "twenty"], ["shifted"]))
+
+
+def add_one_to_labels(graph: Graph) -> None:
+    for node in graph.node:
+        node.output[:] = ["before" if output == "labels" else output for output in node.output]
+    graph.initializer.append(numpy_helper.from_array(np.int32(1), "one"))
+    graph.node.append(helper.make_node("Add", ["before", "one"], ["labels"]))
+
+
+def softmax_to_sigmoid(graph: Graph) -> None:
+    softmax = next(node for node in graph.node if node.op_type == "Softmax")
+    softmax.op_type = "Sigmoid"
+    del softmax.attribute[:]
+
+
+def keep_background(graph: Graph) -> None:
+    """The scores with slot 0, one column more."""
+    softmax = next(node for node in graph.node if node.op_type == "Softmax")
+    for node in graph.node:
+        node.output[:] = ["dropped" if output == "scores" else output for output in node.output]
+    graph.node.append(helper.make_node("Identity", [softmax.output[0]], ["scores"]))
+    output = next(value for value in graph.output if value.name == "scores")
+    output.CopyFrom(helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 192, 4]))
+
+
+def damage_weights(graph: Graph) -> None:
+    """Another sign on one weight in a hundred of the first large tensor."""
+    tensor = next(one for one in graph.initializer if np.prod(one.dims) > 1000)
+    values = numpy_helper.to_array(tensor).copy()
+    values.reshape(-1)[::100] *= -1
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def test_a_fresh_bundle_passes_every_step(golden_bundles: Path) -> None:
+    for name, models in (("stretch", 4), ("letterbox", 1)):
+        report = verify_bundle(golden_bundles / name)
+        assert report.passed
+        assert len(report.models) == models
+        for model in report.models:
+            assert [(one.step, one.status) for one in model.steps] == [
+                (step, "pass") for step in ("contract", "picture", "resize", "input", "outputs", "detections")
+            ]
+
+
+def test_the_golden_pictures_have_objects(golden_bundles: Path) -> None:
+    """Otherwise the faults below would prove nothing."""
+    for name in (RAW, DECODED, NMS):
+        found = json.loads((golden_bundles / "stretch" / "golden" / f"image_2.{name}.detections.json").read_text())
+        assert len(found) >= 5
+        assert {one["label"] for one in found} == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("file", "change", "likely"), [
+    (DECODED, swap_channels, "the network takes: channels in the order BGR instead of RGB"),
+    (NMS, swap_channels, "the network takes: channels in the order BGR instead of RGB"),
+    (DECODED, shift_mean, "another mean inside the network: about 20 grey levels too low"),
+    (DECODED, gather_output("boxes", 2, [1, 0, 3, 2]), "boxes in the order y0, x0, y1, x1 instead of x0, y0, x1, y1"),
+    (NMS, gather_output("boxes", 2, [1, 0, 3, 2]), "boxes in the order y0, x0, y1, x1 instead of x0, y0, x1, y1"),
+    (RAW, gather_output("box_deltas", 2, [1, 0, 3, 2]), "box deltas in the order y, x, height, width"),
+    (DECODED, gather_output("scores", 2, [2, 0, 1]), "labels off by one (+1)"),
+    (RAW, gather_output("class_logits", 2, [1, 2, 3, 0]), "labels off by one (-1)"),
+    (NMS, add_one_to_labels, "labels off by one (+1)"),
+    (DECODED, softmax_to_sigmoid, "sigmoid instead of softmax"),
+    (DECODED, keep_background, "background not removed"),
+    (DECODED, damage_weights, "none of the usual mistakes: other or damaged weights"),
+    (NMS, damage_weights, "none of the usual mistakes: other or damaged weights"),
+])  # fmt: skip
+def test_a_fault_inside_a_graph_is_found_in_its_outputs(
+    bundle: Path, file: str, change: Callable[[Graph], None], likely: str
+) -> None:
+    edit_graph(bundle, file, change)
+    report = verify_bundle(bundle)
+    assert report.failed_steps() == {file: ["outputs"]}
+    assert (step_of(report, file, "outputs").likely or "").startswith(likely)
+    (model,) = [one for one in report.models if one.file == file]
+    assert model.notes == (f"{file}: not the file that the golden vectors were made with (SHA-256)",)
+
+
+def test_a_truncated_file_fails_where_it_is_run(bundle: Path) -> None:
+    content = (bundle / DECODED).read_bytes()
+    (bundle / DECODED).write_bytes(content[: len(content) // 2])
+    report = verify_bundle(bundle)
+    assert report.failed_steps() == {DECODED: ["outputs"]}
+    assert step_of(report, DECODED, "contract").status == "skipped"
+
+
+def test_a_missing_file_fails_the_contract(bundle: Path) -> None:
+    (bundle / DECODED).unlink()
+    report = verify_bundle(bundle)
+    assert report.failed_steps() == {DECODED: ["contract"]}
+    assert "no such file" in step_of(report, DECODED, "contract").text
+
+
+def test_a_wrong_mean_in_the_contract_fails_the_input(bundle: Path) -> None:
+    def change(document: dict[str, Any]) -> None:
+        for model in document["models"]:
+            if model["input"]["type"] == "float32":
+                model["input"]["mean"] = [123.0, 117.0, 104.0]
+
+    edit_contract(bundle, change)
+    report = verify_bundle(bundle)
+    assert report.failed_steps() == {FLOAT: ["input"]}
+    likely = step_of(report, FLOAT, "input").likely or ""
+    assert likely.startswith("the golden vectors were made with another normalisation")
+    assert "mean [127.5, 127.5, 127.5], std [127.5, 127.5, 127.5] (values -1..1)" in likely
+
+
+def test_another_channel_order_in_the_contract_fails_the_input(bundle: Path) -> None:
+    def change(document: dict[str, Any]) -> None:
+        for model in document["models"]:
+            if model["file"] == DECODED:
+                model["input"]["colour_order"] = "BGR"
+
+    edit_contract(bundle, change)
+    # The tensors of one type and layout are shared, so the contradiction is found before anything is replayed.
+    with pytest.raises(ContractError, match="expected models that take the same pictures"):
+        verify_bundle(bundle)
+
+    def change_all(document: dict[str, Any]) -> None:
+        for model in document["models"]:
+            model["input"]["colour_order"] = "BGR"
+
+    edit_contract(bundle, change_all)
+    report = verify_bundle(bundle)
+    assert report.failed_steps() == {file: ["input"] for file in (RAW, DECODED, NMS, FLOAT)}
+    likely = step_of(report, DECODED, "input").likely
+    assert likely == "the golden vectors were made with channels in the order RGB instead of BGR"
+
+
+@pytest.mark.parametrize(("name", "other", "files"), [
+    ("stretch", "letterbox", (RAW, DECODED, NMS, FLOAT)),
+    ("letterbox", "stretch", (LETTERBOX,)),
+])  # fmt: skip
+def test_the_other_way_to_resize_fails_the_resize(
+    golden_bundles: Path, tmp_path: Path, name: str, other: str, files: tuple[str, ...]
+) -> None:
+    bundle = Path(shutil.copytree(golden_bundles / name, tmp_path / "bundle"))
+    edit_contract(bundle, lambda document: document["resize"].update(mode=other))
+    report = verify_bundle(bundle)
+    assert {file: steps[0] for file, steps in report.failed_steps().items()} == dict.fromkeys(files, "resize")
+    likely = step_of(report, files[0], "resize").likely or ""
+    assert likely.startswith(f"the golden vectors were made with {name} instead of {other}")
+
+
+def test_a_swapped_box_order_in_the_contract_fails_the_detections(bundle: Path) -> None:
+    edit_contract(bundle, lambda document: document["boxes"].update(format="yxyx"))
+    report = verify_bundle(bundle)
+    assert report.failed_steps() == {file: ["detections"] for file in (DECODED, NMS, FLOAT)}
+    assert "boxes in the order y0, x0, y1, x1" in (step_of(report, DECODED, "detections").likely or "")
+
+
+def test_class_names_off_by_one_fail_the_detections(bundle: Path) -> None:
+    def change(document: dict[str, Any]) -> None:
+        names = document["class_names"]
+        document["class_names"] = [*names[1:], names[0]]
+
+    edit_contract(bundle, change)
+    report = verify_bundle(bundle)
+    assert report.failed_steps() == {file: ["detections"] for file in (RAW, DECODED, NMS, FLOAT)}
+    likely = step_of(report, NMS, "detections").likely
+    assert likely == "the golden vectors were made with names off by one (-1), labels right"
+
+
+def test_another_score_function_in_the_contract_fails_the_detections_of_raw_models(bundle: Path) -> None:
+    edit_contract(bundle, lambda document: document["postprocess"].update(score_function="sigmoid"))
+    report = verify_bundle(bundle)
+    assert report.failed_steps() == {RAW: ["detections"]}
+    likely = step_of(report, RAW, "detections").likely
+    assert likely == "the golden vectors were made with softmax instead of sigmoid"
+
+
+def test_a_contract_that_differs_from_the_metadata_fails_the_contract(bundle: Path) -> None:
+    path = bundle / CONTRACT_FILE
+    document = json.loads(path.read_text())
+    document["provenance"]["licence"] = "MIT"
+    path.write_text(json.dumps(document))
+    report = verify_bundle(bundle)
+    assert report.failed_steps() == {file: ["contract"] for file in (RAW, DECODED, NMS, FLOAT)}
+    assert "provenance.licence: 'MIT', in the file 'Apache-2.0'" in step_of(report, NMS, "contract").text
+
+
+def read(folder: Path, name: str, kind: str, shape: tuple[int, ...]) -> Any:
+    return np.fromfile(folder / name, kind).reshape(shape)
+
+
+def test_a_faultless_dump_passes(golden_bundles: Path, dump: Path) -> None:
+    report = verify_bundle(golden_bundles / "stretch", dump=dump)
+    assert report.passed
+    assert [one.step for one in report.models[0].steps] == ["picture", "resize", "input", "outputs", "detections"]
+
+
+def keep_only(dump: Path, *ends: str) -> None:
+    for path in dump.iterdir():
+        if not path.name.endswith(ends):
+            path.unlink()
+
+
+def pillow(rgb: Any) -> Any:
+    return np.asarray(Image.fromarray(rgb).resize((96, 96), Image.Resampling.BILINEAR))
+
+
+def letterboxed(rgb: Any) -> Any:
+    """image_2 only, 75 x 200: 36 rows of picture in 96."""
+    canvas = np.full((96, 96, 3), 114, np.uint8)
+    canvas[30:66] = cv2.resize(rgb, (96, 36), interpolation=cv2.INTER_LINEAR)
+    return canvas
+
+
+def aligned(rgb: Any) -> Any:
+    import torch
+
+    planes = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float()
+    resized = torch.nn.functional.interpolate(planes, (96, 96), mode="bilinear", align_corners=True)
+    return resized[0].permute(1, 2, 0).round().byte().numpy()
+
+
+@pytest.mark.parametrize(("resize", "likely"), [
+    (lambda rgb: cv2.resize(rgb, (96, 96))[..., ::-1], "channels in the order BGR instead of RGB"),
+    (letterboxed, "letterbox instead of stretch"),
+    (pillow, "smoothed while shrinking (antialias, as Pillow's BILINEAR)"),
+    (aligned, "corners of the pictures aligned (align_corners)"),
+    (lambda rgb: cv2.resize(rgb, (96, 96), interpolation=cv2.INTER_NEAREST), "nearest pixel instead of bilinear"),
+    (lambda rgb: cv2.resize(np.rot90(rgb), (96, 96)), "turned by 90 degrees"),
+])  # fmt: skip
+def test_a_wrongly_resized_picture_in_a_dump(
+    golden_bundles: Path, dump: Path, resize: Callable[[Any], Any], likely: str
+) -> None:
+    keep_only(dump, "image_2.resized.bin")
+    golden = golden_bundles / "stretch"
+    np.ascontiguousarray(resize(read(golden / "golden", "image_2.rgb.bin", "u1", (75, 200, 3)))).tofile(
+        dump / "image_2.resized.bin"
+    )
+    report = verify_bundle(golden, dump=dump)
+    (model,) = report.models
+    assert [(one.step, one.status) for one in model.steps] == [("resize", "fail")]
+    assert (model.steps[0].likely or "").startswith(likely)
+
+
+def test_only_the_step_that_makes_the_mistake_fails(golden_bundles: Path, dump: Path) -> None:
+    """An app with BGR tensors: its outputs and detections are wrong as well, but follow from its input."""
+    from ssdlite.runtime import load_model
+
+    golden = golden_bundles / "stretch"
+    detector = load_model(golden, DECODED)
+    keep_only(dump, "image_2.resized.bin", "image_2.uint8_NCHW.bin")
+    tensor = np.ascontiguousarray(read(dump, "image_2.uint8_NCHW.bin", "u1", (1, 3, 96, 96))[:, ::-1])
+    tensor.tofile(dump / "image_2.uint8_NCHW.bin")
+    outputs = detector.infer(tensor)
+    for meaning, values in outputs.items():
+        values.tofile(dump / f"image_2.{DECODED}.{meaning}.bin")
+    report = verify_bundle(golden, dump=dump)
+    assert report.failed_steps() == {DECODED: ["input"]}
+    assert step_of(report, DECODED, "input").likely == "channels in the order BGR instead of RGB"
+    assert step_of(report, DECODED, "outputs").status == "pass"
+
+
+def test_outputs_alone_tell_what_the_network_was_fed(golden_bundles: Path, dump: Path) -> None:
+    from ssdlite.runtime import load_model
+
+    golden = golden_bundles / "stretch"
+    tensor = read(dump, "image_1.float32_NHWC.bin", "<f4", (1, 96, 96, 3))
+    keep_only(dump, "nothing")
+    for change, likely in (
+        (lambda values: np.ascontiguousarray(values[..., ::-1]), "channels in the order BGR instead of RGB"),
+        (lambda values: values * 127.5 + 127.5, "another normalisation: not normalised: values 0..255"),
+    ):
+        for meaning, values in load_model(golden, FLOAT).infer(change(tensor)).items():
+            values.tofile(dump / f"image_1.{FLOAT}.{meaning}.bin")
+        report = verify_bundle(golden, dump=dump)
+        assert report.failed_steps() == {FLOAT: ["outputs"]}
+        assert step_of(report, FLOAT, "outputs").likely == f"the network was fed: {likely}"
+
+
+@pytest.mark.parametrize(("change", "likely"), [
+    (lambda x: ((x + 1) * 127.5 - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375], "ImageNet's mean and std"),
+    (lambda x: (x + 1) / 2, "values 0..1"),
+    (lambda x: x[..., ::-1], "channels in the order BGR instead of RGB"),
+    (lambda x: x.transpose(0, 3, 1, 2), "layout NCHW instead of NHWC"),
+    (lambda x: (x + 1) * 127.5, "values 0..255"),
+])  # fmt: skip
+def test_a_wrong_tensor_in_a_dump(golden_bundles: Path, dump: Path, change: Callable[[Any], Any], likely: str) -> None:
+    tensor = read(dump, "image_1.float32_NHWC.bin", "<f4", (1, 96, 96, 3))
+    keep_only(dump, "image_1.float32_NHWC.bin")
+    np.ascontiguousarray(change(tensor), np.float32).tofile(dump / "image_1.float32_NHWC.bin")
+    report = verify_bundle(golden_bundles / "stretch", dump=dump, model=FLOAT)
+    assert report.failed_steps() == {FLOAT: ["input"]}
+    assert likely in (step_of(report, FLOAT, "input").likely or "")
+
+
+def test_a_tensor_alone_shows_a_letterbox(golden_bundles: Path, dump: Path) -> None:
+    keep_only(dump, "image_2.uint8_NCHW.bin")
+    rgb = read(golden_bundles / "stretch" / "golden", "image_2.rgb.bin", "u1", (75, 200, 3))
+    np.ascontiguousarray(letterboxed(rgb).transpose(2, 0, 1)).tofile(dump / "image_2.uint8_NCHW.bin")
+    report = verify_bundle(golden_bundles / "stretch", dump=dump)
+    assert report.failed_steps() == {RAW: ["input"]}
+    assert (step_of(report, RAW, "input").likely or "").startswith("letterbox instead of stretch")
+
+
+def test_a_tensor_of_another_type_is_recognised_by_its_size(golden_bundles: Path, dump: Path) -> None:
+    keep_only(dump, "image_0.uint8_NCHW.bin")
+    (dump / "image_0.uint8_NCHW.bin").write_bytes(bytes(96 * 96 * 3 * 4))
+    report = verify_bundle(golden_bundles / "stretch", dump=dump)
+    result = step_of(report, RAW, "input")
+    assert result.likely == "the tensor holds float32; this model takes uint8 and normalises inside"
+
+
+def swap(box: list[float]) -> list[float]:
+    return [box[1], box[0], box[3], box[2]]
+
+
+@pytest.mark.parametrize(("change", "likely"), [
+    (lambda one: one | {"label": one["label"] + 1}, "labels off by one (+1), names right"),
+    (lambda one: one | {"label": one["label"] + 1, "name": f"class_{(one['label'] + 1) % 3}"},
+     "labels off by one (+1)"),
+    (lambda one: one | {"name": f"class_{(one['label'] - 1) % 3}"}, "names off by one (-1), labels right"),
+    (lambda one: one | {"box": swap(one["box"])}, "boxes in the order y0, x0, y1, x1 instead of x0, y0, x1, y1"),
+    (lambda one: one | {"box": [*one["box"][:2], one["box"][2] - one["box"][0], one["box"][3] - one["box"][1]]},
+     "boxes as x, y, width, height instead of corners"),
+    (lambda one: one | {"box": [v * s for v, s in zip(one["box"], (96 / 200, 96 / 75) * 2, strict=True)]},
+     "boxes in pixels of the input, not of the picture"),
+    (lambda one: one | {"box": [v / s for v, s in zip(one["box"], (200, 75) * 2, strict=True)]},
+     "boxes as fractions of the input"),
+])  # fmt: skip
+@pytest.mark.parametrize("file", [DECODED, NMS])
+def test_wrong_detections_in_a_dump(
+    golden_bundles: Path, dump: Path, file: str, change: Callable[[dict[str, Any]], dict[str, Any]], likely: str
+) -> None:
+    path = dump / f"image_2.{file}.detections.json"
+    keep_only(dump, path.name)
+    path.write_text(json.dumps([change(one) for one in json.loads(path.read_text())]))
+    report = verify_bundle(golden_bundles / "stretch", dump=dump)
+    assert report.failed_steps() == {file: ["detections"]}
+    assert (step_of(report, file, "detections").likely or "").startswith(likely)
+
+
+def test_boxes_in_whole_pixels_are_noticed_where_the_outputs_are_known(golden_bundles: Path, dump: Path) -> None:
+    keep_only(
+        dump, f"image_2.{DECODED}.detections.json", f"image_2.{DECODED}.scores.bin", f"image_2.{DECODED}.boxes.bin"
+    )
+    path = dump / f"image_2.{DECODED}.detections.json"
+    found = [one | {"box": [float(round(v)) for v in one["box"]]} for one in json.loads(path.read_text())]
+    path.write_text(json.dumps(found))
+    report = verify_bundle(golden_bundles / "stretch", dump=dump)
+    assert report.failed_steps() == {DECODED: ["detections"]}
+    assert (step_of(report, DECODED, "detections").likely or "").startswith("boxes differ by less than a pixel")
+
+
+def test_detections_without_suppression_in_a_dump(golden_bundles: Path, tmp_path: Path) -> None:
+    """Every score of 0.3 and more, straight from the golden outputs."""
+    folder = golden_bundles / "letterbox" / "golden"
+    scores = read(folder, f"image_0.{LETTERBOX}.scores.bin", "<f4", (192, 3))
+    boxes = read(folder, f"image_0.{LETTERBOX}.boxes.bin", "<f4", (192, 4)) * 96  # the picture has the input's size
+    found = [
+        {"name": f"class_{k}", "label": int(k), "score": float(scores[a, k]), "box": boxes[a].tolist()}
+        for a, k in np.argwhere(scores >= 0.3)
+    ]
+    (tmp_path / f"image_0.{LETTERBOX}.detections.json").write_text(json.dumps(found))
+    report = verify_bundle(golden_bundles / "letterbox", dump=tmp_path)
+    result = step_of(report, LETTERBOX, "detections")
+    assert result.status == "fail"
+    assert "no suppression" in result.text or result.likely == "no non-maximum suppression"
+
+
+def test_a_dump_without_known_names_is_refused(golden_bundles: Path, tmp_path: Path) -> None:
+    (tmp_path / "image0.resized").write_bytes(b"")
+    with pytest.raises(ContractError, match=r"nothing to compare; expected files named as in .* got image0.resized"):
+        verify_bundle(golden_bundles / "stretch", dump=tmp_path)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda index: index["images"][0].update(name="../../secret"), "without folder and suffix"),
+    (lambda index: index["images"][0].update(name=".hidden"), "without folder and suffix"),
+    (lambda index: index["images"][0].update(height=10**9), "sides of 1 to 4096"),
+    (lambda index: index["images"][0].update(width=-1), "sides of 1 to 4096"),
+    (lambda index: index["images"][0].update(width=95), "expected 27360 bytes, got 27648"),
+    (lambda index: index.update(images=index["images"] * 2), "pictures of different names"),
+    (lambda index: index.update(images=[]), "pictures of different names"),
+    (lambda index: index.update(score_threshold=2), "expected 0 to 1"),
+    (lambda index: index.update(format_version=2), "format version 2"),
+    (lambda index: index.update(surprise=1), "unknown name 'surprise'"),
+])  # fmt: skip
+def test_a_hostile_index_is_refused(bundle: Path, change: Callable[[dict[str, Any]], None], message: str) -> None:
+    path = bundle / "golden" / "golden.json"
+    index = json.loads(path.read_text())
+    change(index)
+    path.write_text(json.dumps(index))
+    with pytest.raises(ContractError, match=message):
+        verify_bundle(bundle)
+
+
+def test_damaged_golden_files_are_refused(bundle: Path, tmp_path: Path) -> None:
+    path = bundle / "golden" / f"image_0.{DECODED}.scores.bin"
+    content = path.read_bytes()
+    path.write_bytes(content + b"x")
+    with pytest.raises(ContractError, match="expected 2304 bytes, got 2305"):
+        verify_bundle(bundle, model=DECODED)
+    path.unlink()
+    (tmp_path / "outside.bin").write_bytes(content)
+    path.symlink_to(tmp_path / "outside.bin")
+    with pytest.raises(ContractError, match="not a link out of it"):
+        verify_bundle(bundle, model=DECODED)
+
+
+def test_the_command_says_it_by_its_status(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(bundle), "--model", DECODED]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "passed"
+    edit_graph(bundle, DECODED, swap_channels)
+    assert main([str(bundle), "--model", DECODED]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == f"FAILED: {DECODED}: outputs"
+    assert main([str(bundle), "--model", DECODED, "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["passed"] is False
+    assert [one["status"] for one in report["models"][0]["steps"]] == ["pass", "pass", "pass", "pass", "fail", "pass"]
+    assert main([str(bundle.parent)]) == 2
+    assert "contract.json: cannot be read" in capsys.readouterr().err
+
+
+def test_verify_imports_no_torch(golden_bundles: Path) -> None:
+    program = (
+        "import sys; from ssdlite.tools.verify_bundle import main; status = main(sys.argv[1:]); "
+        "assert not {'torch', 'onnx', 'msgspec'} & set(sys.modules), sys.modules.keys(); sys.exit(status)"
+    )
+    command = [sys.executable, "-c", program, str(golden_bundles / "letterbox")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
