@@ -44,10 +44,17 @@ def export_ncnn(detector: Detector, options: GraphOptions, folder: Path, stem: s
         ExportError: ncnn cannot do what ``options`` ask, pnnx or ncnn is not installed, or the conversion fails.
     """
     spec = ncnn_spec(detector, options, stem)
-    pnnx = _find_pnnx()
+    _find_pnnx()
     model = export_onnx(detector, replace(options, precision="fp32"))
     if options.input_type == "uint8":
         take_floats(model)
+    convert_to_ncnn(model, spec, folder)
+    return spec
+
+
+def convert_to_ncnn(model: onnx.ModelProto, spec: ModelSpec, folder: Path) -> None:
+    """Write the files that ``spec`` names into ``folder``, from a float32 ``model`` of batch 1. Raises ExportError."""
+    pnnx = _find_pnnx()
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         onnx.save(model, str(work / "model.onnx"))
@@ -56,7 +63,6 @@ def export_ncnn(detector: Detector, options: GraphOptions, folder: Path, stem: s
         _check_layers(param)
         _compare(model, NcnnBackend(param, weights, spec, threads=1), spec)
         _save(weights, folder / str(spec.weights_file), param, folder / spec.file)
-    return spec
 
 
 def ncnn_spec(detector: Detector, options: GraphOptions, stem: str) -> ModelSpec:

@@ -1,0 +1,145 @@
+"""Say what runtimes for phones would refuse of an exported model, or leave to the CPU, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.markup import escape
+from rich.table import Table
+
+from ssdlite import cli
+from ssdlite.console import console, say
+from ssdlite.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ssdlite.export.lint import Finding, Report
+
+PROGRAM = "ssdlite lint"
+WORDS = {"refused": "refused", "cpu": "left to the CPU", "note": "note"}
+
+
+@dataclass(frozen=True)
+class LintOptions:
+    models: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """ONNX files and bundles."""
+    target: tuple[str, ...] = ("ort-mobile", "nnapi", "coreml", "xnnpack")
+    """One or more of ort-mobile, nnapi, coreml, xnnpack, ncnn."""
+    json: bool = False
+    """Print JSON in place of tables."""
+    strict: bool = False
+    """Exit with status 1 where anything is refused or left to the CPU."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    unclean: list[Path] = []
+
+    def lint(options: LintOptions) -> None:
+        """Say what runtimes for phones would refuse of a model or leave to the CPU, and what to do about each."""
+        if not options.models:
+            raise ConfigError("expected one or more ONNX files or bundles, got none")
+        reports = [entry for path in options.models for entry in _examine(path, options.target)]
+        if options.json:
+            print(json.dumps([{"model": str(path), **report.to_dict()} for path, report in reports], indent=2))
+        else:
+            _print(reports)
+        if options.strict:
+            unclean.extend(path for path, report in reports if not report.clean)
+
+    status = cli.run(lint, LintOptions, argv, PROGRAM)
+    return status or int(bool(unclean))
+
+
+def print_findings(path: Path, targets: Sequence[str]) -> bool:
+    """Print what ``targets`` make of an ONNX file or of all ONNX files of a bundle -> whether nothing is amiss.
+
+    Raises:
+        ConfigError: an unknown target.
+        DataError, ContractError: no ONNX model, or a damaged bundle.
+    """
+    reports = _examine(path, targets)
+    _print(reports)
+    return all(report.clean for _, report in reports)
+
+
+def _examine(path: Path, targets: Sequence[str]) -> list[tuple[Path, Report]]:
+    from ssdlite.export.lint import examine
+    from ssdlite.export.targets import check_target
+
+    for target in targets:
+        check_target(target)
+    return [(file, examine(model, target)) for file in _find(path) for model in [_load(file)] for target in targets]
+
+
+def _find(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    from ssdlite.contract import read_contract
+
+    names = [model.file for model in read_contract(path).models if model.file.endswith(".onnx")]
+    if not names:
+        raise DataError(f"{path}: expected a bundle with an .onnx file")
+    return [path / name for name in names]
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    import onnx
+
+    from ssdlite.backends import read_model_file
+    from ssdlite.onnx_wire import check_self_contained
+
+    content = read_model_file(path)
+    check_self_contained(content, str(path))
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception:  # protobuf's own, from a package without types
+        raise DataError(f"{path}: not an ONNX model, or a damaged one") from None
+    if not model.graph.node:
+        raise DataError(f"{path}: expected an ONNX model, found no operator in it")
+    return model
+
+
+def _print(reports: Sequence[tuple[Path, Report]]) -> None:
+    from ssdlite.export.targets import TARGETS
+
+    for path, report in reports:
+        say(f"{path.name} on {report.target}: {_summary(report)}")
+        say(f"  {TARGETS[report.target]}; needs {report.needs}")
+        if report.findings:
+            console.print(_table(report.findings))
+        say("")
+
+
+def _summary(report: Report) -> str:
+    if any(finding.kind == "refused" for finding in report.findings):
+        return "refused"
+    text = f"takes {report.taken} of {report.nodes} operators"
+    if report.partitions is not None:
+        text += f", in {report.partitions} {'piece' if report.partitions == 1 else 'pieces'}"
+    return text
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    """One row for all operators of which the same is true."""
+    table = Table(show_lines=True)
+    for heading in ("finding", "operators", "why", "what to do"):
+        table.add_column(heading, overflow="fold")
+    rows: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in findings:
+        rows.setdefault((finding.kind, finding.why, finding.remedy), []).append(finding)
+    for (kind, why, remedy), group in rows.items():
+        operators = ", ".join(f"{finding.operator} {finding.count}" for finding in group if finding.operator)
+        example = f"\nsuch as {group[0].nodes[0]}" if group[0].nodes and kind != "note" else ""
+        table.add_row(*map(escape, (WORDS[kind], (operators or "the model") + example, why, remedy)))
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
