@@ -6,6 +6,7 @@ import contextlib
 import io
 import math
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +31,17 @@ PERCENTILE = 99.999  # of a tensor's values that stay within its range
 class Calibration:
     """(lowest, highest) value of every activation that is to be quantised, by the tensor's name.
 
-    Computed once for a graph, and used for every candidate that is made from it.
+    Computed once for a graph, and used for every candidate that is made from it; for other variants of the same
+    detector too, where ``missing`` finds nothing.
     """
 
     ranges: Mapping[str, tuple[float, float]]
     method: Method
     images: int
+
+    def missing(self, model: onnx.ModelProto) -> list[str]:
+        """Activations of ``model`` that this calibration knows nothing of."""
+        return [name for name in activations_to_quantise(model, find_body(model)) if name not in self.ranges]
 
 
 class Preprocessor(Protocol):
@@ -65,7 +71,8 @@ def calibrate(model: onnx.ModelProto, inputs: Iterable[InputTensor], *, method: 
     names = activations_to_quantise(model, find_body(model))
     source = model.graph.input[0]
     count = 0
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # about values that are not finite; they are refused below
         calibrator = _create_calibrator(model, names, method, Path(folder))
         for count, tensor in enumerate(inputs, start=1):
             calibrator.collect_data(_Reader(source.name, to_batch(tensor, source, count)))

@@ -122,12 +122,11 @@ def _copy_with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _ranges(model: onnx.ModelProto, body: Body, calibration: Calibration) -> dict[str, tuple[float, float]]:
     """The calibration's, and those of results whose activation becomes part of the convolution: the activation's."""
+    missing = calibration.missing(model)
+    if missing:
+        raise ExportError(f"quantisation: the calibration is of another graph: it has no tensor {missing[0]!r}")
     ranges = dict(calibration.ranges)
-    for before, after in folded_activations(model, body).items():
-        if after not in ranges:
-            raise ExportError(f"quantisation: the calibration has no tensor {after!r}; it is of another graph")
-        ranges[before] = ranges[after]
-    return ranges
+    return ranges | {before: ranges[after] for before, after in folded_activations(model, body).items()}
 
 
 def _nodes_to_quantise(body: Body, convolutions: Collection[str], *, others: bool) -> list[str]:
@@ -195,8 +194,11 @@ def _tidy(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
     """Sort the nodes, leave nothing of the tools' own in the file, and equal constants once: a tenth of its size."""
     from onnxruntime.quantization.onnx_model import ONNXModel
 
-    ONNXModel(model).topological_sort()
     graph = model.graph
+    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    for node in [node for node in graph.node if node.op_type == "DequantizeLinear" and node.output[0] not in read]:
+        graph.node.remove(node)
+    ONNXModel(model).topological_sort()
     del graph.value_info[:]
     del model.metadata_props[:]
     model.metadata_props.extend(original.metadata_props)
