@@ -29,6 +29,16 @@ def test_configuration_and_results_need_no_torch():
     assert not loaded & {"torch", "torchvision", "albumentations", "matplotlib"}
 
 
+def test_reading_pictures_costs_nothing_before_there_is_one():
+    loaded = modules_after("import ssdlite.image")
+    assert not loaded & {"cv2", "PIL"}
+
+
+def test_the_runtime_needs_little():
+    loaded = modules_after("import ssdlite.runtime, ssdlite.models; ssdlite.runtime.load_model")
+    assert not loaded & {"torch", "torchvision", "onnx", "onnxruntime", "msgspec", "albumentations", "rich", "tyro"}
+
+
 def test_the_detector_needs_no_training_libraries():
     loaded = modules_after("import ssdlite; ssdlite.build_detector")
     assert "torch" in loaded
@@ -37,9 +47,9 @@ def test_the_detector_needs_no_training_libraries():
 
 def test_public_names():
     assert set(ssdlite.__all__) == {
-        "PRESETS", "AnchorConfig", "CheckpointError", "ConfigError", "DataError", "Detection", "Detections",
-        "Detector", "DetectorConfig", "SsdliteError", "TrainingError", "build_backbone", "build_detector",
-        "list_detectors", "load_detector",
+        "PRESETS", "AnchorConfig", "CheckpointError", "ConfigError", "ContractError", "DataError", "Detection",
+        "Detections", "Detector", "DetectorConfig", "ExportError", "SsdliteError", "TrainingError", "build_backbone",
+        "build_detector", "list_detectors", "load_detector",
     }  # fmt: skip
     for name in ssdlite.__all__:
         assert getattr(ssdlite, name) is not None

@@ -112,7 +112,9 @@ def test_a_data_set_is_evaluated_alike(detector: Detector, exported: Path, tmp_p
         ignore=np.zeros(0, bool),
     )
     model = load_model(exported / f"{variant}.onnx", threads=1)
+    detector.train()
     found = [dict(detect_dataset(one, index, batch_size=3, positions=[3, 1, 0])) for one in (model, detector)]
+    assert detector.training  # as it was, although it did not detect so
     assert list(found[0]) == [3, 1, 0]
     assert_same(list(found[0].values()), list(found[1].values()))
     assert_same(list(found[0].values()), detector.predict([paths[i] for i in (3, 1, 0)], score_threshold=0.0))
