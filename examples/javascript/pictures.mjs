@@ -43,9 +43,10 @@ export function turnUpright(picture, orientation) {
   return { data: new Uint8Array(target.buffer), width, height };
 }
 
-/** The orientation that a JPEG's EXIF block (a TIFF file) states; 1, upright, where there is none or it is damaged. */
-function readOrientation(exif) {
-  if (!exif || exif.length < 8) return 1;
+/** The orientation that a JPEG's EXIF block states; 1, upright, where there is none or it is damaged. */
+function readOrientation(block) {
+  if (!block || block.length < 9) return 1;
+  const exif = block.subarray(1); // jpeg-js leaves a zero byte of "Exif\0\0" before the TIFF file
   const view = new DataView(exif.buffer, exif.byteOffset, exif.length);
   const little = view.getUint16(0) === 0x4949; // "II"
   const first = view.getUint32(4, little);

@@ -90,9 +90,9 @@ def _decoding(contract: Contract) -> str:
         return ""
     return (
         f" Boxes: `d = deltas / scales` with scales {numbers(anchors.box_code_scales)}; "
-        f"centre = anchor centre + (dx, dy) * anchor size; size = anchor size * exp(min((dw, dh), {anchors.max_log_scale:.9g})). "
-        f"The {len(anchors.values)} "
-        f"anchors ({anchors.format}, {anchors.scale} of the input) are in `contract.json`."
+        "centre = anchor centre + (dx, dy) * anchor size; "
+        f"size = anchor size * exp(min((dw, dh), {anchors.max_log_scale:.9g})). "
+        f"The {len(anchors.values)} anchors ({anchors.format}, {anchors.scale} of the input) are in `contract.json`."
     )
 
 
