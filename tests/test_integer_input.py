@@ -81,16 +81,20 @@ def pixel_scale(model: onnx.ModelProto) -> tuple[float, int]:
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("activation_type", ["uint8", "int8"])
 @pytest.mark.parametrize(
-    ("mean", "std", "normalise", "scale", "zero_point"),
+    ("options", "scale", "zero_point"),
     [
-        ((127.5,), (127.5,), NORMALISE, 1 / 127.5, 128),
-        ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5), NORMALISE, 1 / 127.5, 128),
-        ((127,), (128,), NORMALISE, 1 / 128, 127),
-        ((255,), (1,), "scaled = Div(values, mean) normal = Mul(scaled, std)", 1 / 255, 0),
+        ({}, 1 / 127.5, 128),
+        ({"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}, 1 / 127.5, 128),
+        ({"mean": (127,), "std": (128,)}, 1 / 128, 127),
+        (
+            {"mean": (255,), "std": (1,), "normalise": "scaled = Div(values, mean) normal = Mul(scaled, std)"},
+            1 / 255,
+            0,
+        ),
     ],
 )
-def test_pixels_are_the_integers(layout, activation_type, mean, std, normalise, scale, zero_point) -> None:
-    model = make_model(mean, std, layout=layout, normalise=normalise)
+def test_pixels_are_the_integers(layout, activation_type, options, scale, zero_point) -> None:
+    model = make_model(layout=layout, **options)
     calibration = calibrate(model, pictures(layout), method="minmax")
     quantised = quantise(model, calibration, activation_type=activation_type)
     onnx.checker.check_model(quantised, full_check=True)

@@ -170,9 +170,9 @@ def _insert_pairs(
 def _keep_in_float(model: onnx.ModelProto, layers: Collection[str]) -> None:
     """See to it that ONNX Runtime really computes ``layers`` in float.
 
-    From 1.20 on it quantises by itself the weights of a convolution that stands between integers, and that with one
-    scale for the whole layer; but not where the input is dequantised with a scale for every channel. So those get
-    one: the same value for all.
+    Recent ones (WeightBiasQuantization) quantise the weights of a convolution that stands between integers, and that
+    with one scale for the whole layer; but not where the input is dequantised with a scale for every channel. So
+    those get one: the same value for all.
     """
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}

@@ -118,8 +118,8 @@ def choose_float_layers(
     while not found.drop <= max_drop:
         if failed == len(layers) - 1:
             raise ExportError(
-                f"int8: AP falls by {best.drop:.4f} at best (with {len(best.float_layers)} of {len(layers)} convolutions "
-                f"in float), more than the {max_drop} allowed"
+                f"int8: AP falls by {best.drop:.4f} at best, with {len(best.float_layers)} of {len(layers)} "
+                f"convolutions in float; that is more than the {max_drop} allowed"
             )
         found = attempt(count)
         best = min(best, found, key=lambda item: item.drop)

@@ -1,0 +1,129 @@
+"""Accuracy and latency of exported files."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image
+
+from ssdlite.datasets.index import DetectionIndex
+from ssdlite.detections import Detections
+from ssdlite.errors import ContractError, ExportError
+from ssdlite.export.measure import WARM_UP, measure_accuracy, measure_latencies, processor_name, take_turns
+from ssdlite.export.onnx_export import attach_contract
+from ssdlite.image import Framing, View
+
+BOXES = np.array([[10, 20, 50, 60], [5, 5, 45, 25], [0, 0, 40, 48]], np.float32)  # one in each of three pictures
+
+
+class Seer:
+    """Finds in picture i the box i, of class i % 2, moved by ``shift`` pixels to the right."""
+
+    class_names = ("cat", "dog")
+    framing = Framing((32, 32), "stretch")
+
+    def __init__(self, shift: float) -> None:
+        self.shift = shift
+        self.seen = 0
+
+    def detect_batch(
+        self, images: np.ndarray, views: Sequence[View], sizes: Sequence[tuple[int, int]]
+    ) -> list[Detections]:
+        results = []
+        for i in range(self.seen, self.seen + len(images)):
+            box = BOXES[i : i + 1] + np.float32([self.shift, 0, self.shift, 0])
+            results.append(Detections(box, np.ones(1, np.float32), np.array([i % 2]), self.class_names))
+        self.seen += len(images)
+        return results
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> DetectionIndex:
+    for i in range(3):
+        Image.new("RGB", (64, 64), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    return DetectionIndex(
+        name="made/val",
+        class_names=Seer.class_names,
+        category_ids=(1, 2),
+        paths=tuple(str(tmp_path / f"{i}.png") for i in range(3)),
+        image_ids=np.arange(3),
+        sizes=np.full((3, 2), 64, np.int32),
+        offsets=np.arange(4),
+        boxes=BOXES,
+        labels=np.array([0, 1, 0]),
+        areas=np.full(3, 900, np.float32),
+        ignore=np.zeros(3, np.bool_),
+    )
+
+
+@pytest.mark.parametrize(
+    ("shift", "accuracy"),
+    [
+        (0, (1.0, 1.0)),
+        (8.0, (0.4, 1.0)),  # IoU 32 / 48: enough at .50, .55, .60 and .65, of ten thresholds
+        (1000.0, (0.0, 0.0)),
+    ],
+)
+def test_accuracy(index: DetectionIndex, shift: float, accuracy: tuple[float, float]) -> None:
+    count: list[None] = []
+    assert measure_accuracy(Seer(shift), index, on_image=lambda: count.append(None)) == pytest.approx(
+        accuracy, abs=1e-3
+    )
+    assert len(count) == 3
+
+
+def test_accuracy_of_data_without_objects(index: DetectionIndex) -> None:
+    empty = index.subset([0])
+    empty = DetectionIndex(
+        **{
+            name: getattr(empty, name)
+            for name in ("name", "class_names", "category_ids", "paths", "image_ids", "sizes")
+        },
+        offsets=np.array([0, 0]),
+        boxes=np.empty((0, 4), np.float32),
+        labels=np.empty(0, np.int64),
+        areas=np.empty(0, np.float32),
+        ignore=np.empty(0, np.bool_),
+    )
+    with pytest.raises(ExportError, match="made/val: accuracy cannot be measured, since there are no objects in it"):
+        measure_accuracy(Seer(0), empty)
+
+
+def test_files_take_turns() -> None:
+    calls: list[str] = []
+    first, second = Path("a"), Path("b")
+    times = take_turns({first: lambda: calls.append("a"), second: lambda: calls.append("b")}, runs=3)
+    assert "".join(calls) == "ab" * (WARM_UP + 3)
+    assert [len(times[path]) for path in (first, second)] == [3, 3]
+    assert all(time >= 0 for values in times.values() for time in values)
+
+
+def test_latencies(make_colour_model: Callable[..., tuple[onnx.ModelProto, object]], tmp_path: Path) -> None:
+    files = []
+    for variant, batch in (("raw", 1), ("nms", 2)):
+        model, contract = make_colour_model(variant, file=f"{variant}.onnx", batch=batch)
+        attach_contract(model, contract)  # type: ignore[arg-type]
+        files.append(tmp_path / f"{variant}.onnx")
+        onnx.save(model, files[-1])
+    figures = measure_latencies(files, np.zeros((50, 70, 3), np.uint8), runs=4)
+    assert list(figures) == files
+    for figure in figures.values():
+        assert 0 < figure.median_ms < 1000
+        assert (figure.threads, figure.runs) == (1, 4)
+        assert figure.runtime == f"onnxruntime {onnxruntime.__version__}"
+        assert figure.processor == processor_name()
+    with pytest.raises(ExportError, match="expected 1 run or more, got 0"):
+        measure_latencies(files, np.zeros((50, 70, 3), np.uint8), runs=0)
+    with pytest.raises(ContractError, match=r"absent\.onnx"):
+        measure_latencies([tmp_path / "absent.onnx"], np.zeros((50, 70, 3), np.uint8))
+
+
+def test_processor_has_the_name_that_the_system_gives_it(tmp_path: Path) -> None:
+    name = processor_name()
+    assert name
+    information = Path("/proc/cpuinfo")
+    if information.is_file() and "model name" in information.read_text():
+        assert f"model name\t: {name}" in information.read_text()
