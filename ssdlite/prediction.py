@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,11 @@ import numpy.typing as npt
 from ssdlite.detections import Detections
 from ssdlite.image import Framing, ImageArray, View, read_image, to_rgb
 
-Picture: TypeAlias = "str | Path | PIL.Image.Image | npt.NDArray[np.uint8] | torch.Tensor"  # type: ignore[name-defined] # noqa: F821
+if TYPE_CHECKING:
+    import PIL.Image
+    import torch
+
+Picture: TypeAlias = "str | Path | PIL.Image.Image | npt.NDArray[np.uint8] | torch.Tensor"
 Size = tuple[int, int]  # height, width
 
 
@@ -91,9 +95,9 @@ def to_array(picture: Picture, position: int) -> ImageArray:
         return read_image(picture)
     if isinstance(picture, np.ndarray):
         return _check_array(picture, position, channels_axis=2)
-    if _is_a(picture, "PIL.Image", "Image"):
+    if _is_pillow(picture):
         return _check_array(to_rgb(picture), position, channels_axis=2)
-    if _is_a(picture, "torch", "Tensor"):
+    if _is_tensor(picture):
         values = picture.detach().cpu()
         array = (values.float() if values.is_floating_point() else values).numpy()  # numpy knows no bfloat16
         planes = _check_array(array, position, channels_axis=0)
@@ -105,15 +109,22 @@ def to_array(picture: Picture, position: int) -> ImageArray:
 
 
 def _as_list(images: Picture | Iterable[Picture]) -> list[Picture]:
-    is_one = isinstance(images, (str, Path, np.ndarray))
-    if is_one or _is_a(images, "PIL.Image", "Image") or _is_a(images, "torch", "Tensor"):
+    if isinstance(images, (str, Path, np.ndarray)) or _is_pillow(images) or _is_tensor(images):
         return [images]
     if not isinstance(images, Iterable):
         raise TypeError(f"expected a picture or a sequence of pictures, got {type(images).__name__}")
     return list(images)
 
 
-def _is_a(value: Any, module: str, name: str) -> bool:
+def _is_pillow(value: object) -> TypeGuard[PIL.Image.Image]:
+    return _is_a(value, "PIL.Image", "Image")
+
+
+def _is_tensor(value: object) -> TypeGuard[torch.Tensor]:
+    return _is_a(value, "torch", "Tensor")
+
+
+def _is_a(value: object, module: str, name: str) -> bool:
     """Whether ``value`` is an instance of a class whose module may not be there, or need not be loaded for it."""
     loaded = sys.modules.get(module)
     return loaded is not None and isinstance(value, getattr(loaded, name))
