@@ -17,12 +17,9 @@ from torchvision.ops import box_iou
 import ssdlite
 from ssdlite.boxes import decode_boxes
 from ssdlite.config import override
-from ssdlite.contract import OUTPUTS
 from ssdlite.detector import Detector
-from ssdlite.errors import ExportError
-from ssdlite.export.graphs import GraphOptions, build_graph
-from ssdlite.export.onnx_export import export_onnx, input_spec, opset_of, output_specs
-from ssdlite.fold import fold_batch_norms
+from ssdlite.export.graphs import GraphOptions
+from ssdlite.export.onnx_export import export_onnx
 from ssdlite.presets import PRESETS
 
 Arrays = dict[str, npt.NDArray[Any]]

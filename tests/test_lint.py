@@ -84,9 +84,7 @@ def test_nothing_to_say_about_a_plain_network(target: str) -> None:
 
 
 def test_unknown_target_lists_the_known_ones() -> None:
-    with pytest.raises(
-        ConfigError, match=r"unknown target 'nnap'; did you mean 'nnapi'\? Known: ort-mobile, nnapi"
-    ):
+    with pytest.raises(ConfigError, match=r"unknown target 'nnap'; did you mean 'nnapi'\? Known: ort-mobile, nnapi"):
         lint(conv_model(), "nnap")
 
 

@@ -47,11 +47,11 @@ class ExportOptions:
     """Overlap from which the weaker of two detections is dropped; by default the checkpoint's setting."""
     max_detections: int | None = None
     """Detections an image, the size of an nms model's outputs; by default the checkpoint's setting."""
-    max_candidates: int = 1024
+    max_candidates: int = 2048
     """Most pairs of anchor and class that reach non-maximum suppression inside nms models."""
 
     ort: bool = False
-    """Write .ort files for ONNX Runtime Mobile as well."""
+    """Write .ort files for ONNX Runtime Mobile as well, and the list of operators for a reduced build of it."""
     ncnn: bool = False
     """Write a decoded model for ncnn as well (needs the extra ssdlite[ncnn])."""
     target: tuple[Literal["ort-mobile", "nnapi", "coreml", "xnnpack", "ncnn"], ...] = ()
@@ -68,7 +68,7 @@ class ExportOptions:
     calibration_images: int = 64
     """Most pictures to calibrate on, taken evenly from all."""
     activation_type: Literal["uint8", "int8"] = "uint8"
-    """Of int8 models. uint8 is the faster on x86; int8 what accelerators of phones expect."""
+    """Of int8 models: uint8 is the faster on x86 and what NNAPI takes, int8 what XNNPACK takes."""
     max_ap_drop: float | None = None
     """Fail when a file's AP is this much below PyTorch's; int8 keeps layers in float until it holds."""
 
@@ -147,7 +147,7 @@ def _print_files(contract: Contract, bundle: Path) -> None:
         files = [name for name in (model.file, model.weights_file) if name]
         size = sum((bundle / name).stat().st_size for name in files) / 1e6
         table.add_row(
-            " + ".join(files),
+            "\n".join(files),
             f"{size:.2f}",
             str(model.opset or "-"),
             format_figure(model.accuracy.AP if model.accuracy else None),

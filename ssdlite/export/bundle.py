@@ -52,7 +52,7 @@ def staged_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def build_contract(
-    detector: Detector, models: Sequence[ModelSpec], provenance: Provenance, candidates: int
+    detector: Detector, models: Sequence[ModelSpec], provenance: Provenance, max_candidates: int
 ) -> Contract:
     """The facts about ``detector`` and these exported ``models`` of it."""
     config = detector.config

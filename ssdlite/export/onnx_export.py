@@ -19,6 +19,7 @@ from ssdlite.errors import ExportError
 from ssdlite.export.graphs import GraphOptions, build_graph
 from ssdlite.export.opset import EXPORT_OPSET, HIGHEST_OPSET, IR_VERSIONS, LOWEST_OPSET, lower_opset, lowest_opset
 from ssdlite.export.padding import merge_padding
+from ssdlite.export.pooling import pool_globally
 from ssdlite.export.suppress import TRANSLATIONS
 from ssdlite.plain import to_json
 
@@ -57,6 +58,7 @@ def export_onnx(detector: Detector, options: GraphOptions) -> onnx.ModelProto:
     _name_nodes(model)
     _strip(model)
     merge_padding(model)
+    pool_globally(model)
     _set_opset(model, options.opset)
     _check(model)
     return model

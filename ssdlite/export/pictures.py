@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from ssdlite.datasets.discover import load_data
+from ssdlite.datasets.image_files import IMAGE_SUFFIXES
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.shape_scenes import draw_scene
 from ssdlite.detector import Detector
 from ssdlite.errors import DataError
 from ssdlite.export.plan import ExportPlan
 from ssdlite.image import ImageArray, read_image
-from ssdlite.media import IMAGE_SUFFIXES
 
 MAX_GOLDEN_SIDE = 1280  # larger pictures are passed over: a bundle is downloaded
 

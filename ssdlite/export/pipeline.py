@@ -22,13 +22,14 @@ from ssdlite.export.int8 import Opener, Quantiser
 from ssdlite.export.measure import Accuracy, measure_accuracy, measure_latencies
 from ssdlite.export.model_card import write_model_card
 from ssdlite.export.onnx_export import attach_contract, export_onnx, input_spec, opset_of, output_specs
-from ssdlite.export.ort_format import to_ort_format
+from ssdlite.export.ort_format import to_ort_format, write_required_operators
 from ssdlite.export.pictures import ExportPictures, find_pictures
 from ssdlite.export.plan import ExportPlan
 from ssdlite.files import write_atomically, write_text
 from ssdlite.image import ImageArray
 from ssdlite.runtime import RuntimeDetector, load_model
 
+OPERATORS_FILE = "required_operators.config"  # for a reduced build of ONNX Runtime
 Say = Callable[[str], object]
 
 
@@ -79,6 +80,9 @@ class ExportJob:
         specs = self._timed(specs, golden[0])
         contract = self._write([replace(a, spec=spec) for a, spec in zip(artefacts, specs, strict=True)])
         self._refuse_inaccurate(contract)
+        if self.plan.ort_format:
+            onnx_files = [self.folder / spec.file for spec in specs if spec.file.endswith(".onnx")]
+            write_required_operators(onnx_files, self.folder / OPERATORS_FILE)
         self.say("writing golden vectors and the model card")
         write_golden(self.folder, contract, golden)
         write_text(self.folder / CARD_FILE, write_model_card(contract))
@@ -113,8 +117,13 @@ class ExportJob:
             return []
         from ssdlite.export.ncnn_export import export_ncnn
 
-        self.say("exporting decoded for ncnn")
-        return [Artefact(export_ncnn(self.detector, self.folder))]
+        precisions: list[Precision] = [one for one in self.plan.precisions if one != "int8"] or ["fp32"]
+        artefacts = []
+        for precision in precisions:
+            self.say(f"exporting decoded, {precision}, for ncnn")
+            options = self.plan.graph("decoded", precision)
+            artefacts.append(Artefact(export_ncnn(self.detector, options, self.folder, f"decoded_{precision}_ncnn")))
+        return artefacts
 
     def _quantiser(self, reference: Accuracy | None) -> Quantiser:
         gate = self.pictures.gate
