@@ -374,6 +374,30 @@ def test_outputs_alone_tell_what_the_network_was_fed(golden_bundles: Path, dump:
         assert step_of(report, FLOAT, "outputs").likely == f"the network was fed: {likely}"
 
 
+@pytest.mark.parametrize(("resize", "likely"), [
+    (letterboxed, "letterbox instead of stretch"),
+    (lambda rgb: cv2.resize(rgb, (96, 96))[..., ::-1], "channels in the order BGR instead of RGB"),
+    (lambda rgb: cv2.resize(rgb, (96, 96), interpolation=cv2.INTER_NEAREST), "nearest pixel instead of bilinear"),
+])  # fmt: skip
+def test_detections_alone_tell_what_the_network_was_fed(
+    golden_bundles: Path, tmp_path: Path, resize: Callable[[Any], Any], likely: str
+) -> None:
+    """The whole way of an app, of which only the end was written down."""
+    from ssdlite.image import fit_view
+    from ssdlite.prediction import to_picture
+    from ssdlite.runtime import load_model
+
+    golden = golden_bundles / "stretch"
+    rgb = read(golden / "golden", "image_2.rgb.bin", "u1", (75, 200, 3))
+    detector = load_model(golden, DECODED)
+    (found,) = detector.detect(np.ascontiguousarray(resize(rgb))[None].transpose(0, 3, 1, 2))
+    own = to_picture(found, fit_view((75, 200), (96, 96), "stretch"), (75, 200), detector.class_names).above(0.3)
+    (tmp_path / f"image_2.{DECODED}.detections.json").write_text(json.dumps(own.to_list()))
+    report = verify_bundle(golden, dump=tmp_path)
+    assert report.failed_steps() == {DECODED: ["detections"]}
+    assert step_of(report, DECODED, "detections").likely == f"the network was fed: {likely}"
+
+
 @pytest.mark.parametrize(("change", "likely"), [
     (lambda x: ((x + 1) * 127.5 - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375], "ImageNet's mean and std"),
     (lambda x: (x + 1) / 2, "values 0..1"),

@@ -15,7 +15,7 @@ from ssdlite.export.agreement import (
     compare_outputs,
 )
 from ssdlite.export.explain_detections import explain_detections
-from ssdlite.export.explain_outputs import explain_input, explain_mean, explain_outputs
+from ssdlite.export.explain_outputs import explain_input, explain_mean, explain_outputs, tensor_guesses
 from ssdlite.export.explain_pixels import Guess, explain_picture, explain_resized, explain_tensor
 from ssdlite.export.reference import Reference
 from ssdlite.export.vectors import Golden, GoldenImage
@@ -79,7 +79,7 @@ class ReplaySteps:
             return result("outputs", image, difference, None)
         likely = explain_outputs(actual, expected, contract, model)
         if likely is None:
-            took = explain_input(self.reference.outputs, tensor, expected, contract, model)
+            took = explain_input(self.reference.outputs, tensor_guesses(tensor, model), expected, actual)
             likely = took and f"the network takes: {took}"
         return result("outputs", image, difference, likely or self._changed_network(image))
 
