@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from ssdlite.contract import (
     AccuracyFigure,
     AnchorSpec,
+    BoxSpec,
     Contract,
     InputSpec,
     LatencyFigure,
@@ -206,3 +208,22 @@ def test_what_is_not_known_is_said() -> None:
 ])  # fmt: skip
 def test_code_spans(text: str, expected: str) -> None:
     assert code(text) == expected
+
+
+def fields_of(kind: type) -> set[str]:
+    """The names of all fields of a contract, whatever they are nested in."""
+    names = set()
+    for field in dataclasses.fields(kind):
+        names.add(field.name)
+        for inner in (InputSpec, ResizeSpec, BoxSpec, AnchorSpec, PostprocessSpec, OutputSpec, AccuracyFigure,
+                      LatencyFigure, QuantisationFacts, ModelSpec, Provenance):  # fmt: skip
+            if inner.__name__ in str(field.type):
+                names |= fields_of(inner)
+    return names
+
+
+def test_every_field_of_the_contract_is_explained_in_the_documents() -> None:
+    document = (Path(__file__).resolve().parents[1] / "docs" / "deploy.md").read_text()
+    explained = set(re.findall(r"`(\w+)`", document))
+    assert {"AP_drop", "float_layers", "max_log_scale", "colour_order"} < fields_of(Contract)
+    assert fields_of(Contract) - explained == set()

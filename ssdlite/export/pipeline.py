@@ -85,7 +85,7 @@ class ExportJob:
             write_required_operators(onnx_files, self.folder / OPERATORS_FILE)
         self.say("writing golden vectors and the model card")
         write_golden(self.folder, contract, golden)
-        write_text(self.folder / CARD_FILE, write_model_card(contract))
+        write_text(self.folder / CARD_FILE, write_model_card(contract, self.folder))
         return contract
 
     def _reference_accuracy(self) -> Accuracy | None:
