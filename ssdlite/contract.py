@@ -308,7 +308,7 @@ def _check_anchors(spec: AnchorSpec) -> None:
     _expect(1 <= len(spec.values) <= MAX_ANCHORS, f"anchors: expected 1 to {MAX_ANCHORS}, got {len(spec.values)}")
     _expect(all(0 < v < 1e6 for v in spec.box_code_scales), "anchors.box_code_scales: expected positive numbers")
     _expect(0 < spec.max_log_scale <= 20, f"anchors.max_log_scale: expected 0 to 20, got {spec.max_log_scale}")
-    values = spec.array()
+    values = np.array(spec.values, np.float64)
     within = (np.abs(values[:, :2]) <= 16).all() and (values[:, 2:] > 0).all() and (values[:, 2:] <= 16).all()
     _expect(bool(within), "anchors.values: expected centres and positive sizes as fractions of the input")
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy.typing as npt
 import onnx
 
 from ssdlite.contract import QuantisationFacts
 from ssdlite.errors import ExportError
-from ssdlite.export.calibration import calibrate
+from ssdlite.export.calibration import Calibration, calibrate, calibration_inputs
 from ssdlite.export.pictures import ExportPictures
 from ssdlite.export.quantise import ActivationType, quantisation_facts, quantise
 from ssdlite.export.sensitivity import SAMPLES, choose_float_layers, rank_layers
@@ -36,6 +34,7 @@ class Quantiser:
     max_drop: float | None
     rankable: Callable[[], tuple[onnx.ModelProto, Opener]]
     float_layers: tuple[str, ...] | None = field(default=None, init=False)
+    calibration: Calibration | None = field(default=None, init=False)  # the last one; variants often share tensors
 
     def quantise(self, model: onnx.ModelProto, open_model: Opener) -> tuple[onnx.ModelProto, QuantisationFacts]:
         """The float32 ``model`` in integers, and what became of it.
@@ -43,9 +42,7 @@ class Quantiser:
         Raises:
             ExportError: nothing to calibrate on, or too much accuracy is lost whatever is kept in float.
         """
-        if not self.pictures.calibration:
-            raise ExportError(f"{self.pictures.calibration_name}: no pictures to calibrate on")
-        calibration = calibrate(model, self._inputs(open_model(model)))
+        calibration = self._calibrate(model, open_model)
 
         def build(float_layers: tuple[str, ...]) -> onnx.ModelProto:
             return quantise(model, calibration, activation_type=self.activation_type, float_layers=float_layers)
@@ -73,11 +70,15 @@ class Quantiser:
 
     def _rank(self) -> list[str]:
         model, open_model = self.rankable()
-        runnable = open_model(model)
-        calibration = calibrate(model, self._inputs(runnable))
-        samples = list(self._inputs(runnable, SAMPLES))
+        calibration = self._calibrate(model, open_model)
+        samples = list(calibration_inputs(open_model(model), self.pictures.calibration_arrays(SAMPLES)))
         return [item.layer for item in rank_layers(model, calibration, samples, activation_type=self.activation_type)]
 
-    def _inputs(self, model: RuntimeDetector, limit: int | None = None) -> Iterator[npt.NDArray[Any]]:
-        for picture in self.pictures.calibration_arrays(limit):
-            yield model.preprocess(picture)[0]
+    def _calibrate(self, model: onnx.ModelProto, open_model: Opener) -> Calibration:
+        if not self.pictures.calibration:
+            raise ExportError(f"{self.pictures.calibration_name}: no pictures to calibrate on")
+        if self.calibration is None or self.calibration.missing(model):
+            self.calibration = calibrate(
+                model, calibration_inputs(open_model(model), self.pictures.calibration_arrays())
+            )
+        return self.calibration

@@ -70,9 +70,10 @@ class ExportJob:
     say: Say
 
     def run(self) -> Contract:
-        reference = self._reference_accuracy()
         golden = self.pictures.golden(self.plan.golden_images)
-        artefacts = [*self._export_onnx(reference), *self._export_ncnn()]
+        for_ncnn = self._export_ncnn()  # first: it can do the least
+        reference = self._reference_accuracy()
+        artefacts = [*self._export_onnx(reference), *for_ncnn]
         self._write(artefacts)
         specs = [self._compared(artefact.spec, golden) for artefact in artefacts]
         if reference is not None:

@@ -1,8 +1,9 @@
 """Static INT8 quantisation of an exported graph, as QuantizeLinear/DequantizeLinear pairs (ONNX Runtime's QDQ form).
 
 Weights are signed, with a scale for every output channel: one scale for a whole layer destroys a MobileNet, whose
-depthwise filters differ by orders of magnitude. Activations are ``uint8`` or ``int8`` by the processor that will run
-the model: see ``ACTIVATION_TYPES``.
+depthwise filters differ by orders of magnitude. Activations are unsigned or signed by what will run the model: x86
+with VNNI multiplies unsigned by signed, and ONNX Runtime runs signed ones there in float; NNAPI takes unsigned ones,
+XNNPACK signed ones.
 """
 
 from __future__ import annotations
@@ -23,10 +24,6 @@ from ssdlite.export.integer_input import find_integer_input, read_pixels_as_inte
 ActivationType = Literal["uint8", "int8"]
 
 LOWEST_OPSET = 13  # QuantizeLinear per channel
-ACTIVATION_TYPES: dict[str, ActivationType] = {
-    "x86": "uint8",  # VNNI multiplies unsigned by signed; ONNX Runtime runs signed activations in float
-    "arm": "int8",  # signed by signed, and what NNAPI and XNNPACK were made for
-}
 
 
 def quantise(

@@ -1,0 +1,143 @@
+"""Contracts come from files that anyone may have written."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssdlite.contract import MAX_CONTRACT_BYTES, parse_contract, read_contract
+from ssdlite.errors import ContractError
+from ssdlite.plain import to_plain
+
+INPUT = {"name": "images", "type": "uint8", "layout": "NCHW", "batch": 1, "height": 64, "width": 96}
+POSTPROCESS = {
+    "score_function": "softmax",
+    "score_threshold": 0.01,
+    "nms_threshold": 0.5,
+    "candidates_per_class": 100,
+    "max_detections": 50,
+    "max_candidates": 1000,
+}
+ANCHORS = {
+    "box_code_scales": [10, 10, 5, 5],
+    "max_log_scale": 4.135,
+    "values": [[0.25, 0.5, 0.5, 1.0], [0.75, 0.5, 0.5, 1.0]],
+}
+RAW = {
+    "file": "raw.onnx",
+    "variant": "raw",
+    "precision": "fp32",
+    "input": INPUT,
+    "outputs": [
+        {"name": "class_logits", "meaning": "class_logits", "shape": [1, 2, 3]},
+        {"name": "box_deltas", "meaning": "box_deltas", "shape": [1, 2, 4]},
+    ],
+}
+DOCUMENT: dict[str, Any] = {
+    "format": "ssdlite-contract",
+    "format_version": 1,
+    "name": "test",
+    "class_names": ["cat", "dog"],
+    "category_ids": [17, 18],
+    "resize": {"mode": "stretch"},
+    "postprocess": POSTPROCESS,
+    "anchors": ANCHORS,
+    "models": [RAW],
+    "provenance": {"checkpoint": "best.pt", "checkpoint_sha256": "00", "licence": "MIT"},
+}
+
+
+def changed(path: str, value: Any) -> str:
+    """DOCUMENT as JSON with ``value`` at ``path``, such as ``models.0.input.height``."""
+    document = copy.deepcopy(DOCUMENT)
+    *parents, last = [int(part) if part.isdecimal() else part for part in path.split(".")]
+    place: Any = document
+    for part in parents:
+        place = place[part]
+    place[last] = value
+    return json.dumps(document)
+
+
+def test_a_contract_says_what_it_says() -> None:
+    contract = parse_contract(json.dumps(DOCUMENT), "here")
+    assert contract.class_names == ("cat", "dog")
+    assert contract.category_ids == (17, 18)
+    assert contract.models[0].input.shape == (1, 3, 64, 96)
+    assert contract.resize.interpolation == "bilinear"
+    assert contract.anchors is not None
+    assert contract.anchors.array().tolist() == [[0.25, 0.5, 0.5, 1.0], [0.75, 0.5, 0.5, 1.0]]
+    assert parse_contract(json.dumps(to_plain(contract)), "there") == contract
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("format", "other", "not a contract of ssdlite"),
+        ("format_version", 2, "format version 2; this version of ssdlite reads 1"),
+        ("surprise", 1, "unknown name 'surprise'"),
+        ("class_names", [], "class_names: expected 1 to 100000 names, got 0"),
+        ("class_names", ["cat", "cat"], "names must differ"),
+        ("class_names", ["cat", 5], r"contract.class_names\[1\]: expected a string, got 5"),
+        ("category_ids", [1], "category_ids: expected 2"),
+        ("postprocess.score_threshold", 1.5, "score_threshold: expected 0 to 1"),
+        ("postprocess.max_detections", 10**9, "max_detections: expected 1 to 500000"),
+        ("postprocess.max_detections", True, "expected a whole number, got True"),
+        ("postprocess.score_function", "argmax", "expected one of 'softmax', 'sigmoid'"),
+        ("anchors.values.0.2", -1, "anchors.values: expected centres and positive sizes"),
+        ("anchors.values.0.0", 1e300, "anchors.values: expected centres and positive sizes"),
+        ("anchors.values.0", [1, 2, 3], r"anchors.values\[0\]: expected 4 values, got 3"),
+        ("anchors.box_code_scales.0", 0, "box_code_scales: expected positive"),
+        ("anchors.values", [[0.5, 0.5, 1, 1]], "2 anchors, the contract lists 1"),
+        ("models.0.file", "../../etc/passwd", "expected the name of a file in the bundle"),
+        ("models.0.file", "/etc/passwd", "expected the name of a file in the bundle"),
+        ("models.0.file", ".hidden.onnx", "expected the name of a file in the bundle"),
+        ("models.0.file", "a\\b.onnx", "expected the name of a file in the bundle"),
+        ("models.0.input.height", 10**9, "expected sides of 32 to 4096"),
+        ("models.0.input.batch", 10**6, "expected a batch of 1 to 1024"),
+        ("models.0.input.mean", [1, 1, 1], "a uint8 tensor cannot be normalised by the app"),
+        ("models.0.input.layout", "NCWH", "expected one of 'NCHW', 'NHWC'"),
+        ("models.0.outputs.0.shape", [1, 2, 99], r"output class_logits: expected shape \[1, 2, 3\]"),
+        ("models.0.outputs", [], "a raw model has class_logits, box_deltas"),
+        ("models", [], "models: expected 1 to 100, got 0"),
+        ("models", [RAW, RAW], "files must differ"),
+        ("models.0.variant", "nms", "a nms model has boxes, scores, labels, count"),
+        ("anchors", None, "a raw model needs anchors"),
+        ("provenance", "me", "contract.provenance: expected an object"),
+    ],
+)
+def test_what_is_wrong_is_named(path: str, value: Any, message: str) -> None:
+    with pytest.raises(ContractError, match=f"^here: .*{message}"):
+        parse_contract(changed(path, value), "here")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (changed("postprocess.nms_threshold", float("nan")), "NaN is not a number of JSON"),
+        (changed("anchors.max_log_scale", float("inf")), "Infinity is not a number of JSON"),
+        (changed("anchors.max_log_scale", 12345).replace("12345", "1e999"), "expected a finite number"),
+        (changed("models.0.opset", 12345).replace("12345", "9" * 5000), "is too large"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"format": "ssdlite-contract"', "not JSON"),
+        ("[]", "not a contract of ssdlite"),
+        (json.dumps(DOCUMENT)[:-1] + ', "name": "again"}', "a name comes twice"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+    ],
+)
+def test_hostile_text(text: str | bytes, message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        parse_contract(text, "here")
+
+
+def test_files_that_are_missing_or_huge(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match=r"contract.json: cannot be read as the contract of a bundle"):
+        read_contract(tmp_path)
+    (tmp_path / "contract.json").touch()
+    os.truncate(tmp_path / "contract.json", MAX_CONTRACT_BYTES + 1)
+    with pytest.raises(ContractError, match="larger than"):
+        read_contract(tmp_path)

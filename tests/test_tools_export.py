@@ -1,0 +1,228 @@
+"""``ssdlite export`` as a user runs it: whole bundles, the accuracy gate, and everything that can be given wrongly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+import ssdlite
+from ssdlite.checkpoint import Checkpoint, save_checkpoint
+from ssdlite.contract import METADATA_KEY, parse_contract, read_contract
+from ssdlite.datasets.shapes import generate_shapes
+from ssdlite.runtime import load_model
+from ssdlite.tools.export_onnx import main
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in shapes, few of them."""
+    root = tmp_path_factory.mktemp("data") / "shapes"
+    generate_shapes(root, train_images=6, val_images=4)
+    return root
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random detector of the shapes' classes that is sure of what it sees, and quite wrong."""
+    torch.manual_seed(0)
+    detector = ssdlite.build_detector(
+        "ssdlite192_mobilenet_v2_050",
+        width_mult=0.25,
+        image_size=96,
+        class_names=("circle", "square", "triangle"),
+        category_ids=(5, 7, 9),
+    )
+    for module in detector.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+    path = tmp_path_factory.mktemp("run") / "best.pt"
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict(), {"AP": 0.25}), path)
+    return path
+
+
+@pytest.fixture
+def export(checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, Path]]:
+    """Run the command -> (exit status, what it said, the bundle)."""
+
+    def call(*options: object, source: Path = checkpoint) -> tuple[int, str, Path]:
+        output = tmp_path / "bundle"
+        status = main([str(source), "--output", str(output), *map(str, options)])
+        said = capfd.readouterr()
+        return status, said.out + said.err, output
+
+    return call
+
+
+def leftovers(output: Path) -> list[str]:
+    return [path.name for path in output.parent.iterdir()]
+
+
+def test_a_bundle_holds_models_contract_golden_vectors_and_card(export: Callable[..., Any], data: Path) -> None:
+    status, said, bundle = export(
+        "--variant", "raw", "nms", "--precision", "fp32", "fp16", "int8", "--data", data, "--ort", "--licence", "MIT"
+    )
+
+    assert status == 0, said
+    names = {path.name for path in bundle.iterdir()}
+    models = {f"{variant}_{precision}" for variant in ("raw", "nms") for precision in ("fp32", "fp16", "int8")}
+    files = {f"{model}.{suffix}" for model in models for suffix in ("onnx", "ort")}
+    assert names == files | {"contract.json", "golden", "README.md", "required_operators.config"}
+    assert leftovers(bundle) == ["bundle"]
+    sizes = {name: (bundle / name).stat().st_size for name in files}
+    assert sizes["raw_fp16.onnx"] < 0.6 * sizes["raw_fp32.onnx"]
+    assert sizes["raw_int8.onnx"] < 0.5 * sizes["raw_fp32.onnx"]  # this network is mostly names and anchors
+
+    contract = read_contract(bundle)
+    assert contract.class_names == ("circle", "square", "triangle")
+    assert contract.category_ids == (5, 7, 9)
+    assert contract.provenance.licence == "MIT"
+    assert contract.provenance.metrics == {"AP": 0.25}
+    for model in contract.models:
+        assert model.accuracy is not None and model.latency is not None and model.latency.median_ms > 0
+        assert model.accuracy.images == 4
+        if model.precision == "fp32":
+            assert abs(model.accuracy.AP_drop) < 1e-3
+            assert model.difference_from_pytorch is not None and model.difference_from_pytorch < 1e-4
+        assert (model.quantisation is not None) == (model.precision == "int8")
+    facts = next(model.quantisation for model in contract.models if model.quantisation)
+    assert (facts.quantised_layers, facts.total_layers, facts.calibration_images) == (74, 74, 6)
+
+    exported = onnx.load(str(bundle / "nms_int8.onnx"))
+    inner = parse_contract({p.key: p.value for p in exported.metadata_props}[METADATA_KEY], "the file")
+    assert inner == contract.for_model("nms_int8.onnx")
+    assert b"/" + b"ssdlite/" not in (bundle / "nms_fp32.onnx").read_bytes()  # no path of this machine
+
+
+def test_two_files_of_one_checkpoint_are_the_same_bytes(export: Callable[..., Any]) -> None:
+    _, _, bundle = export("--variant", "decoded")
+    first = json.loads((bundle / "contract.json").read_text())["models"][0]
+    model = onnx.load(str(bundle / "decoded_fp32.onnx"))
+    export("--variant", "decoded", "--overwrite")
+    again = onnx.load(str(bundle / "decoded_fp32.onnx"))
+    assert model.graph == again.graph
+    assert first["opset"] == 13
+
+
+def test_floats_pixels_last_and_a_free_batch(export: Callable[..., Any], checkpoint: Path) -> None:
+    status, said, bundle = export(
+        "--variant", "decoded", "nms", "--input-type", "float32", "--layout", "NHWC", "--batch", "dynamic"
+    )
+    assert status == 0, said
+    pictures = [np.random.default_rng(i).integers(0, 256, (90, 70 + i, 3), np.uint8) for i in range(3)]
+    expected = ssdlite.load_detector(checkpoint).predict(pictures, score_threshold=0.0)
+    for name in ("decoded_fp32.onnx", "nms_fp32.onnx"):
+        model = load_model(bundle, name)
+        assert model.model.input.shape == (None, 96, 96, 3)
+        assert model.model.input.mean == (127.5, 127.5, 127.5)
+        for found, wanted in zip(model.predict(pictures, score_threshold=0.0), expected, strict=True):
+            assert len(found) == len(wanted) > 100
+            np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-4)
+
+
+def test_thresholds_are_built_in(export: Callable[..., Any]) -> None:
+    status, said, bundle = export(
+        "--variant", "nms", "--score-threshold", 0.4, "--nms-threshold", 0.3, "--max-detections", 7, "--batch", 2
+    )
+    assert status == 0, said
+    contract = read_contract(bundle)
+    assert contract.postprocess.nms_threshold == 0.3
+    assert contract.models[0].outputs[0].shape == (2, 7, 4)
+    (found,) = load_model(bundle).predict(np.zeros((50, 50, 3), np.uint8), score_threshold=0.0)
+    assert len(found) <= 7 and (found.scores > 0.4).all()
+
+
+def test_the_gate_fails_the_export_and_leaves_nothing(
+    export: Callable[..., Any], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssdlite.export import pipeline
+    from ssdlite.export.measure import Accuracy
+
+    figures = iter([0.5, 0.4, 0.5])
+    monkeypatch.setattr(pipeline, "measure_accuracy", lambda *_: Accuracy(next(figures), 0.5))
+    status, said, bundle = export(
+        "--variant", "decoded", "--precision", "fp32", "fp16", "--data", data, "--max-ap-drop", 0.01
+    )
+    assert status == 2
+    assert "AP drop of decoded_fp32.onnx 0.1000: more than the 0.01 allowed; nothing was written" in said
+    assert leftovers(bundle) == []
+
+
+def test_int8_from_a_folder_of_pictures(export: Callable[..., Any], tmp_path: Path) -> None:
+    folder = tmp_path / "pictures" / "inner"
+    folder.mkdir(parents=True)
+    for i in range(3):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 60, 3), np.uint8)).save(folder / f"{i}.png")
+    status, said, bundle = export("--precision", "int8", "--calibration-folder", tmp_path / "pictures")
+    assert status == 0, said
+    facts = read_contract(bundle).models[0].quantisation
+    assert facts is not None and facts.calibration_images == 3 and facts.calibration_data == "pictures"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--precision", "int8"], "--precision int8 is calibrated on real pictures"),
+        (["--precision", "int8", "--calibration-folder", "nowhere"], "nowhere: expected a folder of pictures"),
+        (["--precision", "int8", "--calibration-folder", "{empty}"], "expected pictures to calibrate on, found none"),
+        (["--data", "nowhere"], "nowhere: expected a folder with COCO or VOC annotations"),
+        (["--data", "{empty}"], "no annotations found"),
+        (["--max-ap-drop", "0.01"], "--max-ap-drop needs --data"),
+        (["--batch", "many"], "--batch: expected a number or dynamic, got 'many'"),
+        (["--batch", "0"], "--batch: expected 1 to 1024 or dynamic, got 0"),
+        (["--opset", "9"], "opset: expected 13 to 23, got 9"),
+        (["--variant", "nms", "--opset", "13"], "opset 13"),
+        (["--variant", "raw", "raw"], "expected one or more different ones"),
+        (["--score-threshold", "2"], "score_threshold: expected 0 to 1, got 2.0"),
+        (["--ncnn", "--batch", "dynamic"], "ncnn has no batch axis"),
+    ],
+)
+def test_what_is_given_wrongly(export: Callable[..., Any], tmp_path: Path, options: list[str], message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    status, said, bundle = export(*(option.format(empty=tmp_path / "empty") for option in options))
+    assert status == 2
+    assert message in said
+    assert "Traceback" not in said
+    assert leftovers(bundle) == ["empty"]
+
+
+def test_checkpoints_that_are_none(export: Callable[..., Any], checkpoint: Path, tmp_path: Path) -> None:
+    truncated = tmp_path / "truncated.pt"
+    truncated.write_bytes(checkpoint.read_bytes()[:-500])
+    other = tmp_path / "other.pt"
+    torch.save({"weights": torch.zeros(3)}, other)
+    newer = tmp_path / "older.pt"
+    torch.save({"format": "ssdlite-checkpoint", "format_version": 0}, newer)
+    for path, message in (
+        (tmp_path / "missing.pt", "no such checkpoint file"),
+        (truncated, "not a checkpoint of ssdlite, or truncated"),
+        (other, "not a checkpoint of ssdlite"),
+        (newer, "format version 0, this version of ssdlite reads 1"),
+    ):
+        status, said, bundle = export(source=path)
+        assert status == 2 and message in said
+        assert not bundle.exists()
+
+
+def test_outputs_that_are_taken_or_cannot_be_written(export: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "letters.txt").write_text("dear")
+    status, said, bundle = export("--overwrite")
+    assert status == 2 and "something else is there" in said
+    assert (bundle / "letters.txt").read_text() == "dear"
+    (bundle / "letters.txt").rename(bundle / "contract.json")
+    status, said, _ = export()
+    assert status == 2 and "a bundle is there already; --overwrite replaces it" in said
+    (bundle / "contract.json").unlink()
+    bundle.rmdir()
+    (tmp_path / "bundle").write_text("a file")
+    status, said, _ = export()
+    assert status == 2 and "something else is there" in said
+    assert (tmp_path / "bundle").read_text() == "a file"
