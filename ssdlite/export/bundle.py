@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,7 +26,7 @@ from ssdlite.contract import (
 )
 from ssdlite.detector import Detector
 from ssdlite.errors import ConfigError
-from ssdlite.files import umask, write_json
+from ssdlite.files import umask, write_text
 from ssdlite.image import LETTERBOX_FILL
 from ssdlite.output import writing
 
@@ -92,7 +94,10 @@ def provenance_of(path: Path, checkpoint: Checkpoint, licence: str) -> Provenanc
 
 
 def write_contract(folder: Path, contract: Contract) -> None:
-    write_json(folder / CONTRACT_FILE, contract.to_dict())
+    """contract.json, indented, with lists of numbers on one line each: there is one for every anchor."""
+    text = json.dumps(contract.to_dict(), indent=2, allow_nan=False, ensure_ascii=False)
+    text = re.sub(r"\[[\s\d.,eE+-]+\]", lambda match: " ".join(match[0].split()), text)
+    write_text(folder / CONTRACT_FILE, text + "\n")
 
 
 def describe(config: DetectorConfig) -> str:
@@ -119,8 +124,8 @@ def _anchors(detector: Detector) -> AnchorSpec:
 
 
 def _short(value: float) -> float:
-    """Nine digits: as many as a float32 has to be told apart."""
-    return float(f"{value:.9g}")
+    """Seven digits: as precise as the float32 that apps compute with, without the noise of its rounding."""
+    return float(f"{value:.7g}")
 
 
 def _export_versions() -> dict[str, str]:

@@ -75,7 +75,11 @@ def measure_latencies(
     processor = processor_name()
     return {
         path: LatencyFigure(
-            median_ms=statistics.median(times), threads=threads, runs=runs, runtime=runtimes[path], processor=processor
+            median_ms=round(statistics.median(times), 3),
+            threads=threads,
+            runs=runs,
+            runtime=runtimes[path],
+            processor=processor,
         )
         for path, times in take_turns(calls, runs).items()
     }
