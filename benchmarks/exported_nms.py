@@ -130,7 +130,8 @@ def main() -> None:
             raise_background(model)
         detector = copy_of(model)
         sessions = {"torchvision": session(torchvision_onnx(model))}
-        sessions["raw"] = session(export_onnx(detector, GraphOptions(variant="raw")).SerializeToString())
+        for variant in ("raw", "decoded"):
+            sessions[variant] = session(export_onnx(detector, GraphOptions(variant=variant)).SerializeToString())
         for bound in BOUNDS:
             exported = export_onnx(detector, GraphOptions(variant="nms", max_candidates=bound))
             sessions[f"nms, {bound} candidates"] = session(exported.SerializeToString())

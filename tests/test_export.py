@@ -12,14 +12,17 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.ops import box_iou
 
 import ssdlite
 from ssdlite.boxes import decode_boxes
 from ssdlite.config import override
 from ssdlite.detector import Detector
+from ssdlite.errors import ExportError
 from ssdlite.export.graphs import GraphOptions
-from ssdlite.export.onnx_export import export_onnx
+from ssdlite.export.onnx_export import export_onnx, opset_of
+from ssdlite.fold import fold_batch_norms
 from ssdlite.presets import PRESETS
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -124,3 +127,72 @@ def test_nms_of_every_preset_gives_pytorchs_none_one_and_hundreds_of_objects(pre
     assert assert_same_detections(run(model, nothing), detector, nothing) == [0]
     assert assert_same_detections(run(model, one), detector, one) == [1]
     assert assert_same_detections(run(model, many), detector, many)[0] >= 150
+
+
+@torch.no_grad()
+def test_v3_with_torchvisions_weights_exports_to_torchvisions_detections() -> None:
+    """91 slots, its thresholds (ours are the same), and an untrained network: 27,000 candidates."""
+    torch.manual_seed(0)
+    theirs = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=91)
+    norms = [module for module in theirs.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0  # the statistics of what reaches it; with initial ones all scores are the same
+    theirs.train().head(list(theirs.backbone(torch.rand(4, 3, 320, 320) * 2 - 1).values()))
+    theirs.eval()
+    ours = ssdlite.build_detector("ssdlite320_mobilenet_v3_large", num_classes=90)
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
+    picture = torch.randint(0, 256, (1, 3, 320, 320), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+
+    (expected,) = theirs([picture[0].float() / 255])
+    found = run(export_onnx(ours, GraphOptions(variant="nms")), picture)
+
+    assert found["count"].tolist() == [300] == [len(expected["scores"])]
+    same = box_iou(torch.from_numpy(found["boxes"][0]) * 320, expected["boxes"]) > 0.99
+    same &= torch.from_numpy(found["labels"][0])[:, None] == expected["labels"] - 1
+    same &= (torch.from_numpy(found["scores"][0])[:, None] - expected["scores"]).abs() < 1e-3
+    assert same.any(dim=0).all() and same.any(dim=1).all()
+
+
+@pytest.mark.parametrize(("variant", "opset"), [("raw", 13), ("nms", 16)])
+def test_the_lowest_opset_and_a_higher_one_that_is_asked_for(variant: Any, opset: int) -> None:
+    detector = ssdlite.build_detector(**SMALL)
+    lowest = export_onnx(detector, GraphOptions(variant=variant))
+    assert opset_of(lowest) == opset
+    assert lowest.ir_version == {13: 7, 16: 8}[opset]
+    assert {"TopK", "NonMaxSuppression"} & {node.op_type for node in lowest.graph.node} == (
+        {"TopK", "NonMaxSuppression"} if variant == "nms" else set()
+    )
+    if variant == "raw":
+        higher = export_onnx(detector, GraphOptions(variant=variant, opset=20))
+        assert (opset_of(higher), higher.ir_version) == (20, 9)
+        with pytest.raises(ExportError, match="opset: expected 13 to 23, got 24"):
+            export_onnx(detector, GraphOptions(variant=variant, opset=24))
+
+
+def test_nothing_of_the_machine_is_left_in_the_file() -> None:
+    model = export_onnx(ssdlite.build_detector(**SMALL), GraphOptions(variant="decoded"))
+    assert opset_of(model) == 13
+    content = model.SerializeToString()
+    assert b"ssdlite/detector" not in content and b"stack_trace" not in content and b".py" not in content
+    names = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    assert names[0] == "backbone.features.0.0.Conv" and len(set(names)) == len(names)
+
+
+def test_same_padding_is_inside_the_convolutions() -> None:
+    detector = ssdlite.build_detector("ssd300_mobilenet_v2", num_classes=2, width_mult=0.25, image_size=96)
+    model = export_onnx(detector, GraphOptions(variant="decoded"))
+    assert "Pad" not in {node.op_type for node in model.graph.node}
+    first = next(node for node in model.graph.node if node.op_type == "Conv")
+    assert next(list(item.ints) for item in first.attribute if item.name == "pads") == [0, 0, 1, 1]
+
+
+@torch.no_grad()
+def test_folding_keeps_the_function_and_leaves_the_original_alone() -> None:
+    detector = responsive(**SMALL)
+    picture = noise(detector, contrast=0.2, seed=1)[None]
+    before = detector(picture)
+    folded = fold_batch_norms(detector)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in detector.modules()) == 66
+    torch.testing.assert_close(folded(picture).class_logits, before.class_logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(detector(picture).class_logits, before.class_logits, rtol=0, atol=0)
