@@ -15,7 +15,8 @@ import torch
 from ssdlite import Detector, load_detector
 from ssdlite.datasets.discover import find_splits, load_split
 from ssdlite.detector import stack_images
-from ssdlite.export.graphs import GraphOptions, InputStage, NmsGraph
+from ssdlite.export.graphs import InputStage, NmsGraph
+from ssdlite.export.options import GraphOptions
 from ssdlite.image import fit_view, read_image
 from ssdlite.loss import Outputs
 from ssdlite.postprocess import class_scores, postprocess

@@ -23,8 +23,8 @@ from torchvision.ops import box_iou
 
 from ssdlite import build_detector
 from ssdlite.detector import Detector
-from ssdlite.export.graphs import GraphOptions
 from ssdlite.export.onnx_export import export_onnx
+from ssdlite.export.options import GraphOptions
 from ssdlite.postprocess import class_scores
 
 WARM_UP, ROUNDS = 5, 40

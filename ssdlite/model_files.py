@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ssdlite.backends import Backend, OnnxBackend, TensorInfo
-from ssdlite.contract import CONTRACT_FILE, METADATA_KEY, Contract, ModelSpec, parse_contract, read_contract
+from ssdlite.contract import CONTRACT_FILE, METADATA_KEY, Contract, ModelSpec
+from ssdlite.contract_file import parse_contract, read_contract
 from ssdlite.errors import ContractError
 
 EXPORTED_SUFFIXES = (".onnx", ".ort", ".param")

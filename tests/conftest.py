@@ -27,7 +27,7 @@ def golden_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two exported bundles with golden vectors, not to be changed: ``stretch`` (softmax; raw, decoded and nms in uint8
     NCHW, decoded in float32 NHWC) and ``letterbox`` (sigmoid; decoded in float32 NCHW). Three classes, 96 x 96.
     """
-    from ssdlite.export.graphs import GraphOptions
+    from ssdlite.export.options import GraphOptions
 
     folder = tmp_path_factory.mktemp("bundles")
     options = [GraphOptions(variant=variant) for variant in ("raw", "decoded", "nms")]

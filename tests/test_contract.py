@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ssdlite.contract import MAX_CONTRACT_BYTES, parse_contract, read_contract
+from ssdlite.contract_file import MAX_CONTRACT_BYTES, parse_contract, read_contract
 from ssdlite.errors import ContractError
 from ssdlite.plain import to_plain
 

@@ -20,8 +20,8 @@ from ssdlite.boxes import decode_boxes
 from ssdlite.config import override
 from ssdlite.detector import Detector
 from ssdlite.errors import ExportError
-from ssdlite.export.graphs import GraphOptions
 from ssdlite.export.onnx_export import export_onnx, opset_of
+from ssdlite.export.options import GraphOptions
 from ssdlite.fold import fold_batch_norms
 from ssdlite.presets import PRESETS
 

@@ -23,10 +23,10 @@ from ssdlite.contract import ModelSpec
 from ssdlite.detector import Detector
 from ssdlite.errors import ContractError, ExportError
 from ssdlite.export import ncnn_export
-from ssdlite.export.graphs import GraphOptions
 from ssdlite.export.lint import examine
 from ssdlite.export.ncnn_export import convert_to_ncnn, export_ncnn, ncnn_spec
 from ssdlite.export.onnx_export import export_onnx
+from ssdlite.export.options import GraphOptions
 from ssdlite.ncnn_backend import NcnnBackend
 from ssdlite.presets import PRESETS
 

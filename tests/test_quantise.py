@@ -14,8 +14,8 @@ from onnx import numpy_helper
 import ssdlite
 from ssdlite.errors import ExportError
 from ssdlite.export.calibration import METHODS, Calibration, calibrate
-from ssdlite.export.graphs import GraphOptions
 from ssdlite.export.onnx_export import export_onnx
+from ssdlite.export.options import GraphOptions
 from ssdlite.export.quantise import count_convolutions, quantisation_facts, quantise
 from ssdlite.export.sensitivity import choose_float_layers, output_error, rank_layers
 

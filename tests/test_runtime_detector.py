@@ -48,8 +48,8 @@ def pictures() -> list[np.ndarray]:
 def exported(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """raw.onnx and nms.onnx, each with its contract inside."""
     from ssdlite.export.bundle import build_contract
-    from ssdlite.export.graphs import GraphOptions
     from ssdlite.export.onnx_export import attach_contract, export_onnx, input_spec, output_specs
+    from ssdlite.export.options import GraphOptions
 
     folder = tmp_path_factory.mktemp("exported")
     provenance = Provenance(checkpoint="none.pt", checkpoint_sha256="0" * 64, licence="Apache-2.0")

@@ -15,7 +15,8 @@ from PIL import Image
 
 import ssdlite
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
-from ssdlite.contract import METADATA_KEY, parse_contract, read_contract
+from ssdlite.contract import METADATA_KEY
+from ssdlite.contract_file import parse_contract, read_contract
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.runtime import load_model
 from ssdlite.tools.export_onnx import main
@@ -173,8 +174,8 @@ def test_int8_from_a_folder_of_pictures(export: Callable[..., Any], tmp_path: Pa
         (["--data", "nowhere"], "nowhere: expected a folder with COCO or VOC annotations"),
         (["--data", "{empty}"], "no annotations found"),
         (["--max-ap-drop", "0.01"], "--max-ap-drop needs --data"),
-        (["--batch", "many"], "--batch: expected a number or dynamic, got 'many'"),
-        (["--batch", "0"], "--batch: expected 1 to 1024 or dynamic, got 0"),
+        (["--batch", "many"], "--batch: expected 1 to 1024 or dynamic, got 'many'"),
+        (["--batch", "0"], "--batch: expected 1 to 1024 or dynamic, got '0'"),
         (["--opset", "9"], "opset: expected 13 to 23, got 9"),
         (["--variant", "nms", "--opset", "13"], "opset 13"),
         (["--variant", "raw", "raw"], "expected one or more different ones"),

@@ -4,88 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-import tyro
 from rich.table import Table
 
 from ssdlite import cli
 from ssdlite.console import console, format_figure, say
-from ssdlite.errors import ConfigError
+from ssdlite.export.options import ExportOptions
 
 if TYPE_CHECKING:
     from ssdlite.contract import Contract
-    from ssdlite.export.plan import ExportPlan
 
 PROGRAM = "ssdlite export"
 
 
-@dataclass(frozen=True)
-class ExportOptions:
-    checkpoint: Annotated[Path, tyro.conf.Positional]
-    """The checkpoint, such as best.pt of a training."""
-    output: Path
-    """Folder for the bundle: models, contract.json, golden vectors, model card. It must not exist yet."""
-    variant: tuple[Literal["raw", "decoded", "nms"], ...] = ("decoded", "nms")
-    """How far the graph goes: raw logits and deltas; scores and boxes of all anchors; or final detections."""
-    precision: tuple[Literal["fp32", "fp16", "int8"], ...] = ("fp32",)
-    """Of the weights, and for int8 of the arithmetic; int8 needs --data or --calibration-folder."""
-
-    input_type: Literal["uint8", "float32"] = "uint8"
-    """uint8: the graph takes RGB bytes and normalises inside; float32: the app normalises."""
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
-    """Order of the input's axes: planes first, or pixels as cameras give them."""
-    batch: str = "1"
-    """Images per call: a number, or dynamic."""
-    opset: int | None = None
-    """ONNX operator set, 13 to 23; by default the lowest that has what the graph needs."""
-    score_threshold: float | None = None
-    """Built into nms models and stated for the others; by default the checkpoint's setting."""
-    nms_threshold: float | None = None
-    """Overlap from which the weaker of two detections is dropped; by default the checkpoint's setting."""
-    max_detections: int | None = None
-    """Detections an image, the size of an nms model's outputs; by default the checkpoint's setting."""
-    max_candidates: int = 2048
-    """Most pairs of anchor and class that reach non-maximum suppression inside nms models."""
-
-    ort: bool = False
-    """Write .ort files for ONNX Runtime Mobile as well, and the list of operators for a reduced build of it."""
-    ncnn: bool = False
-    """Write a decoded model for ncnn as well (needs the extra ssdlite[ncnn])."""
-    target: tuple[Literal["ort-mobile", "nnapi", "coreml", "xnnpack", "ncnn"], ...] = ()
-    """Say what these runtimes would refuse or leave to the CPU, as ssdlite lint does."""
-
-    data: Path | None = None
-    """Folder of COCO or Pascal VOC data: int8 is calibrated on its training split, every file scored on the other."""
-    split: str | None = None
-    """Which split to score on; by default the one that training validates on."""
-    calibration_split: str | None = None
-    """Which split to calibrate on; by default the training split."""
-    calibration_folder: Path | None = None
-    """Folder of pictures to calibrate on, in place of --data's."""
-    calibration_images: int = 64
-    """Most pictures to calibrate on, taken evenly from all."""
-    activation_type: Literal["uint8", "int8"] = "uint8"
-    """Of int8 models: uint8 is the faster on x86 and what NNAPI takes, int8 what XNNPACK takes."""
-    max_ap_drop: float | None = None
-    """Fail when a file's AP is this much below PyTorch's; int8 keeps layers in float until it holds."""
-
-    golden_images: int = 3
-    """Pictures in the golden vectors: copies of some of --data's scored split, or made-up scenes without --data."""
-    licence: str = "not stated"
-    """Of the weights, for the contract and the model card; such as Apache-2.0."""
-    overwrite: bool = False
-    """Replace a bundle of the same name."""
-
-
 def export(options: ExportOptions) -> None:
     """Export a checkpoint to a bundle: models for phones, how to feed them, and the proof that they are right."""
-    plan = _plan(options)
     from ssdlite.export.pipeline import export_bundle
 
-    contract = export_bundle(plan, say)
+    contract = export_bundle(options, say)
     _print_files(contract, options.output)
     _print_quantisation(contract)
     if options.target:
@@ -97,45 +35,6 @@ def export(options: ExportOptions) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     return cli.run(export, ExportOptions, argv, PROGRAM)
-
-
-def _plan(options: ExportOptions) -> ExportPlan:
-    from ssdlite.export.plan import ExportPlan
-
-    return ExportPlan(
-        checkpoint=options.checkpoint,
-        output=options.output,
-        variants=options.variant,
-        precisions=options.precision,
-        input_type=options.input_type,
-        layout=options.layout,
-        batch=_batch(options.batch),
-        opset=options.opset,
-        score_threshold=options.score_threshold,
-        nms_threshold=options.nms_threshold,
-        max_detections=options.max_detections,
-        max_candidates=options.max_candidates,
-        ort_format=options.ort,
-        ncnn=options.ncnn,
-        data=options.data,
-        gate_split=options.split,
-        calibration_split=options.calibration_split,
-        calibration_folder=options.calibration_folder,
-        calibration_images=options.calibration_images,
-        activation_type=options.activation_type,
-        max_ap_drop=options.max_ap_drop,
-        golden_images=options.golden_images,
-        licence=options.licence,
-        overwrite=options.overwrite,
-    )
-
-
-def _batch(text: str) -> int | None:
-    if text == "dynamic":
-        return None
-    if not text.isdecimal():
-        raise ConfigError(f"--batch: expected a number or dynamic, got {text!r}")
-    return int(text)
 
 
 def _print_files(contract: Contract, bundle: Path) -> None:

@@ -81,7 +81,7 @@ def _examine(path: Path, targets: Sequence[str]) -> list[tuple[Path, Report]]:
 def _find(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    from ssdlite.contract import read_contract
+    from ssdlite.contract_file import read_contract
 
     names = [model.file for model in read_contract(path).models if model.file.endswith(".onnx")]
     if not names:

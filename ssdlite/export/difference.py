@@ -9,7 +9,8 @@ import torch
 
 from ssdlite.contract import OUTPUTS
 from ssdlite.detector import Detector
-from ssdlite.export.graphs import GraphOptions, build_graph
+from ssdlite.export.graphs import build_graph
+from ssdlite.export.options import GraphOptions
 from ssdlite.image import ImageArray
 from ssdlite.runtime import RuntimeDetector
 

@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from ssdlite.boxes import MAX_LOG_SCALE
-from ssdlite.contract import Precision, Variant
 from ssdlite.detector import Detector
+from ssdlite.export.options import GraphOptions
 from ssdlite.export.suppress import suppress
 from ssdlite.fold import fold_batch_norms
 from ssdlite.postprocess import class_scores
-
-MAX_CANDIDATES = 2048  # pairs of anchor and class that reach non-maximum suppression (docs/performance.md)
-
-
-@dataclass(frozen=True, kw_only=True)
-class GraphOptions:
-    """What is inside an exported graph.
-
-    Attributes:
-        variant: ``raw`` ends with logits and deltas, ``decoded`` with scores and boxes, ``nms`` with detections.
-        input_type: ``uint8`` is normalised inside, ``float32`` comes normalised from the app.
-        batch: images per call; None leaves it free.
-        opset: of ONNX; None takes the lowest that serves.
-        max_candidates: bound on what reaches non-maximum suppression in the ``nms`` variant.
-    """
-
-    variant: Variant = "decoded"
-    input_type: Literal["uint8", "float32"] = "uint8"
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
-    batch: int | None = 1
-    precision: Precision = "fp32"
-    opset: int | None = None
-    max_candidates: int = MAX_CANDIDATES
 
 
 def build_graph(detector: Detector, options: GraphOptions) -> nn.Module:

@@ -19,8 +19,8 @@ import onnx
 from ssdlite.contract import InputSpec, ModelSpec, OutputSpec
 from ssdlite.detector import Detector
 from ssdlite.errors import ExportError
-from ssdlite.export.graphs import GraphOptions
 from ssdlite.export.onnx_export import export_onnx, input_spec, output_specs
+from ssdlite.export.options import GraphOptions
 from ssdlite.files import write_atomically
 from ssdlite.ncnn_backend import NcnnBackend
 

@@ -16,8 +16,9 @@ from onnx import helper
 from ssdlite.contract import METADATA_KEY, OUTPUTS, Contract, InputSpec, OutputSpec
 from ssdlite.detector import Detector
 from ssdlite.errors import ExportError
-from ssdlite.export.graphs import GraphOptions, build_graph
+from ssdlite.export.graphs import build_graph
 from ssdlite.export.opset import EXPORT_OPSET, HIGHEST_OPSET, IR_VERSIONS, LOWEST_OPSET, lower_opset, lowest_opset
+from ssdlite.export.options import GraphOptions
 from ssdlite.export.padding import merge_padding
 from ssdlite.export.pooling import pool_globally
 from ssdlite.export.suppress import TRANSLATIONS

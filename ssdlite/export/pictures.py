@@ -14,7 +14,7 @@ from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.shape_scenes import draw_scene
 from ssdlite.detector import Detector
 from ssdlite.errors import DataError
-from ssdlite.export.plan import ExportPlan
+from ssdlite.export.options import ExportOptions
 from ssdlite.image import ImageArray, read_image
 
 MAX_GOLDEN_SIDE = 1280  # larger pictures are passed over: a bundle is downloaded
@@ -41,27 +41,27 @@ class ExportPictures:
         return pictures
 
 
-def find_pictures(plan: ExportPlan, detector: Detector) -> ExportPictures:
-    """The pictures that ``plan`` names.
+def find_pictures(options: ExportOptions, detector: Detector) -> ExportPictures:
+    """The pictures that ``options`` names.
 
     Raises:
         DataError: a folder is missing or empty, or its annotations do not fit the detector's classes.
     """
     calibration: Sequence[str] = ()
     name, gate = "", None
-    if plan.data is not None:
+    if options.data is not None:
         splits = load_data(
-            plan.data,
-            train_split=plan.calibration_split,
-            val_split=plan.gate_split,
+            options.data,
+            train_split=options.calibration_split,
+            val_split=options.split,
             classes=detector.class_names,
             allow_absent=True,
         )
         gate = splits.val
         calibration, name = splits.train.paths, splits.train.name
-    if plan.calibration_folder is not None:
-        calibration, name = _files_in(plan.calibration_folder), plan.calibration_folder.resolve().name
-    return ExportPictures(_spread(calibration, plan.calibration_images), name, gate)
+    if options.calibration_folder is not None:
+        calibration, name = _files_in(options.calibration_folder), options.calibration_folder.resolve().name
+    return ExportPictures(_spread(calibration, options.calibration_images), name, gate)
 
 
 def _spread(paths: Sequence[str], count: int) -> tuple[str, ...]:

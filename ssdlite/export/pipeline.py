@@ -22,9 +22,9 @@ from ssdlite.export.int8 import Opener, Quantiser
 from ssdlite.export.measure import Accuracy, measure_accuracy, measure_latencies
 from ssdlite.export.model_card import write_model_card
 from ssdlite.export.onnx_export import attach_contract, export_onnx, input_spec, opset_of, output_specs
+from ssdlite.export.options import ExportOptions
 from ssdlite.export.ort_format import to_ort_format, write_required_operators
 from ssdlite.export.pictures import ExportPictures, find_pictures
-from ssdlite.export.plan import ExportPlan
 from ssdlite.files import write_atomically, write_text
 from ssdlite.image import ImageArray
 from ssdlite.runtime import RuntimeDetector, load_model
@@ -33,8 +33,8 @@ OPERATORS_FILE = "required_operators.config"  # for a reduced build of ONNX Runt
 Say = Callable[[str], object]
 
 
-def export_bundle(plan: ExportPlan, say: Say) -> Contract:
-    """Carry out ``plan``; ``say`` is told what is being done.
+def export_bundle(options: ExportOptions, say: Say) -> Contract:
+    """Carry out ``options``; ``say`` is told what is being done.
 
     Returns the contract of the finished bundle.
 
@@ -42,12 +42,13 @@ def export_bundle(plan: ExportPlan, say: Say) -> Contract:
         CheckpointError, DataError, ConfigError: what was given cannot be used.
         ExportError: a model cannot be exported as asked, or loses more accuracy than allowed.
     """
-    with staged_folder(plan.output, overwrite=plan.overwrite) as folder:
-        checkpoint = load_checkpoint(plan.checkpoint)
+    options.check()
+    with staged_folder(options.output, overwrite=options.overwrite) as folder:
+        checkpoint = load_checkpoint(options.checkpoint)
         detector = checkpoint.build_detector().eval()
-        detector.config = override(detector.config, **plan.thresholds)
-        provenance = provenance_of(plan.checkpoint, checkpoint, plan.licence)
-        return ExportJob(plan, folder, detector, provenance, find_pictures(plan, detector), say).run()
+        detector.config = override(detector.config, **options.thresholds)
+        provenance = provenance_of(options.checkpoint, checkpoint, options.licence)
+        return ExportJob(options, folder, detector, provenance, find_pictures(options, detector), say).run()
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Artefact:
 class ExportJob:
     """One bundle in the making; ``run`` is the order of work."""
 
-    plan: ExportPlan
+    options: ExportOptions
     folder: Path
     detector: Detector
     provenance: Provenance
@@ -70,7 +71,7 @@ class ExportJob:
     say: Say
 
     def run(self) -> Contract:
-        golden = self.pictures.golden(self.plan.golden_images)
+        golden = self.pictures.golden(self.options.golden_images)
         for_ncnn = self._export_ncnn()  # first: it can do the least
         reference = self._reference_accuracy()
         artefacts = [*self._export_onnx(reference), *for_ncnn]
@@ -81,7 +82,7 @@ class ExportJob:
         specs = self._timed(specs, golden[0])
         contract = self._write([replace(a, spec=spec) for a, spec in zip(artefacts, specs, strict=True)])
         self._refuse_inaccurate(contract)
-        if self.plan.ort_format:
+        if self.options.ort:
             onnx_files = [self.folder / spec.file for spec in specs if spec.file.endswith(".onnx")]
             write_required_operators(onnx_files, self.folder / OPERATORS_FILE)
         self.say("writing golden vectors and the model card")
@@ -99,30 +100,30 @@ class ExportJob:
     def _export_onnx(self, reference: Accuracy | None) -> list[Artefact]:
         quantiser = self._quantiser(reference)
         artefacts = []
-        for variant in self.plan.variants:
-            for precision in self.plan.precisions:
+        for variant in self.options.variant:
+            for precision in self.options.precision:
                 self.say(f"exporting {variant}, {precision}")
-                options = self.plan.graph(variant, precision)
+                options = self.options.graph(variant, precision)
                 model = export_onnx(self.detector, options)
                 facts = None
                 if precision == "int8":
                     model, facts = quantiser.quantise(model, self._opener(variant, precision))
                 spec = replace(self._spec(variant, precision, model), quantisation=facts)
                 artefacts.append(Artefact(spec, model))
-                if self.plan.ort_format:
+                if self.options.ort:
                     artefacts.append(Artefact(replace(spec, file=f"{Path(spec.file).stem}.ort"), model))
         return artefacts
 
     def _export_ncnn(self) -> list[Artefact]:
-        if not self.plan.ncnn:
+        if not self.options.ncnn:
             return []
         from ssdlite.export.ncnn_export import export_ncnn
 
-        precisions: list[Precision] = [one for one in self.plan.precisions if one != "int8"] or ["fp32"]
+        precisions: list[Precision] = [one for one in self.options.precision if one != "int8"] or ["fp32"]
         artefacts = []
         for precision in precisions:
             self.say(f"exporting decoded, {precision}, for ncnn")
-            options = self.plan.graph("decoded", precision)
+            options = self.options.graph("decoded", precision)
             artefacts.append(Artefact(export_ncnn(self.detector, options, self.folder, f"decoded_{precision}_ncnn")))
         return artefacts
 
@@ -137,13 +138,13 @@ class ExportJob:
 
         def rankable() -> tuple[onnx.ModelProto, Opener]:
             self.say("  finding the layers that suffer most from integers")
-            return export_onnx(self.detector, self.plan.graph("raw", "fp32")), self._opener("raw", "fp32")
+            return export_onnx(self.detector, self.options.graph("raw", "fp32")), self._opener("raw", "fp32")
 
         return Quantiser(
             pictures=self.pictures,
-            activation_type=self.plan.activation_type,
+            activation_type=self.options.activation_type,
             measure_drop=None if reference is None else measure_drop,
-            max_drop=self.plan.max_ap_drop,
+            max_drop=self.options.max_ap_drop,
             rankable=rankable,
         )
 
@@ -157,7 +158,7 @@ class ExportJob:
         return open_model
 
     def _spec(self, variant: Variant, precision: Precision, model: onnx.ModelProto) -> ModelSpec:
-        options = self.plan.graph(variant, precision)
+        options = self.options.graph(variant, precision)
         return ModelSpec(
             file=f"{variant}_{precision}.onnx",
             variant=variant,
@@ -169,7 +170,7 @@ class ExportJob:
         )
 
     def _contract(self, specs: Sequence[ModelSpec]) -> Contract:
-        return build_contract(self.detector, specs, self.provenance, self.plan.max_candidates)
+        return build_contract(self.detector, specs, self.provenance, self.options.max_candidates)
 
     def _write(self, artefacts: Sequence[Artefact]) -> Contract:
         """Write contract.json, and all ONNX and .ort files with what is known so far of each inside it."""
@@ -195,7 +196,7 @@ class ExportJob:
         return load_model(self.folder, spec.file)
 
     def _compared(self, spec: ModelSpec, golden: Sequence[ImageArray]) -> ModelSpec:
-        options = self.plan.graph(spec.variant, spec.precision)
+        options = self.options.graph(spec.variant, spec.precision)
         difference = difference_from_pytorch(self._open(spec), self.detector, options, golden)
         return replace(spec, difference_from_pytorch=float(f"{difference:.3g}"))
 
@@ -220,7 +221,7 @@ class ExportJob:
         return [replace(spec, latency=figures[self.folder / spec.file]) for spec in specs]
 
     def _refuse_inaccurate(self, contract: Contract) -> None:
-        limit = self.plan.max_ap_drop
+        limit = self.options.max_ap_drop
         drops = {model.file: model.accuracy.AP_drop for model in contract.models if model.accuracy is not None}
         failed = {file: drop for file, drop in drops.items() if limit is not None and drop > limit}
         if failed:

@@ -27,7 +27,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite.contract import MAX_SIDE, Contract, InputSpec, ModelSpec, is_plain_file_name
+from ssdlite.contract import MAX_SIDE, Contract, InputSpec, ModelSpec
+from ssdlite.contract_file import is_plain_file_name
 from ssdlite.detections import Detections
 from ssdlite.errors import ContractError
 from ssdlite.image import ImageArray, read_image, read_image_size

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssdlite.backends import Backend
-from ssdlite.contract import Contract, ModelSpec, read_contract
+from ssdlite.contract import Contract, ModelSpec
+from ssdlite.contract_file import read_contract
 from ssdlite.errors import ContractError
 from ssdlite.export.reference import Reference, installed_runtimes, open_backend
 from ssdlite.export.vectors import Golden, Vectors

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ssdlite.backends import Backend
-from ssdlite.contract import CONTRACT_FILE, METADATA_KEY, Contract, ModelSpec, parse_contract
+from ssdlite.contract import CONTRACT_FILE, METADATA_KEY, Contract, ModelSpec
+from ssdlite.contract_file import parse_contract
 from ssdlite.errors import ContractError
 from ssdlite.export.vectors import Golden, model_hashes
 from ssdlite.export.verify_report import StepResult

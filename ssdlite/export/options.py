@@ -1,0 +1,136 @@
+"""What to export, as one dataclass: the command line and the pipeline share it. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ssdlite.contract import Precision, Variant
+from ssdlite.errors import ConfigError
+
+MAX_CANDIDATES = 2048  # pairs of anchor and class that reach non-maximum suppression (docs/performance.md)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphOptions:
+    """What is inside an exported graph.
+
+    Attributes:
+        variant: ``raw`` ends with logits and deltas, ``decoded`` with scores and boxes, ``nms`` with detections.
+        input_type: ``uint8`` is normalised inside, ``float32`` comes normalised from the app.
+        batch: images per call; None leaves it free.
+        opset: of ONNX; None takes the lowest that serves.
+        max_candidates: bound on what reaches non-maximum suppression in the ``nms`` variant.
+    """
+
+    variant: Variant = "decoded"
+    input_type: Literal["uint8", "float32"] = "uint8"
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    batch: int | None = 1
+    precision: Precision = "fp32"
+    opset: int | None = None
+    max_candidates: int = MAX_CANDIDATES
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Options of ``export_onnx.py``."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """The checkpoint, such as best.pt of a training."""
+    output: Path
+    """Folder for the bundle: models, contract.json, golden vectors, model card. It must not exist yet, or be empty."""
+    variant: tuple[Variant, ...] = ("decoded", "nms")
+    """How far the graph goes: raw logits and deltas; scores and boxes of all anchors; or final detections."""
+    precision: tuple[Precision, ...] = ("fp32",)
+    """Of the weights, and for int8 of the arithmetic; int8 needs --data or --calibration-folder."""
+
+    input_type: Literal["uint8", "float32"] = "uint8"
+    """uint8: the graph takes RGB bytes and normalises inside; float32: the app normalises."""
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    """Order of the input's axes: planes first, or pixels as cameras give them."""
+    batch: str = "1"
+    """Images per call: a number, or dynamic."""
+    opset: int | None = None
+    """ONNX operator set, 13 to 23; by default the lowest that has what the graph needs."""
+    score_threshold: float | None = None
+    """Built into nms models and stated for the others; by default the checkpoint's setting."""
+    nms_threshold: float | None = None
+    """Overlap from which the weaker of two detections is dropped; by default the checkpoint's setting."""
+    max_detections: int | None = None
+    """Detections an image, the size of an nms model's outputs; by default the checkpoint's setting."""
+    max_candidates: int = MAX_CANDIDATES
+    """Most pairs of anchor and class that reach non-maximum suppression inside nms models."""
+
+    ort: bool = False
+    """Write .ort files for ONNX Runtime Mobile as well, and the list of operators for a reduced build of it."""
+    ncnn: bool = False
+    """Write a decoded model for ncnn as well (needs the extra ssdlite[ncnn])."""
+    target: tuple[Literal["ort-mobile", "nnapi", "coreml", "xnnpack", "ncnn"], ...] = ()
+    """Say what these runtimes would refuse or leave to the CPU, as ssdlite lint does."""
+
+    data: Path | None = None
+    """Folder of COCO or Pascal VOC data: int8 is calibrated on its training split, every file scored on the other."""
+    split: str | None = None
+    """Which split to score on; by default the one that training validates on."""
+    calibration_split: str | None = None
+    """Which split to calibrate on; by default the training split."""
+    calibration_folder: Path | None = None
+    """Folder of pictures to calibrate on, in place of --data's."""
+    calibration_images: int = 64
+    """Most pictures to calibrate on, taken evenly from all."""
+    activation_type: Literal["uint8", "int8"] = "uint8"
+    """Of int8 models: uint8 is the faster on x86 and what NNAPI takes, int8 what XNNPACK takes."""
+    max_ap_drop: float | None = None
+    """Fail when a file's AP is this much below PyTorch's; int8 keeps layers in float until it holds."""
+
+    golden_images: int = 3
+    """Pictures in the golden vectors: copies of some of --data's scored split, or made-up scenes without --data."""
+    licence: str = "not stated"
+    """Of the weights, for the contract and the model card; such as Apache-2.0."""
+    overwrite: bool = False
+    """Replace a bundle of the same name."""
+
+    def check(self) -> None:
+        """Raises ConfigError for values out of range, and for options that need another one."""
+        for name in ("variant", "precision"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ConfigError(f"--{name}: expected one or more different ones, got {', '.join(values) or 'none'}")
+        if self.batch != "dynamic" and not (self.batch.isdecimal() and 1 <= int(self.batch) <= 1024):
+            raise ConfigError(f"--batch: expected 1 to 1024 or dynamic, got {self.batch!r}")
+        if not 1 <= self.max_candidates <= 100_000:
+            raise ConfigError(f"--max-candidates: expected 1 to 100000, got {self.max_candidates}")
+        if self.calibration_images < 1:
+            raise ConfigError(f"--calibration-images: expected 1 or more, got {self.calibration_images}")
+        if not 1 <= self.golden_images <= 100:
+            raise ConfigError(f"--golden-images: expected 1 to 100, got {self.golden_images}")
+        if self.max_ap_drop is not None and not 0 <= self.max_ap_drop <= 1:
+            raise ConfigError(f"--max-ap-drop: expected 0 to 1, got {self.max_ap_drop}")
+        if "int8" in self.precision and self.data is None and self.calibration_folder is None:
+            raise ConfigError(
+                "--precision int8 is calibrated on real pictures: give annotated ones with --data (then the accuracy "
+                "is measured as well), or any with --calibration-folder"
+            )
+        if self.max_ap_drop is not None and self.data is None:
+            raise ConfigError("--max-ap-drop needs --data to measure the accuracy on")
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The detector's settings that were asked for in place of its own."""
+        names = ("score_threshold", "nms_threshold", "max_detections")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def graph(self, variant: Variant, precision: Precision) -> GraphOptions:
+        return GraphOptions(
+            variant=variant,
+            precision=precision,
+            input_type=self.input_type,
+            layout=self.layout,
+            batch=None if self.batch == "dynamic" else int(self.batch),
+            opset=self.opset,
+            max_candidates=self.max_candidates,
+        )
