@@ -165,7 +165,10 @@ def _strip(model: onnx.ModelProto) -> None:
 def _set_opset(model: onnx.ModelProto, opset: int | None) -> None:
     wanted = lowest_opset(model) if opset is None else opset
     if wanted < EXPORT_OPSET:
-        lower_opset(model, wanted)
+        try:
+            lower_opset(model, wanted)
+        except ExportError as error:
+            raise ExportError(f"opset {wanted}: this graph needs {lowest_opset(model)} or newer ({error})") from None
     model.ir_version = IR_VERSIONS[opset_of(model)]
 
 

@@ -27,10 +27,10 @@ def lower_opset(model: onnx.ModelProto, opset: int) -> None:
         try:
             schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
         except onnx.defs.SchemaError:
-            raise ExportError(f"opset {opset} has no operator {node.op_type}; ask for a newer one") from None
+            raise ExportError(f"it has no operator {node.op_type}") from None
         if len(node.input) > schema.max_input:
-            _axes_to_attribute(node, constants, opset)
-        _drop_harmless_attributes(node, schema, opset)
+            _axes_to_attribute(node, constants)
+        _drop_harmless_attributes(node, schema)
     (entry,) = (entry for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     entry.version = opset
     model.ir_version = IR_VERSIONS[opset]
@@ -51,21 +51,21 @@ def lowest_opset(model: onnx.ModelProto) -> int:
     return EXPORT_OPSET
 
 
-def _axes_to_attribute(node: NodeProto, constants: Mapping[str, TensorProto], opset: int) -> None:
+def _axes_to_attribute(node: NodeProto, constants: Mapping[str, TensorProto]) -> None:
     """Reductions took their axes as an attribute once."""
     axes = constants.get(node.input[1]) if node.op_type.startswith("Reduce") else None
     if axes is None:
-        raise ExportError(f"opset {opset}: {node.op_type} ({node.name}) has an input that it had not then")
+        raise ExportError(f"{node.op_type} has an input more")
     node.attribute.append(helper.make_attribute("axes", numpy_helper.to_array(axes).tolist()))
     del node.input[1:]
 
 
-def _drop_harmless_attributes(node: NodeProto, schema: onnx.defs.OpSchema, opset: int) -> None:
+def _drop_harmless_attributes(node: NodeProto, schema: onnx.defs.OpSchema) -> None:
     for attribute in list(node.attribute):
         if attribute.name in schema.attributes:
             continue
         if attribute.name not in HARMLESS or helper.get_attribute_value(attribute) != HARMLESS[attribute.name]:
-            raise ExportError(f"opset {opset}: {node.op_type} ({node.name}) has no attribute {attribute.name}")
+            raise ExportError(f"{node.op_type} has no attribute {attribute.name} there")
         node.attribute.remove(attribute)
 
 

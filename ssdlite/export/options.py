@@ -42,7 +42,7 @@ class ExportOptions:
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """The checkpoint, such as best.pt of a training."""
     output: Path
-    """Folder for the bundle: models, contract.json, golden vectors, model card. It must not exist yet, or be empty."""
+    """Folder for the bundle: models, contract.json, golden vectors, model card. must not exist yet, or be empty."""
     variant: tuple[Variant, ...] = ("decoded", "nms")
     """How far the graph goes: raw logits and deltas; scores and boxes of all anchors; or final detections."""
     precision: tuple[Precision, ...] = ("fp32",)
