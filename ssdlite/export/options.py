@@ -82,8 +82,9 @@ class ExportOptions:
     """Folder of pictures to calibrate on, in place of --data's."""
     calibration_images: int = 64
     """Most pictures to calibrate on, taken evenly from all."""
-    activation_type: Literal["uint8", "int8"] = "uint8"
-    """Of int8 models: uint8 is the faster on x86 and what NNAPI takes, int8 what XNNPACK takes."""
+    activation_type: Literal["auto", "uint8", "int8"] = "auto"
+    """Of int8 models: uint8 is the faster on x86 and what NNAPI takes, int8 what XNNPACK takes; auto is int8 where
+    xnnpack is the only --target."""
     max_ap_drop: float | None = None
     """Fail when a file's AP is this much below PyTorch's; int8 keeps layers in float until it holds."""
 
@@ -123,6 +124,12 @@ class ExportOptions:
         """The detector's settings that were asked for in place of its own."""
         names = ("score_threshold", "nms_threshold", "max_detections")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    @property
+    def activations(self) -> Literal["uint8", "int8"]:
+        if self.activation_type != "auto":
+            return self.activation_type
+        return "int8" if self.target == ("xnnpack",) else "uint8"
 
     def graph(self, variant: Variant, precision: Precision) -> GraphOptions:
         return GraphOptions(

@@ -142,7 +142,7 @@ class ExportJob:
 
         return Quantiser(
             pictures=self.pictures,
-            activation_type=self.options.activation_type,
+            activation_type=self.options.activations,
             measure_drop=None if reference is None else measure_drop,
             max_drop=self.options.max_ap_drop,
             rankable=rankable,
