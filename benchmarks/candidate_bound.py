@@ -15,7 +15,7 @@ import torch
 from ssdlite import Detector, load_detector
 from ssdlite.datasets.discover import find_splits, load_split
 from ssdlite.detector import stack_images
-from ssdlite.export.graphs import InputStage, NmsGraph
+from ssdlite.export.graphs import NmsGraph, RawGraph
 from ssdlite.export.options import GraphOptions
 from ssdlite.image import fit_view, read_image
 from ssdlite.loss import Outputs
@@ -39,7 +39,7 @@ def pictures(folders: list[Path], detector: Detector) -> Iterator[torch.Tensor]:
 def main(checkpoint: Path, folders: list[Path]) -> None:
     detector = load_detector(checkpoint)
     height, width = detector.config.image_size
-    network = InputStage(detector, GraphOptions(variant="nms"))
+    network = RawGraph(detector, GraphOptions(variant="nms"))
     graphs = {bound: NmsGraph(network, bound) for bound in BOUNDS}
     counts: list[int] = []
     changed = dict.fromkeys(BOUNDS, 0)

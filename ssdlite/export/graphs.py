@@ -15,7 +15,7 @@ from ssdlite.postprocess import class_scores
 
 def build_graph(detector: Detector, options: GraphOptions) -> nn.Module:
     """The network to export: ``images`` as the options say -> the tensors of ``contract.OUTPUTS[variant]``."""
-    network = InputStage(detector, options)
+    network = RawGraph(detector, options)
     if options.variant == "raw":
         return network
     if options.variant == "decoded":
@@ -23,7 +23,7 @@ def build_graph(detector: Detector, options: GraphOptions) -> nn.Module:
     return NmsGraph(network, options.max_candidates)
 
 
-class InputStage(nn.Module):
+class RawGraph(nn.Module):
     """The variant ``raw``: images -> class logits [B, A, K + 1] and box deltas [B, A, 4], batch norms folded."""
 
     def __init__(self, detector: Detector, options: GraphOptions) -> None:
@@ -49,7 +49,7 @@ class InputStage(nn.Module):
 class DecodedGraph(nn.Module):
     """images -> scores [B, A, K] without background, boxes [B, A, 4] xyxy as fractions of the input, within it."""
 
-    def __init__(self, network: InputStage) -> None:
+    def __init__(self, network: RawGraph) -> None:
         super().__init__()
         self.network = network
         self.decode = BoxDecoder(network.detector)
@@ -98,7 +98,7 @@ class NmsGraph(nn.Module):
     at: P of them, fewer where there are fewer pairs.
     """
 
-    def __init__(self, network: InputStage, max_candidates: int) -> None:
+    def __init__(self, network: RawGraph, max_candidates: int) -> None:
         super().__init__()
         self.network = network
         self.decode = BoxDecoder(network.detector)
