@@ -23,8 +23,8 @@ from ssdlite.contract import (
     Provenance,
     QuantisationFacts,
     ResizeSpec,
-    parse_contract,
 )
+from ssdlite.contract_file import parse_contract
 from ssdlite.export.markdown import code
 from ssdlite.export.model_card import write_model_card
 from ssdlite.plain import to_json
