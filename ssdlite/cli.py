@@ -18,6 +18,7 @@ COMMANDS = {  # name: (module with main(argv), what it does)
     "lint": ("ssdlite.tools.lint_model", "say what a mobile runtime will refuse or leave to the CPU"),
     "check-data": ("ssdlite.tools.check_data", "audit a data set and the anchors for it"),
 }
+PACKAGES = {"cv2": "opencv-python-headless", "PIL": "pillow"}  # modules whose package has another name
 T = TypeVar("T")
 
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """``ssdlite COMMAND ...``: hand the rest of the arguments to that command's program."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
-        return int(importlib.import_module(COMMANDS[arguments[0]][0]).main(arguments[1:]))
+        return _run_command(arguments[0], arguments[1:])
     usage = (
         "usage: ssdlite COMMAND [options]\n\n"
         + "".join(f"  {name:<12}{text}\n" for name, (_, text) in COMMANDS.items())
@@ -55,3 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     print(f"ssdlite: unknown command {arguments[0]!r}\n{usage}", end="", file=sys.stderr)
     return 2
+
+
+def _run_command(name: str, arguments: list[str]) -> int:
+    """A package that is missing, as in an environment for running exported models alone, is named in one line."""
+    try:
+        return int(importlib.import_module(COMMANDS[name][0]).main(arguments))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("ssdlite"):
+            raise
+        package = PACKAGES.get(error.name, error.name)
+        print(f"ssdlite {name}: error: needs a package that is not installed: pip install {package}", file=sys.stderr)
+        return 2

@@ -199,7 +199,8 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class Contract:
-    """The whole document. ``class_names`` and ``category_ids`` (of the training data) are by label, 0..K-1."""
+    """The whole document. ``class_names`` and ``category_ids`` (of the training data; none where nobody
+    said) are by label, 0..K-1."""
 
     format: str = FORMAT
     format_version: int = FORMAT_VERSION

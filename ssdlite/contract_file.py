@@ -68,8 +68,8 @@ def _check_contract(contract: Contract) -> None:
     _expect(1 <= count <= MAX_CLASSES, f"class_names: expected 1 to {MAX_CLASSES} names, got {count}")
     _expect(len(set(contract.class_names)) == count, "class_names: names must differ")
     _expect(
-        len(contract.category_ids) == count,
-        f"category_ids: expected {count}, one per class, got {len(contract.category_ids)}",
+        len(contract.category_ids) in (0, count),
+        f"category_ids: expected {count}, one per class, or none, got {len(contract.category_ids)}",
     )
     _expect(0 <= contract.resize.padding_value <= 255, "resize.padding_value: expected 0 to 255")
     _check_postprocess(contract.postprocess)

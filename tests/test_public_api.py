@@ -88,3 +88,15 @@ def test_the_version_is_that_of_the_package():
 def test_stage_folders_are_parts_of_one_package(stage):
     module = __import__(f"ssdlite.{stage}", fromlist=["__name__"])
     assert module.__name__ == f"ssdlite.{stage}"
+
+
+def test_a_missing_package_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    from ssdlite import cli
+
+    def without_opencv(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'cv2'", name="cv2")
+
+    monkeypatch.setattr(cli.importlib, "import_module", without_opencv)
+    assert cli.main(["predict", "photo.jpg"]) == 2
+    expected = "ssdlite predict: error: needs a package that is not installed: pip install opencv-python-headless\n"
+    assert capsys.readouterr().err == expected

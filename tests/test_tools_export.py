@@ -176,7 +176,9 @@ def test_int8_from_a_folder_of_pictures(export: Callable[..., Any], tmp_path: Pa
         (["--max-ap-drop", "0.01"], "--max-ap-drop needs --data"),
         (["--batch", "many"], "--batch: expected 1 to 1024 or dynamic, got 'many'"),
         (["--batch", "0"], "--batch: expected 1 to 1024 or dynamic, got '0'"),
-        (["--opset", "9"], "opset: expected 13 to 23, got 9"),
+        (["--opset", "9"], "--opset: expected 13 to 23, got 9"),
+        (["--data", "{data}", "--split", "nosuch"], "--split: expected one of"),
+        (["--data", "{data}", "--calibration-split", "nosuch"], "--calibration-split: expected one of"),
         (
             ["--variant", "nms", "--opset", "15"],
             "opset 15: this graph needs 16 or newer (ScatterElements has no attribute",
@@ -186,13 +188,39 @@ def test_int8_from_a_folder_of_pictures(export: Callable[..., Any], tmp_path: Pa
         (["--ncnn", "--batch", "dynamic"], "ncnn has no batch axis"),
     ],
 )
-def test_what_is_given_wrongly(export: Callable[..., Any], tmp_path: Path, options: list[str], message: str) -> None:
+def test_what_is_given_wrongly(
+    export: Callable[..., Any], tmp_path: Path, data: Path, options: list[str], message: str
+) -> None:
     (tmp_path / "empty").mkdir()
-    status, said, bundle = export(*(option.format(empty=tmp_path / "empty") for option in options))
+    status, said, bundle = export(*(option.format(empty=tmp_path / "empty", data=data) for option in options))
     assert status == 2
     assert message in said
     assert "Traceback" not in said
     assert leftovers(bundle) == ["empty"]
+
+
+def test_odd_names_and_hardly_any_activity(export: Callable[..., Any], tmp_path: Path) -> None:
+    """Names like JSON, no category ids, and an untrained network whose tensors are too narrow for histograms."""
+    torch.manual_seed(0)
+    names = ("a [1,  2]", "血球", '"quoted", comma', "| `x`\n")
+    detector = ssdlite.build_detector(
+        "ssdlite192_mobilenet_v2_050", width_mult=0.25, image_size=96, class_names=names, score_function="sigmoid"
+    )
+    path = tmp_path / "odd.pt"
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict()), path)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(folder / "0.png")
+    status, said, bundle = export(
+        "--variant", "decoded", "--precision", "int8", "--calibration-folder", folder, source=path
+    )
+    assert status == 0, said
+    contract = read_contract(bundle)
+    assert contract.class_names == names
+    assert contract.category_ids == ()
+    facts = contract.models[0].quantisation
+    assert facts is not None and facts.calibration_method == "minmax"
+    assert load_model(bundle).class_names == names
 
 
 def test_checkpoints_that_are_none(export: Callable[..., Any], checkpoint: Path, tmp_path: Path) -> None:

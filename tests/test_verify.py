@@ -550,3 +550,15 @@ def test_verify_imports_no_torch(golden_bundles: Path) -> None:
     command = [sys.executable, "-c", program, str(golden_bundles / "letterbox")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_detection_in_its_place_under_another_name_is_never_let_pass():
+    from ssdlite.export.agreement import compare_detections
+    from ssdlite.export.vectors import GoldenDetection
+
+    cells = [GoldenDetection(name="red", label=0, score=0.9, box=(i, 0.0, i + 5.0, 5.0)) for i in range(20)]
+    renamed = [*cells[:-1], GoldenDetection(name="white", label=0, score=0.9, box=cells[-1].box)]
+    moved = [*cells[:-1], GoldenDetection(name="white", label=0, score=0.9, box=(50.0, 50.0, 60.0, 60.0))]
+    allowances = {"box": 0.1, "least_score": 0.3, "share": 0.1}
+    assert compare_detections(cells, moved, **allowances).passed
+    assert not compare_detections(cells, renamed, **allowances).passed

@@ -138,14 +138,15 @@ def compare_detections(
     """Both lists agree where each detection has a partner of the same name and label, within the tolerances.
 
     Those that score less than ``least_score + score`` need none: they may be on either side of the threshold.
-    ``share`` of the others may go without.
+    ``share`` of the others may go without, but none whose place and score are right and whose name is not.
     """
     lonely, unused = match_detections(expected, list(actual), score, box)
     needy, total = (
         sum(not one.score < least_score + score for one in some)  # NaN needs one as well
         for some in ([*lonely, *unused], [*expected, *actual])
     )
-    if needy <= share * total:
+    misnamed = any(_agree_in_place(one, other, score, box) for one in lonely for other in unused)
+    if needy <= share * total and not misnamed:
         return Difference(True, "the same detections", float(needy), share * total)
     text = f"{len(expected)} detections expected, {len(actual)} given, {len(expected) - len(lonely)} agree"
     if lonely and actual:
@@ -211,10 +212,12 @@ def _compare_nms(
 
 
 def _agree(one: GoldenDetection, other: GoldenDetection, score: float, box: float) -> bool:
+    return one.label == other.label and one.name == other.name and _agree_in_place(one, other, score, box)
+
+
+def _agree_in_place(one: GoldenDetection, other: GoldenDetection, score: float, box: float) -> bool:
     return (
-        one.label == other.label
-        and one.name == other.name
-        and abs(one.score - other.score) <= score
+        abs(one.score - other.score) <= score
         and max(abs(a - b) for a, b in zip(one.box, other.box, strict=True)) <= box
     )
 

@@ -62,7 +62,7 @@ def build_contract(
     return Contract(
         name=describe(config),
         class_names=config.class_names,
-        category_ids=config.category_ids or tuple(range(1, config.num_classes + 1)),
+        category_ids=config.category_ids,
         resize=ResizeSpec(mode=config.resize, padding_value=LETTERBOX_FILL),
         postprocess=PostprocessSpec(
             score_function=config.score_function,
@@ -96,7 +96,8 @@ def provenance_of(path: Path, checkpoint: Checkpoint, licence: str) -> Provenanc
 def write_contract(folder: Path, contract: Contract) -> None:
     """contract.json, indented, with lists of numbers on one line each: there is one for every anchor."""
     text = json.dumps(contract.to_dict(), indent=2, allow_nan=False, ensure_ascii=False)
-    text = re.sub(r"\[[\s\d.,eE+-]+\]", lambda match: " ".join(match[0].split()), text)
+    number_list = r"\[\n[\s\d.,eE+-]+\]"  # with a line break, which no string of JSON has
+    text = re.sub(number_list, lambda match: " ".join(match[0].split()), text)
     write_text(folder / CONTRACT_FILE, text + "\n")
 
 

@@ -44,6 +44,10 @@ class Calibration:
         return [name for name in activations_to_quantise(model, find_body(model)) if name not in self.ranges]
 
 
+class NarrowRangeError(ExportError):
+    """A tensor varies too little for a histogram, as in an untrained network; ``minmax`` needs none."""
+
+
 class Preprocessor(Protocol):
     """Whoever knows how pictures become input tensors, such as a ``RuntimeDetector``."""
 
@@ -75,7 +79,11 @@ def calibrate(model: onnx.ModelProto, inputs: Iterable[InputTensor], *, method: 
         warnings.simplefilter("ignore", RuntimeWarning)  # about values that are not finite; they are refused below
         calibrator = _create_calibrator(model, names, method, Path(folder))
         for count, tensor in enumerate(inputs, start=1):
-            calibrator.collect_data(_Reader(source.name, to_batch(tensor, source, count)))
+            batch = to_batch(tensor, source, count)
+            try:
+                calibrator.collect_data(_Reader(source.name, batch))
+            except ValueError as error:  # numpy's, of a histogram over less than its floats can tell apart
+                raise NarrowRangeError(f"calibration by {method}: a tensor hardly varies ({error})") from None
         if not count:
             raise ExportError("calibration: no images came; at least 1 is needed, and 50 or more are advisable")
         data = calibrator.compute_data()

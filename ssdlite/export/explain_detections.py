@@ -44,6 +44,8 @@ def _detection_guesses(
     names = reference.contract.class_names
     for shift in (1, -1):
         yield f"labels off by one ({shift:+d})", [_shifted(one, shift, names, True, True) for one in own]
+        for name, shifted in _careful_shifts(own, shift, names):
+            yield f"labels off by one ({shift:+d}), {name}", shifted
         yield f"labels off by one ({shift:+d}), names right", [_shifted(one, shift, names, True, False) for one in own]
         yield f"names off by one ({shift:+d}), labels right", [_shifted(one, shift, names, False, True) for one in own]
     for name, change in BOX_ORDERS.items():
@@ -114,6 +116,22 @@ def _shifted(one: GoldenDetection, shift: int, names: Sequence[str], label: bool
     place = one.label + shift
     shown = names[place % len(names)] if name else one.name
     return replace(one, label=place if label else one.label, name=shown)
+
+
+def _careful_shifts(
+    own: list[GoldenDetection], shift: int, names: Sequence[str]
+) -> Iterator[tuple[str, list[GoldenDetection]]]:
+    """Labels beyond the classes, as apps avoid them."""
+    last = len(names) - 1
+    clamped = [min(max(one.label + shift, 0), last) for one in own]
+    yield (
+        "kept within the classes",
+        [replace(one, label=place, name=names[place]) for one, place in zip(own, clamped, strict=True)],
+    )
+    yield (
+        "their names kept within the classes",
+        [replace(one, label=one.label + shift, name=names[place]) for one, place in zip(own, clamped, strict=True)],
+    )
 
 
 def _with_boxes(own: list[GoldenDetection], boxes: Array) -> list[GoldenDetection]:

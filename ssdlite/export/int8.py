@@ -9,7 +9,7 @@ import onnx
 
 from ssdlite.contract import QuantisationFacts
 from ssdlite.errors import ExportError
-from ssdlite.export.calibration import Calibration, calibrate, calibration_inputs
+from ssdlite.export.calibration import Calibration, NarrowRangeError, calibrate, calibration_inputs
 from ssdlite.export.pictures import ExportPictures
 from ssdlite.export.quantise import ActivationType, quantisation_facts, quantise
 from ssdlite.export.sensitivity import SAMPLES, choose_float_layers, rank_layers
@@ -33,6 +33,7 @@ class Quantiser:
     measure_drop: Callable[[RuntimeDetector], float] | None
     max_drop: float | None
     rankable: Callable[[], tuple[onnx.ModelProto, Opener]]
+    say: Callable[[str], object]
     float_layers: tuple[str, ...] | None = field(default=None, init=False)
     calibration: Calibration | None = field(default=None, init=False)  # the last one; variants often share tensors
 
@@ -78,7 +79,11 @@ class Quantiser:
         if not self.pictures.calibration:
             raise ExportError(f"{self.pictures.calibration_name}: no pictures to calibrate on")
         if self.calibration is None or self.calibration.missing(model):
-            self.calibration = calibrate(
-                model, calibration_inputs(open_model(model), self.pictures.calibration_arrays())
-            )
+            reader = open_model(model)
+            try:
+                self.calibration = calibrate(model, calibration_inputs(reader, self.pictures.calibration_arrays()))
+            except NarrowRangeError as error:
+                self.say(f"  {error}; taking minmax")
+                inputs = calibration_inputs(reader, self.pictures.calibration_arrays())
+                self.calibration = calibrate(model, inputs, method="minmax")
         return self.calibration

@@ -52,10 +52,11 @@ def _head(contract: Contract) -> Iterator[str]:
 def _classes(contract: Contract) -> Iterator[str]:
     yield "## Classes"
     yield ""
-    rows = zip(contract.class_names, contract.category_ids, strict=True)
+    ids = map(str, contract.category_ids) if contract.category_ids else ["not known"] * len(contract.class_names)
+    rows = zip(contract.class_names, ids, strict=True)
     yield from table(
         ["label", "name", "id in the training data"],
-        [[str(label), code(name), str(category)] for label, (name, category) in enumerate(rows)],
+        [[str(label), code(name), category] for label, (name, category) in enumerate(rows)],
     )
 
 
@@ -187,8 +188,9 @@ def _provenance(contract: Contract) -> Iterator[str]:
     yield ""
     yield f"- Licence of the weights: {facts.licence}"
     yield f"- Checkpoint: {code(facts.checkpoint)}, SHA-256 `{facts.checkpoint_sha256}`"
-    for name, value in facts.metrics.items():
-        yield f"- The checkpoint's own {name}: {value:g}"
+    if facts.metrics:
+        listed = ", ".join(f"{name} {value:.4g}" for name, value in facts.metrics.items())
+        yield f"- What training noted in the checkpoint, on the data it validated on: {listed}"
     for name, version in facts.versions.items():
         yield f"- {name}: {version}"
     yield ""

@@ -17,8 +17,8 @@ from ssdlite.contract import METADATA_KEY, OUTPUTS, Contract, InputSpec, OutputS
 from ssdlite.detector import Detector
 from ssdlite.errors import ExportError
 from ssdlite.export.graphs import build_graph
-from ssdlite.export.opset import EXPORT_OPSET, HIGHEST_OPSET, IR_VERSIONS, LOWEST_OPSET, lower_opset, lowest_opset
-from ssdlite.export.options import GraphOptions
+from ssdlite.export.opset import EXPORT_OPSET, IR_VERSIONS, lower_opset, lowest_opset
+from ssdlite.export.options import HIGHEST_OPSET, LOWEST_OPSET, GraphOptions
 from ssdlite.export.padding import merge_padding
 from ssdlite.export.pooling import pool_globally
 from ssdlite.export.suppress import TRANSLATIONS

@@ -8,10 +8,9 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ssdlite.errors import ExportError
+from ssdlite.export.options import LOWEST_OPSET
 
-LOWEST_OPSET = 13  # per-channel QuantizeLinear; ONNX Runtime 1.6 of 2020 has it
 EXPORT_OPSET = 18  # what torch's exporter has translations for
-HIGHEST_OPSET = 23  # newer ones are a matter of torch's exporter and ONNX Runtime alone
 HARMLESS = {"allowzero": 0, "noop_with_empty_axes": 0, "reduction": b"none"}
 IR_VERSIONS = {13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}  # ONNX's Versioning.md
 

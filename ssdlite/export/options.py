@@ -11,6 +11,8 @@ import tyro
 from ssdlite.contract import Precision, Variant
 from ssdlite.errors import ConfigError
 
+LOWEST_OPSET = 13  # per-channel QuantizeLinear; ONNX Runtime 1.6 of 2020 has it
+HIGHEST_OPSET = 23  # newer ones are a matter of torch's exporter and ONNX Runtime alone
 MAX_CANDIDATES = 2048  # pairs of anchor and class that reach non-maximum suppression (docs/performance.md)
 
 
@@ -103,6 +105,8 @@ class ExportOptions:
                 raise ConfigError(f"--{name}: expected one or more different ones, got {', '.join(values) or 'none'}")
         if self.batch != "dynamic" and not (self.batch.isdecimal() and 1 <= int(self.batch) <= 1024):
             raise ConfigError(f"--batch: expected 1 to 1024 or dynamic, got {self.batch!r}")
+        if self.opset is not None and not LOWEST_OPSET <= self.opset <= HIGHEST_OPSET:
+            raise ConfigError(f"--opset: expected {LOWEST_OPSET} to {HIGHEST_OPSET}, got {self.opset}")
         if not 1 <= self.max_candidates <= 100_000:
             raise ConfigError(f"--max-candidates: expected 1 to 100000, got {self.max_candidates}")
         if self.calibration_images < 1:

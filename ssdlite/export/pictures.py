@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssdlite.datasets.discover import load_data
+from ssdlite.datasets.discover import find_splits, load_data
 from ssdlite.datasets.image_files import IMAGE_SUFFIXES
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.shape_scenes import draw_scene
@@ -50,10 +50,11 @@ def find_pictures(options: ExportOptions, detector: Detector) -> ExportPictures:
     calibration: Sequence[str] = ()
     name, gate = "", None
     if options.data is not None:
+        layout = find_splits(options.data)
         splits = load_data(
             options.data,
-            train_split=options.calibration_split,
-            val_split=options.split,
+            train_split=options.calibration_split and layout.match(options.calibration_split, "--calibration-split"),
+            val_split=options.split and layout.match(options.split),
             classes=detector.class_names,
             allow_absent=True,
         )

@@ -133,7 +133,7 @@ class ExportJob:
         def measure_drop(model: RuntimeDetector) -> float:
             assert reference is not None and gate is not None  # only then is it passed on
             drop = reference.AP - measure_accuracy(model, gate).AP
-            self.say(f"  int8: AP {reference.AP - drop:.4f}, {drop:+.4f} below PyTorch's")
+            self.say(f"  AP {reference.AP - drop:.4f}, drop {drop:+.4f}")
             return drop
 
         def rankable() -> tuple[onnx.ModelProto, Opener]:
@@ -146,6 +146,7 @@ class ExportJob:
             measure_drop=None if reference is None else measure_drop,
             max_drop=self.options.max_ap_drop,
             rankable=rankable,
+            say=self.say,
         )
 
     def _opener(self, variant: Variant, precision: Precision) -> Opener:

@@ -127,13 +127,24 @@ def _ranges(model: onnx.ModelProto, body: Body, calibration: Calibration) -> dic
 
 
 def _nodes_to_quantise(body: Body, convolutions: Collection[str], *, others: bool) -> list[str]:
-    """The chosen convolutions with the activations behind them; all else of the body with ``others``."""
+    """The chosen convolutions with the activations behind them; with ``others``, all else of the body that no float
+    convolution leads to: a sum would round what that convolution was kept in float for.
+    """
     results = {node.output[0] for node in body.nodes if node.name in convolutions}
-    return [
-        node.name
-        for node in body.nodes
-        if node.name in convolutions or (node.op_type != "Conv" and (others or node.input[0] in results))
-    ]
+    in_float: set[str] = set()
+    chosen = []
+    for node in body.nodes:
+        if node.op_type == "Conv":
+            quantised = node.name in convolutions
+        elif others:
+            quantised = in_float.isdisjoint(node.input)
+        else:
+            quantised = node.input[0] in results
+        if quantised:
+            chosen.append(node.name)
+        else:
+            in_float.update(node.output)
+    return chosen
 
 
 def _insert_pairs(
