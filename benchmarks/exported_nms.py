@@ -1,15 +1,17 @@
 """Our V3-Large exported with its post-processing beside torchvision's own SSDLite export, with the same weights.
 
-``python benchmarks/exported_nms.py``: ONNX Runtime, one thread, the files taking turns, so that a change of the
-machine's speed meets all of them. Two kinds of scores: of an untrained network, where every one of 3234 anchors is a
-candidate in every class and 27,000 reach torchvision's suppression; and trained-like ones, background raised until
-about 900 pairs of anchor and class are above the threshold of 0.001.
+``python benchmarks/exported_nms.py [BOUND ...]``, with bounds on the candidates, 2048 by default: ONNX Runtime, one
+thread, the files taking turns, so that a change of the machine's speed meets all of them. Two kinds of scores: of an
+untrained network, where every one of 3234 anchors is a candidate in every class and 27,000 reach torchvision's
+suppression; and trained-like ones, background raised until about 900 pairs of anchor and class are above the threshold
+of 0.001.
 """
 
 from __future__ import annotations
 
 import io
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -29,7 +31,6 @@ from ssdlite.postprocess import class_scores
 
 WARM_UP, ROUNDS = 5, 40
 CANDIDATES = 900
-BOUNDS = (512, 1024, 2048, 4096)
 PICTURE = torch.randint(0, 256, (1, 3, 320, 320), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
 
 
@@ -123,7 +124,7 @@ def candidates(detector: Detector) -> int:
 
 
 @torch.no_grad()
-def main() -> None:
+def main(bounds: list[int]) -> None:
     for kind in ("untrained", "trained-like"):
         model = torchvision_model()
         if kind == "trained-like":
@@ -132,7 +133,7 @@ def main() -> None:
         sessions = {"torchvision": session(torchvision_onnx(model))}
         for variant in ("raw", "decoded"):
             sessions[variant] = session(export_onnx(detector, GraphOptions(variant=variant)).SerializeToString())
-        for bound in BOUNDS:
+        for bound in bounds:
             exported = export_onnx(detector, GraphOptions(variant="nms", max_candidates=bound))
             sessions[f"nms, {bound} candidates"] = session(exported.SerializeToString())
         times = time_in_turns(sessions)
@@ -140,9 +141,9 @@ def main() -> None:
         for name, value in times.items():
             against = f"{times['torchvision'] / value:5.2f} x as fast as torchvision"
             print(f"  {name:<22}{value:8.2f} ms   {against}   {value / times['raw']:5.2f} x raw")
-        for bound in BOUNDS:
+        for bound in bounds:
             print(f"  {bound}: {agreement(sessions['torchvision'], sessions[f'nms, {bound} candidates'])}")
 
 
 if __name__ == "__main__":
-    main()
+    main([int(bound) for bound in sys.argv[1:]] or [2048])

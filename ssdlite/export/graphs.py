@@ -115,9 +115,7 @@ class NmsGraph(nn.Module):
         if self.num_candidates > self.config.candidates_per_class:
             scores, labels, anchors = self._limit_classes(scores, labels, anchors)
         boxes = self.decode(_take_rows(deltas, anchors), self.decode.centres[anchors], self.decode.sizes[anchors])
-        classes = torch.arange(self.config.num_classes, device=labels.device)[:, None]
-        by_class = torch.where(labels[:, None] == classes, scores[:, None], 0.0)  # [B, K, P]
-        keep = suppress(boxes, by_class, self.config.nms_threshold)
+        keep = suppress(boxes, self._by_class(scores, labels), self.config.nms_threshold)
         return self._best(boxes, torch.where(keep, scores, 0.0), labels)
 
     def _best_pairs(self, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,6 +142,12 @@ class NmsGraph(nn.Module):
         counts = counts.scatter_add(1, labels, torch.ones_like(labels))
         rank = position - (counts.cumsum(dim=1) - counts).gather(1, labels)
         return torch.where(rank < self.config.candidates_per_class, scores, 0.0), labels, anchors
+
+    def _by_class(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """scores and labels [B, P] -> [B, K, P]: each score in the row of its class, 0 elsewhere."""
+        zero = (scores[:, :1] < 0).to(scores.dtype)  # computed, or K * P zeros would be folded into the file
+        rows = zero[:, None].expand(-1, self.config.num_classes, self.num_candidates)
+        return rows.scatter(1, labels[:, None], scores[:, None])
 
     def _best(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         limit = self.config.max_detections
