@@ -12,7 +12,7 @@ def merge_padding(model: onnx.ModelProto) -> None:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     readers = [name for node in graph.node for name in node.input]
     pads = {node.output[0]: node for node in graph.node if node.op_type == "Pad"}
-    for conv in graph.node:
+    for conv in list(graph.node):  # which loses nodes on the way
         pad = pads.get(conv.input[0]) if conv.op_type == "Conv" else None
         if pad is None or readers.count(pad.output[0]) != 1 or not _is_of_zeros(pad, constants):
             continue

@@ -79,9 +79,9 @@ class ExportJob:
         specs = [self._compared(artefact.spec, golden) for artefact in artefacts]
         if reference is not None:
             specs = [self._scored(spec, reference) for spec in specs]
+            self._refuse_inaccurate(specs)
         specs = self._timed(specs, golden[0])
         contract = self._write([replace(a, spec=spec) for a, spec in zip(artefacts, specs, strict=True)])
-        self._refuse_inaccurate(contract)
         if self.options.ort:
             onnx_files = [self.folder / spec.file for spec in specs if spec.file.endswith(".onnx")]
             write_required_operators(onnx_files, self.folder / OPERATORS_FILE)
@@ -221,9 +221,9 @@ class ExportJob:
         figures = measure_latencies([self.folder / spec.file for spec in specs], picture)
         return [replace(spec, latency=figures[self.folder / spec.file]) for spec in specs]
 
-    def _refuse_inaccurate(self, contract: Contract) -> None:
+    def _refuse_inaccurate(self, specs: Sequence[ModelSpec]) -> None:
         limit = self.options.max_ap_drop
-        drops = {model.file: model.accuracy.AP_drop for model in contract.models if model.accuracy is not None}
+        drops = {model.file: model.accuracy.AP_drop for model in specs if model.accuracy is not None}
         failed = {file: drop for file, drop in drops.items() if limit is not None and drop > limit}
         if failed:
             listed = ", ".join(f"{file} {drop:.4f}" for file, drop in failed.items())
