@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Backbone(nn.Module):
-    """A stack of ``features``, tapped at two depths, with a classifier on top.
+    """A stack of ``features``, tapped at some depths and at its end, with a classifier on top.
 
     Attributes:
         feature_channels: channels of the maps that ``forward_features`` returns, finest first.
@@ -28,6 +28,11 @@ class Backbone(nn.Module):
         pooled = torch.flatten(nn.functional.adaptive_avg_pool2d(self.features(images), 1), 1)
         logits: Tensor = self.classifier(pooled)
         return logits
+
+
+def taps_from(finest_stride: int, taps: dict[int, int]) -> dict[int, int]:
+    """Those of ``taps`` (stride -> layer) whose map is no finer than ``finest_stride``."""
+    return {stride: layer for stride, layer in taps.items() if stride >= finest_stride}
 
 
 def build_classifier(channels: int, num_classes: int | None, dropout: float) -> nn.Module:

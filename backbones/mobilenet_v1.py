@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ssdlite.backbones.base import Backbone, build_classifier, initialise_weights
+from ssdlite.backbones.base import Backbone, build_classifier, initialise_weights, taps_from
 from ssdlite.backbones.layers import ConvNormActivation, DepthwiseSeparableConv, LayerOptions
 
 
@@ -26,15 +26,20 @@ STAGES = (
     Stage(channels=512, repeats=6, stride=2),
     Stage(channels=1024, repeats=2, stride=2),
 )
-STRIDE_16_LAYER = 11  # Conv2d_11_pointwise, the last of stride 16
-STRIDE_32_LAYER = 13  # Conv2d_13_pointwise, the last of all
+TAPS = {8: 5, 16: 11}  # stride -> the last layer that has it; Conv2d_11_pointwise is SSD's
 
 
 class MobileNetV1(Backbone):
     """Layer ``features[i]`` is TensorFlow's ``Conv2d_i``; widths are cut to ``max(int(channels * width_mult), 8)``."""
 
     def __init__(
-        self, *, width_mult: float = 1.0, num_classes: int | None = 1000, dropout: float = 0.2, options: LayerOptions
+        self,
+        *,
+        width_mult: float = 1.0,
+        num_classes: int | None = 1000,
+        dropout: float = 0.2,
+        finest_stride: int = 16,
+        options: LayerOptions,
     ) -> None:
         super().__init__()
         channels = _scale(STEM_CHANNELS, width_mult)
@@ -49,13 +54,19 @@ class MobileNetV1(Backbone):
                 widths.append(_scale(stage.channels, width_mult))
         self.features = nn.Sequential(*layers)
         self.classifier = build_classifier(widths[-1], num_classes, dropout)
-        self.feature_channels = (widths[STRIDE_16_LAYER], widths[STRIDE_32_LAYER])
-        self.feature_strides = (16, 32)
+        taps = taps_from(finest_stride, TAPS)
+        self.tapped_layers = tuple(taps.values())
+        self.feature_channels = (*(widths[layer] for layer in self.tapped_layers), widths[-1])
+        self.feature_strides = (*taps, 32)
         initialise_weights(self)
 
     def forward_features(self, images: Tensor) -> list[Tensor]:
-        fine = self.features[: STRIDE_16_LAYER + 1](images)
-        return [fine, self.features[STRIDE_16_LAYER + 1 :](fine)]
+        maps, outputs = [], images
+        for number, layer in enumerate(self.features):
+            outputs = layer(outputs)
+            if number in self.tapped_layers:
+                maps.append(outputs)
+        return [*maps, outputs]
 
 
 def _scale(channels: int, width_mult: float) -> int:

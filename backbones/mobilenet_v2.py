@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ssdlite.backbones.base import Backbone, build_classifier, initialise_weights
+from ssdlite.backbones.base import Backbone, build_classifier, initialise_weights, taps_from
 from ssdlite.backbones.layers import ConvNormActivation, InvertedResidual, LayerOptions, round_channels
 
 
@@ -30,14 +30,20 @@ STAGES = (
     Stage(expansion=6, channels=160, repeats=3, stride=2),
     Stage(expansion=6, channels=320, repeats=1, stride=1),
 )
-TAPPED_BLOCK = 14  # the first block of 160 channels; SSDLite taps its expansion, the last map of stride 16
+TAPS = {8: 7, 16: 14}  # stride -> the block that leaves it; SSDLite taps the expansion of the first of 160 channels
 
 
 class MobileNetV2(Backbone):
     """Layer ``features[i]`` is torchvision's; TensorFlow's ``expanded_conv_k`` is ``features[k + 1]``."""
 
     def __init__(
-        self, *, width_mult: float = 1.0, num_classes: int | None = 1000, dropout: float = 0.2, options: LayerOptions
+        self,
+        *,
+        width_mult: float = 1.0,
+        num_classes: int | None = 1000,
+        dropout: float = 0.2,
+        finest_stride: int = 16,
+        options: LayerOptions,
     ) -> None:
         super().__init__()
         channels = round_channels(STEM_CHANNELS * width_mult)
@@ -52,11 +58,19 @@ class MobileNetV2(Backbone):
         layers.append(ConvNormActivation(channels, last_channels, 1, options=options))
         self.features = nn.Sequential(*layers)
         self.classifier = build_classifier(last_channels, num_classes, dropout)
-        self.feature_channels = (int(layers[TAPPED_BLOCK].expanded_channels), last_channels)
-        self.feature_strides = (16, 32)
+        taps = taps_from(finest_stride, TAPS)
+        self.tapped_blocks = tuple(taps.values())
+        self.feature_channels = (*(int(layers[block].expanded_channels) for block in self.tapped_blocks), last_channels)
+        self.feature_strides = (*taps, 32)
         initialise_weights(self)
 
     def forward_features(self, images: Tensor) -> list[Tensor]:
-        tapped: Any = self.features[TAPPED_BLOCK]
-        fine, coarse = tapped.forward_with_expansion(self.features[:TAPPED_BLOCK](images))
-        return [fine, self.features[TAPPED_BLOCK + 1 :](coarse)]
+        maps, outputs = [], images
+        for number, layer in enumerate(self.features):
+            if number in self.tapped_blocks:
+                block: Any = layer
+                expanded, outputs = block.forward_with_expansion(outputs)
+                maps.append(expanded)
+            else:
+                outputs = layer(outputs)
+        return [*maps, outputs]

@@ -1,4 +1,4 @@
-"""MobileNetV3-Large (arXiv 1905.02244), torchvision's module with the two taps of SSDLite."""
+"""MobileNetV3-Large (arXiv 1905.02244), torchvision's module with the taps of SSDLite."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large
 
-from ssdlite.backbones.base import Backbone
+from ssdlite.backbones.base import Backbone, taps_from
 from ssdlite.backbones.layers import LayerOptions
 from ssdlite.errors import ConfigError
 
-TAPPED_BLOCK = 13  # the last block of stride 2; SSDLite taps its expansion, the last map of stride 16
+TAPS = {8: 7, 16: 13}  # stride -> the block that leaves it, tapped behind its expansion; SSDLite taps the last
 
 
 class MobileNetV3Large(Backbone):
@@ -25,6 +25,7 @@ class MobileNetV3Large(Backbone):
         num_classes: int | None = 1000,
         dropout: float = 0.2,
         reduced_tail: bool = False,
+        finest_stride: int = 16,
         options: LayerOptions,
     ) -> None:
         super().__init__()
@@ -39,20 +40,28 @@ class MobileNetV3Large(Backbone):
         )
         self.features = network.features
         self.classifier = nn.Identity() if num_classes is None else network.classifier
-        expansion: Any = next(self._tapped().children())
+        taps = taps_from(finest_stride, TAPS)
+        self.tapped_blocks = tuple(taps.values())
+        expansions: list[Any] = [self._layers(block)[0] for block in self.tapped_blocks]
         tail: Any = self.features[-1]
-        self.feature_channels = (expansion.out_channels, tail.out_channels)
-        self.feature_strides = (16, 32)
+        self.feature_channels = (*(expansion.out_channels for expansion in expansions), tail.out_channels)
+        self.feature_strides = (*taps, 32)
 
-    def _tapped(self) -> nn.Module:
-        block = self.features[TAPPED_BLOCK].block
+    def _layers(self, number: int) -> list[nn.Module]:
+        """Of a block of stride 2, which has no shortcut: expansion, depthwise, (squeeze-excitation,) projection."""
+        block = self.features[number].block
         assert isinstance(block, nn.Module)
-        return block
+        return list(block.children())
 
     def forward_features(self, images: Tensor) -> list[Tensor]:
-        expand, *rest = self._tapped().children()
-        fine: Tensor = expand(self.features[:TAPPED_BLOCK](images))
-        coarse = fine
-        for layer in (*rest, *self.features[TAPPED_BLOCK + 1 :]):
-            coarse = layer(coarse)
-        return [fine, coarse]
+        maps, outputs = [], images
+        for number, layer in enumerate(self.features):
+            if number in self.tapped_blocks:
+                expand, *rest = self._layers(number)
+                outputs = expand(outputs)
+                maps.append(outputs)
+                for part in rest:
+                    outputs = part(outputs)
+            else:
+                outputs = layer(outputs)
+        return [*maps, outputs]

@@ -92,6 +92,12 @@ def torchvision_anchors(
     return AnchorConfig(tuple(levels))
 
 
+def with_finer_level(anchors: AnchorConfig) -> AnchorConfig:
+    """One level more, in front: the shapes of the finest one at half their size."""
+    finer = tuple((width / 2, height / 2) for width, height in anchors.levels[0])
+    return AnchorConfig((finer, *anchors.levels), anchors.relative_to)
+
+
 def _shape(scale: float, ratio: float) -> AnchorShape:
     return scale * math.sqrt(ratio), scale / math.sqrt(ratio)
 

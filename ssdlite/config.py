@@ -18,7 +18,7 @@ from ssdlite.errors import ConfigError
 
 T = TypeVar("T")
 
-BACKBONE_STRIDES = (16, 32)  # of the two maps that every backbone gives
+BACKBONE_STRIDES = (8, 16, 32)  # of the maps that a backbone can give; the finest is left out by default
 MAX_IMAGE_SIDE = 4096
 MAX_CLASSES = 100_000
 
@@ -32,6 +32,7 @@ class DetectorConfig:
         class_names: by label; background is not among them.
         category_ids: of the data that it was trained on, by label; empty where nobody said.
         anchors: shapes per map, finest first.
+        finest_stride: input pixels per cell of the first map; 8 adds a map for small objects.
         extra_channels: of the stride-64, -128, ... maps at width 1; scaled to ``max(int(c * width_mult), 16)``.
         mean, std: of the input's 0..255 RGB values.
         box_code_scales: the deltas' (x, y, width, height) multipliers.
@@ -46,6 +47,7 @@ class DetectorConfig:
     class_names: tuple[str, ...] = COCO_NAMES
     category_ids: tuple[int, ...] = ()
     anchors: AnchorConfig = SSDLITE_ANCHORS
+    finest_stride: Literal[8, 16] = 16
     extra_channels: tuple[int, ...] = (512, 256, 256, 128)
     extra_conv: Literal["separable", "plain"] = "separable"
     head_conv: Literal["separable", "pointwise"] = "separable"
@@ -111,8 +113,8 @@ class DetectorConfig:
     @property
     def strides(self) -> tuple[int, ...]:
         """Input pixels per cell of each map, finest first."""
-        coarsest = BACKBONE_STRIDES[-1]
-        return BACKBONE_STRIDES + tuple(coarsest << (i + 1) for i in range(len(self.extra_channels)))
+        backbone = tuple(stride for stride in BACKBONE_STRIDES if stride >= self.finest_stride)
+        return backbone + tuple(backbone[-1] << (i + 1) for i in range(len(self.extra_channels)))
 
     @property
     def grid_sizes(self) -> tuple[tuple[int, int], ...]:

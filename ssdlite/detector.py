@@ -184,6 +184,7 @@ def detector_from_config(config: DetectorConfig) -> Detector:
         padding=config.padding,
         norm_eps=config.norm_eps,
         norm_momentum=config.norm_momentum,
+        finest_stride=config.finest_stride,
     )
     extra_channels = [max(int(channels * config.width_mult), 16) for channels in config.extra_channels]
     extra_layers = ExtraLayers(backbone.feature_channels[-1], extra_channels, conv=config.extra_conv, options=options)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ssdlite.anchors import tensorflow_anchors, torchvision_anchors
+from ssdlite.anchors import tensorflow_anchors, torchvision_anchors, with_finer_level
 from ssdlite.config import MAX_CLASSES, DetectorConfig, override, suggest
 from ssdlite.errors import ConfigError
 
@@ -48,6 +48,8 @@ def preset_config(
     """The configuration of a preset with changes, as ``build_detector`` takes them; None leaves the preset's value."""
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}{suggest(str(preset), PRESETS)}")
+    if options.get("finest_stride") == 8 and options.get("anchors") is None:
+        options["anchors"] = with_finer_level(PRESETS[preset].anchors)
     changes: dict[str, Any] = {
         "class_names": _class_names(num_classes, class_names),
         "image_size": (image_size, image_size) if isinstance(image_size, (int, np.integer)) else image_size,

@@ -57,7 +57,8 @@ def _config(options: TrainOptions, class_names: tuple[str, ...] | None) -> Detec
         width_mult=options.width_mult,
         image_size=options.image_size,
         resize=options.resize,
-        score_function="sigmoid" if options.loss == "focal" else "softmax",
+        finest_stride=options.finest_stride,
+        score_function="softmax" if options.class_loss_name == "multibox" else "sigmoid",
     )
 
 
@@ -131,5 +132,5 @@ def _load_fitting(detector: Detector, checkpoint: Checkpoint) -> None:
 def build_loss(detector: Detector, options: TrainOptions) -> DetectionLoss:
     """The loss that the options name, over the detector's anchors."""
     scales = torch.tensor(detector.config.box_code_scales, device=detector.anchors.device)
-    kind = FocalLoss if options.loss == "focal" else MultiBoxLoss
+    kind = FocalLoss if options.class_loss_name == "focal" else MultiBoxLoss
     return kind(detector.anchors, scales)

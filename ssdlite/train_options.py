@@ -12,6 +12,11 @@ from ssdlite.config import convert
 from ssdlite.device import Amp
 from ssdlite.errors import ConfigError
 
+ClassLossName = Literal["multibox", "focal", "qfl"]
+BoxLossName = Literal["smooth_l1", "giou", "diou", "ciou"]
+MatcherName = Literal["ssd", "atss", "simota"]
+BatchNormMode = Literal["train", "reestimate", "frozen"]
+
 SHAPES = "shapes"
 SHAPES_PRESET = "ssdlite192_mobilenet_v2_050"
 DATA_PRESET = "ssdlite320_mobilenet_v2"
@@ -43,14 +48,32 @@ class TrainOptions:
     """Side of the square network input in pixels. Default: the preset's."""
     resize: Literal["stretch", "letterbox"] | None = None
     """How a picture becomes the input: stretched, or padded to keep its shape. Default: the preset's."""
+    finest_stride: Literal[8, 16] | None = None
+    """Input pixels per cell of the first map; 8 adds a map for small objects. Default: the preset's, 16."""
     anchors: Literal["default", "fit"] = "default"
     """The preset's anchors, or anchors fitted to the boxes of the training split."""
     anchor_budget: int | None = None
     """Most anchors that a fit may use. Default: as many as the preset has."""
-    loss: Literal["multibox", "focal"] = "multibox"
-    """Softmax with hard negatives 3:1, or sigmoid focal; both with smooth L1 for boxes."""
+    loss: ClassLossName | None = None
+    """multibox (softmax with hard negatives 3:1), focal (sigmoid), or qfl (sigmoid; the score learns the box's IoU).
+    Default: the recipe's; with --weights, one that goes with their score function."""
+    box_loss: BoxLossName | None = None
+    """smooth_l1 on the box code, or the overlap of the boxes themselves: giou, diou, ciou. Default: the recipe's."""
+    matcher: MatcherName | None = None
+    """Which anchors answer for an object: ssd (IoU of 0.5), atss, or simota (by cost). Default: the recipe's."""
+
     weights: str | None = None
-    """Checkpoint to start from: every tensor that fits is loaded."""
+    """Detector to start from, a checkpoint or what `ssdlite import-weights` wrote: its shape is kept unless --preset
+    names another, every tensor that fits is loaded, and classes of the same name keep theirs."""
+    backbone_weights: str | None = None
+    """Backbone to start from: imagenet, or a file of torchvision's or timm's weights."""
+    freeze_stages: int = 0
+    """Backbone stages, from the picture on, that keep their weights: 1 is all up to stride 2, 2 up to stride 4, ..."""
+    backbone_lr: float | None = None
+    """Learning rate of the backbone as a factor of --lr. Default: the recipe's with weights, 1 without."""
+    batch_norm: BatchNormMode | None = None
+    """Batch-norm statistics: train (they follow the batches), reestimate (first measured anew on the training pictures,
+    leaving the function as it is, then train), frozen. Default: reestimate with --weights, else train."""
 
     epochs: Annotated[int | None, tyro.conf.arg(aliases=["-e"])] = None
     """Passes over the training images. Default: 60; 10 for shapes."""
@@ -89,7 +112,16 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         positive = ("epochs", "batch_size", "eval_interval", "overfit", "anchor_budget")
-        not_negative = ("warmup_steps", "clip_norm", "workers", "seed", "lr", "weight_decay")
+        not_negative = (
+            "warmup_steps",
+            "clip_norm",
+            "workers",
+            "seed",
+            "lr",
+            "weight_decay",
+            "backbone_lr",
+            "freeze_stages",
+        )
         for name in positive:
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -98,10 +130,36 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise ConfigError(f"--{name.replace('_', '-')}: expected 0 or more, got {value}")
+        if self.weights is not None and self.backbone_weights is not None:
+            raise ConfigError("--backbone-weights does not go with --weights, which hold a backbone already")
         if self.anchor_budget is not None and self.anchors != "fit":
             raise ConfigError("--anchor-budget goes with --anchors fit")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"--ema-decay: expected 0 to below 1, got {self.ema_decay}")
+
+    @property
+    def has_weights(self) -> bool:
+        return self.weights is not None or self.backbone_weights is not None
+
+    @property
+    def backbone_lr_factor(self) -> float:
+        return 1.0 if self.backbone_lr is None else self.backbone_lr
+
+    @property
+    def batch_norm_mode(self) -> BatchNormMode:
+        return self.batch_norm or ("train" if self.weights is None else "reestimate")
+
+    @property
+    def class_loss_name(self) -> ClassLossName:
+        return self.loss or "multibox"
+
+    @property
+    def box_loss_name(self) -> BoxLossName:
+        return self.box_loss or "smooth_l1"
+
+    @property
+    def matcher_name(self) -> MatcherName:
+        return self.matcher or "ssd"
 
     @property
     def peak_lr(self) -> float:

@@ -1,0 +1,114 @@
+"""The books of an import: every tensor of the source and every tensor of ours, accounted for or refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssdlite.checkpoint import Checkpoint
+from ssdlite.config import DetectorConfig
+from ssdlite.detector import detector_from_config
+from ssdlite.errors import CheckpointError, ConfigError
+
+NAMED = 8  # tensors that an error lists
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A detector of ours with another project's weights.
+
+    Attributes:
+        checkpoint: the detector; complete, checked against its own description.
+        source: what was read, e.g. ``TensorFlow Object Detection API (TFLite)``.
+        matched: (ours, theirs) for every tensor that was taken.
+        made: (ours, why) for tensors that the source does not hold but implies.
+        left: (theirs, why) for tensors of the source that ours has no use for.
+    """
+
+    checkpoint: Checkpoint
+    source: str
+    matched: tuple[tuple[str, str], ...]
+    made: tuple[tuple[str, str], ...]
+    left: tuple[tuple[str, str], ...]
+
+
+class Ledger:
+    """Moves tensors of a source, by name, into a state dict of ours.
+
+    ``path`` is what errors name. Nothing is lost silently: ``close`` refuses a source tensor that was neither moved nor
+    left with a reason, and a tensor of ours that nothing filled.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], path: str, source: str) -> None:
+        self.tensors = dict(tensors)
+        self.path = path
+        self.source = source
+        self.weights: dict[str, Tensor] = {}
+        self.matched: list[tuple[str, str]] = []
+        self.made: list[tuple[str, str]] = []
+        self.left: list[tuple[str, str]] = []
+        self._missing: list[str] = []
+        self._open = dict.fromkeys(self.tensors)
+
+    def move(self, theirs: str, ours: str, convert: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> None:
+        """Take the source's ``theirs`` as our ``ours``; one that is not there is reported by ``close``."""
+        if theirs not in self.tensors:
+            self._missing.append(theirs)
+            return
+        self._open.pop(theirs, None)
+        self.weights[ours] = convert(self.tensors[theirs])
+        self.matched.append((ours, theirs))
+
+    def make(self, ours: str, value: Tensor, why: str) -> None:
+        """Fill ``ours`` with what follows from the rest."""
+        self.weights[ours] = value
+        self.made.append((ours, why))
+
+    def leave(self, names: Iterable[str], why: str) -> None:
+        """Tensors of the source that are not needed."""
+        for name in names:
+            if name in self._open:
+                del self._open[name]
+                self.left.append((name, why))
+
+    def close(self, config: DetectorConfig) -> Imported:
+        """The detector that ``config`` describes, with what was moved.
+
+        Raises:
+            CheckpointError: tensors are missing on either side, left over, of another shape or not finite; names them.
+        """
+        faults = []
+        if self._missing:
+            faults.append(f"not in the file: {_some(self._missing)}")
+        if self._open:
+            faults.append(f"in the file, but with no place here: {_some(self._open)}")
+        try:
+            with torch.device("meta"):
+                own = detector_from_config(config).state_dict()
+        except ConfigError as error:
+            raise CheckpointError(f"{self.path}: {error}") from None
+        unfilled = [name for name in own if name not in self.weights]
+        if unfilled and not self._missing:
+            faults.append(f"of ours, not filled: {_some(unfilled)}")
+        wrong = [
+            f"{name} {list(self.weights[name].shape)} where {list(tensor.shape)} is expected"
+            for name, tensor in own.items()
+            if name in self.weights and self.weights[name].shape != tensor.shape
+        ]
+        if wrong:
+            faults.append(f"of another shape: {_some(wrong)}")
+        if faults:
+            raise CheckpointError(f"{self.path}: read as {self.source}, but {'; '.join(faults)}")
+        weights = {name: self.weights[name].to(own[name].dtype).contiguous() for name in own}
+        checkpoint = Checkpoint(config, weights, path=self.path)
+        checkpoint.build_detector()  # whatever is still wrong, such as values that are not finite
+        return Imported(checkpoint, self.source, tuple(self.matched), tuple(self.made), tuple(self.left))
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
