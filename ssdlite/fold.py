@@ -19,13 +19,21 @@ def fold_batch_norms(module: M) -> M:
     Computed in float64, so that one rounding is all that the weights see.
     """
     folded = copy.deepcopy(module).eval()
-    for block in folded.modules():
-        if isinstance(block, nn.Sequential):
-            for (_, conv), (name, norm) in pairwise(list(block.named_children())):
-                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                    _fold(conv, norm)
-                    setattr(block, name, nn.Identity())
+    for block, name, conv, norm in find_conv_norm_pairs(folded):
+        _fold(conv, norm)
+        setattr(block, name, nn.Identity())
     return folded
+
+
+def find_conv_norm_pairs(module: nn.Module) -> list[tuple[nn.Sequential, str, nn.Conv2d, nn.BatchNorm2d]]:
+    """Every norm right behind a convolution: the ``nn.Sequential`` of both, the norm's name in it, and the two."""
+    return [
+        (block, name, conv, norm)
+        for block in module.modules()
+        if isinstance(block, nn.Sequential)
+        for (_, conv), (name, norm) in pairwise(block.named_children())
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    ]
 
 
 @torch.no_grad()

@@ -1,0 +1,110 @@
+"""Batch-norm statistics measured anew: the same function in evaluation mode, and about the same in training mode.
+
+A network whose norms were folded away, or that meets pictures unlike those it was trained on, computes something quite
+different as soon as its norms use the statistics of a batch. After measuring, it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ssdlite.errors import ConfigError
+from ssdlite.fold import find_conv_norm_pairs
+
+LEAST_VARIANCE = 1e-10  # of a convolution's output that is worth rescaling; below it a channel is constant
+
+
+class _Moments:
+    """Running mean and variance per channel, merged batch by batch in float64 (Chan, Golub and LeVeque, 1979)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros((), dtype=torch.float64)
+        self.variance = torch.zeros((), dtype=torch.float64)
+
+    def update(self, values: Tensor) -> None:
+        """values [B, C, H, W]."""
+        variance, mean = torch.var_mean(values.detach().float(), dim=(0, 2, 3), correction=0)
+        count = values.numel() // values.shape[1]
+        share = count / (self.count + count)
+        shift = mean.double().cpu() - self.mean
+        self.variance = self.variance + share * (variance.double().cpu() - self.variance)
+        self.variance = self.variance + share * (1 - share) * shift**2
+        self.mean = self.mean + share * shift
+        self.count += count
+
+
+@torch.no_grad()
+def remeasure_norms(network: nn.Module, batches: Iterable[Tensor], *, rescale: bool = False) -> None:
+    """Set the running statistics of every ``BatchNorm2d`` to what ``batches`` give, its function unchanged.
+
+    ``weight`` and ``bias`` of each norm take up the change, so evaluation mode computes what it did before, and
+    training mode about the same on similar batches. With ``rescale`` a convolution right before a norm is scaled too,
+    per output channel, so that its output has variance 1: convolutions that a norm was folded into lost their scale,
+    and optimisers want filters of one size.
+
+    Args:
+        network: takes what ``batches`` hold; its mode is kept.
+        batches: images [B, 3, H, W], uint8 or float, as ``Detector.forward`` takes them.
+
+    Raises:
+        ConfigError: there are no batches.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    moments = _measure(network, norms, batches)
+    convolutions = {norm: conv for _, _, conv, norm in find_conv_norm_pairs(network)} if rescale else {}
+    for norm in norms:
+        if moments[norm].count:
+            _put(norm, moments[norm], convolutions.get(norm))
+
+
+def _measure(
+    network: nn.Module, norms: list[nn.BatchNorm2d], batches: Iterable[Tensor]
+) -> dict[nn.BatchNorm2d, _Moments]:
+    moments = {norm: _Moments() for norm in norms}
+
+    def observe(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(norm, nn.BatchNorm2d):
+            moments[norm].update(inputs[0])
+
+    modes = {module: module.training for module in network.modules()}
+    hooks = [norm.register_forward_pre_hook(observe) for norm in norms]
+    parameter = next(network.parameters())
+    empty = True
+    try:
+        network.eval()
+        for images in batches:
+            network(images.to(parameter.device))
+            empty = False
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    if empty:
+        raise ConfigError("batch-norm statistics are measured on pictures, but there are none")
+    return moments
+
+
+def _put(norm: nn.BatchNorm2d, moments: _Moments, conv: nn.Conv2d | None) -> None:
+    """Give ``norm`` these statistics, and let weights and bias make up for the difference."""
+    assert norm.running_mean is not None and norm.running_var is not None  # these networks keep running statistics
+    mean, variance = norm.running_mean.double().cpu(), norm.running_var.double().cpu()
+    weight, bias = norm.weight.double().cpu(), norm.bias.double().cpu()
+    slope = weight / torch.sqrt(variance + norm.eps)  # of the norm's function, per unit of its input
+
+    scale = torch.ones_like(slope)
+    if conv is not None:
+        wide = moments.variance > LEAST_VARIANCE
+        scale = torch.where(wide, moments.variance.clamp(min=LEAST_VARIANCE) ** -0.5, 1.0)
+        conv.weight.mul_(scale[:, None, None, None].to(conv.weight))
+        if conv.bias is not None:
+            conv.bias.mul_(scale.to(conv.bias))
+    new_variance = moments.variance * scale**2
+    norm.weight.copy_(slope / scale * torch.sqrt(new_variance + norm.eps))
+    norm.bias.copy_(bias + slope * (moments.mean - mean))
+    norm.running_mean.copy_(moments.mean * scale)
+    norm.running_var.copy_(new_variance)
