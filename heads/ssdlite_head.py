@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 from ssdlite.backbones.layers import ConvNormActivation, LayerOptions
 
-HeadConv = Literal["separable", "pointwise"]
+HeadConv = Literal["separable", "pointwise", "plain"]
 
 
 class PredictionHead(nn.ModuleList):
     """One predictor per map with ``columns`` values per anchor; nothing is shared between maps.
 
     ``separable``: a 3x3 depthwise convolution with batch norm and ReLU6, then 1x1 with bias (SSDLite, arXiv
-    1801.04381 section 6.2). ``pointwise``: the 1x1 alone (TensorFlow's SSD MobileNet).
+    1801.04381 section 6.2). ``pointwise``: the 1x1 alone (TensorFlow's SSD MobileNetV1). ``plain``: a 3x3 with bias
+    (SSD, arXiv 1512.02325; TensorFlow's SSD MobileNetV2).
     """
 
     def __init__(
@@ -32,7 +33,8 @@ class PredictionHead(nn.ModuleList):
         self.columns = columns
         predictors = []
         for channels, anchors in zip(in_channels, anchors_per_cell, strict=True):
-            layers: list[nn.Module] = [nn.Conv2d(channels, anchors * columns, 1)]
+            kernel_size = 3 if conv == "plain" else 1
+            layers: list[nn.Module] = [nn.Conv2d(channels, anchors * columns, kernel_size, padding=kernel_size // 2)]
             if conv == "separable":
                 layers.insert(0, ConvNormActivation(channels, channels, groups=channels, options=options))
             predictors.append(nn.Sequential(*layers))

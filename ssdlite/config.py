@@ -50,7 +50,7 @@ class DetectorConfig:
     finest_stride: Literal[8, 16] = 16
     extra_channels: tuple[int, ...] = (512, 256, 256, 128)
     extra_conv: Literal["separable", "plain"] = "separable"
-    head_conv: Literal["separable", "pointwise"] = "separable"
+    head_conv: Literal["separable", "pointwise", "plain"] = "separable"
     padding: Literal["symmetric", "same"] = "symmetric"
     norm_eps: float = 1e-3
     norm_momentum: float = 0.03

@@ -79,6 +79,13 @@ def test_pointwise_predictor_is_one_convolution():
     assert (last.kernel_size, last.out_channels) == ((1, 1), 15)
 
 
+def test_plain_predictor_is_one_padded_convolution():
+    head = PredictionHead((8,), (3,), 5, conv="plain", options=LayerOptions())
+    (last,) = head[0]
+    assert (last.kernel_size, last.padding, last.out_channels) == ((3, 3), (1, 1), 15)
+    assert last.bias is not None
+
+
 def test_outputs_run_over_maps_rows_columns_and_shapes():
     """The last layers copy a coded input, so that each output tells its map, row, column and anchor."""
     head = PredictionHead((1, 1), (3, 2), 2, conv="pointwise", options=LayerOptions())
