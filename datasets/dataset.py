@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from torch.utils.data import Dataset
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.errors import DataError
 from ssdlite.image import ImageArray, View, read_image
+
+if TYPE_CHECKING:
+    from ssdlite.datasets.mosaic import Mosaic
 
 
 @dataclass
@@ -40,16 +43,24 @@ Transform = Callable[[Sample, np.random.Generator], Sample]
 
 
 class DetectionDataset(Dataset["Sample | BadSample"]):
-    """The samples of ``index``, each passed through ``transform``.
+    """The samples of ``index``, some joined with others to a ``mosaic``, each passed through ``transform``.
 
-    The transform's random numbers depend on (seed, epoch, position) alone: not on the loader's workers, their
-    number, or what was loaded before.
+    Random numbers, also those that choose the other pictures of a mosaic, depend on (seed, epoch, position) alone:
+    not on the loader's workers, their number, or what was loaded before.
     """
 
-    def __init__(self, index: DetectionIndex, transform: Transform | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        index: DetectionIndex,
+        transform: Transform | None = None,
+        seed: int = 0,
+        *,
+        mosaic: Mosaic | None = None,
+    ) -> None:
         self.index = index
         self.transform = transform
         self.seed = seed
+        self.mosaic = mosaic
         # In shared memory, so that loader processes which already run see it change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
@@ -61,6 +72,22 @@ class DetectionDataset(Dataset["Sample | BadSample"]):
         return len(self.index)
 
     def __getitem__(self, position: int) -> Sample | BadSample:
+        epoch = int(self._epoch)
+        generator = np.random.default_rng([self.seed, epoch, position])
+        layout = None if self.mosaic is None else self.mosaic.draw_layout(epoch, generator)
+        others = [] if layout is None else generator.integers(len(self), size=len(layout.tiles) - 1).tolist()
+        samples = []
+        for i in (position, *others):
+            sample = self._read(i)
+            if isinstance(sample, BadSample):
+                return sample
+            samples.append(sample)
+        sample = samples[0]
+        if self.mosaic is not None and layout is not None:
+            sample = self.mosaic.join(samples, layout, generator)
+        return sample if self.transform is None else self.transform(sample, generator)
+
+    def _read(self, position: int) -> Sample | BadSample:
         record = self.index.record(position)
         try:
             image = read_image(record.path, record.size)
@@ -68,10 +95,4 @@ class DetectionDataset(Dataset["Sample | BadSample"]):
             return BadSample(position, str(error))
         if image.shape[:2] != record.size:
             return BadSample(position, f"{record.path}: expected size {record.size}, got {image.shape[:2]}")
-        sample = Sample(
-            image, record.boxes.copy(), record.labels.copy(), record.ignore.copy(), record.image_id, position
-        )
-        if self.transform is None:
-            return sample
-        generator = np.random.default_rng([self.seed, int(self._epoch), position])
-        return self.transform(sample, generator)
+        return Sample(image, record.boxes.copy(), record.labels.copy(), record.ignore.copy(), record.image_id, position)

@@ -19,6 +19,7 @@ from ssdlite.checkpoint import Checkpoint, load_weights
 from ssdlite.console import format_figure, print_metrics, say, training_progress
 from ssdlite.datasets.collate import Batch, collate
 from ssdlite.datasets.dataset import DetectionDataset
+from ssdlite.datasets.mosaic import build_mosaic
 from ssdlite.datasets.sampler import ShuffledBatches
 from ssdlite.datasets.splits import DataSplits
 from ssdlite.datasets.transforms import DetectionTransform
@@ -98,7 +99,8 @@ class Trainer:
         self.average = WeightAverage(detector, options.ema_decay) if options.ema_decay else None
         config = detector.config
         transform = DetectionTransform(config.image_size, config.resize, options.augmentation)
-        self.dataset = DetectionDataset(splits.train, transform, options.seed)
+        mosaic = build_mosaic(transform, options.epoch_count)
+        self.dataset = DetectionDataset(splits.train, transform, options.seed, mosaic=mosaic)
         self.batches = ShuffledBatches(
             len(splits.train),
             options.batch_size,

@@ -59,6 +59,11 @@ class View:
         height, width = self.size
         return width / (self.x1 - self.x0), height / (self.y1 - self.y0)
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """(height, width) in source pixels."""
+        return self.y1 - self.y0, self.x1 - self.x0
+
     def boxes_to_input(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """boxes [N, 4] xyxy in source pixels -> xyxy in input pixels, not clipped."""
         scale, origin = self._affine()
