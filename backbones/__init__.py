@@ -6,6 +6,7 @@ from typing import get_args
 
 from ssdlite.backbones.base import Backbone
 from ssdlite.backbones.layers import (
+    Activation,
     ConvNormActivation,
     DepthwiseSeparableConv,
     InvertedResidual,
@@ -34,14 +35,15 @@ def build_backbone(
     padding: Padding = "symmetric",
     norm_eps: float = 1e-5,
     norm_momentum: float = 0.1,
+    activation: Activation = "relu6",
     finest_stride: int = 16,
 ) -> Backbone:
     """A backbone of that name, randomly initialised.
 
     Called, it is a classifier: normalised images [B, 3, H, W] -> logits [B, num_classes] (pooled features where
     ``num_classes`` is None). ``forward_features`` gives the maps that ``feature_channels`` and ``feature_strides``
-    declare: strides 16 and 32, and 8 as well with a ``finest_stride`` of 8. The defaults of ``padding``, ``norm_eps``
-    and ``norm_momentum`` are those of torchvision's V2.
+    declare: strides 16 and 32, and 8 as well with a ``finest_stride`` of 8. The defaults of ``padding``, ``norm_eps``,
+    ``norm_momentum`` and ``activation`` are those of torchvision's V2; V3 has activations of its own.
 
     Raises:
         ConfigError: an unknown name (the known ones are listed) or a width that is not positive.
@@ -50,13 +52,14 @@ def build_backbone(
         raise ConfigError(f"unknown backbone {name!r}; known: {', '.join(BACKBONES)}")
     if not 0 < width_mult <= 4:
         raise ConfigError(f"width_mult must be in (0, 4], got {width_mult}")
-    if padding not in get_args(Padding):
-        raise ConfigError(f"padding: expected one of {', '.join(get_args(Padding))}, got {padding!r}")
+    for option, value, choices in (("padding", padding, Padding), ("activation", activation, Activation)):
+        if value not in get_args(choices):
+            raise ConfigError(f"{option}: expected one of {', '.join(get_args(choices))}, got {value!r}")
     if finest_stride not in (8, 16):
         raise ConfigError(f"finest_stride: expected 8 or 16, got {finest_stride!r}")
     if num_classes is not None and num_classes < 1:
         raise ConfigError(f"num_classes: expected 1 or more, or None for pooled features, got {num_classes}")
-    options = LayerOptions(padding=padding, norm_eps=norm_eps, norm_momentum=norm_momentum)
+    options = LayerOptions(padding=padding, norm_eps=norm_eps, norm_momentum=norm_momentum, activation=activation)
     return BACKBONES[name](
         width_mult=width_mult,
         num_classes=num_classes,

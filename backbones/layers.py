@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Padding = Literal["symmetric", "same"]
+Activation = Literal["relu6", "relu"]
+ACTIVATIONS: dict[Activation, type[nn.ReLU6] | type[nn.ReLU]] = {"relu6": nn.ReLU6, "relu": nn.ReLU}
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,14 @@ class LayerOptions:
 
     ``padding``: ``symmetric`` pads a 3x3 convolution by 1 on all sides (PyTorch); ``same`` pads a stride-2 one as
     TensorFlow's SAME does, which on even inputs is right and bottom only. Output sizes agree, values do not.
-    ``norm_momentum`` is PyTorch's (TensorFlow's decay is 1 minus it).
+    ``norm_momentum`` is PyTorch's (TensorFlow's decay is 1 minus it). ``activation`` is relu6 but in weights that were
+    trained with another.
     """
 
     padding: Padding = "symmetric"
     norm_eps: float = 1e-5
     norm_momentum: float = 0.1
+    activation: Activation = "relu6"
 
     def norm(self, channels: int) -> nn.BatchNorm2d:
         return nn.BatchNorm2d(channels, eps=self.norm_eps, momentum=self.norm_momentum)
@@ -68,7 +71,7 @@ def _same_padding(side: int, kernel_size: int, stride: int) -> tuple[int, int]:
 
 
 class ConvNormActivation(nn.Sequential):
-    """Convolution, batch norm, ReLU6 (or another activation). Keys ``0`` and ``1``, as in torchvision."""
+    """Convolution, batch norm and, where it is to ``activate``, ReLU6 or ReLU. Keys ``0`` and ``1``: torchvision's."""
 
     def __init__(
         self,
@@ -78,20 +81,21 @@ class ConvNormActivation(nn.Sequential):
         stride: int = 1,
         *,
         groups: int = 1,
-        activation: Callable[[], nn.Module] = lambda: nn.ReLU6(inplace=True),
+        activate: bool = True,
         options: LayerOptions = LayerOptions(),
     ) -> None:
         super().__init__(
             options.conv(in_channels, out_channels, kernel_size, stride, groups),
             options.norm(out_channels),
-            activation(),
+            *([ACTIVATIONS[options.activation](inplace=True)] if activate else []),
         )
 
 
 class DepthwiseSeparableConv(nn.Module):
     """A 3x3 depthwise and a 1x1 pointwise convolution, each with batch norm and ReLU6 (arXiv 1704.04861, figure 3).
 
-    [B, in_channels, H, W] -> [B, out_channels, ceil(H / stride), ceil(W / stride)].
+    [B, in_channels, H, W] -> [B, out_channels, ceil(H / stride), ceil(W / stride)]. A ``linear`` one ends without
+    activation.
     """
 
     def __init__(
@@ -100,11 +104,12 @@ class DepthwiseSeparableConv(nn.Module):
         out_channels: int,
         stride: int = 1,
         *,
+        linear: bool = False,
         options: LayerOptions = LayerOptions(),
     ) -> None:
         super().__init__()
         self.depthwise = ConvNormActivation(in_channels, in_channels, 3, stride, groups=in_channels, options=options)
-        self.pointwise = ConvNormActivation(in_channels, out_channels, 1, options=options)
+        self.pointwise = ConvNormActivation(in_channels, out_channels, 1, activate=not linear, options=options)
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = self.pointwise(self.depthwise(inputs))

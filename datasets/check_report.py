@@ -48,7 +48,7 @@ def report_values(check: DataCheck) -> dict[str, Any]:
         | {
             name: report.to_dict()
             | {
-                "config": {"levels": report.anchors.levels, "relative_to": report.anchors.relative_to},
+                "config": vars(report.anchors),
                 "unreached": [_unreached_values(check, row) for row in report.unreached.tolist()],
                 "on_val": vars(val.total) | {"strides": {str(k): n for k, n in val.total.strides.items()}},
             }

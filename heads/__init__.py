@@ -1,6 +1,15 @@
 """What turns backbone features into predictions."""
 
-from ssdlite.heads.extra_layers import ExtraConv, ExtraLayers
-from ssdlite.heads.ssdlite_head import HeadConv, PredictionHead, SSDLiteHead, initialise_normal
+from ssdlite.heads.extra_layers import ExtraConv, ExtraLayers, ExtraOutput
+from ssdlite.heads.ssdlite_head import HeadConv, LastHeadConv, PredictionHead, SSDLiteHead, initialise_normal
 
-__all__ = ["ExtraConv", "ExtraLayers", "HeadConv", "PredictionHead", "SSDLiteHead", "initialise_normal"]
+__all__ = [
+    "ExtraConv",
+    "ExtraLayers",
+    "ExtraOutput",
+    "HeadConv",
+    "LastHeadConv",
+    "PredictionHead",
+    "SSDLiteHead",
+    "initialise_normal",
+]

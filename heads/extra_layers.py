@@ -10,24 +10,37 @@ from torch import Tensor, nn
 from ssdlite.backbones.layers import ConvNormActivation, DepthwiseSeparableConv, LayerOptions
 
 ExtraConv = Literal["separable", "plain"]
+ExtraOutput = Literal["activated", "linear"]
 
 
 class ExtraLayers(nn.ModuleList):
-    """For each of ``channels``: a 1x1 convolution to half of it, then a 3x3 one with stride 2 to all of it.
+    """For each of ``channels``: a 1x1 convolution to fewer, then a 3x3 one with stride 2 to all of them.
 
-    The 3x3 is depthwise-separable in SSDLite and ``plain`` in SSD; batch norm and ReLU6 follow every convolution.
+    The 3x3 is depthwise-separable in SSDLite and ``plain`` in SSD; batch norm and ReLU6 follow every convolution,
+    except that a ``linear`` output has no ReLU6: a separable layer is then an inverted residual without shortcut.
+    ``hidden`` channels are those between the two; by default half of ``channels``.
     """
 
-    def __init__(self, in_channels: int, channels: Sequence[int], *, conv: ExtraConv, options: LayerOptions) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channels: Sequence[int],
+        *,
+        conv: ExtraConv,
+        hidden: Sequence[int] = (),
+        output: ExtraOutput = "activated",
+        options: LayerOptions,
+    ) -> None:
         inputs = [in_channels, *channels[:-1]]
+        inner = hidden or [after // 2 for after in channels]
         super().__init__(
             nn.Sequential(
-                ConvNormActivation(before, after // 2, 1, options=options),
-                DepthwiseSeparableConv(after // 2, after, 2, options=options)
+                ConvNormActivation(before, between, 1, options=options),
+                DepthwiseSeparableConv(between, after, 2, linear=output == "linear", options=options)
                 if conv == "separable"
-                else ConvNormActivation(after // 2, after, 3, 2, options=options),
+                else ConvNormActivation(between, after, 3, 2, activate=output != "linear", options=options),
             )
-            for before, after in zip(inputs, channels, strict=True)
+            for before, between, after in zip(inputs, inner, channels, strict=True)
         )
 
     def forward(self, features: Tensor) -> list[Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ssdlite.backbones.layers import ConvNormActivation, LayerOptions
 
 HeadConv = Literal["separable", "pointwise", "plain"]
+LastHeadConv = Literal["as_others", "pointwise"]
 
 
 class PredictionHead(nn.ModuleList):
@@ -18,7 +19,8 @@ class PredictionHead(nn.ModuleList):
 
     ``separable``: a 3x3 depthwise convolution with batch norm and ReLU6, then 1x1 with bias (SSDLite, arXiv
     1801.04381 section 6.2). ``pointwise``: the 1x1 alone (TensorFlow's SSD MobileNetV1). ``plain``: a 3x3 with bias
-    (SSD, arXiv 1512.02325; TensorFlow's SSD MobileNetV2).
+    (SSD, arXiv 1512.02325; TensorFlow's SSD MobileNetV2). ``last_conv`` is that of the coarsest map, which may have one
+    cell only.
     """
 
     def __init__(
@@ -28,17 +30,17 @@ class PredictionHead(nn.ModuleList):
         columns: int,
         *,
         conv: HeadConv,
+        last_conv: LastHeadConv = "as_others",
         options: LayerOptions,
     ) -> None:
         self.columns = columns
-        predictors = []
-        for channels, anchors in zip(in_channels, anchors_per_cell, strict=True):
-            kernel_size = 3 if conv == "plain" else 1
-            layers: list[nn.Module] = [nn.Conv2d(channels, anchors * columns, kernel_size, padding=kernel_size // 2)]
-            if conv == "separable":
-                layers.insert(0, ConvNormActivation(channels, channels, groups=channels, options=options))
-            predictors.append(nn.Sequential(*layers))
-        super().__init__(predictors)
+        kinds: list[HeadConv] = [conv] * len(in_channels)
+        if last_conv == "pointwise":
+            kinds[-1] = "pointwise"
+        super().__init__(
+            _predictor(channels, anchors * columns, kind, options)
+            for channels, anchors, kind in zip(in_channels, anchors_per_cell, kinds, strict=True)
+        )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps [B, C_i, H_i, W_i] -> [B, A, columns]; A runs over maps, rows, columns of the grid, anchor shapes."""
@@ -56,6 +58,15 @@ class PredictionHead(nn.ModuleList):
                 bias.copy_(values.repeat(len(bias) // self.columns))
 
 
+def _predictor(channels: int, outputs: int, conv: HeadConv, options: LayerOptions) -> nn.Sequential:
+    if conv == "plain":
+        return nn.Sequential(nn.Conv2d(channels, outputs, 3, padding=1))
+    last = nn.Conv2d(channels, outputs, 1)
+    if conv == "pointwise":
+        return nn.Sequential(last)
+    return nn.Sequential(ConvNormActivation(channels, channels, groups=channels, options=options), last)
+
+
 class SSDLiteHead(nn.Module):
     """Classification and box predictors side by side."""
 
@@ -66,11 +77,14 @@ class SSDLiteHead(nn.Module):
         num_slots: int,
         *,
         conv: HeadConv,
+        last_conv: LastHeadConv = "as_others",
         options: LayerOptions,
     ) -> None:
         super().__init__()
-        self.classification = PredictionHead(in_channels, anchors_per_cell, num_slots, conv=conv, options=options)
-        self.regression = PredictionHead(in_channels, anchors_per_cell, 4, conv=conv, options=options)
+        self.classification, self.regression = (
+            PredictionHead(in_channels, anchors_per_cell, columns, conv=conv, last_conv=last_conv, options=options)
+            for columns in (num_slots, 4)
+        )
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Maps [B, C_i, H_i, W_i] -> class logits [B, A, num_slots] and box deltas [B, A, 4]."""

@@ -19,6 +19,7 @@ from ssdlite.errors import ConfigError
 
 AnchorShape = tuple[float, float]
 
+MAX_STEP = 4096
 MAX_ANCHORS = 500_000  # beyond any use; keeps a hostile file from exhausting memory
 SSDLITE_SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)  # ssdlite_mobilenet_v2_coco.config: min .2, max .95
 
@@ -28,11 +29,13 @@ class AnchorConfig:
     """The (width, height) shapes on each map, finest map first.
 
     Shapes are fractions of the image's (width, height) where ``relative_to`` is ``sides``, or of the shorter side
-    where it is ``shorter_side``.
+    where it is ``shorter_side``. ``steps`` are the distances of the centres on each map, in input pixels; where there
+    are none, as in TensorFlow and torchvision, the centres divide the image evenly. Steps belong to one image size.
     """
 
     levels: tuple[tuple[AnchorShape, ...], ...]
     relative_to: Literal["sides", "shorter_side"] = "sides"
+    steps: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for number, level in enumerate(self.levels):
@@ -43,6 +46,12 @@ class AnchorConfig:
                     raise ConfigError(
                         f"anchor level {number}: expected (width, height) fractions in (0, 4], got ({width}, {height})"
                     )
+
+        if len(self.steps) not in (0, len(self.levels)) or not all(0 < step <= MAX_STEP for step in self.steps):
+            raise ConfigError(
+                f"anchor steps: expected none, or one of up to {MAX_STEP} pixels for each of the {len(self.levels)} "
+                f"levels, got {self.steps}"
+            )
 
     @property
     def shapes_per_cell(self) -> tuple[int, ...]:
@@ -95,7 +104,8 @@ def torchvision_anchors(
 def with_finer_level(anchors: AnchorConfig) -> AnchorConfig:
     """One level more, in front: the shapes of the finest one at half their size."""
     finer = tuple((width / 2, height / 2) for width, height in anchors.levels[0])
-    return AnchorConfig((finer, *anchors.levels), anchors.relative_to)
+    steps = (anchors.steps[0] / 2, *anchors.steps) if anchors.steps else ()
+    return AnchorConfig((finer, *anchors.levels), anchors.relative_to, steps)
 
 
 def _shape(scale: float, ratio: float) -> AnchorShape:
@@ -111,7 +121,7 @@ def generate_anchors(
     """All anchors of an input of ``image_size`` (height, width) with maps of ``grid_sizes`` (rows, columns).
 
     Returns [A, 4] xyxy in input pixels, level by level, row by row, column by column, shape fastest. Centres are
-    (i + 0.5) / grid of the image; anchors may reach outside it.
+    (i + 0.5) / grid of the image, or (i + 0.5) steps but no further than its edge; anchors may reach outside it.
 
     Raises:
         ConfigError: levels and grids differ in number, or there would be an absurd number of anchors.
@@ -124,12 +134,16 @@ def generate_anchors(
     shorter = min(image_size)
     reference = (width, height) if config.relative_to == "sides" else (shorter, shorter)
     levels = []
-    for shapes, (rows, columns) in zip(config.levels, grid_sizes, strict=True):
+    steps = config.steps or [None] * len(grid_sizes)
+    for shapes, (rows, columns), step in zip(config.levels, grid_sizes, steps, strict=True):
         sizes = np.array(shapes, np.float64) * reference
-        centres_y, centres_x = np.meshgrid(
-            (np.arange(rows) + 0.5) * height / rows, (np.arange(columns) + 0.5) * width / columns, indexing="ij"
-        )
+        centres_y, centres_x = np.meshgrid(_centres(height, rows, step), _centres(width, columns, step), indexing="ij")
         centres = np.stack([centres_x, centres_y], axis=-1)[:, :, None, :]
         boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=-1)
         levels.append(boxes.reshape(-1, 4))
     return np.concatenate(levels).astype(np.float32)
+
+
+def _centres(side: int, cells: int, step: float | None) -> npt.NDArray[np.float64]:
+    places = np.arange(cells) + 0.5
+    return places * side / cells if step is None else np.minimum(places * step, side)

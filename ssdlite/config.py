@@ -34,6 +34,10 @@ class DetectorConfig:
         anchors: shapes per map, finest first.
         finest_stride: input pixels per cell of the first map; 8 adds a map for small objects.
         extra_channels: of the stride-64, -128, ... maps at width 1; scaled to ``max(int(c * width_mult), 16)``.
+        extra_hidden: channels inside each of these layers, scaled likewise; empty where it is half of what they give.
+        extra_output: whether these layers end with an activation.
+        last_head_conv: ``pointwise`` where the head of the coarsest map is a 1x1 convolution, whatever the others are.
+        activation: of all layers but V3's own.
         mean, std: of the input's 0..255 RGB values.
         box_code_scales: the deltas' (x, y, width, height) multipliers.
         score_function: ``softmax`` goes with the multibox loss, ``sigmoid`` with the focal loss.
@@ -50,10 +54,14 @@ class DetectorConfig:
     finest_stride: Literal[8, 16] = 16
     extra_channels: tuple[int, ...] = (512, 256, 256, 128)
     extra_conv: Literal["separable", "plain"] = "separable"
+    extra_hidden: tuple[int, ...] = ()
+    extra_output: Literal["activated", "linear"] = "activated"
     head_conv: Literal["separable", "pointwise", "plain"] = "separable"
+    last_head_conv: Literal["as_others", "pointwise"] = "as_others"
     padding: Literal["symmetric", "same"] = "symmetric"
     norm_eps: float = 1e-3
     norm_momentum: float = 0.03
+    activation: Literal["relu6", "relu"] = "relu6"
     mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
     std: tuple[float, float, float] = (127.5, 127.5, 127.5)
     box_code_scales: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
@@ -83,6 +91,11 @@ class DetectorConfig:
         _check(
             len(self.extra_channels) <= 8 and all(1 <= c <= 8192 for c in self.extra_channels),
             f"extra_channels: expected up to 8 maps of 1 to 8192 channels, got {self.extra_channels}",
+        )
+        _check(
+            len(self.extra_hidden) in (0, len(self.extra_channels)) and all(1 <= c <= 8192 for c in self.extra_hidden),
+            f"extra_hidden: expected none, or one of 1 to 8192 for each of {len(self.extra_channels)} maps, "
+            f"got {self.extra_hidden}",
         )
         _check(
             len(self.anchors.levels) == len(self.strides),

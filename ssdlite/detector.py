@@ -176,7 +176,7 @@ def build_detector(
 
 def detector_from_config(config: DetectorConfig) -> Detector:
     """The randomly initialised detector that ``config`` describes."""
-    options = LayerOptions(config.padding, config.norm_eps, config.norm_momentum)
+    options = LayerOptions(config.padding, config.norm_eps, config.norm_momentum, config.activation)
     backbone = build_backbone(
         config.backbone,
         config.width_mult,
@@ -184,15 +184,27 @@ def detector_from_config(config: DetectorConfig) -> Detector:
         padding=config.padding,
         norm_eps=config.norm_eps,
         norm_momentum=config.norm_momentum,
+        activation=config.activation,
         finest_stride=config.finest_stride,
     )
-    extra_channels = [max(int(channels * config.width_mult), 16) for channels in config.extra_channels]
-    extra_layers = ExtraLayers(backbone.feature_channels[-1], extra_channels, conv=config.extra_conv, options=options)
+    extra_channels, extra_hidden = (
+        [max(int(channels * config.width_mult), 16) for channels in widths]
+        for widths in (config.extra_channels, config.extra_hidden)
+    )
+    extra_layers = ExtraLayers(
+        backbone.feature_channels[-1],
+        extra_channels,
+        conv=config.extra_conv,
+        hidden=extra_hidden,
+        output=config.extra_output,
+        options=options,
+    )
     head = SSDLiteHead(
         [*backbone.feature_channels, *extra_channels],
         config.anchors.shapes_per_cell,
         config.num_classes + 1,
         conv=config.head_conv,
+        last_conv=config.last_head_conv,
         options=options,
     )
     initialise_normal(extra_layers)

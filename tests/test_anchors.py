@@ -9,7 +9,7 @@ import torch
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from ssdlite.anchors import AnchorConfig, generate_anchors, tensorflow_anchors, torchvision_anchors
+from ssdlite.anchors import AnchorConfig, generate_anchors, tensorflow_anchors, torchvision_anchors, with_finer_level
 from ssdlite.config import DetectorConfig
 from ssdlite.errors import ConfigError
 
@@ -105,6 +105,26 @@ def test_scales_and_ratios_can_be_chosen():
         [(0.1, 0.1), (0.1414214, 0.0707107), (0.0707107, 0.1414214), (0.1414214, 0.1414214)],
         atol=1e-6,
     )
+
+
+def test_steps_in_pixels_place_the_centres_but_not_outside():
+    config = AnchorConfig((((0.5, 0.5),), ((1.0, 1.0),)), steps=(16.0, 30.0))
+    anchors = to_cxcywh(generate_anchors(config, (40, 36), ((3, 3), (2, 2))))
+    assert anchors[:9, 0].tolist() == [8, 24, 36] * 3  # the third would be at 40, and the input is 36 wide
+    assert anchors[:9:3, 1].tolist() == [8, 24, 40]
+    assert anchors[9:, :2].tolist() == [[15, 15], [36, 15], [15, 40], [36, 40]]
+    assert anchors[:, 2:].tolist() == [[18, 20]] * 9 + [[36, 40]] * 4
+
+
+def test_a_finer_level_halves_the_step():
+    config = with_finer_level(AnchorConfig((((0.5, 0.5),), ((1.0, 1.0),)), steps=(16.0, 32.0)))
+    assert (config.levels[0], config.steps) == (((0.25, 0.25),), (8.0, 16.0, 32.0))
+
+
+@pytest.mark.parametrize("steps", [(16.0,), (16.0, 0.0), (16.0, float("nan")), (16.0, 5000.0)])
+def test_impossible_steps_are_refused(steps):
+    with pytest.raises(ConfigError, match="anchor steps: expected none, or one of up to 4096 pixels for each of the 2"):
+        AnchorConfig((((0.5, 0.5),), ((1.0, 1.0),)), steps=steps)
 
 
 @pytest.mark.parametrize("shape", [(0.0, 0.1), (0.1, -0.1), (float("nan"), 0.1), (0.1, float("inf")), (5.0, 0.1)])

@@ -8,7 +8,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssdlite.backbones import (
     BACKBONES,
-    ConvNormActivation,
     DepthwiseSeparableConv,
     InvertedResidual,
     LayerOptions,
@@ -320,9 +319,18 @@ def test_norm_settings_reach_every_norm(name):
     assert {(norm.eps, norm.momentum) for norm in norms} == {(0.0123, 0.045)}
 
 
-def test_another_activation_can_be_chosen():
-    layer = ConvNormActivation(1, 1, 1, activation=nn.Hardswish)
-    assert isinstance(layer[2], nn.Hardswish)
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
+def test_another_activation_reaches_every_layer(name):
+    kinds = [type(module) for module in build_backbone(name, 0.25, activation="relu").modules()]
+    assert nn.ReLU in kinds and nn.ReLU6 not in kinds
+    with pytest.raises(ConfigError, match="activation: expected one of relu6, relu, got 'gelu'"):
+        build_backbone(name, 0.25, activation="gelu")
+
+
+def test_a_layer_may_end_without_activation():
+    layer = DepthwiseSeparableConv(1, 1, linear=True)
+    assert [type(part) for part in layer.pointwise] == [nn.Conv2d, nn.BatchNorm2d]
+    assert isinstance(layer.depthwise[2], nn.ReLU6)
 
 
 def test_strided_depthwise_trains_in_float32_under_bfloat16_autocast() -> None:

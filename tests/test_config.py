@@ -23,7 +23,16 @@ def test_plain_values_are_plain():
     values = DetectorConfig(class_names=("a", "b")).to_dict()
     json.dumps(values, allow_nan=False)
     assert list(values["class_names"]) == ["a", "b"]
-    assert set(values["anchors"]) == {"levels", "relative_to"}
+    assert set(values["anchors"]) == {"levels", "relative_to", "steps"}
+
+
+def test_older_configurations_have_the_defaults():
+    """What the checkpoints of 0.1 do not name."""
+    values = DetectorConfig().to_dict()
+    for name in ("finest_stride", "activation", "extra_hidden", "extra_output", "last_head_conv"):
+        del values[name]
+    values["anchors"] = {"levels": values["anchors"]["levels"], "relative_to": "shorter_side"}
+    assert DetectorConfig.from_dict(values) == DetectorConfig()
 
 
 def test_a_configuration_cannot_be_changed():
@@ -58,6 +67,8 @@ def test_fewer_maps():
         ({"extra_channels": (64,) * 9}, "extra_channels"),
         ({"extra_channels": (512, 256, 256, 0)}, "extra_channels"),
         ({"extra_channels": (512, 256, 256, 10**6)}, "extra_channels"),
+        ({"extra_hidden": (64,)}, r"extra_hidden: expected none, or one of 1 to 8192 for each of 4 maps, got \(64,\)"),
+        ({"extra_hidden": (64, 64, 64, 0)}, "extra_hidden"),
         ({"extra_channels": (512,)}, "the network has 3 maps, got shapes for 6"),
         ({"mean": (float("nan"), 0.0, 0.0)}, "mean: expected finite"),
         ({"std": (1.0, -1.0, 1.0)}, "std: expected positive"),

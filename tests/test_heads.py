@@ -52,6 +52,17 @@ def test_plain_extra_layer_is_that_of_ssd():
     assert isinstance(halve[0], SamePadConv2d)
 
 
+def test_linear_extra_layers_of_given_width():
+    """The inverted residuals of pytorch-ssd's mb2-ssd-lite end with a norm; 64 channels inside one of 16 here."""
+    layers = ExtraLayers(24, (16, 8), conv="separable", hidden=(64, 8), output="linear", options=LayerOptions())
+    squeeze, separable = layers[0]
+    assert [squeeze[0].out_channels, separable.depthwise[0].groups, separable.pointwise[0].in_channels] == [64] * 3
+    assert [type(layer) for layer in separable.pointwise] == [nn.Conv2d, nn.BatchNorm2d]
+    assert isinstance(separable.depthwise[2], nn.ReLU6)
+    plain = ExtraLayers(24, (16,), conv="plain", output="linear", options=LayerOptions())[0][1]
+    assert [type(layer) for layer in plain] == [nn.Conv2d, nn.BatchNorm2d]
+
+
 def test_norm_settings_reach_extra_layers_and_heads():
     options = LayerOptions(norm_eps=0.0123, norm_momentum=0.045)
     for network in (
@@ -84,6 +95,13 @@ def test_plain_predictor_is_one_padded_convolution():
     (last,) = head[0]
     assert (last.kernel_size, last.padding, last.out_channels) == ((3, 3), (1, 1), 15)
     assert last.bias is not None
+
+
+def test_the_last_map_may_have_a_pointwise_predictor():
+    for conv, layers in (("separable", [2, 2, 1]), ("plain", [1, 1, 1])):
+        head = PredictionHead((8, 8, 4), (3, 6, 6), 5, conv=conv, last_conv="pointwise", options=LayerOptions())
+        assert [len(predictor) for predictor in head] == layers
+        assert head[-1][-1].kernel_size == (1, 1)
 
 
 def test_outputs_run_over_maps_rows_columns_and_shapes():
