@@ -30,6 +30,14 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
     return shared / union.clamp(min=torch.finfo(shared.dtype).tiny)
 
 
+def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of boxes and others of one shape [..., 4] xyxy -> [...]; 0 for empty boxes."""
+    low, high = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
+    shared = (high - low).clamp(min=0).prod(dim=-1)
+    union = box_area(boxes) + box_area(others) - shared
+    return shared / union.clamp(min=torch.finfo(shared.dtype).tiny)
+
+
 def encode_boxes(boxes: Tensor, anchors: Tensor, scales: Tensor) -> Tensor:
     """Boxes and anchors [..., 4] xyxy -> deltas (x, y, width, height) * ``scales`` [4] (arXiv 1506.01497, eq. 2)."""
     centre, size = _centre_and_size(boxes)

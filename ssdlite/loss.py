@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 from torchvision.ops import sigmoid_focal_loss
 
-from ssdlite.boxes import encode_boxes
+from ssdlite.assigners import Assigner, Predicted
+from ssdlite.box_losses import BOX_LOSSES, BoxLossName
+from ssdlite.boxes import decode_boxes, paired_iou
 from ssdlite.matcher import Matcher, Targets, build_targets
+
+OVERLAP_WEIGHT = 2.0  # of 1 - IoU beside the classification loss (arXiv 2006.04388, section 4)
 
 
 class Outputs(NamedTuple):
@@ -18,6 +22,13 @@ class Outputs(NamedTuple):
 
     class_logits: Tensor  # [B, A, K + 1]; slot 0 is background
     box_deltas: Tensor  # [B, A, 4]
+
+
+def class_scores(logits: Tensor, score_function: str) -> Tensor:
+    """logits [B, A, K + 1] -> scores [B, A, K] without background."""
+    if score_function == "softmax":
+        return torch.softmax(logits, dim=-1)[..., 1:]
+    return torch.sigmoid(logits[..., 1:])
 
 
 class Losses(NamedTuple):
@@ -34,38 +45,58 @@ class DetectionLoss(nn.Module):
     An image without objects counts as one match in that number, so that a batch of nothing but empty images has a
     finite loss, and one that still teaches background. With several processes the number is their mean, so that they
     train as one would.
+
+    Attributes:
+        score_function: of the detector that this loss trains.
+        box_weight: of the box loss; by default ``code_weight`` for smooth L1 on the box code, and OVERLAP_WEIGHT for
+            losses on overlaps.
     """
 
+    score_function: ClassVar[Literal["softmax", "sigmoid"]] = "softmax"
+    code_weight: ClassVar[float] = 1.0
     anchors: Tensor
     box_code_scales: Tensor
 
     def __init__(
-        self, anchors: Tensor, box_code_scales: Tensor, *, matcher: Matcher | None = None, box_weight: float = 1.0
+        self,
+        anchors: Tensor,
+        box_code_scales: Tensor,
+        *,
+        matcher: Assigner | None = None,
+        box_loss: BoxLossName = "smooth_l1",
+        box_weight: float | None = None,
     ) -> None:
         super().__init__()
         self.matcher = matcher or Matcher()
+        self.box_loss = BOX_LOSSES[box_loss]
+        if box_weight is None:
+            box_weight = self.code_weight if box_loss == "smooth_l1" else OVERLAP_WEIGHT
         self.box_weight = box_weight
         self.register_buffer("anchors", anchors, persistent=False)
         self.register_buffer("box_code_scales", box_code_scales, persistent=False)
 
     def forward(self, outputs: Outputs, boxes: Tensor, labels: Tensor) -> Losses:
         """Outputs of B images, boxes [B, M, 4] in input pixels, labels [B, M] (-1 padding, -2 ignored) -> scalars."""
-        targets = build_targets(self.matcher(self.anchors, boxes, labels), boxes, labels)
+        logits, deltas = outputs.class_logits.float(), outputs.box_deltas.float()
+        predicted = self._predict(logits, deltas)
+        targets = build_targets(self.matcher(self.anchors, boxes, labels, predicted), boxes, labels)
         normaliser = _mean_over_processes(_count_matches(targets))
-        box_loss = self._box_loss(outputs.box_deltas.float(), targets) / normaliser
-        class_loss = self.classification_loss(outputs.class_logits.float(), targets) / normaliser
+        # Anchors stand in for the boxes of unmatched anchors: their code is zero, so nothing overflows to NaN.
+        wanted = torch.where(targets.positive[:, :, None], targets.boxes, self.anchors)
+        box_losses = self.box_loss(deltas, wanted, self.anchors, self.box_code_scales)
+        box_loss = torch.where(targets.positive, box_losses, 0.0).sum() / normaliser
+        quality = torch.where(targets.positive, paired_iou(predicted.boxes, wanted), 0.0)
+        class_loss = self.classification_loss(logits, targets, quality) / normaliser
         return Losses(class_loss + self.box_weight * box_loss, class_loss, box_loss)
 
-    def classification_loss(self, logits: Tensor, targets: Targets) -> Tensor:
-        """logits [B, A, K + 1] -> the sum over the batch."""
+    def classification_loss(self, logits: Tensor, targets: Targets, quality: Tensor) -> Tensor:
+        """logits [B, A, K + 1], overlaps of predicted and matched boxes [B, A] -> the sum over the batch."""
         raise TypeError(f"{type(self).__name__} has no classification loss")
 
-    def _box_loss(self, deltas: Tensor, targets: Targets) -> Tensor:
-        # Anchors stand in for the boxes of unmatched anchors: their code is zero, so nothing overflows to NaN.
-        boxes = torch.where(targets.positive[:, :, None], targets.boxes, self.anchors)
-        wanted = encode_boxes(boxes, self.anchors, self.box_code_scales)
-        losses = F.smooth_l1_loss(deltas, wanted, reduction="none").sum(dim=2)
-        return torch.where(targets.positive, losses, 0.0).sum()
+    @torch.no_grad()
+    def _predict(self, logits: Tensor, deltas: Tensor) -> Predicted:
+        boxes = decode_boxes(deltas, self.anchors, self.box_code_scales)
+        return Predicted(class_scores(logits, self.score_function), boxes)
 
 
 class MultiBoxLoss(DetectionLoss):
@@ -78,7 +109,7 @@ class MultiBoxLoss(DetectionLoss):
     negatives_per_match = 3
     negatives_per_empty_image = 3
 
-    def classification_loss(self, logits: Tensor, targets: Targets) -> Tensor:
+    def classification_loss(self, logits: Tensor, targets: Targets, quality: Tensor) -> Tensor:
         losses = F.cross_entropy(logits.flatten(0, 1), targets.slots.flatten(), reduction="none")
         losses = losses.view_as(targets.slots)
         matches = targets.positive.sum(dim=1, keepdim=True)
@@ -96,25 +127,51 @@ class FocalLoss(DetectionLoss):
     part: with sigmoids, background is the absence of every class.
     """
 
+    score_function = "sigmoid"
+    code_weight = 0.25
+
     def __init__(
         self,
         anchors: Tensor,
         box_code_scales: Tensor,
         *,
-        matcher: Matcher | None = None,
-        box_weight: float = 0.25,
+        matcher: Assigner | None = None,
+        box_loss: BoxLossName = "smooth_l1",
+        box_weight: float | None = None,
         alpha: float = 0.75,
         gamma: float = 2.0,
     ) -> None:
-        super().__init__(anchors, box_code_scales, matcher=matcher, box_weight=box_weight)
+        super().__init__(anchors, box_code_scales, matcher=matcher, box_loss=box_loss, box_weight=box_weight)
         self.alpha = alpha
         self.gamma = gamma
 
-    def classification_loss(self, logits: Tensor, targets: Targets) -> Tensor:
+    def classification_loss(self, logits: Tensor, targets: Targets, quality: Tensor) -> Tensor:
         classes = logits[:, :, 1:]
         wanted = F.one_hot(targets.slots, logits.shape[2])[:, :, 1:].to(classes.dtype)
         losses = sigmoid_focal_loss(classes, wanted, alpha=self.alpha, gamma=self.gamma).sum(dim=2)
         return torch.where(targets.positive | targets.negative, losses, 0.0).sum()
+
+
+class QualityFocalLoss(DetectionLoss):
+    """The score of a match's class learns the overlap of its predicted box (arXiv 2006.04388, equation 4).
+
+    Cross-entropy with that overlap as target (0 for all other classes and anchors), times the difference of score and
+    target to the power ``beta``. Slot 0 takes no part.
+    """
+
+    score_function = "sigmoid"
+    code_weight = 0.25
+    beta = 2.0
+
+    def classification_loss(self, logits: Tensor, targets: Targets, quality: Tensor) -> Tensor:
+        classes = logits[:, :, 1:]
+        wanted = F.one_hot(targets.slots, logits.shape[2])[:, :, 1:] * quality[:, :, None]
+        entropy = F.binary_cross_entropy_with_logits(classes, wanted, reduction="none")
+        losses = (entropy * (wanted - classes.sigmoid()).abs().pow(self.beta)).sum(dim=2)
+        return torch.where(targets.positive | targets.negative, losses, 0.0).sum()
+
+
+LOSSES: dict[str, type[DetectionLoss]] = {"multibox": MultiBoxLoss, "focal": FocalLoss, "qfl": QualityFocalLoss}
 
 
 def _count_matches(targets: Targets) -> Tensor:

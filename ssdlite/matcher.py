@@ -28,8 +28,11 @@ class Matcher:
         self.iou_threshold = iou_threshold
         self.ignore_threshold = ignore_threshold
 
-    def __call__(self, anchors: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-        """anchors [A, 4], boxes [B, M, 4] xyxy and labels [B, M] -> [B, A]: the box's number, NEGATIVE or IGNORED."""
+    def __call__(self, anchors: Tensor, boxes: Tensor, labels: Tensor, predicted: object = None) -> Tensor:
+        """anchors [A, 4], boxes [B, M, 4] xyxy and labels [B, M] -> [B, A]: the box's number, NEGATIVE or IGNORED.
+
+        What the network predicts does not matter here, as it does to other assigners.
+        """
         batch, count = labels.shape
         if count == 0:
             return labels.new_full((batch, len(anchors)), NEGATIVE)

@@ -10,7 +10,7 @@ from torchvision.ops import nms
 
 from ssdlite.boxes import clip_boxes, decode_boxes
 from ssdlite.config import DetectorConfig
-from ssdlite.loss import Outputs
+from ssdlite.loss import Outputs, class_scores
 
 FIRST_CANDIDATES = 1024  # per image; enough in all but untrained or very crowded cases, where it is doubled
 
@@ -22,13 +22,6 @@ class DetectionBatch(NamedTuple):
     scores: Tensor  # [B, D]
     labels: Tensor  # [B, D] in 0..K-1
     counts: Tensor  # [B]
-
-
-def class_scores(logits: Tensor, score_function: str) -> Tensor:
-    """logits [B, A, K + 1] -> scores [B, A, K] without background."""
-    if score_function == "softmax":
-        return torch.softmax(logits, dim=-1)[..., 1:]
-    return torch.sigmoid(logits[..., 1:])
 
 
 def postprocess(outputs: Outputs, anchors: Tensor, config: DetectorConfig) -> DetectionBatch:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ssdlite.assigners import build_matcher
 from ssdlite.checkpoint import Checkpoint, load_checkpoint
 from ssdlite.config import DetectorConfig
 from ssdlite.console import say
@@ -21,7 +22,7 @@ from ssdlite.detector import Detector, detector_from_config
 from ssdlite.device import choose_amp, choose_device
 from ssdlite.distributed import Processes
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.loss import DetectionLoss, FocalLoss, MultiBoxLoss
+from ssdlite.loss import LOSSES, DetectionLoss
 from ssdlite.presets import preset_config
 from ssdlite.run_folder import RunFolder
 from ssdlite.train_options import SHAPES, TrainOptions, next_run_folder
@@ -131,6 +132,12 @@ def _load_fitting(detector: Detector, checkpoint: Checkpoint) -> None:
 
 def build_loss(detector: Detector, options: TrainOptions) -> DetectionLoss:
     """The loss that the options name, over the detector's anchors."""
-    scales = torch.tensor(detector.config.box_code_scales, device=detector.anchors.device)
-    kind = FocalLoss if options.class_loss_name == "focal" else MultiBoxLoss
-    return kind(detector.anchors, scales)
+    anchors, config = detector.anchors, detector.config
+    scales = torch.tensor(config.box_code_scales, device=anchors.device)
+    return LOSSES[options.class_loss_name](
+        anchors,
+        scales,
+        matcher=build_matcher(options.matcher_name, config, anchors.device),
+        box_loss=options.box_loss_name,
+        box_weight=options.box_weight,
+    )

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from ssdlite.box_losses import BoxLossName
 from ssdlite.config import convert
 from ssdlite.device import Amp
 from ssdlite.errors import ConfigError
 
 ClassLossName = Literal["multibox", "focal", "qfl"]
-BoxLossName = Literal["smooth_l1", "giou", "diou", "ciou"]
 MatcherName = Literal["ssd", "atss", "simota"]
 BatchNormMode = Literal["train", "reestimate", "frozen"]
 
@@ -59,6 +59,8 @@ class TrainOptions:
     Default: the recipe's; with --weights, one that goes with their score function."""
     box_loss: BoxLossName | None = None
     """smooth_l1 on the box code, or the overlap of the boxes themselves: giou, diou, ciou. Default: the recipe's."""
+    box_weight: float | None = None
+    """Weight of the box loss beside the classification loss. Default: goes with the two losses."""
     matcher: MatcherName | None = None
     """Which anchors answer for an object: ssd (IoU of 0.5), atss, or simota (by cost). Default: the recipe's."""
 
@@ -120,6 +122,7 @@ class TrainOptions:
             "lr",
             "weight_decay",
             "backbone_lr",
+            "box_weight",
             "freeze_stages",
         )
         for name in positive:

@@ -10,7 +10,7 @@ from ssdlite.detector import Detector
 from ssdlite.export.options import GraphOptions
 from ssdlite.export.suppress import suppress
 from ssdlite.fold import fold_batch_norms
-from ssdlite.postprocess import class_scores
+from ssdlite.loss import class_scores
 
 
 def build_graph(detector: Detector, options: GraphOptions) -> nn.Module:
