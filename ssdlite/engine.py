@@ -28,13 +28,15 @@ from ssdlite.device import autocast, choose_amp, choose_device
 from ssdlite.distributed import Processes, join_processes
 from ssdlite.errors import CheckpointError, ConfigError, TrainingError
 from ssdlite.evaluator import Metrics
+from ssdlite.freezing import Freezing
 from ssdlite.image import read_image
 from ssdlite.inference import detect_dataset, evaluate_dataset, refuse_bad
 from ssdlite.loss import Losses
-from ssdlite.optimisation import WeightAverage, build_optimizer, learning_rate
+from ssdlite.optimisation import WeightAverage, build_optimizer, learning_rate, set_learning_rate
 from ssdlite.run_folder import RunFolder
-from ssdlite.run_setup import build_for_run, build_loss, load_splits, open_run
+from ssdlite.run_setup import build_for_run, build_loss, load_splits, open_run, reestimate_norms
 from ssdlite.train_options import TrainOptions
+from ssdlite.transfer_report import print_transfer
 from ssdlite.visualize import contact_sheet, side_by_side
 
 STATUS_INTERVAL = 5  # steps between updates of the progress bar: reading the loss makes a GPU wait
@@ -53,12 +55,16 @@ def train(options: TrainOptions) -> dict[str, Any]:
         splits = load_splits(options, processes)
         checkpoint = None if options.resume is None else folder.load_last()
         torch.manual_seed(options.seed)
-        detector = build_for_run(options, splits.train, checkpoint)
+        detector, report = build_for_run(options, splits.train, checkpoint)
+        if checkpoint is None and options.batch_norm_mode == "reestimate":
+            reestimate_norms(detector.to(choose_device(options.device)), splits.train, options, report)
         trainer = Trainer(detector, splits, options, folder, processes)
         if checkpoint is not None:
             trainer.restore(checkpoint)
         if processes.is_first:
             folder.describe(options, detector.config)
+            if report is not None:
+                print_transfer(report)
             trainer.introduce()
         try:
             return trainer.run()
@@ -93,6 +99,7 @@ class Trainer:
         self.device = choose_device(options.device)
         self.amp = choose_amp(options.amp, self.device)
         self.detector = detector.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.freezing = Freezing(detector, options.freeze_stages, norms=options.batch_norm_mode == "frozen")
         self.criterion = build_loss(detector, options)
         self.optimizer = build_optimizer(detector, options)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
@@ -129,8 +136,9 @@ class Trainer:
         """Say what is going to be trained, how, and where it will be found."""
         config, options = self.detector.config, self.options
         precision = "float32" if self.amp is None else str(self.amp).removeprefix("torch.")
+        shape = f"the detector of {options.weights}" if options.weights and not options.preset else options.preset_name
         say(
-            f"{options.preset_name}: {config.image_size[1]} x {config.image_size[0]} px, {config.num_classes} classes, "
+            f"{shape}: {config.image_size[1]} x {config.image_size[0]} px, {config.num_classes} classes, "
             f"{config.num_anchors} anchors ({options.anchors}); {self.device}, {precision}; "
             f"{options.epoch_count} epochs of {len(self.batches)} steps; run folder {self.folder.path}"
         )
@@ -168,6 +176,7 @@ class Trainer:
         self.dataset.set_epoch(epoch)
         self.batches.epoch = epoch
         self.model.train()
+        self.freezing.apply()
         steps, total = len(self.batches), len(self.batches) * self.options.epoch_count
         sums = torch.zeros(3, device=self.device)
         started, images, rate = time.perf_counter(), 0, 0.0
@@ -208,8 +217,7 @@ class Trainer:
                 if self.processes.count > 1:
                     raise TrainingError("nearly all images of a process's batch are unreadable; mend the data first")
                 continue
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(epoch * steps + step, total, self.options)
+            set_learning_rate(self.optimizer, learning_rate(epoch * steps + step, total, self.options))
             losses = self._step(batch)
             if pending is not None:
                 self._require_finite(*pending)

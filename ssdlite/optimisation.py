@@ -14,15 +14,34 @@ from ssdlite.train_options import TrainOptions
 
 
 def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    """SGD or AdamW; weights of convolutions decay, norms and biases do not."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": options.decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+    """SGD or AdamW; weights of convolutions decay, norms and biases do not.
+
+    Groups of the backbone have its ``lr_factor``, which ``set_learning_rate`` heeds.
+    """
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if options.backbone_lr_factor == 1:
+        groups = _groups([parameter for _, parameter in trained], options.decay, 1.0)
+    else:
+        backbone = [parameter for name, parameter in trained if name.startswith("backbone.")]
+        rest = [parameter for name, parameter in trained if not name.startswith("backbone.")]
+        groups = _groups(backbone, options.decay, options.backbone_lr_factor) + _groups(rest, options.decay, 1.0)
     if options.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=options.peak_lr, momentum=0.9, nesterov=True)
     return torch.optim.AdamW(groups, lr=options.peak_lr, fused=True)
+
+
+def _groups(parameters: list[nn.Parameter], decay: float, lr_factor: float) -> list[dict[str, Any]]:
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": decay, "lr_factor": lr_factor},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0, "lr_factor": lr_factor},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group ``rate`` times its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_factor", 1.0)  # runs of before there were factors have none
 
 
 def learning_rate(step: int, total_steps: int, options: TrainOptions) -> float:

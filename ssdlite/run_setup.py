@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from ssdlite.assigners import build_matcher
 from ssdlite.checkpoint import Checkpoint, load_checkpoint
 from ssdlite.config import DetectorConfig
 from ssdlite.console import say
+from ssdlite.datasets.collate import Batch, collate
+from ssdlite.datasets.dataset import DetectionDataset
 from ssdlite.datasets.discover import load_data
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.input_boxes import fit_to_boxes, input_boxes
@@ -22,11 +27,18 @@ from ssdlite.detector import Detector, detector_from_config
 from ssdlite.device import choose_amp, choose_device
 from ssdlite.distributed import Processes
 from ssdlite.errors import ConfigError, DataError
+from ssdlite.freezing import check_stages, stage_layers
+from ssdlite.head_transfer import ScoreFunction
+from ssdlite.inference import refuse_bad
 from ssdlite.loss import LOSSES, DetectionLoss
+from ssdlite.norm_statistics import remeasure_norms
 from ssdlite.presets import preset_config
 from ssdlite.run_folder import RunFolder
 from ssdlite.train_options import SHAPES, TrainOptions, next_run_folder
+from ssdlite.transfer import config_for_transfer, transfer_weights
+from ssdlite.transfer_report import TransferReport
 
+NORM_BATCHES = 16  # that batch-norm statistics are measured on
 SHAPES_FOLDER = Path("data/shapes")
 
 
@@ -41,17 +53,32 @@ def open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions,
         folder = RunFolder(path.parent if path.name == "last.pt" else path)
         return options.resumed(folder.stored_options()), folder
     choose_amp(options.amp, choose_device(options.device))
-    config = _config(options, None)
+    source = None if options.weights is None else load_checkpoint(options.weights)
+    if source is not None and options.loss is None:
+        options = replace(options, loss="multibox" if source.config.score_function == "softmax" else "focal")
+    check_stages(options.freeze_stages)
+    config = _config(options, None, source)
     DetectionTransform(config.image_size, config.resize, options.augmentation)
-    if options.weights is not None:
-        load_checkpoint(options.weights)
     output = processes.share(options.output or str(next_run_folder()))
     folder = RunFolder(Path(output))
     folder.require_free()
     return replace(options, output=output), folder
 
 
-def _config(options: TrainOptions, class_names: tuple[str, ...] | None) -> DetectorConfig:
+def _config(options: TrainOptions, class_names: tuple[str, ...] | None, source: Checkpoint | None) -> DetectorConfig:
+    """Of the detector that the options ask for, with its anchors still to be fitted; ``source`` is --weights."""
+    score_function: ScoreFunction = "softmax" if options.class_loss_name == "multibox" else "sigmoid"
+    if source is not None:
+        return config_for_transfer(
+            source,
+            preset=options.preset,
+            class_names=class_names,
+            width_mult=options.width_mult,
+            image_size=options.image_size,
+            resize=options.resize,
+            finest_stride=options.finest_stride,
+            score_function=score_function,
+        )
     return preset_config(
         options.preset_name,
         class_names=class_names,
@@ -59,7 +86,7 @@ def _config(options: TrainOptions, class_names: tuple[str, ...] | None) -> Detec
         image_size=options.image_size,
         resize=options.resize,
         finest_stride=options.finest_stride,
-        score_function="softmax" if options.class_loss_name == "multibox" else "sigmoid",
+        score_function=score_function,
     )
 
 
@@ -99,35 +126,58 @@ def _first_images(splits: DataSplits, count: int) -> DataSplits:
     return DataSplits(few, few, (*splits.notes, f"overfitting: training and validating on {few.name}"))
 
 
-def build_for_run(options: TrainOptions, index: DetectionIndex, checkpoint: Checkpoint | None) -> Detector:
-    """The detector to train: that of the checkpoint of a resumed run, else a new one as the options say."""
+def build_for_run(
+    options: TrainOptions, index: DetectionIndex, checkpoint: Checkpoint | None
+) -> tuple[Detector, TransferReport | None]:
+    """The detector to train: that of the checkpoint of a resumed run, else a new one as the options say.
+
+    With --weights also what became of them.
+    """
     if checkpoint is not None:
         if checkpoint.config.class_names != index.class_names:
             raise ConfigError(
                 f"{checkpoint.path} was trained on the classes {', '.join(checkpoint.config.class_names)}; "
                 f"{index.name} has {', '.join(index.class_names)}"
             )
-        return detector_from_config(checkpoint.config)
-    config = replace(_config(options, index.class_names), category_ids=index.category_ids)
+        return detector_from_config(checkpoint.config), None
+    source = None if options.weights is None else load_checkpoint(options.weights)
+    config = replace(_config(options, index.class_names, source), category_ids=index.category_ids)
     if options.anchors == "fit":
         boxes = input_boxes(index, config.image_size, config.resize)
         config = replace(config, anchors=fit_to_boxes(boxes, config, options.anchor_budget))
     detector = detector_from_config(config)
-    if options.weights is not None:
-        _load_fitting(detector, load_checkpoint(options.weights))
-    return detector
+    return detector, None if source is None else transfer_weights(detector, source)
 
 
-def _load_fitting(detector: Detector, checkpoint: Checkpoint) -> None:
-    """Load the tensors whose name and shape agree. Raises ConfigError where none does."""
-    own = detector.state_dict()
-    fitting: dict[str, Tensor] = {
-        name: tensor for name, tensor in checkpoint.weights.items() if name in own and own[name].shape == tensor.shape
-    }
-    if not fitting:
-        raise ConfigError(f"--weights {checkpoint.path}: none of its tensors fits this detector")
-    detector.load_state_dict(fitting, strict=False)
-    say(f"loaded {len(fitting)} of {len(own)} tensors from {checkpoint.path}")
+def reestimate_norms(
+    detector: Detector, index: DetectionIndex, options: TrainOptions, report: TransferReport | None
+) -> None:
+    """Measure the batch-norm statistics on training pictures; evaluation mode computes what it did before.
+
+    Frozen stages keep theirs, and layers without weights from elsewhere begin as layers do.
+    """
+    loaded = () if report is None else report.loaded_layers
+    frozen = [f"backbone.features.{i}" for i in range(len(stage_layers(detector.backbone, options.freeze_stages)))]
+    prefixes = tuple(f"{name}." for name in loaded if name not in frozen)
+    kept = {name: tensor.clone() for name, tensor in detector.state_dict().items() if not name.startswith(prefixes)}
+    transform = DetectionTransform(detector.config.image_size, detector.config.resize)
+    loader: DataLoader[Batch] = DataLoader(
+        DetectionDataset(index, transform, options.seed),  # type: ignore[arg-type]
+        options.batch_size,
+        sampler=np.random.default_rng(options.seed).permutation(len(index))[: NORM_BATCHES * options.batch_size],
+        num_workers=options.workers,
+        collate_fn=collate,
+        generator=torch.Generator(),  # the loader's own draws must not touch the global one
+    )
+    remeasure_norms(detector, _readable(loader, options.skip_bad))
+    detector.load_state_dict(kept, strict=False)
+
+
+def _readable(batches: Iterable[Batch], skip_bad: bool) -> Iterator[Tensor]:
+    for batch in batches:
+        refuse_bad(batch.bad, skip_bad)
+        if len(batch):
+            yield batch.images
 
 
 def build_loss(detector: Detector, options: TrainOptions) -> DetectionLoss:

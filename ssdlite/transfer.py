@@ -1,0 +1,149 @@
+"""Transfer learning: a detector that starts from a checkpoint with other classes, anchors, input size or maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ssdlite.anchors import AnchorConfig, with_finer_level
+from ssdlite.checkpoint import Checkpoint
+from ssdlite.config import DetectorConfig, override
+from ssdlite.detector import Detector
+from ssdlite.errors import ConfigError
+from ssdlite.head_transfer import NewClasses, ScoreFunction, transfer_head
+from ssdlite.presets import preset_config
+from ssdlite.transfer_report import PartReport, TransferReport, count_tensors
+
+NEW_CLASSES: NewClasses = "mean"
+GOES_WITH_WEIGHTS = ("padding", "norm_eps", "norm_momentum", "mean", "std")  # whatever the preset says
+
+
+def config_for_transfer(
+    source: Checkpoint,
+    *,
+    preset: str | None = None,
+    class_names: tuple[str, ...] | None = None,
+    width_mult: float | None = None,
+    image_size: int | None = None,
+    resize: Literal["stretch", "letterbox"] | None = None,
+    finest_stride: Literal[8, 16] | None = None,
+    score_function: ScoreFunction | None = None,
+) -> DetectorConfig:
+    """The detector to fine-tune: the source's own shape, or a preset's with what belongs to the source's weights.
+
+    None leaves what the source, or the preset, has.
+
+    Raises:
+        ConfigError: another backbone than the source's; values out of range.
+    """
+    config = source.config
+    changes: dict[str, Any] = {
+        "class_names": class_names,
+        "width_mult": width_mult,
+        "image_size": None if image_size is None else (image_size, image_size),
+        "resize": resize,
+        "finest_stride": finest_stride,
+        "score_function": score_function,
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    if preset is not None:
+        result = preset_config(preset, **given, **{name: getattr(config, name) for name in GOES_WITH_WEIGHTS})
+    else:
+        if class_names is not None:
+            given["category_ids"] = ()
+        given["anchors"] = _anchors_for(config, finest_stride or config.finest_stride)
+        result = override(config, **given)
+    _check_backbone(result, source)
+    return result
+
+
+def _anchors_for(config: DetectorConfig, finest_stride: int) -> AnchorConfig:
+    if finest_stride < config.finest_stride:
+        return with_finer_level(config.anchors)
+    dropped = sum(stride < finest_stride for stride in config.strides)
+    return AnchorConfig(config.anchors.levels[dropped:], config.anchors.relative_to)
+
+
+def _check_backbone(config: DetectorConfig, source: Checkpoint) -> None:
+    ours = f"{config.backbone} of width {config.width_mult:g}"
+    theirs = f"{source.config.backbone} of width {source.config.width_mult:g}"
+    if ours.replace("_reduced", "") != theirs.replace("_reduced", ""):
+        raise ConfigError(
+            f"--weights {source.path}: they have the backbone {theirs}, this detector {ours}; "
+            "leave out --preset and --width-mult to keep the shape of the weights"
+        )
+
+
+def transfer_weights(
+    detector: Detector, checkpoint: Checkpoint, *, new_classes: NewClasses = NEW_CLASSES
+) -> TransferReport:
+    """Give ``detector`` every weight of ``checkpoint`` that means the same in it.
+
+    Backbone and extra layers: each layer whose tensors all agree in name and shape. Predictors: those of the map with
+    the same stride, each anchor from the nearest anchor there, each class from the class of the same name (case,
+    spaces, hyphens and underscores aside), so that the same boxes and scores come out of them. Other classes start as
+    ``new_classes`` says; whatever else is new stays as it is.
+
+    Raises:
+        ConfigError: no layer of the backbone fits.
+        CheckpointError: the checkpoint does not fit its own description.
+    """
+    source = checkpoint.build_detector()
+    backbone, layers = _transfer_layers("backbone", detector.backbone.features, source.backbone.features)
+    if not layers:
+        raise ConfigError(f"{checkpoint.path}: none of its backbone's layers fits this detector")
+    extra, more_layers = _transfer_layers("extra layers", detector.extra_layers, source.extra_layers)
+    names = [f"backbone.features.{i}" for i in layers] + [f"extra_layers.{i}" for i in more_layers]
+
+    matches = match_classes(detector.class_names, source.class_names)
+    heads, predictors = transfer_head(detector, source, matches, new_classes)
+    used = {match for match in matches if match is not None}
+    kinds = source.config.score_function, detector.config.score_function
+    return TransferReport(
+        path=checkpoint.path,
+        parts=(backbone, extra, *heads),
+        kept_classes=tuple(n for n, match in zip(detector.class_names, matches, strict=True) if match is not None),
+        new_classes=tuple(n for n, match in zip(detector.class_names, matches, strict=True) if match is None),
+        left_classes=tuple(name for label, name in enumerate(source.class_names) if label not in used),
+        loaded_layers=(*names, *predictors),
+        note="" if kinds[0] == kinds[1] else f"class rows: from {kinds[0]} to {kinds[1]}, as log-odds of background",
+    )
+
+
+def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:
+    """For each of our class names the label of theirs: the same name, else one that differs in case or spacing only."""
+    exact = {name: label for label, name in reversed(list(enumerate(theirs)))}
+    alike = {_plain_name(name): label for label, name in reversed(list(enumerate(theirs)))}
+    return [exact.get(name, alike.get(_plain_name(name))) for name in ours]
+
+
+def _plain_name(name: str) -> str:
+    return "".join(character for character in name.casefold() if not character.isspace() and character not in "-_")
+
+
+def _transfer_layers(part: str, ours: nn.Module, theirs: nn.Module) -> tuple[PartReport, list[str]]:
+    """Load the layers that agree; says which."""
+    sources = dict(theirs.named_children())
+    loaded, counts = [], {"loaded": 0, "new": 0}
+    for name, layer in ours.named_children():
+        fits = name in sources and _load_if_it_fits(layer, sources[name])
+        if fits:
+            loaded.append(name)
+        counts["loaded" if fits else "new"] += count_tensors(layer.state_dict())
+    left = sum(count_tensors(layer.state_dict()) for name, layer in sources.items() if name not in loaded)
+    return PartReport(part, loaded=counts["loaded"], new=counts["new"], left=left), loaded
+
+
+def _load_if_it_fits(ours: nn.Module, theirs: nn.Module) -> bool:
+    state = theirs.state_dict()
+    if _shapes(ours.state_dict()) != _shapes(state):
+        return False
+    ours.load_state_dict(state)
+    return True
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
