@@ -16,7 +16,7 @@ from ssdlite.errors import DataError
 from ssdlite.image import ImageArray, View, read_image
 
 if TYPE_CHECKING:
-    from ssdlite.datasets.mosaic import Mosaic
+    from ssdlite.datasets.mosaic import Layout, Mosaic
 
 
 @dataclass
@@ -75,17 +75,26 @@ class DetectionDataset(Dataset["Sample | BadSample"]):
         epoch = int(self._epoch)
         generator = np.random.default_rng([self.seed, epoch, position])
         layout = None if self.mosaic is None else self.mosaic.draw_layout(epoch, generator)
-        others = [] if layout is None else generator.integers(len(self), size=len(layout.tiles) - 1).tolist()
+        if self.mosaic is None or layout is None:
+            sample = self._read(position)
+        else:
+            sample = self._read_mosaic(position, self.mosaic, layout, generator)
+        if self.transform is None or isinstance(sample, BadSample):
+            return sample
+        return self.transform(sample, generator)
+
+    def _read_mosaic(
+        self, position: int, mosaic: Mosaic, layout: Layout, generator: np.random.Generator
+    ) -> Sample | BadSample:
+        """The picture at ``position`` and random others; in place of all of them the first that cannot be decoded."""
+        others = generator.integers(len(self), size=len(layout.tiles) - 1).tolist()
         samples = []
         for i in (position, *others):
             sample = self._read(i)
             if isinstance(sample, BadSample):
                 return sample
             samples.append(sample)
-        sample = samples[0]
-        if self.mosaic is not None and layout is not None:
-            sample = self.mosaic.join(samples, layout, generator)
-        return sample if self.transform is None else self.transform(sample, generator)
+        return mosaic.join(samples, layout, generator)
 
     def _read(self, position: int) -> Sample | BadSample:
         record = self.index.record(position)

@@ -33,13 +33,13 @@ class Augmentation:
     Attributes:
         zoom_out: largest factor of a canvas around the image, used for half of the images; 1 is never.
         scale: least and largest factor of the picture's size in the input, at random places (large-scale jitter,
-            arXiv 2012.07177); None is never. In place of ``zoom_out``.
+            arXiv 2012.07177, section 3); None is never. In place of ``zoom_out``.
         iou_crop: whether to crop as SSD does (arXiv 1512.02325, section 2.2).
         colour: whether to distort brightness, contrast, saturation and hue.
         flips: mirror left-right (``horizontal``), or any symmetry of the input (``all``: the 8 of a square, the 4
             of another rectangle; for pictures without an up and down, such as those of microscopes and from the air).
         mosaic: share of the samples that show up to four pictures, in place of zooming, scaling and cropping one.
-        close_mosaic: share of the epochs, the last ones, without mosaics (YOLOX, arXiv 2107.08430, section 2.1).
+        close_mosaic: share of the epochs, the last ones, without mosaics (arXiv 2107.08430, section 2.1: 15 of 300).
     """
 
     zoom_out: float = 1.0
@@ -64,8 +64,9 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "ssdlite": Augmentation(iou_crop=True, flips="horizontal"),
     "ssd": Augmentation(zoom_out=4.0, iou_crop=True, colour=True, flips="horizontal"),
     "lsj": Augmentation(scale=(0.5, 2.0), flips="horizontal"),
-    "topdown": Augmentation(zoom_out=1.5, iou_crop=True, colour=True, flips="all"),
     "mosaic": Augmentation(iou_crop=True, colour=True, flips="horizontal", mosaic=0.5),
+    "topdown": Augmentation(zoom_out=1.5, iou_crop=True, colour=True, flips="all"),
+    "lsj-topdown": Augmentation(scale=(0.5, 2.0), colour=True, flips="all"),
     "mosaic-topdown": Augmentation(zoom_out=1.5, iou_crop=True, colour=True, flips="all", mosaic=0.5),
 }
 

@@ -13,7 +13,8 @@ from ssdlite.datasets.transforms import AUGMENTATIONS, DetectionTransform
 from ssdlite.errors import ConfigError
 
 SIZES = [(96, 96), (64, 128)]  # of the input, (height, width)
-ALL = pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+NAMES = [name for name, recipe in AUGMENTATIONS.items() if not recipe.mosaic]  # the others: test_mosaic.py
+ALL = pytest.mark.parametrize("augmentation", NAMES)
 RESIZES = pytest.mark.parametrize("resize", ["stretch", "letterbox"])
 
 
@@ -111,7 +112,7 @@ def test_the_same_generator_gives_the_same_sample(augmentation, resize):
         assert np.array_equal(a.labels, b.labels)
 
 
-@pytest.mark.parametrize("augmentation", [name for name in AUGMENTATIONS if name not in ("none", "flip")])
+@pytest.mark.parametrize("augmentation", [name for name in NAMES if name not in ("none", "flip")])
 def test_another_generator_gives_another_sample(augmentation):
     transform = DetectionTransform((96, 96), "stretch", augmentation)
     random = np.random.default_rng(0)
@@ -267,6 +268,58 @@ def test_zooming_out_leaves_room_around_the_picture():
     assert max(sides) > 3 * 96
     assert max(sides) <= 4 * 96 + 1
     assert 15 <= sides.count(96) <= 45  # half of them stay as they are
+
+
+@pytest.mark.parametrize(("factor", "places", "expected"), [
+    (2.0, (10, 5), (10, 5, 50, 35)),  # a part of half the sides
+    (0.5, (-80, 0), (-80, 0, 80, 120)),  # room for twice the sides, the picture at the right and at the top
+    (1.0, (0, 0), (0, 0, 80, 60)),
+])  # fmt: skip
+def test_windows_of_scaled_pictures_by_hand(factor, places, expected):
+    numbers = iter(places)
+
+    class Script:
+        def uniform(self, low, high):
+            number = next(numbers)
+            assert low <= number <= high
+            return number
+
+    assert windows.scaled_window((60, 80), (60, 80), factor, Script()) == expected
+
+
+@pytest.mark.parametrize(("resize", "span"), [("stretch", (50, 200)), ("letterbox", (200, 200))])
+def test_scale_jitter_shows_half_to_twice_the_picture(resize, span):
+    """In an input of 100 x 100 a picture of 50 x 200 is stretched, or has 75 rows of padding above and below."""
+    transform = DetectionTransform((100, 100), resize, "lsj")
+    sample = make_sample(np.zeros((50, 200, 3), np.uint8), [])
+    factors, lefts = [], []
+    for number in range(200):
+        view = transform(sample, np.random.default_rng(number)).view
+        for start, end, side, whole in ((view.y0, view.y1, 50, span[0]), (view.x0, view.x1, 200, span[1])):
+            assert (start >= 0 and end <= side) or (start <= 0 and end >= side)
+            factors.append(whole / (end - start))
+        lefts.append(view.x0)
+    assert 0.49 < min(factors) < 0.6
+    assert 1.8 < max(factors) < 2.1  # windows are whole source pixels
+    assert -200 <= min(lefts) < -100  # at half the size the picture is anywhere in a window of 400
+    assert 60 < max(lefts) <= 101  # at twice the size a window of 100 is anywhere in it
+
+
+def test_scale_jitter_ignores_objects_whose_centre_it_leaves_out():
+    transform = DetectionTransform((96, 96), "stretch", "lsj")
+    sample = make_sample(np.zeros((200, 200, 3), np.uint8), [[20, 20, 80, 80], [120, 130, 180, 190]])
+    outcomes = set()
+    for number in range(80):
+        result = transform(sample, np.random.default_rng(number))
+        view = result.view
+        for label, (x, y, half) in enumerate([(50, 50, 30), (150, 160, 30)]):
+            seen = max(abs(x - (view.x0 + view.x1) / 2) - (view.x1 - view.x0) / 2,
+                       abs(y - (view.y0 + view.y1) / 2) - (view.y1 - view.y0) / 2)  # fmt: skip
+            expected = "object" if seen <= 0 else "ignored" if seen < half else "gone"
+            found = result.ignore[result.labels == label].tolist()
+            assert found == {"object": [False], "ignored": [True], "gone": []}[expected]
+            outcomes.add(expected)
+    assert outcomes == {"object", "ignored", "gone"}
 
 
 def test_crops_keep_an_object_and_drop_those_whose_centre_is_outside():
