@@ -86,8 +86,7 @@ class Ledger:
         if self._open:
             faults.append(f"in the file, but with no place here: {_some(self._open)}")
         try:
-            with torch.device("meta"):
-                own = detector_from_config(config).state_dict()
+            own = empty_tensors(config)
         except ConfigError as error:
             raise CheckpointError(f"{self.path}: {error}") from None
         unfilled = [name for name in own if name not in self.weights]
@@ -106,6 +105,12 @@ class Ledger:
         checkpoint = Checkpoint(config, weights, path=self.path)
         checkpoint.build_detector()  # whatever is still wrong, such as values that are not finite
         return Imported(checkpoint, self.source, tuple(self.matched), tuple(self.made), tuple(self.left))
+
+
+def empty_tensors(config: DetectorConfig) -> dict[str, Tensor]:
+    """The state dict that a detector of ``config`` has: names, shapes and types without memory behind them."""
+    with torch.device("meta"):
+        return detector_from_config(config).state_dict()
 
 
 def _some(names: Iterable[str]) -> str:
