@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -18,7 +19,8 @@ from ssdlite.presets import preset_config
 from ssdlite.transfer_report import PartReport, TransferReport, count_tensors
 
 NEW_CLASSES: NewClasses = "mean"
-GOES_WITH_WEIGHTS = ("padding", "norm_eps", "norm_momentum", "mean", "std")  # whatever the preset says
+SCORE_NOTE = "class scores: {} there, {} here; rows are the log-odds against background"
+GOES_WITH_WEIGHTS = ("padding", "norm_eps", "norm_momentum", "activation", "mean", "std")  # whatever the preset says
 
 
 def config_for_transfer(
@@ -54,17 +56,21 @@ def config_for_transfer(
     else:
         if class_names is not None:
             given["category_ids"] = ()
-        given["anchors"] = _anchors_for(config, finest_stride or config.finest_stride)
-        result = override(config, **given)
+        result = override(config, **given, anchors=_anchors_for(config, finest_stride, image_size))
     _check_backbone(result, source)
     return result
 
 
-def _anchors_for(config: DetectorConfig, finest_stride: int) -> AnchorConfig:
+def _anchors_for(config: DetectorConfig, finest_stride: int | None, image_size: int | None) -> AnchorConfig:
+    """The source's anchors for an input or for maps that may be others."""
+    anchors = config.anchors
+    if image_size is not None and (image_size, image_size) != config.image_size:
+        anchors = replace(anchors, steps=())  # which belong to one size
+    if finest_stride is None or finest_stride == config.finest_stride:
+        return anchors
     if finest_stride < config.finest_stride:
-        return with_finer_level(config.anchors)
-    dropped = sum(stride < finest_stride for stride in config.strides)
-    return AnchorConfig(config.anchors.levels[dropped:], config.anchors.relative_to)
+        return with_finer_level(anchors)
+    return replace(anchors, levels=anchors.levels[1:], steps=anchors.steps[1:])
 
 
 def _check_backbone(config: DetectorConfig, source: Checkpoint) -> None:
@@ -109,7 +115,7 @@ def transfer_weights(
         new_classes=tuple(n for n, match in zip(detector.class_names, matches, strict=True) if match is None),
         left_classes=tuple(name for label, name in enumerate(source.class_names) if label not in used),
         loaded_layers=(*names, *predictors),
-        note="" if kinds[0] == kinds[1] else f"class rows: from {kinds[0]} to {kinds[1]}, as log-odds of background",
+        note="" if kinds[0] == kinds[1] else SCORE_NOTE.format(*kinds),
     )
 
 
