@@ -5,7 +5,7 @@ import math
 import pytest
 from torch import nn
 
-from ssdlite.optimisation import WeightAverage, build_optimizer, learning_rate
+from ssdlite.optimisation import WeightAverage, build_optimizer, learning_rate, set_learning_rate
 from ssdlite.train_options import TrainOptions
 
 
@@ -68,3 +68,20 @@ def test_average_copies_batch_norm_statistics_and_survives_a_restore() -> None:
         one.update(model)  # the third: decay 4 / 13
     expected = 1.75 * 4 / 13 + 2.0 * 9 / 13
     assert float(average.model.weight.detach()) == float(other.model.weight.detach()) == pytest.approx(expected)
+
+
+def test_the_backbone_has_a_rate_of_its_own() -> None:
+    model = nn.ModuleDict(
+        {"backbone": nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), "head": nn.Conv2d(4, 2, 1)}
+    )
+    optimizer = build_optimizer(model, TrainOptions(lr=0.4, backbone_lr=0.25, weight_decay=0.1))
+    set_learning_rate(optimizer, 0.2)
+    found = [(len(g["params"]), g["weight_decay"], g["lr"]) for g in optimizer.param_groups]
+    assert found == [(1, 0.1, 0.05), (3, 0.0, 0.05), (1, 0.1, 0.2), (1, 0.0, 0.2)]
+
+
+def test_frozen_parameters_are_in_no_group() -> None:
+    model = nn.ModuleDict({"backbone": nn.Conv2d(3, 4, 3), "head": nn.Conv2d(4, 2, 1)})
+    model["backbone"].requires_grad_(False)
+    optimizer = build_optimizer(model, TrainOptions(backbone_lr=0.1))
+    assert [[list(p.shape) for p in group["params"]] for group in optimizer.param_groups] == [[[2, 4, 1, 1]], [[2]]]

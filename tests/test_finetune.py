@@ -1,0 +1,191 @@
+"""Runs that start from weights: what they train, what they keep, and that they resume exactly."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ssdlite import build_detector
+from ssdlite.backbones import build_backbone
+from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ssdlite.datasets.discover import load_data
+from ssdlite.datasets.shapes import generate_shapes
+from ssdlite.engine import Trainer, train
+from ssdlite.errors import ConfigError
+from ssdlite.freezing import stage_layers
+from ssdlite.image import read_image
+from ssdlite.run_setup import reestimate_norms
+from ssdlite.train_options import TrainOptions
+from ssdlite.transfer import transfer_weights
+
+PRESET = "ssdlite192_mobilenet_v2_050"
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 pictures to train on, 8 to validate on; circles, squares and triangles."""
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    generate_shapes(folder, train_images=24, val_images=8, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random detector of the same classes, with sigmoid scores."""
+    return write_source(tmp_path_factory.mktemp("weights"), ("circle", "square", "triangle"))
+
+
+def write_source(folder: Path, class_names: tuple[str, ...]) -> Path:
+    torch.manual_seed(5)
+    detector = build_detector(
+        PRESET, class_names=class_names, width_mult=0.25, image_size=96, score_function="sigmoid", norm_eps=1e-5
+    )
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict()), folder / "source.pt")
+    return folder / "source.pt"
+
+
+def options(shapes: Path, source: Path, output: Path, **changes: Any) -> TrainOptions:
+    given = {"data": str(shapes), "weights": str(source), "output": str(output), "workers": 0, "batch_size": 8}
+    return TrainOptions(**{**given, "epochs": 1, "loss": "focal", "box_loss": "smooth_l1", "matcher": "ssd", **changes})
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], prefix: str) -> bool:
+    names = [name for name in a if name.startswith(prefix)]
+    assert names
+    return all(torch.equal(a[name], b[name]) for name in names)
+
+
+def test_other_classes_anchors_and_input_size(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_source(tmp_path, ("Hexagon", "CIRCLE"))
+    run = tmp_path / "run"
+    train(options(shapes, source, run, image_size=128, anchors="fit", loss=None))
+    printed = capsys.readouterr().out
+    for line in ("predictors, stride 128", "classes kept: 1 (circle)", "classes new: 2 (square, triangle)"):
+        assert line in printed
+    assert "classes left over: 1 (Hexagon)" in printed
+    config = load_checkpoint(run / "last.pt").config
+    assert (config.class_names, config.image_size) == (("circle", "square", "triangle"), (128, 128))
+    assert (config.width_mult, config.norm_eps, config.score_function) == (0.25, 1e-5, "sigmoid")
+    stored = json.loads((run / "config.json").read_text())
+    assert stored["detector"]["anchors"]["levels"] != load_checkpoint(source).config.to_dict()["anchors"]["levels"]
+
+
+def test_a_rate_of_zero_ends_where_the_weights_were(shapes: Path, source: Path, tmp_path: Path) -> None:
+    train(options(shapes, source, tmp_path / "run", lr=0.0, batch_norm="frozen"))
+    before, after = load_checkpoint(source), load_checkpoint(tmp_path / "run" / "last.pt")
+    assert before.weights.keys() == after.weights.keys()
+    assert same(before.weights, after.weights, "")
+    assert same(before.weights, after.training["model"], "")
+
+
+def test_frozen_stages_stay_and_the_rest_learns(shapes: Path, source: Path, tmp_path: Path) -> None:
+    train(options(shapes, source, tmp_path / "run", freeze_stages=2))
+    before, after = load_checkpoint(source).weights, load_checkpoint(tmp_path / "run" / "last.pt").weights
+    for layer in range(4):
+        assert same(before, after, f"backbone.features.{layer}.")
+    for name in ("backbone.features.4.conv.0.0.weight", "backbone.features.4.conv.0.1.running_mean", "head."):
+        assert not same(before, after, name)
+
+
+def test_frozen_statistics_stay_and_all_weights_learn(shapes: Path, source: Path, tmp_path: Path) -> None:
+    train(options(shapes, source, tmp_path / "run", batch_norm="frozen"))
+    before, after = load_checkpoint(source).weights, load_checkpoint(tmp_path / "run" / "last.pt").weights
+    statistics = [name for name in before if "running_" in name or "num_batches" in name]
+    assert len(statistics) == 3 * (52 + 6 + 8)  # norms of backbone, extra layers, predictors
+    assert all(torch.equal(before[name], after[name]) for name in statistics)
+    assert not same(before, after, "backbone.features.0.0.weight")
+    assert not same(before, after, "backbone.features.0.1.weight")
+
+
+def test_statistics_measured_anew_are_those_of_the_pictures(shapes: Path, source: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(source)
+    index = load_data(shapes).train
+    detector = checkpoint.build_detector().eval()
+    report = transfer_weights(detector, checkpoint)
+    pictures = [torch.from_numpy(read_image(Path(path))).permute(2, 0, 1)[None].float() for path in index.paths]
+    small = torch.cat([torch.nn.functional.interpolate(picture, (96, 96), mode="area") for picture in pictures])
+    with torch.no_grad():
+        before = detector(small)
+        stem = detector.backbone.features[0][0](detector.normalise(small))
+
+    reestimate_norms(detector, index, options(shapes, source, tmp_path, batch_size=8), report)
+    norm = detector.backbone.features[0][1]
+    assert torch.allclose(norm.running_mean, stem.mean(dim=(0, 2, 3)), atol=0.01)
+    assert torch.allclose(norm.running_var, stem.var(dim=(0, 2, 3)), atol=0.005)  # the run resamples otherwise
+    with torch.no_grad():
+        after = detector(small)
+    assert torch.allclose(after.class_logits, before.class_logits, atol=1e-4)
+    assert torch.allclose(after.box_deltas, before.box_deltas, atol=1e-4)
+
+
+def test_frozen_stages_and_new_layers_are_not_measured(shapes: Path, source: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(source)
+    detector = build_detector(
+        "ssd300_mobilenet_v2", class_names=("circle",), width_mult=0.25, image_size=96, norm_eps=1e-5
+    )
+    report = transfer_weights(detector, checkpoint)
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    settings = options(shapes, source, tmp_path, freeze_stages=1)
+    reestimate_norms(detector, load_data(shapes).train, settings, report)
+    after = detector.state_dict()
+    for part in ("backbone.features.0.", "backbone.features.1.", "extra_layers.", "head."):
+        assert same(before, after, part)
+    assert not same(before, after, "backbone.features.2.")
+
+
+def test_the_average_begins_with_the_statistics_measured_anew(shapes: Path, source: Path, tmp_path: Path) -> None:
+    train(options(shapes, source, tmp_path / "run", lr=0.0, batch_norm="reestimate"))
+    after = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert same(after.weights, after.training["model"], "backbone.")
+    assert not same(after.weights, load_checkpoint(source).weights, "backbone.features.0.1.weight")
+
+
+def test_a_broken_run_resumes_exactly_without_its_weights(
+    shapes: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"epochs": 3, "freeze_stages": 2, "backbone_lr": 0.1, "batch_norm": "reestimate"}
+    train(options(shapes, source, tmp_path / "whole", **settings))
+
+    copy = tmp_path / "copy.pt"
+    copy.write_bytes(source.read_bytes())
+    finish = Trainer._finish_epoch
+
+    def stop_behind_the_first(trainer: Trainer, *arguments: Any) -> None:
+        finish(trainer, *arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_finish_epoch", stop_behind_the_first)
+        with pytest.raises(KeyboardInterrupt):
+            train(options(shapes, copy, tmp_path / "broken", **settings))
+    copy.unlink()
+    train(TrainOptions(resume=str(tmp_path / "broken")))
+    whole, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "broken"))
+    assert same(whole.weights, resumed.weights, "")
+    assert same(whole.training["model"], resumed.training["model"], "")
+    rates = [group["lr_factor"] for group in resumed.training["optimizer"]["param_groups"]]
+    assert rates == [0.1, 0.1, 1.0, 1.0]
+    assert same(load_checkpoint(source).weights, resumed.weights, "backbone.features.3.")
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("mobilenet_v1", [0, 2, 4, 6, 12, 14]),
+        ("mobilenet_v2", [0, 2, 4, 7, 14, 19]),
+        ("mobilenet_v3_large", [0, 2, 4, 7, 13, 17]),
+    ],
+)
+def test_a_stage_ends_before_the_next_stride(name: str, layers: list[int]) -> None:
+    backbone = build_backbone(name, 0.25, num_classes=None)
+    assert [len(stage_layers(backbone, count)) for count in range(6)] == layers
+
+
+def test_what_cannot_be_fine_tuned_is_refused_before_the_run_begins(shapes: Path, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--freeze-stages: expected 0 to 5 \(all of the backbone\), got 6"):
+        train(options(shapes, source, tmp_path / "run", freeze_stages=6))
+    with pytest.raises(ConfigError, match=r"source\.pt: they have the backbone mobilenet_v2 of width 0\.25, this"):
+        train(options(shapes, source, tmp_path / "run", preset="ssdlite320_mobilenet_v2"))
+    assert not (tmp_path / "run").exists()
