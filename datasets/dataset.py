@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Sample:
-    """One picture and its objects; ``view``, once a transform has set it, is what of the source is shown."""
+    """One picture and its objects; ``view``, once it is at the network's size, is what of the source is shown.
+
+    A mosaic has the id and the position of its first picture, and is shown whole.
+    """
 
     image: ImageArray  # [H, W, 3] RGB
     boxes: npt.NDArray[np.float32]  # [N, 4] xyxy pixels of ``image``
