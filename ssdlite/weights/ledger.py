@@ -82,23 +82,23 @@ class Ledger:
         """
         faults = []
         if self._missing:
-            faults.append(f"not in the file: {_some(self._missing)}")
+            faults.append(f"not in the file: {some(self._missing)}")
         if self._open:
-            faults.append(f"in the file, but with no place here: {_some(self._open)}")
+            faults.append(f"in the file, but with no place here: {some(self._open)}")
         try:
             own = empty_tensors(config)
         except ConfigError as error:
             raise CheckpointError(f"{self.path}: {error}") from None
         unfilled = [name for name in own if name not in self.weights]
         if unfilled and not self._missing:
-            faults.append(f"of ours, not filled: {_some(unfilled)}")
+            faults.append(f"of ours, not filled: {some(unfilled)}")
         wrong = [
             f"{name} {list(self.weights[name].shape)} where {list(tensor.shape)} is expected"
             for name, tensor in own.items()
             if name in self.weights and self.weights[name].shape != tensor.shape
         ]
         if wrong:
-            faults.append(f"of another shape: {_some(wrong)}")
+            faults.append(f"of another shape: {some(wrong)}")
         if faults:
             raise CheckpointError(f"{self.path}: read as {self.source}, but {'; '.join(faults)}")
         weights = {name: self.weights[name].to(own[name].dtype).contiguous() for name in own}
@@ -113,7 +113,8 @@ def empty_tensors(config: DetectorConfig) -> dict[str, Tensor]:
         return detector_from_config(config).state_dict()
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """The first few names, and how many there are besides."""
     names = list(names)
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more

@@ -1,0 +1,80 @@
+"""Batch norms that a file has folded into its convolutions, restored so that training goes on as usual."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssdlite.config import DetectorConfig
+from ssdlite.datasets.image_files import IMAGE_SUFFIXES
+from ssdlite.datasets.shape_scenes import draw_scene
+from ssdlite.detector import stack_images
+from ssdlite.errors import DataError
+from ssdlite.image import Framing, ImageArray, read_image
+from ssdlite.norm_statistics import remeasure_norms
+from ssdlite.weights.ledger import Imported
+from ssdlite.weights.options import ImportOptions
+
+PICTURES = 64  # that statistics are measured on; the coarsest map has one cell in each
+BATCH = 8
+
+
+def identity_norm(bias: Tensor, eps: float) -> dict[str, Tensor]:
+    """The state dict of a batch norm that only adds ``bias`` [C]."""
+    return {
+        "weight": torch.full_like(bias, math.sqrt(1 + eps)),
+        "bias": bias,
+        "running_mean": torch.zeros_like(bias),
+        "running_var": torch.ones_like(bias),
+        "num_batches_tracked": torch.tensor(0),
+    }
+
+
+def measure_restored_norms(imported: Imported, options: ImportOptions) -> Imported:
+    """The same function, with batch norms whose statistics are those of pictures: it can be put in training mode.
+
+    Raises:
+        DataError: the folder of pictures is missing or has none, or one cannot be read.
+        CheckpointError: the weights give values that are not finite.
+    """
+    detector = imported.checkpoint.build_detector()
+    remeasure_norms(detector, _batches(detector.config, options.pictures), rescale=True)
+    checkpoint = replace(imported.checkpoint, weights=detector.state_dict())
+    checkpoint.build_detector()
+    return replace(imported, checkpoint=checkpoint)
+
+
+def _batches(config: DetectorConfig, folder: Path | None) -> Iterator[Tensor]:
+    framing = Framing(config.image_size, config.resize)
+    batch: list[ImageArray] = []
+    for picture in _scenes() if folder is None else _pictures_in(folder):
+        batch.append(framing.view((picture.shape[0], picture.shape[1])).render(picture))
+        if len(batch) == BATCH:
+            yield stack_images(batch)
+            batch = []
+    if batch:
+        yield stack_images(batch)
+
+
+def _scenes() -> Iterator[ImageArray]:
+    rng = np.random.default_rng(0)
+    for _ in range(PICTURES):
+        yield draw_scene(rng, with_objects=True).image
+
+
+def _pictures_in(folder: Path) -> Iterator[ImageArray]:
+    """Up to ``PICTURES`` of a folder, evenly taken from all of them: files are often sorted by scene."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder of pictures to measure batch norms on, found no such folder")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise DataError(f"{folder}: expected pictures to measure batch norms on, found none")
+    chosen = np.unique(np.linspace(0, len(files) - 1, PICTURES).round().astype(int))
+    for position in chosen:
+        yield read_image(files[position])

@@ -1,0 +1,60 @@
+"""Class names that a TensorFlow Lite file carries, in a zip behind the model, as TensorFlow's metadata writer does."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from ssdlite.errors import CheckpointError
+
+MAX_LABEL_BYTES = 2**20
+LABEL_FILES = ("labels.txt", "labelmap.txt", "label_map.txt")
+
+
+def packed_labels(path: Path) -> tuple[str, ...] | None:
+    """The names in a file's packed label map, one a line; None where it has none.
+
+    Raises:
+        CheckpointError: there is one, but it is damaged, enormous, or not text.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            texts = [entry for entry in archive.infolist() if entry.filename.lower().endswith(".txt")]
+            texts.sort(key=lambda entry: "label" not in PurePosixPath(entry.filename).name.lower())
+            if not texts:
+                return None
+            if texts[0].file_size > MAX_LABEL_BYTES:
+                raise CheckpointError(f"{path}: its packed {texts[0].filename} has {texts[0].file_size} bytes")
+            with archive.open(texts[0]) as file:
+                return read_labels(file.read(MAX_LABEL_BYTES + 1), f"{path}: its packed {texts[0].filename}")
+    except CheckpointError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise CheckpointError(f"{path}: its packed labels cannot be read ({error})") from None
+
+
+def read_labels(content: bytes, where: str) -> tuple[str, ...]:
+    """Names, one a line; empty lines at the end do not count.
+
+    Raises:
+        CheckpointError: it is not UTF-8 text, or has no names; the message begins with ``where``.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise CheckpointError(f"{where}: expected a name a line, in UTF-8; it is not text") from None
+    lines = text.rstrip().splitlines()
+    if not lines:
+        raise CheckpointError(f"{where}: expected a name a line, it is empty")
+    return tuple(line.strip() for line in lines)
+
+
+def labels_hint(path: Path) -> str:
+    """Words for an error: a label file that lies beside the model."""
+    for name in LABEL_FILES:
+        if (path.parent / name).is_file():
+            return f" (perhaps --labels {path.parent / name})"
+    return ""
