@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -143,9 +144,10 @@ def build_detector(
     image_size: int | tuple[int, int] | None = None,
     anchors: AnchorConfig | None = None,
     resize: Literal["stretch", "letterbox"] | None = None,
+    backbone_weights: str | Path | None = None,
     **options: Any,
 ) -> Detector:
-    """A randomly initialised detector.
+    """A detector, randomly initialised but for ``backbone_weights``.
 
     Args:
         preset: one of ``list_detectors()``.
@@ -155,23 +157,39 @@ def build_detector(
         image_size: of the input, one side in pixels or (height, width); need not be a multiple of 32.
         anchors: shapes per map, in place of the preset's.
         resize: ``stretch`` pictures to the input, or keep their shape and pad (``letterbox``).
+        backbone_weights: ``imagenet`` downloads weights of the backbone from torchvision or timm; a path reads a file
+            of theirs. Input normalisation, padding and the norms' epsilon are then those of the weights, unless given.
         options: any other field of ``DetectorConfig``.
 
     Raises:
-        ConfigError: an unknown preset or option (the known ones are listed), or a value out of range.
+        ConfigError: an unknown preset or option (the known ones are listed), a value out of range, or weights that
+            cannot be downloaded.
+        CheckpointError: a file of weights that is damaged, or not of this backbone.
     """
-    return detector_from_config(
-        preset_config(
-            preset,
-            num_classes=num_classes,
-            class_names=class_names,
-            width_mult=width_mult,
-            image_size=image_size,
-            anchors=anchors,
-            resize=resize,
-            **options,
+    changes: dict[str, Any] = {
+        "num_classes": num_classes,
+        "class_names": class_names,
+        "width_mult": width_mult,
+        "image_size": image_size,
+        "anchors": anchors,
+        "resize": resize,
+        **options,
+    }
+    config = preset_config(preset, **changes)
+    if backbone_weights is None:
+        return detector_from_config(config)
+    from ssdlite.weights.backbones import load_backbone_weights, read_backbone_weights
+
+    weights = read_backbone_weights(backbone_weights, name=config.backbone, width_mult=config.width_mult)
+    detector = detector_from_config(preset_config(preset, **{**weights.options, **changes}))
+    report = load_backbone_weights(detector.backbone, weights, name=config.backbone)
+    if report.random:
+        warnings.warn(
+            f"{config.backbone}: {len(report.random)} tensors from {report.random[0]} on stay random, as no weights are "
+            f"published for them; backbone={config.backbone.removesuffix('_reduced')!r} has weights throughout",
+            stacklevel=2,
         )
-    )
+    return detector
 
 
 def detector_from_config(config: DetectorConfig) -> Detector:

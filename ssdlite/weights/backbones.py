@@ -1,0 +1,168 @@
+"""ImageNet weights for backbones, from the files of torchvision and timm, or by the loaders of their owners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ssdlite.backbones import Backbone
+from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.weights.backbone_layouts import BackboneWeights, recognise_backbone
+from ssdlite.weights.ledger import some
+from ssdlite.weights.torch_files import load_state_dict
+
+IMAGENET = "imagenet"
+REDUCED = "_reduced"  # a backbone whose last stage is half as wide as that of the published classifier
+REDUCED_TAIL = ("features.13.block.3.", "features.14.", "features.15.", "features.16.")
+COUNTER = "num_batches_tracked"
+HUB_FILE = "https://huggingface.co/{}/resolve/main/model.safetensors"
+
+
+class Published(NamedTuple):
+    """ImageNet weights: of torchvision, ``name`` being that of the enumeration's member, or of timm's account."""
+
+    owner: str
+    name: str
+
+
+PUBLISHED: dict[tuple[str, float], Published] = {
+    ("mobilenet_v1", 1.0): Published("timm", "mobilenetv1_100.ra4_e3600_r224_in1k"),  # 75.39 top-1
+    ("mobilenet_v1", 1.25): Published("timm", "mobilenetv1_125.ra4_e3600_r224_in1k"),
+    ("mobilenet_v2", 0.5): Published("timm", "mobilenetv2_050.lamb_in1k"),
+    ("mobilenet_v2", 1.0): Published("torchvision", "MobileNet_V2_Weights.IMAGENET1K_V2"),  # 72.15
+    ("mobilenet_v2", 1.4): Published("timm", "mobilenetv2_140.ra_in1k"),
+    ("mobilenet_v3_large", 1.0): Published("torchvision", "MobileNet_V3_Large_Weights.IMAGENET1K_V2"),  # 75.27
+}
+
+
+@dataclass(frozen=True)
+class BackboneReport:
+    """What became of a backbone's tensors: ``loaded`` and ``random`` are ours, ``left`` are the file's."""
+
+    source: str
+    loaded: tuple[str, ...]
+    random: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+def load_backbone_weights(
+    backbone: Backbone, source: str | Path | BackboneWeights, *, name: str, width_mult: float = 1.0
+) -> BackboneReport:
+    """Give ``backbone``, built under ``name``, the weights of a classifier of torchvision or timm.
+
+    Args:
+        source: ``imagenet``, which its owner's loader downloads; the path of a file; or weights already read.
+
+    A classifier on top takes part where it has as many classes. In ``mobilenet_v3_large_reduced`` the projection of
+    ``features[13]`` and all behind it stay random: no weights are published for them. The backbone's norms should have
+    the epsilon of ``BackboneWeights.options``, its input that mean and deviation; ``build_detector`` sees to it.
+
+    Raises:
+        ConfigError: ``imagenet`` cannot be downloaded; the error says which file to fetch.
+        CheckpointError: not a file of such weights, or of another backbone; tensors do not fit and are named.
+    """
+    if not isinstance(source, BackboneWeights):
+        source = read_backbone_weights(source, name=name, width_mult=width_mult)
+    own = backbone.state_dict()
+    fitting = {key for key in own if key in source.tensors and _agree(own[key], source.tensors[key])}
+    if any(key.startswith("classifier.") and key not in fitting for key in own):
+        fitting -= {key for key in fitting if key.startswith("classifier.")}
+    _check(own, source, fitting, name)
+    backbone.load_state_dict({key: source.tensors[key] for key in fitting}, strict=False)
+    return BackboneReport(
+        source=f"{source.owner} ({source.path})",
+        loaded=tuple(key for key in own if key in fitting),
+        random=tuple(key for key in own if key not in fitting and not key.endswith(COUNTER)),
+        left=tuple(key for key in source.tensors if key not in fitting),
+    )
+
+
+def read_backbone_weights(source: str | Path, *, name: str, width_mult: float = 1.0) -> BackboneWeights:
+    """The weights of a classifier for the backbone ``name``, with the options that a detector then needs.
+
+    Raises:
+        ConfigError, CheckpointError: see ``load_backbone_weights``.
+    """
+    kind = name.removesuffix(REDUCED)
+    state, path = (
+        _download(kind, width_mult) if str(source) == IMAGENET else (load_state_dict(Path(source)), str(source))
+    )
+    weights = recognise_backbone(state, path)
+    if weights.backbone != kind:
+        raise CheckpointError(f"{path}: these are weights of a {weights.backbone} ({weights.owner}), not of a {name}")
+    return weights
+
+
+def _agree(ours: Tensor, theirs: Tensor) -> bool:
+    return ours.shape == theirs.shape and ours.is_floating_point() == theirs.is_floating_point()
+
+
+def _check(own: Mapping[str, Tensor], weights: BackboneWeights, fitting: set[str], name: str) -> None:
+    """Raises CheckpointError where tensors are left out that should fit."""
+    missing = [key for key in own if key not in weights.tensors and not _may_differ(key, name)]
+    wrong = [
+        f"{key} {list(weights.tensors[key].shape)} where {list(own[key].shape)} is expected"
+        for key in own
+        if key in weights.tensors and key not in fitting and not _may_differ(key, name)
+    ]
+    left = [key for key in weights.tensors if key not in own and not _may_differ(key, name)]
+    broken = [key for key in fitting if not bool(torch.isfinite(weights.tensors[key]).all())]
+    faults = {
+        "not in the file": missing,
+        "of another shape": wrong,
+        "in the file, but with no place here": left,
+        "with values that are not finite": broken,
+    }
+    found = [f"{fault}: {some(keys)}" for fault, keys in faults.items() if keys]
+    if found:
+        raise CheckpointError(f"{weights.path}: read as {weights.owner} for {name}, but {'; '.join(found)}")
+
+
+def _may_differ(key: str, name: str) -> bool:
+    tail = REDUCED_TAIL if name.endswith(REDUCED) else ()
+    return key.startswith(("classifier.", *tail)) or key.endswith(COUNTER)
+
+
+def _download(name: str, width_mult: float) -> tuple[Mapping[str, Tensor], str]:
+    """A state dict and the address that it comes from."""
+    if (name, width_mult) not in PUBLISHED:
+        known = ", ".join(f"{kind} {width:g}" for kind, width in PUBLISHED)
+        raise ConfigError(f"backbone weights {IMAGENET!r}: none for {name} of width {width_mult:g}; there are {known}")
+    published = PUBLISHED[name, width_mult]
+    address, fetch = (_torchvision if published.owner == "torchvision" else _timm)(published.name)
+    try:
+        return fetch(), address
+    except (CheckpointError, ConfigError):
+        raise
+    except ImportError as error:
+        raise ConfigError(
+            f"backbone weights {IMAGENET!r}: downloading {published.name} needs the package {error.name}; "
+            "pip install 'ssdlite[hub]'"
+        ) from None
+    except Exception as error:  # each library raises what it likes where there is no network
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ConfigError(
+            f"backbone weights {IMAGENET!r}: {published.owner}'s {published.name} cannot be downloaded ({reason}). "
+            f"Fetch {address} where there is a network, and give the path of that file in place of {IMAGENET!r}"
+        ) from error
+
+
+def _torchvision(name: str) -> tuple[str, Callable[[], Mapping[str, Tensor]]]:
+    from torchvision.models import get_weight
+
+    weights = get_weight(name)
+    return str(weights.url), lambda: weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+
+
+def _timm(name: str) -> tuple[str, Callable[[], Mapping[str, Tensor]]]:
+    def fetch() -> Mapping[str, Tensor]:
+        from huggingface_hub import hf_hub_download
+
+        return load_state_dict(Path(hf_hub_download(f"timm/{name}", "model.safetensors")))
+
+    return HUB_FILE.format(f"timm/{name}"), fetch
