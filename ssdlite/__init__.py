@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from ssdlite.presets import PRESETS
+    from ssdlite.weights import import_weights
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ _HOME = {  # public name: the module it is loaded from on first use
     "TrainingError": "ssdlite.errors",
     "build_backbone": "ssdlite.backbones",
     "build_detector": "ssdlite.detector",
+    "import_weights": "ssdlite.weights.formats",
     "list_detectors": "ssdlite.detector",
     "load_detector": "ssdlite.detector",
 }
@@ -60,6 +62,7 @@ __all__ = [
     "TrainingError",
     "build_backbone",
     "build_detector",
+    "import_weights",
     "list_detectors",
     "load_detector",
 ]

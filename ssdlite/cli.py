@@ -16,6 +16,7 @@ COMMANDS = {  # name: (module with main(argv), what it does)
     "export": ("ssdlite.tools.export_onnx", "turn a checkpoint into files for phones, checked and measured"),
     "verify": ("ssdlite.tools.verify_bundle", "replay an exported bundle's golden vectors, step by step"),
     "lint": ("ssdlite.tools.lint_model", "say what a mobile runtime will refuse or leave to the CPU"),
+    "import-weights": ("ssdlite.tools.import_weights", "turn another project's SSD into a checkpoint"),
     "check-data": ("ssdlite.tools.check_data", "audit a data set and the anchors for it"),
 }
 PACKAGES = {"cv2": "opencv-python-headless", "PIL": "pillow"}  # modules whose package has another name
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run_command(arguments[0], arguments[1:])
     usage = (
         "usage: ssdlite COMMAND [options]\n\n"
-        + "".join(f"  {name:<12}{text}\n" for name, (_, text) in COMMANDS.items())
+        + "".join(f"  {name:<16}{text}\n" for name, (_, text) in COMMANDS.items())
         + "\n`ssdlite COMMAND --help` lists the options of a command.\n"
     )
     if not arguments or arguments[0] in ("-h", "--help"):

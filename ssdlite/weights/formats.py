@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,59 @@ from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.weights.options import ImportOptions
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ssdlite.weights.ledger import Imported
 
-__all__ = ["FORMATS", "Format", "ImportOptions", "import_weights"]
+__all__ = ["FORMATS", "Format", "ImportOptions", "Source", "find_format", "import_weights"]
+
+TORCHVISION_COCO = "torchvision:coco"  # in place of a file: what torchvision publishes
+
+
+class Source:
+    """What is imported: a file or folder, looked at and read once, however many formats ask."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def head(self) -> bytes:
+        """The first bytes of a file; none of a folder."""
+        if not self.path.is_file():
+            return b""
+        with self.path.open("rb") as file:
+            return file.read(16)
+
+    @cached_property
+    def state(self) -> Mapping[str, Tensor]:
+        """The state dict of a PyTorch or safetensors file; empty for another file."""
+        from ssdlite.weights.torch_files import is_safetensors, is_torch_file, load_state_dict
+
+        if not self.path.is_file() or not (is_torch_file(self.path) or is_safetensors(self.path)):
+            return {}
+        return load_state_dict(self.path)
+
+
+class PublishedSource(Source):
+    """The weights that torchvision publishes, by its own loader."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(TORCHVISION_COCO))
+
+    @cached_property
+    def state(self) -> Mapping[str, Tensor]:
+        from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
+
+        from ssdlite.weights.torchvision_ssd import download_torchvision_ssd
+
+        try:
+            return download_torchvision_ssd()
+        except (OSError, RuntimeError) as error:  # no network, or not what was expected
+            address = SSDLite320_MobileNet_V3_Large_Weights.COCO_V1.url
+            raise CheckpointError(
+                f"{self.path}: cannot be downloaded ({error}). Fetch {address} where there is a network, and import "
+                "that file"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -22,14 +73,14 @@ class Format:
     """A kind of source.
 
     Attributes:
-        recognises: whether a file or folder is one; only looks.
+        recognises: whether a source is one; only looks.
         read: the whole import; raises CheckpointError for what does not fit.
     """
 
     name: str
     title: str
-    recognises: Callable[[Path], bool]
-    read: Callable[[Path, ImportOptions], Imported]
+    recognises: Callable[[Source], bool]
+    read: Callable[[Source, ImportOptions], Imported]
 
 
 def import_weights(
@@ -43,7 +94,7 @@ def import_weights(
     """Read another project's detector; ``.checkpoint`` of the result is ours, ready for ``save_checkpoint``.
 
     Args:
-        source: a file, or a folder for TensorFlow checkpoints.
+        source: a file, or ``torchvision:coco`` for what torchvision publishes.
         format: a name in ``FORMATS``; ``auto`` looks what it is.
         class_names: in the order of the classifier's rows, with or without background in front; not needed where the
             source holds them or has COCO's rows.
@@ -62,43 +113,83 @@ def import_weights(
         image_size=image_size,
         pictures=None if pictures is None else Path(pictures),
     )
+    opened = open_source(source)
+    return find_format(opened, format).read(opened, options)
+
+
+def open_source(source: str | Path) -> Source:
+    """Raises CheckpointError where there is no such file."""
+    if str(source) == TORCHVISION_COCO:
+        return PublishedSource()
     path = Path(source)
-    return find_format(path, format).read(path, options)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: {'a folder, expected a file' if path.is_dir() else 'no such file'}")
+    return Source(path)
 
 
-def find_format(path: Path, name: str) -> Format:
-    """The format called ``name``; with ``auto`` the one that recognises ``path``."""
-    if name != "auto" and name not in FORMATS:
-        raise ConfigError(f"unknown format {name!r}{suggest(name, ['auto', *FORMATS])}")
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such file")
+def find_format(source: Source, name: str = "auto") -> Format:
+    """The format called ``name``; with ``auto`` the one that recognises ``source``."""
     if name != "auto":
+        if name not in FORMATS:
+            raise ConfigError(f"unknown format {name!r}{suggest(name, ['auto', *FORMATS])}")
         return FORMATS[name]
     for candidate in FORMATS.values():
-        if candidate.recognises(path):
+        if candidate.recognises(source):
             return candidate
+    held = f"; it holds tensors such as {', '.join(list(source.state)[:3])}" if source.state else ""
     raise CheckpointError(
-        f"{path}: recognised as none of the formats that can be imported: "
-        + ", ".join(f"{one.name} ({one.title})" for one in FORMATS.values())
+        f"{source.path}: recognised as none of {', '.join(FORMATS)}{held}. (Weights of a backbone alone are not "
+        "imported: give them to build_detector or to training as backbone weights.)"
     )
 
 
-def _is_tflite(path: Path) -> bool:
+def _is_tflite(source: Source) -> bool:
     from ssdlite.weights.tflite_file import is_tflite
 
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return is_tflite(file.read(8))
+    return is_tflite(source.head)
 
 
-def _read_tflite(path: Path, options: ImportOptions) -> Imported:
+def _read_tflite(source: Source, options: ImportOptions) -> Imported:
     from ssdlite.weights.tflite_ssd import read_tflite_ssd
 
-    return read_tflite_ssd(path, options)
+    return read_tflite_ssd(source.path, options)
+
+
+def _is_torchvision(source: Source) -> bool:
+    from ssdlite.weights.torchvision_ssd import is_torchvision_ssd
+
+    return is_torchvision_ssd(source.state.keys())
+
+
+def _read_torchvision(source: Source, options: ImportOptions) -> Imported:
+    from ssdlite.weights.torchvision_ssd import read_torchvision_ssd
+
+    return read_torchvision_ssd(_state(source), str(source.path), options)
+
+
+def _is_pytorch_ssd(source: Source) -> bool:
+    from ssdlite.weights.pytorch_ssd import is_pytorch_ssd
+
+    return is_pytorch_ssd(source.state.keys())
+
+
+def _read_pytorch_ssd(source: Source, options: ImportOptions) -> Imported:
+    from ssdlite.weights.pytorch_ssd import read_pytorch_ssd
+
+    return read_pytorch_ssd(_state(source), str(source.path), options)
+
+
+def _state(source: Source) -> Mapping[str, Tensor]:
+    if not source.state:
+        raise CheckpointError(f"{source.path}: not a PyTorch or safetensors file, or truncated")
+    return source.state
 
 
 FORMATS: dict[str, Format] = {
     one.name: one
-    for one in (Format("tflite", "SSD and SSDLite MobileNets as TensorFlow Lite files", _is_tflite, _read_tflite),)
+    for one in (
+        Format("tflite", "TensorFlow Lite file of an SSD or SSDLite MobileNet", _is_tflite, _read_tflite),
+        Format("torchvision", "torchvision's ssdlite320_mobilenet_v3_large", _is_torchvision, _read_torchvision),
+        Format("pytorch-ssd", "SSD of qfgaohao or dusty-nv", _is_pytorch_ssd, _read_pytorch_ssd),
+    )
 }

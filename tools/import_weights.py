@@ -1,0 +1,139 @@
+"""Turn another project's SSD MobileNet into a checkpoint of ours: ``ssdlite import-weights SOURCE --output X.pt``."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.markup import escape
+from rich.table import Table
+
+from ssdlite import cli
+from ssdlite.console import console, say
+from ssdlite.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from ssdlite.config import DetectorConfig
+    from ssdlite.weights import Imported
+
+PROGRAM = "ssdlite import-weights"
+MAX_LABEL_BYTES = 2**20
+NAMES_SHOWN = 8
+BOOK_KEEPING = ".num_batches_tracked"  # a number in every batch norm that no other project has
+
+
+@dataclass(frozen=True)
+class ImportWeightsOptions:
+    source: Annotated[str, tyro.conf.Positional]
+    """A .tflite, .pth, .pt or .safetensors file, a TensorFlow checkpoint or frozen graph, or torchvision:coco, which is
+    downloaded."""
+    output: Path
+    """The checkpoint to write, such as X.pt."""
+    format: str = "auto"
+    """What the source is: tflite, tf-checkpoint, tf-frozen-graph, torchvision or pytorch-ssd; auto looks."""
+    labels: Path | None = None
+    """A text file with a class name a line, in the order of the classifier's rows, background first or left out."""
+    class_names: tuple[str, ...] = ()
+    """The same names, in place of a file."""
+    image_size: int | None = None
+    """Side of the input in pixels, where the source does not say."""
+    pictures: Path | None = None
+    """A folder of pictures like those to come: folded batch norms are restored with the statistics of some of them."""
+    overwrite: bool = False
+    """Write over a file that is there."""
+    verbose: bool = False
+    """List every tensor."""
+
+
+def import_file(options: ImportWeightsOptions) -> None:
+    """Turn another project's SSD MobileNet into a checkpoint: all of it, or nothing is written."""
+    from ssdlite.checkpoint import save_checkpoint
+    from ssdlite.output import writing
+    from ssdlite.weights import import_weights
+
+    if options.output.is_dir() or (options.output.exists() and not options.overwrite):
+        raise ConfigError(f"{options.output}: already there; --overwrite replaces a file")
+    imported = import_weights(
+        options.source,
+        options.format,
+        class_names=_class_names(options),
+        image_size=options.image_size,
+        pictures=options.pictures,
+    )
+    with writing(options.output):
+        save_checkpoint(imported.checkpoint, options.output)
+    _print_summary(imported, Path(options.source).name)
+    _print_tensors(imported, options.verbose)
+    say(f"checkpoint: {options.output}  (ssdlite predict, eval, export; ssdlite train --weights to fine-tune it)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(import_file, ImportWeightsOptions, argv, PROGRAM)
+
+
+def _class_names(options: ImportWeightsOptions) -> tuple[str, ...] | None:
+    from ssdlite.weights.tflite_labels import read_labels
+
+    if options.labels is None:
+        return options.class_names or None
+    if options.class_names:
+        raise ConfigError("--labels and --class-names: expected one of them, got both")
+    try:
+        with options.labels.open("rb") as file:
+            return read_labels(file.read(MAX_LABEL_BYTES), str(options.labels))
+    except OSError as error:
+        raise CheckpointError(f"{options.labels}: cannot be read ({error.strerror or error})") from None
+
+
+def _print_summary(imported: Imported, name: str) -> None:
+    config = imported.checkpoint.config
+    table = Table(title=escape(f"{name}: {imported.source}"), title_justify="left", show_header=False)
+    for fact, value in _facts(config):
+        table.add_row(fact, escape(value))
+    console.print(table)
+
+
+def _facts(config: DetectorConfig) -> list[tuple[str, str]]:
+    width = "" if config.width_mult == 1 else f", width {config.width_mult:g}"
+    more = f" and {config.num_classes - NAMES_SHOWN} more" if config.num_classes > NAMES_SHOWN else ""
+    height, across = config.image_size
+    return [
+        ("backbone", config.backbone + width),
+        ("extra layers, head", f"{config.extra_conv}, {config.head_conv}"),
+        ("input", f"{height} x {across}, {config.resize}"),
+        ("mean, std", f"{_plain(config.mean)}, {_plain(config.std)}"),
+        ("padding, norm eps", f"{config.padding}, {config.norm_eps:g}"),
+        ("anchors", f"{config.num_anchors}: {_plain(config.anchors.shapes_per_cell)} per cell of each map"),
+        ("scores", config.score_function),
+        ("thresholds", f"score {config.score_threshold:g}, suppression {config.nms_threshold:g}"),
+        ("classes", f"{config.num_classes}: {', '.join(config.class_names[:NAMES_SHOWN])}{more}"),
+    ]
+
+
+def _plain(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def _print_tensors(imported: Imported, verbose: bool) -> None:
+    """What was matched, made and left: how many and why, or each by name."""
+    made = [(ours, why) for ours, why in imported.made if not ours.endswith(BOOK_KEEPING)]
+    say(f"{len(imported.matched)} tensors matched, {len(made)} made, {len(imported.left)} left over")
+    if verbose:
+        for ours, theirs in imported.matched:
+            say(f"  {theirs} -> {ours}")
+    for what, entries in (("made", made), ("left", imported.left)):
+        if verbose:
+            for name, why in entries:
+                say(f"  {what}: {name} ({why})")
+        else:
+            for why, count in Counter(why for _, why in entries).items():
+                say(f"  {what}: {count} ({why})")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
