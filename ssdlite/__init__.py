@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from ssdlite.presets import PRESETS
     from ssdlite.weights import import_weights
+    from ssdlite.weights.backbones import load_backbone_weights
 
 __version__ = "0.1.0"
 
@@ -43,6 +44,7 @@ _HOME = {  # public name: the module it is loaded from on first use
     "build_detector": "ssdlite.detector",
     "import_weights": "ssdlite.weights.formats",
     "list_detectors": "ssdlite.detector",
+    "load_backbone_weights": "ssdlite.weights.backbones",
     "load_detector": "ssdlite.detector",
 }
 
@@ -64,6 +66,7 @@ __all__ = [
     "build_detector",
     "import_weights",
     "list_detectors",
+    "load_backbone_weights",
     "load_detector",
 ]
 

@@ -49,7 +49,8 @@ def test_public_names():
     assert set(ssdlite.__all__) == {
         "PRESETS", "AnchorConfig", "CheckpointError", "ConfigError", "ContractError", "DataError", "Detection",
         "Detections", "Detector", "DetectorConfig", "ExportError", "SsdliteError", "TrainingError", "build_backbone",
-        "build_detector", "import_weights", "list_detectors", "load_detector",
+        "build_detector", "import_weights", "list_detectors",
+        "load_backbone_weights", "load_detector",
     }  # fmt: skip
     for name in ssdlite.__all__:
         assert getattr(ssdlite, name) is not None
