@@ -94,7 +94,8 @@ def import_weights(
     """Read another project's detector; ``.checkpoint`` of the result is ours, ready for ``save_checkpoint``.
 
     Args:
-        source: a file, or ``torchvision:coco`` for what torchvision publishes.
+        source: a file, the folder or prefix of a TensorFlow checkpoint, or ``torchvision:coco`` for what torchvision
+            publishes.
         format: a name in ``FORMATS``; ``auto`` looks what it is.
         class_names: in the order of the classifier's rows, with or without background in front; not needed where the
             source holds them or has COCO's rows.
@@ -114,17 +115,21 @@ def import_weights(
         pictures=None if pictures is None else Path(pictures),
     )
     opened = open_source(source)
-    return find_format(opened, format).read(opened, options)
+    try:
+        return find_format(opened, format).read(opened, options)
+    except OSError as error:  # a folder in place of a file, no permission
+        raise CheckpointError(f"{opened.path}: cannot be read ({error.strerror or error})") from None
 
 
 def open_source(source: str | Path) -> Source:
     """Raises CheckpointError where there is no such file."""
     if str(source) == TORCHVISION_COCO:
         return PublishedSource()
-    path = Path(source)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: {'a folder, expected a file' if path.is_dir() else 'no such file'}")
-    return Source(path)
+    opened = Source(Path(source))
+    if not opened.path.is_file() and not _is_checkpoint(opened):
+        inside = "a folder without a TensorFlow checkpoint" if opened.path.is_dir() else "no such file"
+        raise CheckpointError(f"{opened.path}: {inside}")
+    return opened
 
 
 def find_format(source: Source, name: str = "auto") -> Format:
@@ -153,6 +158,35 @@ def _read_tflite(source: Source, options: ImportOptions) -> Imported:
     from ssdlite.weights.tflite_ssd import read_tflite_ssd
 
     return read_tflite_ssd(source.path, options)
+
+
+def _is_checkpoint(source: Source) -> bool:
+    from ssdlite.weights.tensorflow_checkpoint import find_checkpoint
+
+    return find_checkpoint(source.path) is not None
+
+
+def _read_checkpoint(source: Source, options: ImportOptions) -> Imported:
+    from ssdlite.weights.tensorflow_checkpoint import find_checkpoint, read_checkpoint
+    from ssdlite.weights.tensorflow_ssd import read_tensorflow_ssd
+
+    index = find_checkpoint(source.path)
+    if index is None:
+        raise CheckpointError(f"{source.path}: expected the .index file of a TensorFlow checkpoint, found none")
+    return read_tensorflow_ssd(read_checkpoint(index), options)
+
+
+def _is_graph(source: Source) -> bool:
+    from ssdlite.weights.tensorflow_graph import is_frozen_graph
+
+    return is_frozen_graph(source.path, source.head)
+
+
+def _read_graph(source: Source, options: ImportOptions) -> Imported:
+    from ssdlite.weights.tensorflow_graph import read_frozen_graph
+    from ssdlite.weights.tensorflow_ssd import read_tensorflow_ssd
+
+    return read_tensorflow_ssd(read_frozen_graph(source.path), options)
 
 
 def _is_torchvision(source: Source) -> bool:
@@ -189,6 +223,8 @@ FORMATS: dict[str, Format] = {
     one.name: one
     for one in (
         Format("tflite", "TensorFlow Lite file of an SSD or SSDLite MobileNet", _is_tflite, _read_tflite),
+        Format("tf-checkpoint", "checkpoint of the TensorFlow Object Detection API", _is_checkpoint, _read_checkpoint),
+        Format("tf-frozen-graph", "frozen graph of the TensorFlow Object Detection API", _is_graph, _read_graph),
         Format("torchvision", "torchvision's ssdlite320_mobilenet_v3_large", _is_torchvision, _read_torchvision),
         Format("pytorch-ssd", "SSD of qfgaohao or dusty-nv", _is_pytorch_ssd, _read_pytorch_ssd),
     )

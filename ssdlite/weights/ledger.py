@@ -51,6 +51,7 @@ class Ledger:
         self.made: list[tuple[str, str]] = []
         self.left: list[tuple[str, str]] = []
         self._missing: list[str] = []
+        self._odd: list[str] = []
         self._open = dict.fromkeys(self.tensors)
 
     def move(self, theirs: str, ours: str, convert: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> None:
@@ -59,8 +60,12 @@ class Ledger:
             self._missing.append(theirs)
             return
         self._open.pop(theirs, None)
-        self.weights[ours] = convert(self.tensors[theirs])
         self.matched.append((ours, theirs))
+        try:
+            self.weights[ours] = convert(self.tensors[theirs])
+        except (RuntimeError, IndexError):  # an axis or a row that is not there
+            self.weights[ours] = self.tensors[theirs]
+            self._odd.append(f"{theirs} {list(self.tensors[theirs].shape)}")
 
     def make(self, ours: str, value: Tensor, why: str) -> None:
         """Fill ``ours`` with what follows from the rest."""
@@ -97,7 +102,9 @@ class Ledger:
             for name, tensor in own.items()
             if name in self.weights and self.weights[name].shape != tensor.shape
         ]
-        if wrong:
+        if self._odd:
+            faults.append(f"of an odd shape: {some(self._odd)}")
+        elif wrong:
             faults.append(f"of another shape: {some(wrong)}")
         if faults:
             raise CheckpointError(f"{self.path}: read as {self.source}, but {'; '.join(faults)}")

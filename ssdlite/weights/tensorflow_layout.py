@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ssdlite.anchors import SSDLITE_SCALES, AnchorConfig, tensorflow_anchors
-from ssdlite.config import DetectorConfig
+from ssdlite.config import DetectorConfig, override
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.weights.class_slots import ClassSlots
 from ssdlite.weights.layers import Layer, backbone_shapes
@@ -74,15 +74,18 @@ def detector_config(
     score_function: Literal["sigmoid", "softmax"],
     path: str,
     anchors: AnchorConfig | None = None,
+    changes: Mapping[str, Any],
 ) -> DetectorConfig:
     """The configuration of our detector; ``anchors`` where the source holds its own, else TensorFlow's for it.
+
+    ``changes`` are other values that the source gives.
 
     Raises:
         CheckpointError: there is no such detector.
     """
     width = _width(layout)
     try:
-        return DetectorConfig(
+        config = DetectorConfig(
             backbone=layout.backbone,
             width_mult=width,
             image_size=image_size,
@@ -96,6 +99,7 @@ def detector_config(
             score_function=score_function,
             nms_threshold=NMS_THRESHOLD,
         )
+        return override(config, **changes)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from None
 

@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ssdlite.config import override
 from ssdlite.errors import CheckpointError
 from ssdlite.weights.class_slots import ClassSlots, name_slots
 from ssdlite.weights.layers import Layer, detector_layers
@@ -51,8 +50,8 @@ def read_tflite_ssd(path: Path, options: ImportOptions) -> Imported:
         score_function=score_function,
         path=str(path),
         anchors=found.anchors,
+        changes=found.changes,
     )
-    config = override(config, **found.changes)
     _check_taps(graph, network, layout)
 
     names_of = _unique_names(graph)

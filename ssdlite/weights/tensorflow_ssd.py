@@ -1,0 +1,242 @@
+"""SSD and SSDLite MobileNets of the TensorFlow Object Detection API, from checkpoints and frozen graphs, by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ssdlite.errors import CheckpointError
+from ssdlite.weights.class_slots import ClassSlots, name_slots
+from ssdlite.weights.layers import DetectorLayers, Layer, detector_layers
+from ssdlite.weights.ledger import Imported, Ledger, some
+from ssdlite.weights.options import ImportOptions
+from ssdlite.weights.pipeline_config import Pipeline, read_pipeline
+from ssdlite.weights.tensorflow_files import FLOAT, HALF, INT32, TensorFlowFile
+from ssdlite.weights.tensorflow_layout import (
+    EXTRA_PREFIXES,
+    Layout,
+    backbone_scopes,
+    box_rows,
+    detector_config,
+    extra_scopes,
+    to_torch,
+)
+from ssdlite.weights.tflite_detections import LEAST_SCORE
+from ssdlite.weights.tflite_labels import labels_hint
+
+SOURCE = "TensorFlow Object Detection API SSD"
+PREFIXES = {"mobilenet_v1": "FeatureExtractor/MobilenetV1/", "mobilenet_v2": "FeatureExtractor/MobilenetV2/"}
+WEIGHT = re.compile(r"(?:weights|depthwise_weights|biases|BatchNorm/(?:gamma|beta|moving_mean|moving_variance))$")
+TRAINING = re.compile(r"/(?:RMSProp|Momentum|Adam|ExponentialMovingAverage)(?:_\d+)?$")
+NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+DEFAULT_SIDE = 300  # of all published SSD MobileNets V1 and V2 for TensorFlow 1
+DEFAULT_EXTRAS = (512, 256, 256, 128)
+BOX, CLASS = "BoxEncodingPredictor", "ClassPredictor"
+
+
+def read_tensorflow_ssd(file: TensorFlowFile, options: ImportOptions) -> Imported:
+    """The SSD among the variables of ``file``; a pipeline.config beside it is heeded.
+
+    Raises:
+        CheckpointError: it is another network, tensors are missing or left over, or its classes have no names.
+    """
+    names = [name for name in file.variables if _is_weight(name)]
+    _check_memory(file, names)
+    layout = _layout(file, names)
+    pipeline = read_pipeline(Path(file.path).parent)
+    score_function = _score_function(file, pipeline)
+    hint = labels_hint(Path(file.path))
+    classes = name_slots(layout.slots, options.class_names, score_function, file.path, hint)
+    config = detector_config(
+        layout,
+        image_size=_image_size(file, pipeline, options),
+        classes=classes,
+        score_function=score_function,
+        path=file.path,
+        anchors=pipeline.anchors if pipeline else None,
+        changes=_changes(file, pipeline),
+    )
+    ledger = Ledger({name: torch.from_numpy(file.variables[name].read()) for name in names}, file.path, SOURCE)
+    _move_all(ledger, layout, detector_layers(config), classes)
+    imported = ledger.close(config)
+    left = tuple((name, _why_left(name)) for name in file.variables if name not in ledger.tensors)
+    return replace(imported, left=imported.left + left)
+
+
+def _is_weight(name: str) -> bool:
+    return name.startswith(("FeatureExtractor/", "BoxPredictor_")) and WEIGHT.search(name) is not None
+
+
+def _why_left(name: str) -> str:
+    if name.endswith(".ATTRIBUTES/VARIABLE_VALUE") or "/" not in name or TRAINING.search(name):
+        return "state of the training"
+    return "not a weight of the network"
+
+
+def _check_memory(file: TensorFlowFile, names: list[str]) -> None:
+    """Refuse types that are no floats, and more values than such a network has."""
+    for name in names:
+        if file.variables[name].kind not in (FLOAT, HALF):
+            raise CheckpointError(f"{file.path}: {name} is not of type float32 or float16")
+    claimed = sum(4 * _count(file.variables[name].shape) for name in names)
+    held = sum(path.stat().st_size for path in _files(Path(file.path)))
+    if claimed > 3 * held + 2**20:  # a graph may write a constant of equal values as one
+        raise CheckpointError(f"{file.path}: damaged: its tensors claim {claimed} bytes, the files hold {held}")
+
+
+def _files(path: Path) -> Iterable[Path]:
+    return path.parent.glob(f"{path.stem}.data-*") if path.suffix == ".index" else [path]
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    count = 1
+    for side in shape:
+        count *= side
+    return count
+
+
+def _layout(file: TensorFlowFile, names: list[str]) -> Layout:
+    """What names and shapes say, as far as they go; what is missing, the ledger names."""
+    backbone = _backbone(file, names)
+    extras = _extra_layers(names, backbone)
+    boxes, classes = _rows(file, names, BOX), _rows(file, names, CLASS)
+    slots = classes[0] * 4 // boxes[0]
+    if slots < 2 or any(box % 4 or box // 4 * slots != row for box, row in zip(boxes, classes, strict=True)):
+        raise CheckpointError(
+            f"{file.path}: its predictors give {boxes} and {classes} values per cell: not 4 and one number of classes "
+            "for each anchor"
+        )
+    kernel = file.variables[f"BoxPredictor_0/{CLASS}/weights"].shape[0]
+    separable = any(name.startswith(f"BoxPredictor_0/{CLASS}_depthwise/") for name in names)
+    return Layout(
+        backbone,
+        tuple(_backbone_shapes(file, backbone)),
+        tuple(extras.get(level, (DEFAULT_EXTRAS[min(level, 5) - 2], False))[0] for level in range(2, len(boxes))),
+        "separable" if any(depthwise for _, depthwise in extras.values()) else "plain",
+        "separable" if separable else "pointwise" if kernel == 1 else "plain",
+        tuple(box // 4 for box in boxes),
+        slots,
+    )
+
+
+def _backbone(file: TensorFlowFile, names: list[str]) -> Literal["mobilenet_v1", "mobilenet_v2"]:
+    if any(name.startswith(PREFIXES["mobilenet_v2"]) for name in names):
+        return "mobilenet_v2"
+    if any(name.startswith(PREFIXES["mobilenet_v1"]) for name in names):
+        return "mobilenet_v1"
+    if any(name.endswith(".ATTRIBUTES/VARIABLE_VALUE") for name in file.variables):
+        raise CheckpointError(
+            f"{file.path}: an object-based checkpoint of TensorFlow 2, whose names say little; convert the model to a "
+            "float TensorFlow Lite file and import that"
+        )
+    held = some(names or list(file.variables)) or "none"
+    raise CheckpointError(f"{file.path}: no SSD with a MobileNet V1 or V2; it holds variables such as {held}")
+
+
+def _backbone_shapes(file: TensorFlowFile, backbone: str) -> Iterator[tuple[int, ...]]:
+    for scope in backbone_scopes(backbone):
+        depthwise = scope.endswith("depthwise")
+        variable = file.variables.get(f"{PREFIXES[backbone]}{scope}/{_kind(depthwise)}")
+        shape = variable.shape if variable and len(variable.shape) == 4 else (0, 0, 0, 0)
+        rows, columns, inputs, outputs = shape
+        yield (inputs, outputs, rows, columns) if depthwise else (outputs, inputs, rows, columns)
+
+
+def _extra_layers(names: list[str], backbone: str) -> dict[int, tuple[int, bool]]:
+    """For each extra layer, by TensorFlow's number, its channels and whether it is separable."""
+    prefix = re.escape(f"{PREFIXES[backbone]}{EXTRA_PREFIXES[backbone]}_2_Conv2d_")
+    pattern = re.compile(prefix + r"(\d{1,2})_3x3_s2_(\d{1,4})(_depthwise)?/")
+    found: dict[int, tuple[int, bool]] = {}
+    for name in names:
+        if match := pattern.match(name):
+            number = int(match[1])
+            found[number] = int(match[2]), match[3] is not None or found.get(number, (0, False))[1]
+    return found
+
+
+def _rows(file: TensorFlowFile, names: list[str], predictor: str) -> list[int]:
+    """Values that a kind of predictor gives for a cell of each map."""
+    levels = {int(match[1]) for name in names if (match := re.match(r"BoxPredictor_(\d{1,2})/", name))}
+    rows = []
+    for level in range(max(levels, default=0) + 1):
+        for part, rank in (("weights", 4), ("biases", 1)):
+            name = f"BoxPredictor_{level}/{predictor}/{part}"
+            variable = file.variables.get(name)
+            if variable is None or len(variable.shape) != rank or 0 in variable.shape:
+                found = "is missing" if variable is None else f"is {list(variable.shape)}"
+                raise CheckpointError(f"{file.path}: read as {SOURCE}, but {name} {found}")
+        rows.append(file.variables[f"BoxPredictor_{level}/{predictor}/biases"].shape[0])
+    return rows
+
+
+def _kind(depthwise: bool) -> str:
+    return "depthwise_weights" if depthwise else "weights"
+
+
+def _score_function(file: TensorFlowFile, pipeline: Pipeline | None) -> Literal["sigmoid", "softmax"]:
+    """Of the graph, or of the pipeline.config; all published ones have sigmoid."""
+    for name, operator in file.operators.items():
+        if name.startswith("Postprocessor/") and operator in ("Sigmoid", "Softmax"):
+            return "sigmoid" if operator == "Sigmoid" else "softmax"
+    return pipeline.score_function if pipeline else "sigmoid"
+
+
+def _image_size(file: TensorFlowFile, pipeline: Pipeline | None, options: ImportOptions) -> tuple[int, int]:
+    if options.image_size is not None:
+        return options.image_size, options.image_size
+    if pipeline and pipeline.image_size:
+        return pipeline.image_size
+    for name, variable in file.variables.items():
+        if re.match(r"Preprocessor/.*ResizeImage/", name) and variable.shape == (2,) and variable.kind == INT32:
+            height, width = variable.read().astype(int).tolist()
+            return height, width
+    return DEFAULT_SIDE, DEFAULT_SIDE
+
+
+def _changes(file: TensorFlowFile, pipeline: Pipeline | None) -> dict[str, Any]:
+    """To our configuration."""
+    changes: dict[str, Any] = {}
+    if pipeline:
+        changes = {
+            "norm_eps": pipeline.norm_eps,
+            "box_code_scales": pipeline.box_code_scales,
+            "score_threshold": max(pipeline.score_threshold, LEAST_SCORE),
+            "nms_threshold": pipeline.nms_threshold,
+        }
+    if len(file.epsilons) == 1:
+        changes["norm_eps"] = file.epsilons[0]
+    return changes
+
+
+def _move_all(ledger: Ledger, layout: Layout, layers: DetectorLayers, classes: ClassSlots) -> None:
+    prefix = PREFIXES[layout.backbone]
+    scopes = [prefix + scope for scope in (*backbone_scopes(layout.backbone), *extra_scopes(layout))]
+    for scope, trunk_layer in zip(scopes, layers.trunk, strict=True):
+        _move(ledger, scope, trunk_layer)
+    for kind, rows, predictors in ((BOX, box_rows, layers.boxes), (CLASS, classes.select, layers.classes)):
+        for level, predictor in enumerate(predictors):
+            *depthwise, last = predictor
+            scope = f"BoxPredictor_{level}/{kind}"
+            for layer in depthwise:
+                _move(ledger, f"{scope}_depthwise", layer)
+            _move_predictor(ledger, scope, last, rows)
+
+
+def _move(ledger: Ledger, scope: str, layer: Layer) -> None:
+    """A convolution and its norm."""
+    ledger.move(f"{scope}/{_kind(layer.depthwise)}", f"{layer.conv}.weight", to_torch(layer))
+    for theirs, ours in NORM.items():
+        ledger.move(f"{scope}/BatchNorm/{theirs}", f"{layer.norm}.{ours}")
+    ledger.make(f"{layer.norm}.num_batches_tracked", torch.tensor(0), "TensorFlow does not count batches")
+
+
+def _move_predictor(ledger: Ledger, scope: str, layer: Layer, rows: Callable[[Tensor], Tensor]) -> None:
+    filters = to_torch(layer)
+    ledger.move(f"{scope}/weights", f"{layer.conv}.weight", lambda tensor: rows(filters(tensor)))
+    ledger.move(f"{scope}/biases", f"{layer.conv}.bias", rows)
