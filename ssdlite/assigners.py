@@ -95,7 +95,7 @@ class SimOtaMatcher:
         if labels.shape[1] == 0:
             return labels.new_full((len(labels), len(anchors)), NEGATIVE)
         centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-        allowed = _inside(centres, boxes) | self._near(centres, boxes)
+        allowed = (_inside(centres, boxes) | self._near(centres, boxes)) & (box_area(boxes) > 0)[:, :, None]
         overlap = torch.where(allowed, box_iou(boxes, predicted.boxes), 0.0)
         cost = torch.where(allowed, self._cost(overlap, predicted.scores, labels), UNREACHABLE)
         most = min(self.most, len(anchors))

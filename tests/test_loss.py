@@ -12,7 +12,8 @@ from torchvision.models.detection._utils import BoxCoder, SSDMatcher
 from torchvision.models.detection.ssd import SSD
 
 from ssdlite.anchors import generate_anchors
-from ssdlite.loss import FocalLoss, Losses, MultiBoxLoss, Outputs
+from ssdlite.box_losses import BOX_LOSSES
+from ssdlite.loss import FocalLoss, Losses, MultiBoxLoss, Outputs, QualityFocalLoss
 from ssdlite.matcher import IGNORE_LABEL, PADDING_LABEL, Matcher
 from ssdlite.presets import PRESETS
 
@@ -221,20 +222,57 @@ def test_focal_loss_of_an_all_empty_batch_lowers_every_class():
     assert (logits.grad[..., 0] == 0).all()
 
 
-# -- both ------------------------------------------------------------------------------------------------------------
+# -- quality focal and overlap losses --------------------------------------------------------------------------------
 
-LOSSES = pytest.mark.parametrize("kind", [MultiBoxLoss, FocalLoss])
+
+def test_quality_focal_loss_by_hand():
+    """-(y ln p + (1 - y) ln(1 - p)) (y - p)^2; the match's target y is the overlap of its predicted box, 90/110."""
+    losses = one_image(BOX, [0], loss=QualityFocalLoss(ANCHORS, SCALES))
+    expected = 0.0
+    for logit, y in zip((LOG(3), 0, LOG(3), LOG(7), LOG(0.5), 0), (9 / 11, 0, 0, 0, 0, 0), strict=True):
+        p = sigmoid(logit)
+        expected -= (y * LOG(p) + (1 - y) * LOG(1 - p)) * (y - p) ** 2
+    assert losses.classification.item() == pytest.approx(expected)
+
+
+def test_quality_focal_loss_sends_no_gradient_through_the_overlap():
+    deltas = torch.zeros(1, 6, 4, requires_grad=True)
+    losses = one_image(BOX, [0], loss=QualityFocalLoss(ANCHORS, SCALES), deltas=deltas)
+    assert not losses.classification.requires_grad
+    assert losses.box.requires_grad
+
+
+def test_overlap_losses_by_hand():
+    """Anchor 0..10, box 1..11: IoU 9/11, a hull with nothing more, its diagonal squared 221, centres 1 apart."""
+    distance = 1 / 221
+    for name, expected in {"giou": 2 / 11, "diou": 2 / 11 + distance, "ciou": 2 / 11 + distance}.items():
+        losses = one_image(BOX, [0], loss=MultiBoxLoss(ANCHORS, SCALES, box_loss=name))
+        assert losses.box.item() == pytest.approx(expected, rel=1e-5), name
+        assert (losses.total - losses.classification).item() == pytest.approx(2 * expected, rel=1e-5)
+
+
+def test_ciou_counts_the_shape():
+    """10 x 10 and 10 x 20 around one centre: IoU 1/2, v = (2 / pi (atan 1 - atan 1/2))^2, alpha v / (v + 1/2)."""
+    losses = one_image([[0.0, -5, 10, 15]], [0], loss=MultiBoxLoss(ANCHORS, SCALES, box_loss="ciou"))
+    v = 4 / math.pi**2 * (math.atan(1) - math.atan(0.5)) ** 2
+    assert losses.box.item() == pytest.approx(0.5 + v * v / (0.5 + v), rel=1e-5)
+
+
+# -- all ------------------------------------------------------------------------------------------------------------
+
+LOSSES = pytest.mark.parametrize("kind", [MultiBoxLoss, FocalLoss, QualityFocalLoss])
 
 
 @LOSSES
-def test_gradients_are_finite_with_padding_regions_and_boxes_without_area(kind):
+@pytest.mark.parametrize("box_loss", BOX_LOSSES)
+def test_gradients_are_finite_with_padding_regions_and_boxes_without_area(kind, box_loss):
     anchors, outputs, boxes, labels = random_case(images=4, slots=4, seed=3)
     labels[0] = PADDING_LABEL
     labels[1, :3] = IGNORE_LABEL
     boxes[2, 0] = torch.tensor([50.0, 50, 50, 50])
     boxes[3, 0] = torch.tensor([0.0, 0, 1e-6, 1e-6])
     leaves = Outputs(*(tensor.clone().requires_grad_() for tensor in outputs))
-    losses = kind(anchors, SCALES)(leaves, boxes, labels)
+    losses = kind(anchors, SCALES, box_loss=box_loss)(leaves, boxes, labels)
     losses.total.backward()
     assert torch.isfinite(losses.total)
     assert torch.isfinite(leaves.class_logits.grad).all()

@@ -1,0 +1,161 @@
+"""ATSS and SimOTA: small cases worked out by hand, and both algorithms once more as loops over images and boxes."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from ssdlite.anchors import AnchorConfig, generate_anchors
+from ssdlite.assigners import AtssMatcher, Predicted, SimOtaMatcher, build_matcher
+from ssdlite.matcher import IGNORE_LABEL, IGNORED, NEGATIVE, PADDING_LABEL, Matcher
+from ssdlite.presets import preset_config
+
+# One map of 4 cells of 10 pixels in a row, a single 10 x 10 anchor each.
+ROW = torch.tensor([[x, 0.0, x + 10, 10.0] for x in (0, 10, 20, 30)])
+
+
+def nothing(anchors: Tensor, classes: int = 1, images: int = 1) -> Predicted:
+    return Predicted(torch.full((images, len(anchors), classes), 0.5), anchors.expand(images, -1, -1))
+
+
+def assign(matcher, boxes, labels, predicted=None, anchors=ROW):
+    boxes = torch.tensor(boxes, dtype=torch.float32).view(1, -1, 4)
+    return matcher(anchors, boxes, torch.tensor([labels], dtype=torch.int64), predicted or nothing(anchors))[0].tolist()
+
+
+def test_atss_takes_what_overlaps_more_than_usual_and_has_its_centre_inside():
+    # Overlaps with the box 0..20 are 1/2, 1/2, 0: mean 1/3, deviation sqrt(1/12) = 0.289, so 0.622 is asked for; none
+    # reaches it, and the best anchor steps in.
+    assert assign(AtssMatcher([4], [1], candidates=3), [0, 0, 20, 10], [0]) == [0, NEGATIVE, NEGATIVE, NEGATIVE]
+    # The box 1..11 overlaps the first by 9/11 and the second by 1/19: mean 0.435, deviation 0.541, threshold 0.977.
+    assert assign(AtssMatcher([4], [1], candidates=2), [1, 0, 11, 10], [0]) == [0, NEGATIVE, NEGATIVE, NEGATIVE]
+    # A box over all four: each overlaps by 1/4, the threshold is 1/4, and every centre lies inside.
+    assert assign(AtssMatcher([4], [1], candidates=4), [0, 0, 40, 10], [0]) == [0, 0, 0, 0]
+
+
+def test_simota_takes_as_many_as_the_predicted_overlaps_sum_up_to():
+    # The predictions are the anchors; the box 0..40 overlaps each by 1/4: they sum to 1, so one is taken, any of them.
+    assert sorted(assign(SimOtaMatcher(torch.full((4,), 10.0)), [0, 0, 40, 10], [0])) == [NEGATIVE] * 3 + [0]
+    # Three predictions are the box itself: they sum to 3.25, three are taken, wherever their anchors stand.
+    boxes = torch.tensor([[[0.0, 0, 40, 10], [0, 0, 10, 10], [0, 0, 40, 10], [0, 0, 40, 10]]])
+    predicted = Predicted(torch.full((1, 4, 1), 0.5), boxes)
+    assert assign(SimOtaMatcher(torch.full((4,), 10.0)), [0, 0, 40, 10], [0], predicted) == [0, NEGATIVE, 0, 0]
+
+
+def test_simota_prefers_the_anchor_that_scores_the_class():
+    # Both middle anchors predict the box with overlap 1/2 (so one is taken); only the second believes in the class.
+    boxes = torch.tensor([[[0.0, 0, 1, 1], [10, 0, 20, 10], [20, 0, 30, 10], [0, 0, 1, 1]]])
+    scores = torch.tensor([[[0.01], [0.01], [0.5], [0.01]]])
+    found = assign(SimOtaMatcher(torch.full((4,), 10.0)), [10, 0, 30, 10], [0], Predicted(scores, boxes))
+    assert found == [NEGATIVE, NEGATIVE, 0, NEGATIVE]
+
+
+def test_simota_looks_only_near_the_box():
+    # Every prediction is the box, but with a radius of 1 only anchors within 10 pixels of its centre (5, 5) may answer.
+    predicted = Predicted(torch.full((1, 4, 1), 0.5), torch.tensor([[[0.0, 0, 10, 10]] * 4]))
+    near = SimOtaMatcher(torch.full((4,), 10.0), radius=1.0)
+    assert assign(near, [0, 0, 10, 10], [0], predicted) == [0, NEGATIVE, NEGATIVE, NEGATIVE]
+    wide = SimOtaMatcher(torch.full((4,), 10.0), radius=2.5)
+    assert assign(wide, [0, 0, 10, 10], [0], predicted) == [0, 0, 0, NEGATIVE]
+
+
+CONFIG = preset_config("ssdlite320_mobilenet_v2", num_classes=3, image_size=160)
+ANCHORS = torch.from_numpy(generate_anchors(CONFIG.anchors, CONFIG.image_size, CONFIG.grid_sizes))
+BOTH = pytest.mark.parametrize("name", ["atss", "simota"])
+
+
+@BOTH
+def test_no_objects_padding_and_ignored_regions(name):
+    matcher = build_matcher(name, CONFIG, torch.device("cpu"))
+    predicted = nothing(ANCHORS, classes=2)
+    empty = matcher(ANCHORS, torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.int64), predicted)
+    assert (empty == NEGATIVE).all()
+    boxes = torch.tensor([[[50.0, 50, 90, 90], [0, 0, 160, 80], [0.0, 0, 0, 0]]])
+    labels = torch.tensor([[1, IGNORE_LABEL, PADDING_LABEL]])
+    found = matcher(ANCHORS, boxes, labels, predicted)
+    ssd = Matcher()(ANCHORS, boxes, labels)
+    assert set(found.unique().tolist()) == {0, NEGATIVE, IGNORED}
+    unmatched = (found < 0) & (ssd < 0)
+    assert torch.equal(found[unmatched], ssd[unmatched])
+
+
+@BOTH
+def test_a_box_without_area_gets_no_anchor(name):
+    matcher = build_matcher(name, CONFIG, torch.device("cpu"))
+    boxes = torch.tensor([[[50.0, 50, 50, 50], [60, 60, 60, 90]]])
+    assert (matcher(ANCHORS, boxes, torch.tensor([[0, 0]]), nothing(ANCHORS)) == NEGATIVE).all()
+
+
+def random_case(anchors: Tensor, images=3, count=7, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.rand(images, count, 2, generator=generator) * 140 + 10
+    sides = torch.rand(images, count, 2, generator=generator) * 60 + 8
+    boxes = torch.cat([centres - sides / 2, centres + sides / 2], dim=2)
+    labels = torch.randint(0, 3, (images, count), generator=generator)
+    noise = torch.randn(images, len(anchors), 4, generator=generator) * 4
+    scores = torch.rand(images, len(anchors), 3, generator=generator)
+    return boxes, labels, Predicted(scores, anchors + noise)
+
+
+def test_atss_is_the_papers_algorithm_as_loops():
+    """With one anchor a cell, as in the paper."""
+    shapes = AnchorConfig(tuple(((size, size),) for size in (0.1, 0.2, 0.35, 0.5, 0.7, 0.9)))
+    anchors = torch.from_numpy(generate_anchors(shapes, CONFIG.image_size, CONFIG.grid_sizes))
+    boxes, labels, predicted = random_case(anchors)
+    cells = [rows * columns for rows, columns in CONFIG.grid_sizes]
+    found = AtssMatcher(cells, [1] * 6)(anchors, boxes, labels, predicted)
+    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    for image in range(len(boxes)):
+        overlap = box_iou(boxes[image], anchors)
+        best, expected = [-1.0] * len(anchors), [NEGATIVE] * len(anchors)
+        for number, box in enumerate(boxes[image]):
+            distance = (centres - (box[:2] + box[2:]) / 2).pow(2).sum(dim=1)
+            candidates, start = [], 0
+            for count in cells:
+                candidates += sorted(range(start, start + count), key=distance.__getitem__)[:9]
+                start += count
+            values = overlap[number, candidates]
+            threshold = values.mean() + values.std()
+            inside = ((centres > box[:2]) & (centres < box[2:])).all(dim=1)
+            chosen = [i for i in candidates if overlap[number, i] >= threshold and inside[i]]
+            for i in chosen or [int(overlap[number].argmax())]:
+                if overlap[number, i] > best[i]:
+                    best[i], expected[i] = overlap[number, i], number
+        assert found[image].tolist() == expected
+
+
+def test_simota_is_the_papers_algorithm_as_loops():
+    anchors = ANCHORS
+    boxes, labels, predicted = random_case(anchors, seed=1)
+    found = build_matcher("simota", CONFIG, torch.device("cpu"))(anchors, boxes, labels, predicted)
+    strides = []
+    for (rows, columns), shapes, stride in zip(
+        CONFIG.grid_sizes, CONFIG.anchors.shapes_per_cell, CONFIG.strides, strict=True
+    ):
+        strides += [stride] * (rows * columns * shapes)
+    centres = ((anchors[:, :2] + anchors[:, 2:]) / 2).tolist()
+    for image in range(len(boxes)):
+        overlap = box_iou(boxes[image], predicted.boxes[image])
+        cheapest = [math.inf] * len(anchors)
+        expected = [NEGATIVE] * len(anchors)
+        for number, box in enumerate(boxes[image].tolist()):
+            middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+            allowed = [
+                i
+                for i, (x, y) in enumerate(centres)
+                if (box[0] < x < box[2] and box[1] < y < box[3])
+                or (abs(x - middle[0]) < 2.5 * strides[i] and abs(y - middle[1]) < 2.5 * strides[i])
+            ]
+            iou = {i: overlap[number, i].item() for i in allowed}
+            costs = {}
+            for i in allowed:
+                p = predicted.scores[image, i, labels[image, number]].clamp(1e-6, 1 - 1e-6).item()
+                entropy = -(iou[i] * math.log(p) + (1 - iou[i]) * math.log(1 - p))
+                costs[i] = entropy * (iou[i] - p) ** 2 - 3 * math.log(max(iou[i], 1e-6))
+            wanted = max(int(sum(sorted(iou.values())[-10:])), 1)
+            for i in sorted(costs, key=costs.__getitem__)[:wanted]:
+                if costs[i] < cheapest[i]:
+                    cheapest[i], expected[i] = costs[i], number
+        assert found[image].tolist() == expected
