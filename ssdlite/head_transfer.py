@@ -40,9 +40,11 @@ def transfer_head(
             reports.append(_transfer_level(part, (detector, level), (source, theirs), matches, new_classes))
             loaded += [f"head.classification.{level}", f"head.regression.{level}"]
         else:
-            left = 0 if theirs is None else _count(source, theirs)
-            reports.append(PartReport(part, new=_count(detector, level), left=left))
-    reports += [PartReport(f"predictors, stride {stride}", left=_count(source, i)) for stride, i in places.items()]
+            left = 0 if theirs is None else count_predictors(source, theirs)
+            reports.append(PartReport(part, new=count_predictors(detector, level), left=left))
+    reports += [
+        PartReport(f"predictors, stride {stride}", left=count_predictors(source, i)) for stride, i in places.items()
+    ]
     return reports, loaded
 
 
@@ -50,7 +52,8 @@ def _predictors(detector: Detector, level: int) -> tuple[nn.Module, nn.Module]:
     return detector.head.classification[level], detector.head.regression[level]
 
 
-def _count(detector: Detector, level: int) -> int:
+def count_predictors(detector: Detector, level: int) -> int:
+    """Tensors of one map's predictors."""
     return sum(count_tensors(predictor.state_dict()) for predictor in _predictors(detector, level))
 
 

@@ -35,8 +35,10 @@ from ssdlite.norm_statistics import remeasure_norms
 from ssdlite.presets import preset_config
 from ssdlite.run_folder import RunFolder
 from ssdlite.train_options import SHAPES, TrainOptions, next_run_folder
-from ssdlite.transfer import config_for_transfer, transfer_weights
+from ssdlite.transfer import config_for_transfer, transfer_backbone, transfer_weights
 from ssdlite.transfer_report import TransferReport
+from ssdlite.weights.backbone_layouts import BackboneWeights
+from ssdlite.weights.backbones import read_backbone_weights
 
 NORM_BATCHES = 16  # that batch-norm statistics are measured on
 SHAPES_FOLDER = Path("data/shapes")
@@ -53,8 +55,8 @@ def open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions,
         folder = RunFolder(path.parent if path.name == "last.pt" else path)
         return options.resumed(folder.stored_options()), folder
     choose_amp(options.amp, choose_device(options.device))
-    source = None if options.weights is None else load_checkpoint(options.weights)
-    if source is not None and options.loss is None:
+    source = _read_weights(options)
+    if isinstance(source, Checkpoint) and options.loss is None:
         options = replace(options, loss="multibox" if source.config.score_function == "softmax" else "focal")
     check_stages(options.freeze_stages)
     config = _config(options, None, source)
@@ -65,10 +67,22 @@ def open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions,
     return replace(options, output=output), folder
 
 
-def _config(options: TrainOptions, class_names: tuple[str, ...] | None, source: Checkpoint | None) -> DetectorConfig:
-    """Of the detector that the options ask for, with its anchors still to be fitted; ``source`` is --weights."""
+def _read_weights(options: TrainOptions) -> Checkpoint | BackboneWeights | None:
+    """What --weights or --backbone-weights name."""
+    if options.weights is not None:
+        return load_checkpoint(options.weights)
+    if options.backbone_weights is None:
+        return None
+    config = preset_config(options.preset_name, width_mult=options.width_mult)
+    return read_backbone_weights(options.backbone_weights, name=config.backbone, width_mult=config.width_mult)
+
+
+def _config(
+    options: TrainOptions, class_names: tuple[str, ...] | None, source: Checkpoint | BackboneWeights | None
+) -> DetectorConfig:
+    """Of the detector that the options ask for, which starts from ``source``, with its anchors still to be fitted."""
     score_function: ScoreFunction = "softmax" if options.class_loss_name == "multibox" else "sigmoid"
-    if source is not None:
+    if isinstance(source, Checkpoint):
         return config_for_transfer(
             source,
             preset=options.preset,
@@ -87,6 +101,7 @@ def _config(options: TrainOptions, class_names: tuple[str, ...] | None, source: 
         resize=options.resize,
         finest_stride=options.finest_stride,
         score_function=score_function,
+        **({} if source is None else source.options),
     )
 
 
@@ -131,7 +146,7 @@ def build_for_run(
 ) -> tuple[Detector, TransferReport | None]:
     """The detector to train: that of the checkpoint of a resumed run, else a new one as the options say.
 
-    With --weights also what became of them.
+    With weights also what became of them.
     """
     if checkpoint is not None:
         if checkpoint.config.class_names != index.class_names:
@@ -140,13 +155,15 @@ def build_for_run(
                 f"{index.name} has {', '.join(index.class_names)}"
             )
         return detector_from_config(checkpoint.config), None
-    source = None if options.weights is None else load_checkpoint(options.weights)
+    source = _read_weights(options)
     config = replace(_config(options, index.class_names, source), category_ids=index.category_ids)
     if options.anchors == "fit":
         boxes = input_boxes(index, config.image_size, config.resize)
         config = replace(config, anchors=fit_to_boxes(boxes, config, options.anchor_budget))
     detector = detector_from_config(config)
-    return detector, None if source is None else transfer_weights(detector, source)
+    if isinstance(source, Checkpoint):
+        return detector, transfer_weights(detector, source)
+    return detector, None if source is None else transfer_backbone(detector, source)
 
 
 def reestimate_norms(

@@ -14,9 +14,11 @@ from ssdlite.checkpoint import Checkpoint
 from ssdlite.config import DetectorConfig, override
 from ssdlite.detector import Detector
 from ssdlite.errors import ConfigError
-from ssdlite.head_transfer import NewClasses, ScoreFunction, transfer_head
+from ssdlite.head_transfer import NewClasses, ScoreFunction, count_predictors, transfer_head
 from ssdlite.presets import preset_config
 from ssdlite.transfer_report import PartReport, TransferReport, count_tensors
+from ssdlite.weights.backbone_layouts import BackboneWeights
+from ssdlite.weights.backbones import load_backbone_weights
 
 NEW_CLASSES: NewClasses = "mean"
 SCORE_NOTE = "class scores: {} there, {} here; rows are the log-odds against background"
@@ -116,6 +118,28 @@ def transfer_weights(
         left_classes=tuple(name for label, name in enumerate(source.class_names) if label not in used),
         loaded_layers=(*names, *predictors),
         note="" if kinds[0] == kinds[1] else SCORE_NOTE.format(*kinds),
+    )
+
+
+def transfer_backbone(detector: Detector, weights: BackboneWeights) -> TransferReport:
+    """Give ``detector`` a classifier's weights; see ``load_backbone_weights`` for the errors."""
+    found = load_backbone_weights(detector.backbone, weights, name=detector.config.backbone)
+    partly = {".".join(name.split(".")[:2]) for name in found.random}
+    layers = [f"features.{name}" for name, _ in detector.backbone.features.named_children()]
+    return TransferReport(
+        path=found.source,
+        parts=(
+            PartReport("backbone", count_tensors(found.loaded), new=len(found.random), left=count_tensors(found.left)),
+            PartReport("extra layers", new=count_tensors(detector.extra_layers.state_dict())),
+            *(
+                PartReport(f"predictors, stride {stride}", new=count_predictors(detector, level))
+                for level, stride in enumerate(detector.config.strides)
+            ),
+        ),
+        kept_classes=(),
+        new_classes=detector.class_names,
+        left_classes=(),
+        loaded_layers=tuple(f"backbone.{layer}" for layer in layers if layer not in partly),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 
 from ssdlite import build_detector
 from ssdlite.backbones import build_backbone
@@ -168,6 +169,23 @@ def test_a_broken_run_resumes_exactly_without_its_weights(
     rates = [group["lr_factor"] for group in resumed.training["optimizer"]["param_groups"]]
     assert rates == [0.1, 0.1, 1.0, 1.0]
     assert same(load_checkpoint(source).weights, resumed.weights, "backbone.features.3.")
+
+
+def test_a_backbone_of_torchvision_begins_with_its_normalisation(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(2)
+    theirs = torchvision.models.mobilenet_v2(width_mult=0.25, num_classes=10).state_dict()
+    torch.save(theirs, tmp_path / "v2.pth")
+    given = {"weights": None, "backbone_weights": str(tmp_path / "v2.pth"), "preset": PRESET, "width_mult": 0.25}
+    settings = options(shapes, tmp_path, tmp_path / "run", image_size=96, freeze_stages=5, **given)
+    train(settings)
+    after = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert (after.config.norm_eps, after.config.mean) == (1e-5, pytest.approx((123.675, 116.28, 103.53)))
+    backbone = {f"backbone.{name}": tensor for name, tensor in theirs.items() if name.startswith("features.")}
+    assert same(backbone, after.weights, "")
+    row = next(line for line in capsys.readouterr().out.splitlines() if "backbone " in line)
+    assert row.replace("│", " ").split() == ["backbone", "260", "-", "-", "2"]
 
 
 @pytest.mark.parametrize(
