@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.ops import box_iou
 
-from ssdlite import build_detector
 from ssdlite.detector import Detector
 from ssdlite.export.onnx_export import export_onnx
 from ssdlite.export.options import GraphOptions
 from ssdlite.postprocess import class_scores
+from ssdlite.weights.options import ImportOptions
+from ssdlite.weights.torchvision_ssd import read_torchvision_ssd
 
 WARM_UP, ROUNDS = 5, 40
 CANDIDATES = 900
@@ -50,11 +51,9 @@ def torchvision_model() -> nn.Module:
 
 
 def copy_of(model: nn.Module) -> Detector:
-    """The same network of ours; its tensors stand in the same order."""
-    detector = build_detector("ssdlite320_mobilenet_v3_large", num_classes=90).eval()
-    names = list(detector.state_dict())
-    detector.load_state_dict(dict(zip(names, model.state_dict().values(), strict=True)))
-    return detector
+    """The same network of ours."""
+    imported = read_torchvision_ssd(model.state_dict(), "torchvision's model", ImportOptions())
+    return imported.checkpoint.build_detector().eval()
 
 
 @torch.no_grad()

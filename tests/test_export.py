@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.ops import box_iou
 
 import ssdlite
+from ssdlite.anchors import torchvision_anchors
 from ssdlite.boxes import decode_boxes
 from ssdlite.config import override
 from ssdlite.detector import Detector
@@ -24,6 +26,8 @@ from ssdlite.export.onnx_export import export_onnx, opset_of
 from ssdlite.export.options import GraphOptions
 from ssdlite.fold import fold_batch_norms
 from ssdlite.presets import PRESETS
+from ssdlite.weights.options import ImportOptions
+from ssdlite.weights.torchvision_ssd import read_torchvision_ssd
 
 Arrays = dict[str, npt.NDArray[Any]]
 SMALL = {"preset": "ssdlite192_mobilenet_v2_050", "num_classes": 3, "width_mult": 0.25, "image_size": 96}
@@ -129,6 +133,32 @@ def test_nms_of_every_preset_gives_pytorchs_none_one_and_hundreds_of_objects(pre
     assert assert_same_detections(run(model, many), detector, many)[0] >= 150
 
 
+OF_OTHER_PROJECTS: dict[str, dict[str, Any]] = {
+    "linear": {
+        "extra_channels": (64, 64, 64, 32),
+        "extra_hidden": (128, 64, 64, 32),
+        "extra_output": "linear",
+        "last_head_conv": "pointwise",
+    },
+    "plain": {"activation": "relu", "head_conv": "plain", "extra_conv": "plain"},
+}
+
+
+@pytest.mark.parametrize("layout", OF_OTHER_PROJECTS)
+@torch.no_grad()
+def test_what_other_projects_layouts_need_is_exported(layout: str) -> None:
+    """Every option that an importer may set; anchors whose steps do not divide the input."""
+    anchors = replace(torchvision_anchors(), steps=(16.0, 30.0, 50.0, 50.0, 100.0, 100.0))
+    detector = responsive(num_classes=3, width_mult=0.25, image_size=100, anchors=anchors, **OF_OTHER_PROJECTS[layout])
+    picture = noise(detector, contrast=0.2, seed=10)[None]
+    outputs = detector(picture)
+    scales = torch.tensor(detector.config.box_code_scales)
+    boxes = decode_boxes(outputs.box_deltas, detector.anchors, scales) / 100
+    decoded = run(export_onnx(detector, GraphOptions(variant="decoded")), picture)
+    assert largest_difference(decoded["scores"], outputs.class_logits.softmax(-1)[..., 1:]) < 1e-4
+    assert largest_difference(decoded["boxes"], boxes.clamp(0, 1)) < 1e-4
+
+
 @torch.no_grad()
 def test_v3_with_torchvisions_weights_exports_to_torchvisions_detections() -> None:
     """91 slots, its thresholds (ours are the same), and an untrained network: 27,000 candidates."""
@@ -139,8 +169,7 @@ def test_v3_with_torchvisions_weights_exports_to_torchvisions_detections() -> No
         norm.momentum = 1.0  # the statistics of what reaches it; with initial ones all scores are the same
     theirs.train().head(list(theirs.backbone(torch.rand(4, 3, 320, 320) * 2 - 1).values()))
     theirs.eval()
-    ours = ssdlite.build_detector("ssdlite320_mobilenet_v3_large", num_classes=90)
-    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
+    ours = read_torchvision_ssd(theirs.state_dict(), "torchvision's model", ImportOptions()).checkpoint.build_detector()
     picture = torch.randint(0, 256, (1, 3, 320, 320), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
 
     (expected,) = theirs([picture[0].float() / 255])
