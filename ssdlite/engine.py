@@ -56,7 +56,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
         checkpoint = None if options.resume is None else folder.load_last()
         torch.manual_seed(options.seed)
         detector, report = build_for_run(options, splits.train, checkpoint)
-        if checkpoint is None and options.batch_norm_mode == "reestimate":
+        if report is not None and options.batch_norm_mode == "reestimate":
             reestimate_norms(detector.to(choose_device(options.device)), splits.train, options, report)
         trainer = Trainer(detector, splits, options, folder, processes)
         if checkpoint is not None:
@@ -142,6 +142,13 @@ class Trainer:
             f"{config.num_anchors} anchors ({options.anchors}); {self.device}, {precision}; "
             f"{options.epoch_count} epochs of {len(self.batches)} steps; run folder {self.folder.path}"
         )
+        if options.has_weights:
+            frozen = sum(p.numel() for p in self.detector.parameters() if not p.requires_grad)
+            say(
+                f"fine-tuning: backbone at {options.backbone_lr_factor:g} of the learning rate, "
+                f"{options.freeze_stages} stages frozen ({frozen / 1e6:.2f} M weights), "
+                f"batch norm: {options.batch_norm_mode}"
+            )
         if self.done.epoch:
             say(f"resuming behind epoch {self.done.epoch}")
 

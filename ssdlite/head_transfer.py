@@ -7,7 +7,7 @@ handled as ``[anchors, columns, inputs + 1]`` in float64, the bias last.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, cast
 
 import numpy as np
@@ -26,17 +26,22 @@ RANDOM_STD = 0.03  # as TensorFlow's and torchvision's SSDLite start their predi
 
 
 def transfer_head(
-    detector: Detector, source: Detector, matches: Sequence[int | None], new_classes: NewClasses
+    detector: Detector,
+    source: Detector,
+    intact: Collection[int],
+    matches: Sequence[int | None],
+    new_classes: NewClasses,
 ) -> tuple[list[PartReport], list[str]]:
     """One report for each map of ours, then for those that only the source has; and the names of what came over.
 
-    ``matches`` gives for each of our classes its label in the source, or None.
+    ``intact`` are the strides of the maps that are the source's; ``matches`` gives for each of our classes its label
+    there, or None.
     """
     reports, loaded = [], []
     places = {stride: level for level, stride in enumerate(source.config.strides)}
     for level, stride in enumerate(detector.config.strides):
         part, theirs = f"predictors, stride {stride}", places.pop(stride, None)
-        if theirs is not None and _fits(detector, level, source, theirs):
+        if theirs is not None and stride in intact and _fits(detector, level, source, theirs):
             reports.append(_transfer_level(part, (detector, level), (source, theirs), matches, new_classes))
             loaded += [f"head.classification.{level}", f"head.regression.{level}"]
         else:

@@ -166,16 +166,13 @@ def build_for_run(
     return detector, None if source is None else transfer_backbone(detector, source)
 
 
-def reestimate_norms(
-    detector: Detector, index: DetectionIndex, options: TrainOptions, report: TransferReport | None
-) -> None:
+def reestimate_norms(detector: Detector, index: DetectionIndex, options: TrainOptions, report: TransferReport) -> None:
     """Measure the batch-norm statistics on training pictures; evaluation mode computes what it did before.
 
     Frozen stages keep theirs, and layers without weights from elsewhere begin as layers do.
     """
-    loaded = () if report is None else report.loaded_layers
     frozen = [f"backbone.features.{i}" for i in range(len(stage_layers(detector.backbone, options.freeze_stages)))]
-    prefixes = tuple(f"{name}." for name in loaded if name not in frozen)
+    prefixes = tuple(f"{name}." for name in report.loaded_layers if name not in frozen)
     kept = {name: tensor.clone() for name, tensor in detector.state_dict().items() if not name.startswith(prefixes)}
     transform = DetectionTransform(detector.config.image_size, detector.config.resize)
     loader: DataLoader[Batch] = DataLoader(

@@ -14,6 +14,7 @@ from ssdlite.checkpoint import Checkpoint
 from ssdlite.config import DetectorConfig, override
 from ssdlite.detector import Detector
 from ssdlite.errors import ConfigError
+from ssdlite.freezing import stage_layers
 from ssdlite.head_transfer import NewClasses, ScoreFunction, count_predictors, transfer_head
 from ssdlite.presets import preset_config
 from ssdlite.transfer_report import PartReport, TransferReport, count_tensors
@@ -90,10 +91,10 @@ def transfer_weights(
 ) -> TransferReport:
     """Give ``detector`` every weight of ``checkpoint`` that means the same in it.
 
-    Backbone and extra layers: each layer whose tensors all agree in name and shape. Predictors: those of the map with
-    the same stride, each anchor from the nearest anchor there, each class from the class of the same name (case,
-    spaces, hyphens and underscores aside), so that the same boxes and scores come out of them. Other classes start as
-    ``new_classes`` says; whatever else is new stays as it is.
+    Backbone and extra layers: up to the first layer whose tensors do not all agree in name and shape. Predictors:
+    those of the map with the same stride, where the layers before it came over: each anchor from the nearest anchor
+    there, each class from the class of the same name (case, spaces, hyphens and underscores aside), so that the same
+    boxes and scores come out of them. Other classes start as ``new_classes`` says; whatever else is new stays as it is.
 
     Raises:
         ConfigError: no layer of the backbone fits.
@@ -103,11 +104,14 @@ def transfer_weights(
     backbone, layers = _transfer_layers("backbone", detector.backbone.features, source.backbone.features)
     if not layers:
         raise ConfigError(f"{checkpoint.path}: none of its backbone's layers fits this detector")
-    extra, more_layers = _transfer_layers("extra layers", detector.extra_layers, source.extra_layers)
+    extra, more_layers = _transfer_layers(
+        "extra layers", detector.extra_layers, source.extra_layers, connected=not backbone.new
+    )
     names = [f"backbone.features.{i}" for i in layers] + [f"extra_layers.{i}" for i in more_layers]
 
     matches = match_classes(detector.class_names, source.class_names)
-    heads, predictors = transfer_head(detector, source, matches, new_classes)
+    intact = _intact_strides(detector, len(layers), len(more_layers))
+    heads, predictors = transfer_head(detector, source, intact, matches, new_classes)
     used = {match for match in matches if match is not None}
     kinds = source.config.score_function, detector.config.score_function
     return TransferReport(
@@ -154,17 +158,30 @@ def _plain_name(name: str) -> str:
     return "".join(character for character in name.casefold() if not character.isspace() and character not in "-_")
 
 
-def _transfer_layers(part: str, ours: nn.Module, theirs: nn.Module) -> tuple[PartReport, list[str]]:
-    """Load the layers that agree; says which."""
+def _transfer_layers(
+    part: str, ours: nn.Module, theirs: nn.Module, *, connected: bool = True
+) -> tuple[PartReport, list[str]]:
+    """Load the layers up to the first that differs; none if they are not ``connected`` to loaded ones. Says which."""
     sources = dict(theirs.named_children())
-    loaded, counts = [], {"loaded": 0, "new": 0}
+    loaded: list[str] = []
     for name, layer in ours.named_children():
-        fits = name in sources and _load_if_it_fits(layer, sources[name])
-        if fits:
-            loaded.append(name)
-        counts["loaded" if fits else "new"] += count_tensors(layer.state_dict())
+        if not (connected and name in sources and _load_if_it_fits(layer, sources[name])):
+            break
+        loaded.append(name)
+    new = sum(count_tensors(layer.state_dict()) for name, layer in ours.named_children() if name not in loaded)
     left = sum(count_tensors(layer.state_dict()) for name, layer in sources.items() if name not in loaded)
-    return PartReport(part, loaded=counts["loaded"], new=counts["new"], left=left), loaded
+    return PartReport(part, loaded=count_tensors(ours.state_dict()) - new, new=new, left=left), loaded
+
+
+def _intact_strides(detector: Detector, layers: int, extra_layers: int) -> list[int]:
+    """Strides of the maps that the first ``layers`` of the backbone, and of the extra layers behind it, suffice for.
+
+    A map of the backbone may be tapped inside the first layer of the next stage.
+    """
+    strides = detector.config.strides
+    own = detector.backbone.feature_strides
+    found = [stride for stride in own if len(stage_layers(detector.backbone, stride.bit_length())) <= layers]
+    return found + list(strides[len(own) : len(own) + extra_layers])
 
 
 def _load_if_it_fits(ours: nn.Module, theirs: nn.Module) -> bool:

@@ -195,6 +195,28 @@ def test_layers_of_another_kind_are_new_and_said_to_be():
     assert all(torch.equal(state[name], source.weights[name]) for name in backbone)
 
 
+def test_nothing_is_taken_over_behind_a_new_layer():
+    """Predictors of random features would be worse than new ones."""
+    source = make_source(extra_hidden=(64, 64))  # the preset's halves: 128, 128
+    torch.manual_seed(9)
+    detector = build_detector("ssdlite192_mobilenet_v2_050", **SMALL, class_names=["cat", "dog", "bird"])
+    report = transfer_weights(detector, source)
+    assert [(part.loaded, part.new) for part in report.parts] == [(260, 0), (0, 30), (14, 0), (14, 0), (0, 14), (0, 14)]
+
+    torch.manual_seed(9)
+    options = {"width_mult": 0.5, "image_size": 96, "class_names": ["cat"]}
+    reduced = build_detector("ssdlite320_mobilenet_v3_large", **options)
+    whole = build_detector("ssdlite320_mobilenet_v3_large", **options, backbone="mobilenet_v3_large", finest_stride=8)
+    checkpoint = Checkpoint(reduced.config, reduced.state_dict(), path="v3.pt")
+    report = transfer_weights(whole, checkpoint)
+    names = [f"backbone.features.{i}" for i in range(13)]
+    assert report.loaded_layers == tuple(names)
+    assert [part.loaded for part in report.parts[1:]] == [0] * 8
+    finer = build_detector("ssdlite320_mobilenet_v3_large", **options, finest_stride=8)
+    report = transfer_weights(whole, Checkpoint(finer.config, finer.state_dict(), path="v3.pt"))
+    assert report.loaded_layers == (*names, "head.classification.0", "head.regression.0")
+
+
 # --- what the run's detector is
 
 
