@@ -109,9 +109,16 @@ class Ledger:
         if faults:
             raise CheckpointError(f"{self.path}: read as {self.source}, but {'; '.join(faults)}")
         weights = {name: self.weights[name].to(own[name].dtype).contiguous() for name in own}
+        check_finite(weights, self.path)
         checkpoint = Checkpoint(config, weights, path=self.path)
-        checkpoint.build_detector()  # whatever is still wrong, such as values that are not finite
         return Imported(checkpoint, self.source, tuple(self.matched), tuple(self.made), tuple(self.left))
+
+
+def check_finite(weights: Mapping[str, Tensor], path: str) -> None:
+    """Raises CheckpointError naming the tensors that have values which are not finite."""
+    odd = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
+    if odd:
+        raise CheckpointError(f"{path}: {some(odd)} has values that are not finite")
 
 
 def empty_tensors(config: DetectorConfig) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from ssdlite.detector import stack_images
 from ssdlite.errors import DataError
 from ssdlite.image import Framing, ImageArray, read_image
 from ssdlite.norm_statistics import remeasure_norms
-from ssdlite.weights.ledger import Imported
+from ssdlite.weights.ledger import Imported, check_finite
 from ssdlite.weights.options import ImportOptions
 
 PICTURES = 64  # that statistics are measured on; the coarsest map has one cell in each
@@ -45,9 +45,9 @@ def measure_restored_norms(imported: Imported, options: ImportOptions) -> Import
     """
     detector = imported.checkpoint.build_detector()
     remeasure_norms(detector, _batches(detector.config, options.pictures), rescale=True)
-    checkpoint = replace(imported.checkpoint, weights=detector.state_dict())
-    checkpoint.build_detector()
-    return replace(imported, checkpoint=checkpoint)
+    weights = detector.state_dict()
+    check_finite(weights, imported.checkpoint.path)
+    return replace(imported, checkpoint=replace(imported.checkpoint, weights=weights))
 
 
 def _batches(config: DetectorConfig, folder: Path | None) -> Iterator[Tensor]:

@@ -107,11 +107,15 @@ def detector_config(
 def _width(layout: Layout) -> float:
     """The width whose filters most of the source's are like; what still differs, the import names."""
 
-    def alike(width: float) -> int:
+    best, most = WIDTHS[0], -1
+    for width in WIDTHS:
         own = backbone_shapes(layout.backbone, width)
-        return sum(ours == theirs for ours, theirs in zip(own, layout.shapes, strict=False))
-
-    return max(WIDTHS, key=alike)
+        alike = sum(ours == theirs for ours, theirs in zip(own, layout.shapes, strict=False))
+        if alike > most:
+            best, most = width, alike
+        if alike == len(own):
+            break
+    return best
 
 
 def standard_anchors(anchors_per_cell: Sequence[int], path: str) -> AnchorConfig:
