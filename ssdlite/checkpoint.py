@@ -113,7 +113,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
     if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path}: not a checkpoint of ssdlite, or truncated (ssdlite import-weights reads other projects')")
+        raise CheckpointError(
+            f"{path}: not a checkpoint of ssdlite, or truncated; ssdlite import-weights reads those of other projects"
+        )
     try:
         _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
