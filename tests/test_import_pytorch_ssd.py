@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import ssdlite
 from ssdlite.anchors import generate_anchors
 from ssdlite.boxes import decode_boxes
+from ssdlite.checkpoint import save_checkpoint
 from ssdlite.detector import Detector
 from ssdlite.errors import CheckpointError
 from ssdlite.weights.ledger import Imported
@@ -112,6 +113,13 @@ def test_training_mode_gives_about_the_same(case: Case, pictures: Path) -> None:
     expected = detector(images).class_logits
     found = detector.train()(images).class_logits
     assert (found - expected).abs().mean() < 0.1 * expected.std()
+
+
+def test_it_is_an_ordinary_checkpoint(case: Case, tmp_path: Path) -> None:
+    save_checkpoint(case.imported.checkpoint, tmp_path / "model.pt")
+    loaded = ssdlite.load_detector(tmp_path / "model.pt")
+    assert loaded.config == case.detector.config
+    assert torch.equal(loaded.anchors, case.detector.anchors)
 
 
 @pytest.mark.parametrize("size", [300, 320, 512, 608])
