@@ -22,11 +22,11 @@ SAMPLES = 4  # of a contestant in each round
 def main(argv: list[str]) -> None:
     index = load_data(Path(argv[0])).train
     side = int(argv[1]) if len(argv) > 1 else 320
-    recipes = {name: (name, None) for name in AUGMENTATIONS} | {"ssdlite, all mosaics": ("ssdlite", 1.0)}
+    recipes = {name: (name, 0.0) for name in AUGMENTATIONS} | {"ssdlite, all mosaics": ("ssdlite", 1.0)}
     contestants = {"reading alone": DetectionDataset(index)}
     for label, (name, share) in recipes.items():
-        transform = DetectionTransform((side, side), "stretch", name, mosaic=share)
-        contestants[label] = DetectionDataset(index, transform, mosaic=build_mosaic(transform, 1))
+        transform = DetectionTransform((side, side), "stretch", name)
+        contestants[label] = DetectionDataset(index, transform, mosaic=build_mosaic(transform, share, 1))
     seconds = dict.fromkeys(contestants, 0.0)
     for round_number in range(ROUNDS):
         positions = [(round_number * SAMPLES + i) % len(index) for i in range(SAMPLES)]

@@ -19,6 +19,7 @@ from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.datasets.windows import scaled_window, show, window_view
 from ssdlite.image import LETTERBOX_FILL, Resize, View, fit_view
 
+CLOSED = 0.15  # share of the epochs, the last ones, without mosaics (arXiv 2107.08430, section 2.1: 15 of 300)
 MOSAIC_SCALES = (0.5, 1.5)  # of a picture's size in the input: YOLOX's for its smallest networks, and NanoDet's
 
 
@@ -97,10 +98,8 @@ class Mosaic:
         return window_view(scaled_window(picture, window, scale, generator), size)
 
 
-def build_mosaic(transform: DetectionTransform, epochs: int) -> Mosaic | None:
-    """The mosaics that the transform's recipe asks for in a training of ``epochs`` epochs, if any."""
-    recipe = transform.augmentation
-    if not recipe.mosaic:
+def build_mosaic(transform: DetectionTransform, share: float, epochs: int) -> Mosaic | None:
+    """Mosaics for a ``share`` of the samples in a training of ``epochs`` epochs but for its last ones, if any."""
+    if not share:
         return None
-    closed = round(recipe.close_mosaic * epochs)
-    return Mosaic(transform.image_size, transform.resize, recipe.mosaic, epochs - closed)
+    return Mosaic(transform.image_size, transform.resize, share, epochs - round(CLOSED * epochs))

@@ -38,8 +38,6 @@ class Augmentation:
         colour: whether to distort brightness, contrast, saturation and hue.
         flips: mirror left-right (``horizontal``), or any symmetry of the input (``all``: the 8 of a square, the 4
             of another rectangle; for pictures without an up and down, such as those of microscopes and from the air).
-        mosaic: share of the samples that show up to four pictures, in place of zooming, scaling and cropping one.
-        close_mosaic: share of the epochs, the last ones, without mosaics (arXiv 2107.08430, section 2.1: 15 of 300).
     """
 
     zoom_out: float = 1.0
@@ -47,8 +45,6 @@ class Augmentation:
     iou_crop: bool = False
     colour: bool = False
     flips: str = "none"
-    mosaic: float = 0.0
-    close_mosaic: float = 0.15
 
     @property
     def cut_off(self) -> CutOff | None:
@@ -64,10 +60,8 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "ssdlite": Augmentation(iou_crop=True, flips="horizontal"),
     "ssd": Augmentation(zoom_out=4.0, iou_crop=True, colour=True, flips="horizontal"),
     "lsj": Augmentation(scale=(0.5, 2.0), flips="horizontal"),
-    "mosaic": Augmentation(iou_crop=True, colour=True, flips="horizontal", mosaic=0.5),
     "topdown": Augmentation(zoom_out=1.5, iou_crop=True, colour=True, flips="all"),
     "lsj-topdown": Augmentation(scale=(0.5, 2.0), colour=True, flips="all"),
-    "mosaic-topdown": Augmentation(zoom_out=1.5, iou_crop=True, colour=True, flips="all", mosaic=0.5),
 }
 
 
@@ -75,21 +69,15 @@ class DetectionTransform:
     """Takes a sample to (height, width) = ``image_size``; augmented as ``augmentation`` names it.
 
     Every random choice comes from the generator that the call is given. A sample that has a view already, a mosaic,
-    is only mirrored and coloured. ``mosaic`` is the share of mosaics, if not the recipe's own.
+    is only mirrored and coloured.
     """
 
-    def __init__(
-        self, image_size: tuple[int, int], resize: Resize, augmentation: str = "none", *, mosaic: float | None = None
-    ) -> None:
+    def __init__(self, image_size: tuple[int, int], resize: Resize, augmentation: str = "none") -> None:
         if augmentation not in AUGMENTATIONS:
             raise ConfigError(f"unknown augmentation {augmentation!r}{suggest(augmentation, AUGMENTATIONS)}")
         self.image_size = image_size
         self.resize = resize
         self.augmentation = AUGMENTATIONS[augmentation]
-        if mosaic is not None:
-            if not 0 <= mosaic <= 1:
-                raise ConfigError(f"mosaic: expected a share of the samples, 0 to 1, got {mosaic}")
-            self.augmentation = replace(self.augmentation, mosaic=mosaic)
         self.pixels = _pixel_transforms(self.augmentation, is_square=image_size[0] == image_size[1])
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
 from ssdlite.boxes import decode_boxes, encode_boxes
+from ssdlite.recipes import BoxLossName
 
-BoxLossName = Literal["smooth_l1", "giou", "diou", "ciou"]
 BoxLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """Deltas [B, A, 4], wanted boxes [B, A, 4] xyxy, anchors [A, 4] and code scales [4] -> [B, A]."""
 

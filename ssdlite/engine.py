@@ -105,12 +105,12 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
         self.average = WeightAverage(detector, options.ema_decay) if options.ema_decay else None
         config = detector.config
-        transform = DetectionTransform(config.image_size, config.resize, options.augmentation)
-        mosaic = build_mosaic(transform, options.epoch_count)
+        transform = DetectionTransform(config.image_size, config.resize, options.settings.augment)
+        mosaic = build_mosaic(transform, options.settings.mosaic, options.settings.epochs)
         self.dataset = DetectionDataset(splits.train, transform, options.seed, mosaic=mosaic)
         self.batches = ShuffledBatches(
             len(splits.train),
-            options.batch_size,
+            options.settings.batch_size,
             seed=options.seed,
             rank=processes.rank,
             processes=processes.count,
@@ -139,8 +139,8 @@ class Trainer:
         shape = f"the detector of {options.weights}" if options.weights and not options.preset else options.preset_name
         say(
             f"{shape}: {config.image_size[1]} x {config.image_size[0]} px, {config.num_classes} classes, "
-            f"{config.num_anchors} anchors ({options.anchors}); {self.device}, {precision}; "
-            f"{options.epoch_count} epochs of {len(self.batches)} steps; run folder {self.folder.path}"
+            f"{config.num_anchors} anchors ({options.settings.anchors}); {self.device}, {precision}; "
+            f"{options.settings.epochs} epochs of {len(self.batches)} steps; run folder {self.folder.path}"
         )
         if options.has_weights:
             frozen = sum(p.numel() for p in self.detector.parameters() if not p.requires_grad)
@@ -166,13 +166,13 @@ class Trainer:
         )
         metrics = None
         with training_progress(first) as progress:
-            task = progress.add_task("training", total=len(self.batches) * options.epoch_count, status="")
+            task = progress.add_task("training", total=len(self.batches) * options.settings.epochs, status="")
             progress.update(task, completed=self.done.epoch * len(self.batches))
-            for epoch in range(self.done.epoch, options.epoch_count):
+            for epoch in range(self.done.epoch, options.settings.epochs):
                 started = time.perf_counter()
                 row = self._train_epoch(epoch, loader, progress, task)
                 self.done.epoch += 1
-                is_last = self.done.epoch == options.epoch_count
+                is_last = self.done.epoch == options.settings.epochs
                 metrics = self._evaluate() if is_last or self.done.epoch % options.eval_interval == 0 else None
                 self.done.seconds += time.perf_counter() - started
                 self._finish_epoch(row, metrics)
@@ -184,7 +184,7 @@ class Trainer:
         self.batches.epoch = epoch
         self.model.train()
         self.freezing.apply()
-        steps, total = len(self.batches), len(self.batches) * self.options.epoch_count
+        steps, total = len(self.batches), len(self.batches) * self.options.settings.epochs
         sums = torch.zeros(3, device=self.device)
         started, images, rate = time.perf_counter(), 0, 0.0
         for step, (batch, losses) in enumerate(self._steps(epoch, loader)):
@@ -196,7 +196,7 @@ class Trainer:
                 progress.update(
                     task,
                     completed=epoch * steps + step + 1,
-                    description=f"epoch {epoch + 1}/{self.options.epoch_count}",
+                    description=f"epoch {epoch + 1}/{self.options.settings.epochs}",
                     status=f"loss {losses.total.item():.3f}  lr {lr:.1e}  {rate:.0f} images/s",
                 )
         self.done.images_seen += images
@@ -215,7 +215,7 @@ class Trainer:
 
         Looking at it at once would make a GPU wait for the host at every step.
         """
-        steps, total = len(self.batches), len(self.batches) * self.options.epoch_count
+        steps, total = len(self.batches), len(self.batches) * self.options.settings.epochs
         pending: tuple[Batch, Losses, int] | None = None
         for step, batch in enumerate(loader):
             refuse_bad(batch.bad, self.options.skip_bad)
@@ -271,7 +271,7 @@ class Trainer:
             self.evaluated,
             self.splits.val,
             self.processes,
-            batch_size=self.options.batch_size,
+            batch_size=self.options.settings.batch_size,
             workers=self.options.workers,
             skip_bad=self.options.skip_bad,
         )
@@ -290,7 +290,7 @@ class Trainer:
         self.folder.save_epoch(self._checkpoint(metrics), self.history, is_best)
         scores = "" if metrics is None else f"  AP {format_figure(metrics.AP)}  AP50 {format_figure(metrics.AP50)}"
         say(
-            f"epoch {row['epoch']}/{self.options.epoch_count}  loss {row['loss']:.3f}{scores}  "
+            f"epoch {row['epoch']}/{self.options.settings.epochs}  loss {row['loss']:.3f}{scores}  "
             f"{row['images_per_second']:.0f} images/s  {row['seconds']:.0f} s"
         )
 

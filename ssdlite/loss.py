@@ -10,9 +10,10 @@ from torch import Tensor, distributed, nn
 from torchvision.ops import sigmoid_focal_loss
 
 from ssdlite.assigners import Assigner, Predicted
-from ssdlite.box_losses import BOX_LOSSES, BoxLossName
+from ssdlite.box_losses import BOX_LOSSES
 from ssdlite.boxes import decode_boxes, paired_iou
 from ssdlite.matcher import Matcher, Targets, build_targets
+from ssdlite.recipes import BoxLossName
 
 OVERLAP_WEIGHT = 2.0  # of 1 - IoU beside the classification loss (arXiv 2006.04388, section 4)
 

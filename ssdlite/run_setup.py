@@ -60,11 +60,11 @@ def open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions,
         options = replace(options, loss="multibox" if source.config.score_function == "softmax" else "focal")
     check_stages(options.freeze_stages)
     config = _config(options, None, source)
-    DetectionTransform(config.image_size, config.resize, options.augmentation)
+    DetectionTransform(config.image_size, config.resize, options.settings.augment)
     output = processes.share(options.output or str(next_run_folder()))
     folder = RunFolder(Path(output))
     folder.require_free()
-    return replace(options, output=output), folder
+    return replace(options, output=output).spelled_out(), folder
 
 
 def _read_weights(options: TrainOptions) -> Checkpoint | BackboneWeights | None:
@@ -81,7 +81,7 @@ def _config(
     options: TrainOptions, class_names: tuple[str, ...] | None, source: Checkpoint | BackboneWeights | None
 ) -> DetectorConfig:
     """Of the detector that the options ask for, which starts from ``source``, with its anchors still to be fitted."""
-    score_function: ScoreFunction = "softmax" if options.class_loss_name == "multibox" else "sigmoid"
+    score_function: ScoreFunction = "softmax" if options.settings.loss == "multibox" else "sigmoid"
     if isinstance(source, Checkpoint):
         return config_for_transfer(
             source,
@@ -90,7 +90,7 @@ def _config(
             width_mult=options.width_mult,
             image_size=options.image_size,
             resize=options.resize,
-            finest_stride=options.finest_stride,
+            finest_stride=options.settings.finest_stride,
             score_function=score_function,
         )
     return preset_config(
@@ -99,7 +99,7 @@ def _config(
         width_mult=options.width_mult,
         image_size=options.image_size,
         resize=options.resize,
-        finest_stride=options.finest_stride,
+        finest_stride=options.settings.finest_stride,
         score_function=score_function,
         **({} if source is None else source.options),
     )
@@ -157,7 +157,7 @@ def build_for_run(
         return detector_from_config(checkpoint.config), None
     source = _read_weights(options)
     config = replace(_config(options, index.class_names, source), category_ids=index.category_ids)
-    if options.anchors == "fit":
+    if options.settings.anchors == "fit":
         boxes = input_boxes(index, config.image_size, config.resize)
         config = replace(config, anchors=fit_to_boxes(boxes, config, options.anchor_budget))
     detector = detector_from_config(config)
@@ -175,10 +175,11 @@ def reestimate_norms(detector: Detector, index: DetectionIndex, options: TrainOp
     prefixes = tuple(f"{name}." for name in report.loaded_layers if name not in frozen)
     kept = {name: tensor.clone() for name, tensor in detector.state_dict().items() if not name.startswith(prefixes)}
     transform = DetectionTransform(detector.config.image_size, detector.config.resize)
+    batch_size = options.settings.batch_size
     loader: DataLoader[Batch] = DataLoader(
         DetectionDataset(index, transform, options.seed),  # type: ignore[arg-type]
-        options.batch_size,
-        sampler=np.random.default_rng(options.seed).permutation(len(index))[: NORM_BATCHES * options.batch_size],
+        batch_size,
+        sampler=np.random.default_rng(options.seed).permutation(len(index))[: NORM_BATCHES * batch_size],
         num_workers=options.workers,
         collate_fn=collate,
         generator=torch.Generator(),  # the loader's own draws must not touch the global one
@@ -198,10 +199,10 @@ def build_loss(detector: Detector, options: TrainOptions) -> DetectionLoss:
     """The loss that the options name, over the detector's anchors."""
     anchors, config = detector.anchors, detector.config
     scales = torch.tensor(config.box_code_scales, device=anchors.device)
-    return LOSSES[options.class_loss_name](
+    return LOSSES[options.settings.loss](
         anchors,
         scales,
-        matcher=build_matcher(options.matcher_name, config, anchors.device),
-        box_loss=options.box_loss_name,
+        matcher=build_matcher(options.settings.matcher, config, anchors.device),
+        box_loss=options.settings.box_loss,
         box_weight=options.box_weight,
     )

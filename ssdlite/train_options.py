@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from ssdlite.box_losses import BoxLossName
 from ssdlite.config import convert
 from ssdlite.device import Amp
 from ssdlite.errors import ConfigError
+from ssdlite.recipes import AnchorsName, BoxLossName, ClassLossName, MatcherName, Recipe, find_recipe
 
-ClassLossName = Literal["multibox", "focal", "qfl"]
-MatcherName = Literal["ssd", "atss", "simota"]
 BatchNormMode = Literal["train", "reestimate", "frozen"]
 
 SHAPES = "shapes"
@@ -40,6 +38,9 @@ class TrainOptions:
     skip_bad: bool = False
     """Leave out images and annotations that cannot be used, counting them, instead of stopping."""
 
+    recipe: str | None = None
+    """Values for all options below that say so: ssd (the reference), small-data (a few hundred pictures).
+    Default: ssd; shapes for the built-in data."""
     preset: str | None = None
     """Which detector (ssdlite.list_detectors()). Default: ssdlite320_mobilenet_v2; a small one for shapes."""
     width_mult: float | None = None
@@ -49,9 +50,10 @@ class TrainOptions:
     resize: Literal["stretch", "letterbox"] | None = None
     """How a picture becomes the input: stretched, or padded to keep its shape. Default: the preset's."""
     finest_stride: Literal[8, 16] | None = None
-    """Input pixels per cell of the first map; 8 adds a map for small objects. Default: the preset's, 16."""
-    anchors: Literal["default", "fit"] = "default"
-    """The preset's anchors, or anchors fitted to the boxes of the training split."""
+    """Input pixels per cell of the first map; 8 adds a map for small objects. Default: the recipe's,
+    else the preset's, 16."""
+    anchors: AnchorsName | None = None
+    """The preset's anchors (default), or anchors fitted to the boxes of the training split. Default: the recipe's."""
     anchor_budget: int | None = None
     """Most anchors that a fit may use. Default: as many as the preset has."""
     loss: ClassLossName | None = None
@@ -78,9 +80,9 @@ class TrainOptions:
     leaving the function as it is, then train), frozen. Default: reestimate with --weights, else train."""
 
     epochs: Annotated[int | None, tyro.conf.arg(aliases=["-e"])] = None
-    """Passes over the training images. Default: 60; 10 for shapes."""
-    batch_size: Annotated[int, tyro.conf.arg(aliases=["-b"])] = 16
-    """Images per step, over all processes together."""
+    """Passes over the training images. Default: the recipe's, 60; 10 for shapes."""
+    batch_size: Annotated[int | None, tyro.conf.arg(aliases=["-b"])] = None
+    """Images per step, over all processes together. Default: the recipe's, 16."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
     """SGD with Nesterov momentum 0.9, or AdamW."""
     lr: float | None = None
@@ -94,8 +96,10 @@ class TrainOptions:
     ema_decay: float = 0.998
     """Decay of the weight average that is evaluated and saved; 0 for none. Shorter at the start of a run."""
     augment: str | None = None
-    """Augmentation: none, flip, ssdlite (crop, flip), ssd (also zoom-out, colour), topdown (also any orientation).
-    Default: ssdlite; flip for shapes, of which there are as many as one likes."""
+    """Augmentation: none, flip, ssdlite (crop, flip), ssd (also zoom-out, colour), topdown (also any orientation),
+    lsj and lsj-topdown (scale jitter in place of the crop). Default: the recipe's."""
+    mosaic: float | None = None
+    """Share of the samples that show up to four pictures; none in the last epochs. Default: the recipe's, 0."""
 
     output: str | None = None
     """Run folder. Default: the next free runs/train-NNN."""
@@ -135,8 +139,11 @@ class TrainOptions:
                 raise ConfigError(f"--{name.replace('_', '-')}: expected 0 or more, got {value}")
         if self.weights is not None and self.backbone_weights is not None:
             raise ConfigError("--backbone-weights does not go with --weights, which hold a backbone already")
-        if self.anchor_budget is not None and self.anchors != "fit":
+        find_recipe(self.recipe_name)
+        if self.anchor_budget is not None and self.settings.anchors != "fit":
             raise ConfigError("--anchor-budget goes with --anchors fit")
+        if self.mosaic is not None and not 0 <= self.mosaic <= 1:
+            raise ConfigError(f"--mosaic: expected a share of the samples, 0 to 1, got {self.mosaic}")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"--ema-decay: expected 0 to below 1, got {self.ema_decay}")
 
@@ -145,30 +152,28 @@ class TrainOptions:
         return self.weights is not None or self.backbone_weights is not None
 
     @property
+    def recipe_name(self) -> str:
+        return self.recipe or ("shapes" if self.data == SHAPES else "ssd")
+
+    @property
+    def settings(self) -> Recipe:
+        """The recipe, with the options that were given in place of its own."""
+        given = {field.name: getattr(self, field.name) for field in fields(Recipe)}
+        return replace(find_recipe(self.recipe_name), **{k: v for k, v in given.items() if v is not None})
+
+    @property
     def backbone_lr_factor(self) -> float:
-        return 1.0 if self.backbone_lr is None else self.backbone_lr
+        return self.settings.backbone_lr if self.has_weights or self.backbone_lr is not None else 1.0
 
     @property
     def batch_norm_mode(self) -> BatchNormMode:
         return self.batch_norm or ("train" if self.weights is None else "reestimate")
 
     @property
-    def class_loss_name(self) -> ClassLossName:
-        return self.loss or "multibox"
-
-    @property
-    def box_loss_name(self) -> BoxLossName:
-        return self.box_loss or "smooth_l1"
-
-    @property
-    def matcher_name(self) -> MatcherName:
-        return self.matcher or "ssd"
-
-    @property
     def peak_lr(self) -> float:
         if self.lr is not None:
             return self.lr
-        return float((0.002 if self.optimizer == "adamw" else 0.05) * (self.batch_size / 16) ** 0.5)
+        return float((0.002 if self.optimizer == "adamw" else 0.05) * (self.settings.batch_size / 16) ** 0.5)
 
     @property
     def decay(self) -> float:
@@ -177,16 +182,20 @@ class TrainOptions:
         return 0.05 if self.optimizer == "adamw" else 4e-5
 
     @property
-    def epoch_count(self) -> int:
-        return self.epochs or (10 if self.data == SHAPES else 60)
-
-    @property
-    def augmentation(self) -> str:
-        return self.augment or ("flip" if self.data == SHAPES else "ssdlite")
-
-    @property
     def preset_name(self) -> str:
         return self.preset or (SHAPES_PRESET if self.data == SHAPES else DATA_PRESET)
+
+    def spelled_out(self) -> TrainOptions:
+        """The same run with everything named, so that it stays the same when a recipe changes."""
+        return replace(
+            self,
+            **vars(self.settings),
+            recipe=self.recipe_name,
+            backbone_lr=self.backbone_lr_factor,
+            batch_norm=self.batch_norm_mode,
+            lr=self.peak_lr,
+            weight_decay=self.decay,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and checkpoints."""

@@ -96,22 +96,18 @@ def test_a_share_of_the_samples_and_none_in_the_last_epochs():
 
 @pytest.mark.parametrize(("epochs", "with_mosaics"), [(60, 51), (10, 8), (3, 3), (1, 1)])
 def test_the_last_15_percent_of_the_epochs_have_none(epochs, with_mosaics):
-    transform = DetectionTransform((64, 96), "letterbox", "mosaic")
-    assert build_mosaic(transform, epochs) == Mosaic((64, 96), "letterbox", 0.5, with_mosaics)
+    transform = DetectionTransform((64, 96), "letterbox", "ssdlite")
+    assert build_mosaic(transform, 0.5, epochs) == Mosaic((64, 96), "letterbox", 0.5, with_mosaics)
 
 
-def test_any_recipe_can_have_mosaics_or_be_without():
-    assert build_mosaic(DetectionTransform((64, 64), "stretch", "ssd"), 10) is None
-    assert build_mosaic(DetectionTransform((64, 64), "stretch", "ssd", mosaic=0.3), 10) == Mosaic(
-        (64, 64), "stretch", 0.3, 8
-    )
-    assert build_mosaic(DetectionTransform((64, 64), "stretch", "mosaic", mosaic=0.0), 10) is None
+def test_a_share_of_nothing_is_no_mosaics():
+    assert build_mosaic(DetectionTransform((64, 64), "stretch", "ssd"), 0.0, 10) is None
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
 def test_a_share_that_is_none_is_refused(share):
-    with pytest.raises(ConfigError, match=f"mosaic: expected a share of the samples, 0 to 1, got {share}"):
-        DetectionTransform((64, 64), "stretch", "ssd", mosaic=share)
+    with pytest.raises(ConfigError, match=f"--mosaic: expected a share of the samples, 0 to 1, got {share}"):
+        TrainOptions(mosaic=share)
 
 
 # -- pixels and boxes ------------------------------------------------------------------------------------------------
@@ -243,15 +239,15 @@ SIZES = [(60, 80), (80, 60), (1, 1), (50, 50), (90, 30), (1, 40), (64, 64), (33,
 
 
 def make_dataset(
-    folder: Path, *, image_size=(64, 64), resize="stretch", augmentation="mosaic-topdown", mosaic=1.0, sizes=SIZES
+    folder: Path, *, image_size=(64, 64), resize="stretch", augmentation="topdown", mosaic=1.0, sizes=SIZES
 ) -> DetectionDataset:
-    transform = DetectionTransform(image_size, resize, augmentation, mosaic=mosaic)
-    return DetectionDataset(make_index(folder, sizes), transform, seed=7, mosaic=build_mosaic(transform, 100))
+    transform = DetectionTransform(image_size, resize, augmentation)
+    return DetectionDataset(make_index(folder, sizes), transform, seed=7, mosaic=build_mosaic(transform, mosaic, 100))
 
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox"])
 @pytest.mark.parametrize("image_size", [(64, 64), (48, 96)])
-@pytest.mark.parametrize("augmentation", ["none", "lsj", "mosaic-topdown"])
+@pytest.mark.parametrize("augmentation", ["none", "lsj", "topdown"])
 def test_boxes_are_valid_and_on_their_colours(tmp_path, image_size, resize, augmentation):
     dataset = make_dataset(tmp_path, image_size=image_size, resize=resize, augmentation=augmentation)
     height, width = image_size
@@ -318,7 +314,7 @@ def test_the_last_epochs_show_one_picture_each(tmp_path):
 def test_recipes_without_mosaics_draw_the_numbers_they_always_drew(tmp_path):
     index = make_index(tmp_path, SIZES)
     transform = DetectionTransform((64, 64), "stretch", "topdown")
-    sample = DetectionDataset(index, transform, 7, mosaic=build_mosaic(transform, 10))[0]
+    sample = DetectionDataset(index, transform, 7, mosaic=build_mosaic(transform, 0.0, 10))[0]
     expected = transform(DetectionDataset(index)[0], np.random.default_rng([7, 0, 0]))
     assert np.array_equal(sample.image, expected.image)
 
@@ -335,8 +331,8 @@ def test_a_data_set_of_one_picture(tmp_path, size):
 def test_pictures_without_objects(tmp_path):
     index = make_index(tmp_path, SIZES)
     empty = index.subset([3, 7])
-    transform = DetectionTransform((64, 64), "stretch", "mosaic", mosaic=1.0)
-    sample = DetectionDataset(empty, transform, mosaic=build_mosaic(transform, 10))[1]
+    transform = DetectionTransform((64, 64), "stretch", "ssd")
+    sample = DetectionDataset(empty, transform, mosaic=build_mosaic(transform, 1.0, 10))[1]
     assert (sample.boxes.shape, sample.labels.shape, sample.ignore.shape) == ((0, 4), (0,), (0,))
     assert collate([sample]).boxes.shape == (1, 0, 4)
 
@@ -374,7 +370,7 @@ def test_a_training_has_mosaics_but_for_its_last_epochs(tmp_path: Path, monkeypa
     generate_shapes(tmp_path / "shapes", train_images=16, val_images=2, seed=3)
     options = TrainOptions(
         data=str(tmp_path / "shapes"), output=str(tmp_path / "run"), preset="ssdlite192_mobilenet_v2_050",
-        width_mult=0.25, image_size=64, batch_size=8, workers=0, epochs=4, eval_interval=4, augment="mosaic",
+        width_mult=0.25, image_size=64, batch_size=8, workers=0, epochs=4, eval_interval=4, mosaic=0.5,
     )  # fmt: skip
     train(options)
     assert set(epochs) == {0, 1, 2}  # the last 15 % of four epochs are one
