@@ -185,7 +185,7 @@ def build_detector(
     report = load_backbone_weights(detector.backbone, weights, name=config.backbone)
     if report.random:
         warnings.warn(
-            f"{config.backbone}: {len(report.random)} tensors from {report.random[0]} on stay random, as no weights are "
+            f"{config.backbone}: {len(report.random)} tensors from {report.random[0]} on stay random, no weights are "
             f"published for them; backbone={config.backbone.removesuffix('_reduced')!r} has weights throughout",
             stacklevel=2,
         )
