@@ -187,15 +187,14 @@ class TrainOptions:
 
     def spelled_out(self) -> TrainOptions:
         """The same run with everything named, so that it stays the same when a recipe changes."""
-        return replace(
-            self,
-            **vars(self.settings),
-            recipe=self.recipe_name,
-            backbone_lr=self.backbone_lr_factor,
-            batch_norm=self.batch_norm_mode,
-            lr=self.peak_lr,
-            weight_decay=self.decay,
-        )
+        own = {
+            "recipe": self.recipe_name,
+            "backbone_lr": self.backbone_lr_factor,
+            "batch_norm": self.batch_norm_mode,
+            "lr": self.peak_lr,
+            "weight_decay": self.decay,
+        }
+        return replace(self, **(vars(self.settings) | own))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and checkpoints."""
