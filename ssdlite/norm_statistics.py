@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ssdlite.errors import ConfigError
 from ssdlite.fold import find_conv_norm_pairs
 
-LEAST_VARIANCE = 1e-10  # of a convolution's output that is worth rescaling; below it a channel is constant
+LEAST_SHARE = 1e-4  # of a layer's mean variance: a channel with less hardly varies, and is not blown up to 1
 
 
 class _Moments:
@@ -44,8 +44,8 @@ def remeasure_norms(network: nn.Module, batches: Iterable[Tensor], *, rescale: b
 
     ``weight`` and ``bias`` of each norm take up the change, so evaluation mode computes what it did before, and
     training mode about the same on similar batches. With ``rescale`` a convolution right before a norm is scaled too,
-    per output channel, so that its output has variance 1: convolutions that a norm was folded into lost their scale,
-    and optimisers want filters of one size.
+    per output channel, so that its output has a variance of about 1: convolutions that a norm was folded into lost
+    their scale, and optimisers want filters of one size.
 
     Args:
         network: takes what ``batches`` hold; its mode is kept.
@@ -99,8 +99,8 @@ def _put(norm: nn.BatchNorm2d, moments: _Moments, conv: nn.Conv2d | None) -> Non
 
     scale = torch.ones_like(slope)
     if conv is not None:
-        wide = moments.variance > LEAST_VARIANCE
-        scale = torch.where(wide, moments.variance.clamp(min=LEAST_VARIANCE) ** -0.5, 1.0)
+        least = LEAST_SHARE * moments.variance.mean()
+        scale = torch.where(least > 0, torch.maximum(moments.variance, least) ** -0.5, 1.0)
         conv.weight.mul_(scale[:, None, None, None].to(conv.weight))
         if conv.bias is not None:
             conv.bias.mul_(scale.to(conv.bias))

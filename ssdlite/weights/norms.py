@@ -22,7 +22,9 @@ from ssdlite.weights.ledger import Imported, check_finite
 from ssdlite.weights.options import ImportOptions
 
 PICTURES = 64  # that statistics are measured on; the coarsest map has one cell in each
-BATCH = 8
+LEAST_PICTURES = 8  # of a network with a large input
+MOST_PIXELS = PICTURES * 512 * 512  # of all of them together
+MOST_BATCH_PIXELS = 8 * 320 * 320
 
 
 def identity_norm(bias: Tensor, eps: float) -> dict[str, Tensor]:
@@ -52,29 +54,31 @@ def measure_restored_norms(imported: Imported, options: ImportOptions) -> Import
 
 def _batches(config: DetectorConfig, folder: Path | None) -> Iterator[Tensor]:
     framing = Framing(config.image_size, config.resize)
+    pixels = config.image_size[0] * config.image_size[1]
+    count = min(PICTURES, max(LEAST_PICTURES, MOST_PIXELS // pixels))
     batch: list[ImageArray] = []
-    for picture in _scenes() if folder is None else _pictures_in(folder):
+    for picture in _scenes(count) if folder is None else _pictures_in(folder, count):
         batch.append(framing.view((picture.shape[0], picture.shape[1])).render(picture))
-        if len(batch) == BATCH:
+        if len(batch) * pixels >= MOST_BATCH_PIXELS:
             yield stack_images(batch)
             batch = []
     if batch:
         yield stack_images(batch)
 
 
-def _scenes() -> Iterator[ImageArray]:
+def _scenes(count: int) -> Iterator[ImageArray]:
     rng = np.random.default_rng(0)
-    for _ in range(PICTURES):
+    for _ in range(count):
         yield draw_scene(rng, with_objects=True).image
 
 
-def _pictures_in(folder: Path) -> Iterator[ImageArray]:
-    """Up to ``PICTURES`` of a folder, evenly taken from all of them: files are often sorted by scene."""
+def _pictures_in(folder: Path, count: int) -> Iterator[ImageArray]:
+    """Up to ``count`` of a folder, evenly taken from all of them: files are often sorted by scene."""
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder of pictures to measure batch norms on, found no such folder")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise DataError(f"{folder}: expected pictures to measure batch norms on, found none")
-    chosen = np.unique(np.linspace(0, len(files) - 1, PICTURES).round().astype(int))
+    chosen = np.unique(np.linspace(0, len(files) - 1, count).round().astype(int))
     for position in chosen:
         yield read_image(files[position])

@@ -31,7 +31,7 @@ def parse_textproto(text: str, where: str) -> Message:
     try:
         parser = _Parser(text)
         message = parser.message(0, "")
-    except ValueError as error:
+    except (ValueError, SyntaxError) as error:  # SyntaxError: an escape in a text that is none
         raise CheckpointError(f"{where}: not protobuf's text format, or damaged ({error})") from None
     return message
 

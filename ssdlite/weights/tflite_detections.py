@@ -61,7 +61,7 @@ def _options(content: bytes, path: str) -> dict[str, float]:
         if not 3 <= len(content) <= MAX_OPTION_BYTES:
             raise ValueError(f"{len(content)} bytes")
         values = flexbuffers.GetRoot(content).AsMap
-        found = {bytes(key.AsKey).decode(): number for number, key in enumerate(values.Keys)}
+        found = {bytes(key.AsKeyBytes).decode(): number for number, key in enumerate(values.Keys)}
         options = {name: float(values.Values[found[name]].AsFloat) for name in OPTIONS if name in found}
     except DAMAGE as error:
         raise CheckpointError(f"{path}: the options of its post-processing are damaged ({error})") from None

@@ -197,6 +197,8 @@ def _check_order(
     """Every operator uses what stands before it: so there are no cycles, and all numbers are of tensors there are."""
     known = {number for number, tensor in enumerate(tensors) if tensor.data} | set(inputs) | {-1}
     for number, operator in enumerate(operators):
+        if not operator.inputs or operator.inputs[0] < 0:
+            raise ValueError(f"operator {number} ({operator.name}) has no input")
         missing = [tensor for tensor in operator.inputs if tensor not in known]
         if missing or not all(0 <= tensor < len(tensors) and tensor not in known for tensor in operator.outputs):
             raise ValueError(f"operator {number} ({operator.name}) is not in an order in which it can run")

@@ -134,11 +134,15 @@ class _Walk:
 
     def _split_sum(self, operator: Operator) -> tuple[int, int]:
         """(what a linear convolution gives, what is added to it): that which comes later in the file, and the other."""
-        first, second = sorted(operator.inputs[:2], key=lambda tensor: self.producers.get(tensor, -1))
+        if len(operator.inputs) != 2:
+            raise self.fail(f"a sum of {len(operator.inputs)} tensors")
+        first, second = sorted(operator.inputs, key=lambda tensor: self.producers.get(tensor, -1))
         return second, first
 
     def constant(self, tensor: int) -> int:
         """The stored tensor that ``tensor`` is, or is widened from."""
+        if tensor < 0:
+            raise self.fail("a layer has no weights")
         if tensor in self.producers:
             operator = self.producer(tensor)
             if operator.name != "DEQUANTIZE":
