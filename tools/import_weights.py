@@ -37,7 +37,8 @@ class ImportWeightsOptions:
     format: str = "auto"
     """What the source is: tflite, tf-checkpoint, tf-frozen-graph, torchvision or pytorch-ssd; auto looks."""
     labels: Path | None = None
-    """A text file with a class name a line, in the order of the classifier's rows, background first or left out."""
+    """A file with a class name a line, in the order of the classifier's rows, background first or left out; or a label
+    map of TensorFlow (.pbtxt)."""
     class_names: tuple[str, ...] = ()
     """The same names, in place of a file."""
     image_size: int | None = None
@@ -77,12 +78,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _class_names(options: ImportWeightsOptions) -> tuple[str, ...] | None:
+    from ssdlite.weights.pipeline_config import read_label_map
     from ssdlite.weights.tflite_labels import read_labels
 
     if options.labels is None:
         return options.class_names or None
     if options.class_names:
         raise ConfigError("--labels and --class-names: expected one of them, got both")
+    if options.labels.suffix == ".pbtxt":
+        return read_label_map(options.labels)
     try:
         with options.labels.open("rb") as file:
             return read_labels(file.read(MAX_LABEL_BYTES), str(options.labels))

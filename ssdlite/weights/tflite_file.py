@@ -21,6 +21,12 @@ MAX_ITEMS = 20_000  # operators, tensors, buffers; such a model has some hundred
 MAX_RANK = 8
 DAMAGE = (struct.error, IndexError, TypeError, ValueError, AttributeError, OverflowError, KeyError)
 FLOATS = {0: np.float32, 1: np.float16}  # TensorType: what it is in numpy
+OPTION_TABLES = {
+    "CONV_2D": "Conv2DOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "ADD": "AddOptions",
+    "SOFTMAX": "SoftmaxOptions",
+}
 T = TypeVar("T")
 
 
@@ -28,7 +34,7 @@ T = TypeVar("T")
 class Operator:
     """``inputs`` and ``outputs`` are numbers of tensors, -1 for an input that is left out.
 
-    ``options`` holds those of a convolution or an addition; ``custom_options`` the bytes of a custom operator's.
+    ``options`` holds those of a convolution, a sum or a softmax; ``custom_options`` the bytes of a custom operator's.
     """
 
     name: str
@@ -174,12 +180,13 @@ def _operator(schema: Any, operator: Any, codes: list[Any], names: dict[int, str
 
 
 def _options(schema: Any, operator: Any, name: str) -> dict[str, int]:
-    kinds = {"CONV_2D": "Conv2DOptions", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions", "ADD": "AddOptions"}
-    table = operator.BuiltinOptions() if name in kinds else None
+    table = operator.BuiltinOptions() if name in OPTION_TABLES else None
     if table is None:
         return {}
-    options = getattr(schema, kinds[name])()
+    options = getattr(schema, OPTION_TABLES[name])()
     options.Init(table.Bytes, table.Pos)
+    if name == "SOFTMAX":
+        return {"plain": int(options.Beta() == 1)}
     if name == "ADD":
         return {"activation": options.FusedActivationFunction()}
     return {

@@ -89,6 +89,8 @@ class _Walk:
             if operator.name == "CONCATENATION":
                 return [self._before_reshaping(one) for one in operator.inputs]
             if operator.name in SCORING:
+                if operator.name == "SOFTMAX" and not operator.options.get("plain"):
+                    raise self.fail("its softmax has a beta other than 1")
                 self.score_function = SCORING[operator.name]
             elif operator.name not in RESHAPING:
                 return [self._before_reshaping(tensor)]

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from ssdlite.errors import CheckpointError
 
 MAX_LABEL_BYTES = 2**20
-LABEL_FILES = ("labels.txt", "labelmap.txt", "label_map.txt")
+LABEL_FILES = ("labels.txt", "labelmap.txt", "label_map.txt", "label_map.pbtxt", "labelmap.pbtxt")
 
 
 def packed_labels(path: Path) -> tuple[str, ...] | None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssdlite.checkpoint import FORMAT
 from ssdlite.errors import CheckpointError, ConfigError
 
 MAX_BYTES = 2 * 2**30  # of a file; detectors here have 4 to 40 MB, and what training adds
@@ -86,6 +87,8 @@ def _read_safetensors(path: Path) -> Any:
 def _find_state_dict(content: Any, path: str) -> dict[str, Tensor]:
     candidates = [content]
     if isinstance(content, Mapping):
+        if content.get("format") == FORMAT:
+            raise CheckpointError(f"{path}: already a checkpoint of ssdlite, there is nothing to import")
         candidates += [content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)]
     for candidate in candidates:
         if isinstance(candidate, Mapping) and candidate and all(_is_entry(*item) for item in candidate.items()):

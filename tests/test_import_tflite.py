@@ -1,0 +1,400 @@
+"""TensorFlow Lite files: the numbers that LiteRT gives, for a real model and for small ones of every layout."""
+
+from __future__ import annotations
+
+import runpy
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import pytest
+import torch
+from torchvision.ops import box_convert, nms
+
+import ssdlite
+from ssdlite.detector import Detector
+from ssdlite.image import Framing, ImageArray, read_image
+from ssdlite.weights import norms
+
+pytest.importorskip("tflite", reason="needs the package tflite, which is not installed")
+
+models: Any = runpy.run_path(str(Path(__file__).with_name("tensorflow_models.py")))
+Design = models["Design"]
+MODEL = "mediapipe-ssd-mobilenetv2-oidv4/ssd_mobilenetv2_oidv4_fp16.tflite"
+SMALL = Design(version=1, lite=False, width=0.25)
+NAMES = ("cat", "dog", "bird")
+PIXELS = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+
+needs_litert = pytest.mark.skipif(
+    not __import__("importlib.util").util.find_spec("ai_edge_litert"),
+    reason="needs the package ai-edge-litert, which is not installed",
+)
+
+
+@pytest.fixture(autouse=True)
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To measure norms on; 64 take their time."""
+    monkeypatch.setattr(norms, "PICTURES", 8)
+
+
+@pytest.fixture(scope="module")
+def small_values() -> dict[str, npt.NDArray[np.float32]]:
+    return dict(models["Variables"](SMALL).values)
+
+
+@pytest.fixture
+def small(small_values: Any, tmp_path: Path) -> Callable[..., Path]:
+    """Write a small SSD V1; ``change`` alters the writer first."""
+
+    def write(change: Callable[[Any], object] = lambda writer: None, **options: Any) -> Path:
+        writer = models["tflite_ssd"](SMALL, small_values, **options)
+        change(writer)
+        return Path(writer.write(tmp_path / "small.tflite"))
+
+    return write
+
+
+def raw_outputs(detector: Detector, pixels: ImageArray) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Box encodings (y, x, height, width) and logits, as TensorFlow orders them."""
+    with torch.no_grad():
+        outputs = detector.eval()(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+    return outputs.box_deltas[0].numpy()[:, [1, 0, 3, 2]], outputs.class_logits[0].numpy()
+
+
+# --- a real model ---
+
+
+class RealModel:
+    """The Open Images model with LiteRT, and imported."""
+
+    def __init__(self, path: Path, photographs: Path) -> None:
+        self.path = path
+        names = path.with_name("labels.txt").read_text().splitlines()
+        self.imported = ssdlite.import_weights(path, class_names=names, pictures=photographs)
+        self.detector = self.imported.checkpoint.build_detector().eval()
+        files = sorted(photographs.glob("*.jpg"))[:: len(list(photographs.glob("*.jpg"))) // 6][:6]
+        framing = Framing((300, 300), "stretch")
+        self.files = files
+        self.pictures = [framing.view(picture.shape[:2]).render(picture) for picture in map(read_image, files)]
+        self.outputs = [models["run_tflite"](path, picture) for picture in self.pictures]
+
+
+@pytest.fixture(scope="module")
+def real(shared_data: Path) -> RealModel:
+    pytest.importorskip("ai_edge_litert", reason="needs the package ai-edge-litert, which is not installed")
+    path, photographs = shared_data.parent / "weights" / MODEL, shared_data / "coco-cc" / "val2017"
+    for needed in (path, photographs):
+        if not needed.exists():
+            pytest.skip(f"needs {needed.name} (shared/ beside the repository), which is not here")
+    return RealModel(path, photographs)
+
+
+def test_real_model_gives_the_same_numbers(real: RealModel) -> None:
+    for picture, (boxes, classes) in zip(real.pictures, real.outputs, strict=True):
+        own_boxes, own_classes = raw_outputs(real.detector, picture)
+        np.testing.assert_allclose(own_boxes, boxes, atol=1e-3)
+        np.testing.assert_allclose(own_classes, classes, atol=1e-3)
+
+
+def test_real_model_finds_the_same_objects(real: RealModel) -> None:
+    """Decoded from LiteRT's outputs by the formulas of the model's README."""
+    anchors = np.loadtxt(Path(__file__).with_name("data") / "tf_ssd300_anchors_cxcywh.txt")
+    found = 0
+    for picture, (codes, classes) in zip(real.pictures, real.outputs, strict=True):
+        scores = 1 / (1 + np.exp(-classes.astype(np.float64)))
+        centres = codes[:, [1, 0]] / 10 * anchors[:, 2:] + anchors[:, :2]
+        sizes = np.exp(codes[:, [3, 2]] / 5) * anchors[:, 2:]
+        decoded = box_convert(torch.from_numpy(np.hstack([centres, sizes]) * 300), "cxcywh", "xyxy").clamp(0, 300)
+        expected = []
+        for label in range(1, 24):
+            best = torch.from_numpy(scores[:, label])
+            likely = (best > 0.3).nonzero()[:, 0]
+            kept = likely[nms(decoded[likely], best[likely], 0.6)]
+            expected += [(float(best[i]), label - 1, decoded[i].numpy()) for i in kept]
+        expected.sort(key=lambda entry: -entry[0])
+        (own,) = real.detector.predict(picture, score_threshold=0.3)
+        assert own.labels.tolist() == [label for _, label, _ in expected]
+        for box, score, (wanted_score, _, wanted_box) in zip(own.boxes, own.scores, expected, strict=True):
+            assert score == pytest.approx(wanted_score, abs=1e-4)
+            np.testing.assert_allclose(box, wanted_box, atol=0.05)
+        found += len(expected)
+    assert found >= 5
+
+
+def test_real_model_exported(real: RealModel, tmp_path: Path) -> None:
+    import onnx
+
+    from ssdlite.export.onnx_export import export_onnx
+    from ssdlite.export.options import GraphOptions
+
+    onnx.save(export_onnx(real.detector, GraphOptions(variant="raw")), tmp_path / "raw.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "raw.onnx"), providers=["CPUExecutionProvider"])
+    for picture, (boxes, classes) in zip(real.pictures[:3], real.outputs, strict=False):
+        outputs = session.run(None, {session.get_inputs()[0].name: picture.transpose(2, 0, 1)[None]})
+        by_columns = {output.shape[2]: output[0] for output in outputs}
+        np.testing.assert_allclose(by_columns[4][:, [1, 0, 3, 2]], boxes, atol=1e-3)
+        np.testing.assert_allclose(by_columns[24], classes, atol=1e-3)
+
+
+def test_real_model_is_described(real: RealModel) -> None:
+    config = real.imported.checkpoint.config
+    assert (config.backbone, config.image_size, config.padding, config.norm_eps) == (
+        "mobilenet_v2",
+        (300, 300),
+        "same",
+        0.001,
+    )
+    assert (config.score_function, config.num_anchors, config.num_classes) == ("sigmoid", 1917, 23)
+    assert config.class_names[:4] == ("Bicycle", "Boot", "Laptop", "Person")
+    assert config.anchors == ssdlite.PRESETS["ssd300_mobilenet_v2"].anchors
+    assert len(real.imported.matched) == 144 and real.imported.left == ()  # 72 convolutions, filters and bias
+
+
+def test_real_model_can_be_put_in_training_mode(real: RealModel) -> None:
+    """Its restored norms have the photographs' statistics; folded ones would give something else altogether."""
+    images = torch.from_numpy(np.stack(real.pictures)).permute(0, 3, 1, 2)
+    detector = real.imported.checkpoint.build_detector()
+    with torch.no_grad():
+        expected, got = detector.eval()(images).class_logits, detector.train()(images).class_logits
+    assert float(torch.corrcoef(torch.stack([expected.flatten(), got.flatten()]))[0, 1]) > 0.95
+
+
+# --- small models of every layout ---
+
+
+@needs_litert
+@pytest.mark.parametrize(
+    ("design", "options"),
+    [
+        pytest.param(Design(version=2, lite=True), {}, id="ssdlite_mobilenet_v2"),
+        pytest.param(Design(version=1, lite=True, width=0.5), {"half": True}, id="ssdlite_mobilenet_v1-float16"),
+        pytest.param(Design(version=2, lite=False, head_kernel=3, width=0.75), {}, id="ssd_mobilenet_v2"),
+        pytest.param(Design(version=1, lite=False, width=0.25, size=130), {"relu_apart": True}, id="ssd_mobilenet_v1"),
+        pytest.param(Design(version=2, lite=False, width=1.4, size=64), {"half": True}, id="wide"),
+    ],
+)
+def test_layouts(design: Any, options: dict[str, Any], tmp_path: Path) -> None:
+    path = models["tflite_ssd"](design, models["Variables"](design).values, **options).write(tmp_path / "a.tflite")
+    imported = ssdlite.import_weights(path, class_names=NAMES)
+    config = imported.checkpoint.config
+    heads = "separable" if design.lite else {1: "pointwise", 3: "plain"}[design.head_kernel]
+    assert (config.backbone, config.width_mult) == (f"mobilenet_v{design.version}", design.width)
+    assert (config.extra_conv, config.head_conv) == ("separable" if design.lite else "plain", heads)
+    assert config.image_size == (design.size, design.size) and config.extra_channels == (512, 256, 256, 128)
+    assert imported.left == ()
+    pixels = np.resize(PIXELS, (design.size, design.size, 3))
+    boxes, classes = models["run_tflite"](path, pixels)
+    own_boxes, own_classes = raw_outputs(imported.checkpoint.build_detector(), pixels)
+    assert classes.std() > 0.3  # a network that says something
+    np.testing.assert_allclose(own_boxes, boxes, atol=1e-3)
+    np.testing.assert_allclose(own_classes, classes, atol=1e-3)
+
+
+GRIDS = (6, 3, 2, 1, 1, 1)  # of 96 pixels at strides 16 to 512
+SHAPES = [
+    [(0.1 * (level + 1) + 0.02 * k, 0.15 * (level + 1)) for k in range(n)] for level, n in enumerate((3, *[6] * 5))
+]
+
+
+def add_detections(writer: Any) -> None:
+    """TFLite_Detection_PostProcess with anchors and figures of its own; per-class suppression, as ours."""
+    rows = [
+        ((row + 0.5) / grid, (column + 0.5) / grid, height, width)
+        for grid, shapes in zip(GRIDS, SHAPES, strict=True)
+        for row in range(grid)
+        for column in range(grid)
+        for width, height in shapes
+    ]
+    options = {"y_scale": 8.0, "x_scale": 9.0, "h_scale": 4.0, "w_scale": 3.0, "nms_score_threshold": 0.75}
+    options |= {"nms_iou_threshold": 0.4, "num_classes": 3, "max_detections": 40, "max_classes_per_detection": 1}
+    options |= {"detections_per_class": 100, "use_regular_nms": True}
+    writer.detections(*writer.outputs, np.array(rows, np.float32), options)
+
+
+@needs_litert
+def test_detections_behind_the_network(small: Callable[..., Path]) -> None:
+    path = small(add_detections, scores="LOGISTIC", half=True)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("labelmap.txt", "???\ncat\ndog\nbird\n")
+    config = ssdlite.import_weights(path).checkpoint.config
+    assert config.class_names == NAMES
+    assert config.box_code_scales == (9.0, 8.0, 3.0, 4.0)
+    assert (config.score_threshold, config.nms_threshold) == pytest.approx((0.75, 0.4))
+    np.testing.assert_allclose(config.anchors.levels[1], SHAPES[1], atol=3e-4)  # stored as float16
+
+    boxes, labels, scores, count = models["run_tflite"](path, PIXELS)
+    (own,) = ssdlite.import_weights(path).checkpoint.build_detector().predict(PIXELS, score_threshold=0.0)
+    assert count == 40 <= len(own)
+    np.testing.assert_allclose(own.scores[:40], scores, atol=1e-4)
+    np.testing.assert_array_equal(own.labels[:40], labels)
+    np.testing.assert_allclose(own.boxes[:40], np.clip(boxes[:, [1, 0, 3, 2]] * 96, 0, 96), atol=0.05)
+
+
+@needs_litert
+def test_classes_without_background(tmp_path: Path) -> None:
+    """As many rows as the post-processing says there are classes: background is made."""
+    design = Design(version=1, lite=False, width=0.25, slots=3)
+    writer = models["tflite_ssd"](design, models["Variables"](design).values, scores="LOGISTIC")
+    scores = writer.outputs[1]
+    add_detections(writer)
+    writer.outputs = [*writer.outputs, scores]
+    path = writer.write(tmp_path / "a.tflite")
+    detector = ssdlite.import_weights(path, class_names=NAMES).checkpoint.build_detector()
+    _, logits = raw_outputs(detector, PIXELS)
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits[:, 1:])), models["run_tflite"](path, PIXELS)[4], atol=1e-4)
+
+
+@needs_litert
+@pytest.mark.parametrize(("scores", "kept"), [("LOGISTIC", [0, 1, 3]), ("SOFTMAX", [0, 1, 2, 3])])
+def test_slots_without_a_class(small: Callable[..., Path], scores: str, kept: list[int]) -> None:
+    path = small(scores=scores)
+    config = ssdlite.import_weights(path, class_names=("person", "???", "car")).checkpoint.config
+    assert config.category_ids == tuple(kept[1:])
+    assert config.class_names == (("person", "car") if scores == "LOGISTIC" else ("person", "unused 2", "car"))
+    detector = ssdlite.import_weights(path, class_names=("background", "person", "n/a", "car"))
+    _, logits = raw_outputs(detector.checkpoint.build_detector(), PIXELS)
+    logits = logits.astype(np.float64)
+    own = 1 / (1 + np.exp(-logits)) if scores == "LOGISTIC" else np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(own, models["run_tflite"](path, PIXELS)[1][:, kept], atol=1e-4)
+
+
+def test_coco_needs_no_names(tmp_path: Path) -> None:
+    design = Design(version=1, lite=False, width=0.25, slots=91)
+    path = models["tflite_ssd"](design, models["Variables"](design).values).write(tmp_path / "a.tflite")
+    config = ssdlite.import_weights(path).checkpoint.config
+    named = dict(zip(config.class_names, config.category_ids, strict=True))
+    assert len(named) == 80
+    assert [named[name] for name in ("person", "stop sign", "cat", "tv", "toothbrush")] == [1, 13, 17, 72, 90]
+
+
+# --- what can be wrong ---
+
+
+def test_class_names_are_asked_for(small: Callable[..., Path]) -> None:
+    path = small()
+    with pytest.raises(ssdlite.CheckpointError, match=r"its 3 classes are not in the file; give them by --labels FILE"):
+        ssdlite.import_weights(path)
+    path.with_name("labels.txt").write_text("cat\ndog\nbird\n")
+    with pytest.raises(ssdlite.CheckpointError, match=r"perhaps --labels .*labels.txt"):
+        ssdlite.import_weights(path)
+    with pytest.raises(ssdlite.CheckpointError, match=r"has 3 classes and background, but 2 class names"):
+        ssdlite.import_weights(path, class_names=("cat", "dog"))
+    with pytest.raises(ssdlite.CheckpointError, match=r"several of \['cat'\]"):
+        ssdlite.import_weights(path, class_names=("cat", "dog", "cat"))
+    with pytest.raises(ssdlite.ConfigError, match="expected a sequence of names, got the string"):
+        ssdlite.import_weights(path, class_names="cat")
+
+
+def edit(number: int, **changes: Any) -> Callable[[Any], None]:
+    """Change the options of the operator of that number."""
+
+    def change(writer: Any) -> None:
+        kind, inputs, outputs, options, custom = writer.operators[number]
+        table, values = options
+        writer.operators[number] = (kind, inputs, outputs, (table, values | changes), custom)
+
+    return change
+
+
+def drop_last_level(writer: Any) -> None:
+    """Boxes from five maps, classes from six."""
+    kind, inputs, *rest = next(entry for entry in writer.operators if entry[0] == "CONCATENATION")
+    place = next(i for i, entry in enumerate(writer.operators) if entry[0] == "CONCATENATION")
+    writer.operators[place] = (kind, inputs[:-1], *rest)
+
+
+def quantise(writer: Any) -> None:
+    name, shape, _, data = writer.tensors[1]
+    writer.tensors[1] = (name, shape, 9, data[: len(data) // 4])  # int8
+
+
+def shorten(writer: Any) -> None:
+    name, shape, kind, data = writer.tensors[1]
+    writer.tensors[1] = (name, shape, kind, data[:-4])
+
+
+def not_a_number(writer: Any) -> None:
+    name, shape, kind, _ = writer.tensors[1]
+    writer.tensors[1] = (name, shape, kind, np.full(shape, np.nan, np.float32).tobytes())
+
+
+def more_filters(writer: Any) -> None:
+    name, (out, *rest), kind, data = writer.tensors[1]
+    writer.tensors[1] = (name, (out + 1, *rest), kind, data + data[: len(data) // out])
+
+
+def cycle(writer: Any) -> None:
+    kind, inputs, outputs, *rest = writer.operators[3]
+    writer.operators[3] = (kind, [outputs[0], *inputs[1:]], outputs, *rest)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (edit(3, FusedActivationFunction=1), "the activation of FeatureExtractor/MobilenetV1/Conv2d_2_depthwise/Relu6"),
+        (edit(4, FusedActivationFunction=0), "without activation, expected a convolution of stride 1 with ReLU6"),
+        (
+            edit(5, StrideW=2, StrideH=2),
+            "Conv2d_3_depthwise/Relu6 is a depthwise convolution of stride 2 with ReLU6, exp",
+        ),
+        (edit(0, DilationHFactor=2), "Conv2d_0/Relu6 is not padded as SAME, is dilated"),
+        (edit(0, Padding=1), "Conv2d_0/Relu6 is not padded as SAME"),
+        (drop_last_level, "5 box predictors, but 6 of classes"),
+        (quantise, "Conv2d_0/Conv2D;merged/name is quantised or not a float; the float32 or float16 model is needed"),
+        (shorten, "needs 864 bytes, the file holds 860"),
+        (not_a_number, "backbone.features.0.0.weight has values that are not finite"),
+        (more_filters, r"backbone.features.0.0.weight \[9, 3, 3, 3\] where \[8, 3, 3, 3\] is expected"),
+        (cycle, r"damaged \(operator 3 \(DEPTHWISE_CONV_2D\) is not in an order in which it can run\)"),
+        (lambda writer: writer.outputs.pop(), "expected two outputs, box encodings and class predictions, got 1"),
+        (lambda writer: writer.operators.append(writer.operators[0]), "is not in an order in which it can run"),
+    ],
+)
+def test_networks_that_are_not_quite_one(small: Callable[..., Path], change: Any, message: str) -> None:
+    path = small(change)
+    with pytest.raises(ssdlite.CheckpointError, match=message) as caught:
+        ssdlite.import_weights(path, class_names=NAMES)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_damaged_files(small: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is cut off or overwritten: one error of ours, at once, or a model that still makes sense."""
+    monkeypatch.setattr("ssdlite.weights.tflite_ssd.measure_restored_norms", lambda imported, _: imported)
+    path = small(add_detections, scores="LOGISTIC", half=True)
+    content = path.read_bytes()
+    rng = np.random.default_rng(1)
+    refused = 0
+    for round_number in range(90):
+        damaged = bytearray(content)
+        if round_number % 3 == 0:
+            damaged = damaged[: rng.integers(len(damaged))]
+        for _ in range(3):  # behind the weights, where the structure is
+            place = len(damaged) - 1 - int(rng.integers(min(45_000, len(damaged) - 8)))
+            damaged[place : place + 4] = rng.choice([b"\0\0\0\0", b"\xff\xff\xff\x7f", b"\xff" * 4, rng.bytes(4)])
+        path.write_bytes(damaged)
+        try:
+            ssdlite.import_weights(path, "tflite", class_names=NAMES)
+        except ssdlite.CheckpointError:
+            refused += 1
+    assert refused > 60
+
+
+def test_packed_labels_that_are_none(small: Callable[..., Path]) -> None:
+    path = small()
+    model = path.read_bytes()
+    for content, message in ((b"\xff\xfe\xfa", "it is not text"), (b"\n\n", "it is empty"), (b"a\n" * 2**20, "bytes")):
+        path.write_bytes(model)
+        with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("labels.txt", content)
+        with pytest.raises(ssdlite.CheckpointError, match=f"its packed labels.txt.*{message}"):
+            ssdlite.import_weights(path)
+
+
+def test_the_package_that_reads_them(small: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = small()
+    monkeypatch.setitem(__import__("sys").modules, "tflite", None)
+    with pytest.raises(ssdlite.ConfigError, match=r"pip install 'ssdlite\[tflite\]'"):
+        ssdlite.import_weights(path, class_names=NAMES)

@@ -1,0 +1,245 @@
+"""``ssdlite import-weights`` as a user runs it, and the safe reading of other projects' PyTorch files."""
+
+from __future__ import annotations
+
+import pickle
+import runpy
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ssdlite
+from ssdlite import cli
+from ssdlite.checkpoint import Checkpoint, save_checkpoint
+from ssdlite.weights import FORMATS, norms
+from ssdlite.weights.torch_files import load_state_dict
+
+here = Path(__file__).parent
+models: Any = runpy.run_path(str(here / "tensorflow_models.py"))
+writers: Any = runpy.run_path(str(here / "tensorflow_writers.py"))
+SMALL = models["Design"](version=1, lite=False, width=0.25)
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A frozen graph, which needs no package to read."""
+    path = tmp_path_factory.mktemp("source") / "graph.pb"
+    path.write_bytes(writers["frozen_graph"](models["Variables"](SMALL).values))
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, Path]]:
+    """Run the command -> (exit status, what it said, the checkpoint)."""
+
+    def call(*arguments: object) -> tuple[int, str, Path]:
+        output = tmp_path / "X.pt"
+        status = cli.main(["import-weights", *map(str, arguments), "--output", str(output)])
+        said = capfd.readouterr()
+        return status, said.out + said.err, output
+
+    return call
+
+
+def test_a_checkpoint_of_ours(run: Callable[..., Any], graph: Path, tmp_path: Path) -> None:
+    status, said, output = run(graph, "--class-names", "cat", "dog", "bird", "--image-size", 160)
+    assert status == 0, said
+    for words in ("TensorFlow Object Detection API SSD", "mobilenet_v1, width 0.25", "160 x 160, stretch", "sigmoid"):
+        assert words in said
+    # 35 convolutions with a norm and 12 predictors: filters and four values, filters and bias
+    assert "199 tensors matched, 0 made, 0 left over" in said
+    detector = ssdlite.load_detector(output)
+    assert detector.class_names == ("cat", "dog", "bird")
+    assert detector.config.image_size == (160, 160)
+    (found,) = detector.predict(np.zeros((50, 60, 3), np.uint8), score_threshold=0.0)
+    assert len(found) > 0
+
+    status, said, _ = run(graph, "--class-names", "cat", "dog", "bird")
+    assert status == 2 and "X.pt: already there; --overwrite replaces a file" in said
+    labels = tmp_path / "labels.txt"
+    labels.write_text("???\ncow\nsheep\ngoat\n\n")
+    status, said, _ = run(graph, "--labels", labels, "--overwrite", "--verbose")
+    assert status == 0 and ssdlite.load_detector(output).class_names == ("cow", "sheep", "goat")
+    assert (
+        "FeatureExtractor/MobilenetV1/Conv2d_1_pointwise/BatchNorm/gamma -> backbone.features.1.pointwise.1.weight"
+        in said
+    )
+    labels = tmp_path / "map.pbtxt"
+    labels.write_text("item { id: 1 name: 'a' } item { id: 3 name: 'b' }")
+    status, said, _ = run(graph, "--labels", labels, "--overwrite", "--format", "tf-frozen-graph")
+    assert status == 0
+    assert ssdlite.load_detector(output).config.category_ids == (1, 3)
+
+
+def test_pictures_to_measure_norms_on(run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tflite", reason="needs the package tflite, which is not installed")
+    monkeypatch.setattr(norms, "PICTURES", 4)
+    source = models["tflite_ssd"](SMALL, models["Variables"](SMALL).values).write(tmp_path / "a.tflite")
+    names = ("--class-names", "cat", "dog", "bird")
+    folder = tmp_path / "pictures"
+    status, said, _ = run(source, *names, "--pictures", folder)
+    assert status == 2 and "pictures: expected a folder of pictures to measure batch norms on, found no" in said
+    folder.mkdir()
+    status, said, _ = run(source, *names, "--pictures", folder)
+    assert status == 2 and "found none" in said
+    for number in range(6):
+        Image.fromarray(np.full((40, 60, 3), 40 * number, np.uint8)).save(folder / f"{number}.png")
+    status, said, output = run(source, *names, "--pictures", folder)
+    assert status == 0, said
+    assert "94 tensors matched, 105 made, 0 left over" in said  # 47 filters and biases; 35 norms' other three values
+    stem = ssdlite.load_detector(output).backbone.features[0]
+    grey = torch.stack([torch.full((3, 96, 96), value) for value in (0.0, 80.0, 120.0, 200.0)])  # 0, 2, 3, 5 of the six
+    with torch.no_grad():
+        expected = stem[0](grey / 127.5 - 1).mean((0, 2, 3))
+    torch.testing.assert_close(stem[1].running_mean, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.tflite"], "nowhere.tflite: no such file"),
+        (["{folder}"], "a folder without a TensorFlow checkpoint"),
+        (["{folder}", "--format", "tflite"], "a folder without a TensorFlow checkpoint"),
+        (["{graph}"], "the names of its 3 classes are not in the file; give them by --labels FILE"),
+        (["{graph}", "--labels", "{folder}/none.txt"], "none.txt: cannot be read (No such file or directory)"),
+        (["{graph}", "--labels", "{graph}"], "expected a name a line, in UTF-8; it is not text"),
+        (
+            ["{graph}", "--labels", "x", "--class-names", "a"],
+            "--labels and --class-names: expected one of them, got both",
+        ),
+        (["{graph}", "--class-names", "a", "b"], "has 3 classes and background, but 2 class names were given"),
+        (["{graph}", "--class-names", "a", "b", "c", "--image-size", "7"], "image_size: expected sides of 32 to 4096"),
+        (["{graph}", "--format", "tflight"], "unknown format 'tflight'; did you mean 'tflite'?"),
+        (["{graph}", "--format", "pytorch-ssd"], "not a PyTorch or safetensors file, or truncated"),
+        (["{graph}", "--format", "tf-checkpoint"], "expected the .index file of a TensorFlow checkpoint, found none"),
+        (["{text}"], "recognised as none of tflite, tf-checkpoint, tf-frozen-graph, torchvision, pytorch-ssd"),
+    ],
+)
+def test_what_is_given_wrongly(
+    run: Callable[..., Any], graph: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "text.txt").write_text("hello")
+    status, said, output = run(*(one.format(folder=folder, graph=graph, text=folder / "text.txt") for one in arguments))
+    assert status == 2
+    assert message in said and "Traceback" not in said
+    assert not output.exists()
+
+
+def test_every_format_is_named_in_the_help() -> None:
+    from ssdlite.tools import import_weights
+
+    text = Path(import_weights.__file__).read_text(encoding="utf-8")
+    assert all(name in text for name in FORMATS)
+
+
+def test_published_weights_without_a_network(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("ssdlite.weights.torchvision_ssd.download_torchvision_ssd", fail)
+    status, said, output = run("torchvision:coco")
+    assert status == 2 and not output.exists()
+    assert "torchvision:coco: cannot be downloaded (no route to host). Fetch https://" in said
+    assert "ssdlite320_mobilenet_v3_large_coco" in said
+
+
+# --- PyTorch files ---
+
+STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
+
+
+def same(state: dict[str, torch.Tensor]) -> bool:
+    return state.keys() == STATE.keys() and all(torch.equal(state[name], STATE[name]) for name in STATE)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+def test_state_dicts(tmp_path: Path, zipped: bool, wrapper: str | None) -> None:
+    path = tmp_path / "a.pth"
+    content = STATE if wrapper is None else {"epoch": 3, wrapper: STATE}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    assert same(load_state_dict(path))
+
+
+def test_prefixes_of_wrappers_are_dropped(tmp_path: Path) -> None:
+    torch.save({f"module._orig_mod.{name}": tensor for name, tensor in STATE.items()}, tmp_path / "a.pth")
+    assert same(load_state_dict(tmp_path / "a.pth"))
+
+
+def test_safetensors(tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.torch", reason="needs safetensors, which is not installed")
+    path = tmp_path / "a.safetensors"
+    safetensors.save_file(STATE, path)
+    assert same(load_state_dict(path))
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ssdlite.CheckpointError, match="cannot be read as a safetensors file"):
+        load_state_dict(path)
+
+
+class Payload:
+    """Runs when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickled_code_does_not_run(run: Callable[..., Any], tmp_path: Path, zipped: bool) -> None:
+    marker, path = tmp_path / "ran", tmp_path / "a.pth"
+    torch.save(STATE | {"x": Payload(marker)}, path, _use_new_zipfile_serialization=zipped)
+    status, said, output = run(path)
+    assert status == 2 and "could run code; save its state_dict alone" in said
+    assert not marker.exists() and not output.exists()
+    path.write_bytes(pickle.dumps(Payload(marker)))
+    status, said, _ = run(path)
+    assert status == 2 and "cannot be read as a PyTorch file" in said
+    assert not marker.exists()
+
+
+def test_files_that_hold_no_state_dict(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    for content, message in (
+        ({"epoch": 3, "state_dict": {"a": 1}}, "expected a state dict, found a dict of 'epoch', 'state_dict'"),
+        ([1, 2], "expected a state dict, found something else"),
+        ({"a": torch.zeros(1).expand(10**9)}, "damaged: its tensors claim 4000000000 bytes, it holds 4"),
+    ):
+        torch.save(content, path)
+        with pytest.raises(ssdlite.CheckpointError, match=message):
+            load_state_dict(path)
+
+
+def test_damaged_torch_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(STATE, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.raises(ssdlite.CheckpointError, match="cannot be read as a PyTorch file"):
+        load_state_dict(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\0" * 10**6)
+    with pytest.raises(ssdlite.CheckpointError, match="it is compressed, which torch"):
+        load_state_dict(path)
+
+
+def test_what_is_no_detector(run: Callable[..., Any], tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(STATE, path)
+    status, said, _ = run(path)
+    assert status == 2 and "recognised as none of" in said
+    assert "it holds tensors such as a.weight, a.bias. (Weights of a backbone alone" in said
+
+    detector = ssdlite.build_detector("ssdlite192_mobilenet_v2_050", num_classes=3, width_mult=0.25, image_size=96)
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict()), path)
+    status, said, _ = run(path)
+    assert status == 2 and "a.pth: already a checkpoint of ssdlite" in said
