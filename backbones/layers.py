@@ -36,27 +36,28 @@ class LayerOptions:
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
     ) -> nn.Conv2d:
         """A convolution without bias, padded so that the output side is ceil(input / stride)."""
-        if self.padding == "same" and stride > 1:
+        if stride > 1 and self.padding == "same":
             return SamePadConv2d(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
+        kind = StridedConv2d if groups > 1 and stride > 1 else nn.Conv2d
         padding = (kernel_size - 1) // 2
-        kind = StridedDepthwiseConv2d if groups == in_channels and stride > 1 else nn.Conv2d
         return kind(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
 
 
-class StridedDepthwiseConv2d(nn.Conv2d):
-    """A depthwise convolution with stride that a CPU trains in float32, under bfloat16 autocast too.
+class StridedConv2d(nn.Conv2d):
+    """A convolution with stride. A depthwise one trains in float32 on a CPU, under bfloat16 autocast too.
 
-    oneDNN's bfloat16 backward of it takes up to twenty times as long as the float32 one (docs/performance.md).
+    oneDNN's bfloat16 backward of those takes up to twenty times as long as the float32 one (docs/performance.md).
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.device.type != "cpu" or not (self.training and torch.is_autocast_enabled("cpu")):
+        is_slow = self.groups > 1 and input.device.type == "cpu"
+        if not (is_slow and self.training and torch.is_autocast_enabled("cpu")):
             return super().forward(input)
         with torch.autocast("cpu", enabled=False):
             return super().forward(input.float()).to(input.dtype)
 
 
-class SamePadConv2d(nn.Conv2d):
+class SamePadConv2d(StridedConv2d):
     """A convolution with TensorFlow's SAME padding: the total is split evenly, an odd pixel goes right and bottom."""
 
     def forward(self, input: Tensor) -> Tensor:
