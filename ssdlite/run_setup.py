@@ -56,7 +56,7 @@ def open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions,
         return options.resumed(folder.stored_options()), folder
     choose_amp(options.amp, choose_device(options.device))
     source = _read_weights(options)
-    if isinstance(source, Checkpoint) and options.loss is None:
+    if isinstance(source, Checkpoint) and options.loss is None and options.recipe is None:
         options = replace(options, loss="multibox" if source.config.score_function == "softmax" else "focal")
     check_stages(options.freeze_stages)
     config = _config(options, None, source)

@@ -58,7 +58,7 @@ class TrainOptions:
     """Most anchors that a fit may use. Default: as many as the preset has."""
     loss: ClassLossName | None = None
     """multibox (softmax with hard negatives 3:1), focal (sigmoid), or qfl (sigmoid; the score learns the box's IoU).
-    Default: the recipe's; with --weights, one that goes with their score function."""
+    Default: the recipe's; with --weights and no --recipe, one that goes with their scores."""
     box_loss: BoxLossName | None = None
     """smooth_l1 on the box code, or the overlap of the boxes themselves: giou, diou, ciou. Default: the recipe's."""
     box_weight: float | None = None
