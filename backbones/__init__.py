@@ -11,6 +11,7 @@ from ssdlite.backbones.layers import (
     DepthwiseSeparableConv,
     InvertedResidual,
     LayerOptions,
+    Narrowing,
     Padding,
 )
 from ssdlite.backbones.mobilenet_v1 import MobileNetV1
@@ -36,6 +37,7 @@ def build_backbone(
     norm_eps: float = 1e-5,
     norm_momentum: float = 0.1,
     activation: Activation = "relu6",
+    narrowing: Narrowing = "classifier",
     finest_stride: int = 16,
 ) -> Backbone:
     """A backbone of that name, randomly initialised.
@@ -43,7 +45,8 @@ def build_backbone(
     Called, it is a classifier: normalised images [B, 3, H, W] -> logits [B, num_classes] (pooled features where
     ``num_classes`` is None). ``forward_features`` gives the maps that ``feature_channels`` and ``feature_strides``
     declare: strides 16 and 32, and 8 as well with a ``finest_stride`` of 8. The defaults of ``padding``, ``norm_eps``,
-    ``norm_momentum`` and ``activation`` are those of torchvision's V2; V3 has activations of its own.
+    ``norm_momentum``, ``activation`` and ``narrowing`` are those of torchvision's V2 (``LayerOptions`` says what they
+    mean); V3 has activations and widths of its own.
 
     Raises:
         ConfigError: an unknown name (the known ones are listed) or a width that is not positive.
@@ -52,14 +55,20 @@ def build_backbone(
         raise ConfigError(f"unknown backbone {name!r}; known: {', '.join(BACKBONES)}")
     if not 0 < width_mult <= 4:
         raise ConfigError(f"width_mult must be in (0, 4], got {width_mult}")
-    for option, value, choices in (("padding", padding, Padding), ("activation", activation, Activation)):
+    for option, value, choices in (
+        ("padding", padding, Padding),
+        ("activation", activation, Activation),
+        ("narrowing", narrowing, Narrowing),
+    ):
         if value not in get_args(choices):
             raise ConfigError(f"{option}: expected one of {', '.join(get_args(choices))}, got {value!r}")
     if finest_stride not in (8, 16):
         raise ConfigError(f"finest_stride: expected 8 or 16, got {finest_stride!r}")
     if num_classes is not None and num_classes < 1:
         raise ConfigError(f"num_classes: expected 1 or more, or None for pooled features, got {num_classes}")
-    options = LayerOptions(padding=padding, norm_eps=norm_eps, norm_momentum=norm_momentum, activation=activation)
+    options = LayerOptions(
+        padding=padding, norm_eps=norm_eps, norm_momentum=norm_momentum, activation=activation, narrowing=narrowing
+    )
     return BACKBONES[name](
         width_mult=width_mult,
         num_classes=num_classes,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 Padding = Literal["symmetric", "same"]
 Activation = Literal["relu6", "relu"]
+Narrowing = Literal["classifier", "detection_api"]
 ACTIVATIONS: dict[Activation, type[nn.ReLU6] | type[nn.ReLU]] = {"relu6": nn.ReLU6, "relu": nn.ReLU}
 
 
@@ -21,13 +22,19 @@ class LayerOptions:
     ``padding``: ``symmetric`` pads a 3x3 convolution by 1 on all sides (PyTorch); ``same`` pads a stride-2 one as
     TensorFlow's SAME does, which on even inputs is right and bottom only. Output sizes agree, values do not.
     ``norm_momentum`` is PyTorch's (TensorFlow's decay is 1 minus it). ``activation`` is relu6 but in weights that were
-    trained with another.
+    trained with another. ``narrowing``: how a width below 1 cuts the channels of V1 and V2; ``classifier`` as in the
+    published classifiers, ``detection_api`` as in TensorFlow's detectors: at least 16 stay, V2's last layer is cut too.
     """
 
     padding: Padding = "symmetric"
     norm_eps: float = 1e-5
     norm_momentum: float = 0.1
     activation: Activation = "relu6"
+    narrowing: Narrowing = "classifier"
+
+    @property
+    def least_channels(self) -> int:
+        return 16 if self.narrowing == "detection_api" else 8
 
     def norm(self, channels: int) -> nn.BatchNorm2d:
         return nn.BatchNorm2d(channels, eps=self.norm_eps, momentum=self.norm_momentum)
@@ -158,7 +165,7 @@ class InvertedResidual(nn.Module):
         return expanded, inputs + outputs if self.has_residual else outputs
 
 
-def round_channels(channels: float, divisor: int = 8) -> int:
+def round_channels(channels: float, divisor: int = 8, least: int = 8) -> int:
     """The nearest multiple of ``divisor``, never more than 10 % below (the rule of the MobileNetV2 authors' code)."""
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    rounded = max(least, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded

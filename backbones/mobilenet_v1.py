@@ -42,16 +42,18 @@ class MobileNetV1(Backbone):
         options: LayerOptions,
     ) -> None:
         super().__init__()
-        channels = _scale(STEM_CHANNELS, width_mult)
+
+        def scale(channels: int) -> int:
+            return max(int(channels * width_mult), options.least_channels)
+
+        channels = scale(STEM_CHANNELS)
         layers: list[nn.Module] = [ConvNormActivation(3, channels, 3, 2, options=options)]
         widths = [channels]
         for stage in STAGES:
             for repeat in range(stage.repeats):
                 stride = stage.stride if repeat == 0 else 1
-                layers.append(
-                    DepthwiseSeparableConv(widths[-1], _scale(stage.channels, width_mult), stride, options=options)
-                )
-                widths.append(_scale(stage.channels, width_mult))
+                layers.append(DepthwiseSeparableConv(widths[-1], scale(stage.channels), stride, options=options))
+                widths.append(scale(stage.channels))
         self.features = nn.Sequential(*layers)
         self.classifier = build_classifier(widths[-1], num_classes, dropout)
         taps = taps_from(finest_stride, TAPS)
@@ -67,7 +69,3 @@ class MobileNetV1(Backbone):
             if number in self.tapped_layers:
                 maps.append(outputs)
         return [*maps, outputs]
-
-
-def _scale(channels: int, width_mult: float) -> int:
-    return max(int(channels * width_mult), 8)

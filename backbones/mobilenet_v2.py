@@ -46,13 +46,15 @@ class MobileNetV2(Backbone):
         options: LayerOptions,
     ) -> None:
         super().__init__()
-        channels = round_channels(STEM_CHANNELS * width_mult)
-        last_channels = round_channels(LAST_CHANNELS * max(1.0, width_mult))
+        least = options.least_channels
+        channels = round_channels(STEM_CHANNELS * width_mult, least=least)
+        last_width = width_mult if options.narrowing == "detection_api" else max(1.0, width_mult)
+        last_channels = round_channels(LAST_CHANNELS * last_width, least=least)
         layers: list[Any] = [ConvNormActivation(3, channels, 3, 2, options=options)]
         for stage in STAGES:
             for repeat in range(stage.repeats):
                 stride = stage.stride if repeat == 0 else 1
-                width = round_channels(stage.channels * width_mult)
+                width = round_channels(stage.channels * width_mult, least=least)
                 layers.append(InvertedResidual(channels, width, stride, expansion=stage.expansion, options=options))
                 channels = width
         layers.append(ConvNormActivation(channels, last_channels, 1, options=options))

@@ -38,6 +38,7 @@ class DetectorConfig:
         extra_output: whether these layers end with an activation.
         last_head_conv: ``pointwise`` where the head of the coarsest map is a 1x1 convolution, whatever the others are.
         activation: of all layers but V3's own.
+        narrowing: how a ``width_mult`` below 1 cuts the backbone's channels; see ``LayerOptions``.
         mean, std: of the input's 0..255 RGB values.
         box_code_scales: the deltas' (x, y, width, height) multipliers.
         score_function: ``softmax`` goes with the multibox loss, ``sigmoid`` with the focal loss.
@@ -62,6 +63,7 @@ class DetectorConfig:
     norm_eps: float = 1e-3
     norm_momentum: float = 0.03
     activation: Literal["relu6", "relu"] = "relu6"
+    narrowing: Literal["classifier", "detection_api"] = "classifier"
     mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
     std: tuple[float, float, float] = (127.5, 127.5, 127.5)
     box_code_scales: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)

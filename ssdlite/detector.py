@@ -203,6 +203,7 @@ def detector_from_config(config: DetectorConfig) -> Detector:
         norm_eps=config.norm_eps,
         norm_momentum=config.norm_momentum,
         activation=config.activation,
+        narrowing=config.narrowing,
         finest_stride=config.finest_stride,
     )
     extra_channels, extra_hidden = (

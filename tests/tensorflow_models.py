@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 EPSILON = 0.001
+LEAST_CHANNELS = 16  # the API's min_depth
 V1_STRIDES_AND_CHANNELS = (
     (1, 64), (2, 128), (1, 128), (2, 256), (1, 256), (2, 512), (1, 512), (1, 512), (1, 512), (1, 512), (1, 512),
     (2, 1024), (1, 1024),
@@ -62,10 +63,10 @@ def build_ssd(b: Any, design: Design) -> tuple[Any, Any]:
 
 def _mobilenet_v1(b: Any, width: float) -> tuple[list[Any], str]:
     scope, maps = "FeatureExtractor/MobilenetV1/", []
-    x = b.conv(b.input(), f"{scope}Conv2d_0", max(int(32 * width), 8), kernel=3, stride=2)
+    x = b.conv(b.input(), f"{scope}Conv2d_0", max(int(32 * width), LEAST_CHANNELS), kernel=3, stride=2)
     for i, (stride, channels) in enumerate(V1_STRIDES_AND_CHANNELS, 1):
         x = b.depthwise(x, f"{scope}Conv2d_{i}_depthwise", stride=stride)
-        x = b.conv(x, f"{scope}Conv2d_{i}_pointwise", max(int(channels * width), 8))
+        x = b.conv(x, f"{scope}Conv2d_{i}_pointwise", max(int(channels * width), LEAST_CHANNELS))
         if i in (11, 13):
             maps.append(x)
     return maps, f"{scope}Conv2d_13_pointwise"
@@ -82,12 +83,12 @@ def _mobilenet_v2(b: Any, width: float) -> tuple[list[Any], str]:
         y = b.depthwise(y, f"{name}/depthwise", stride=stride)
         y = b.conv(y, f"{name}/project", _divisible(channels * width), relu=False)
         x = b.add(x, y) if stride == 1 and b.channels(x) == b.channels(y) else y
-    maps.append(b.conv(x, f"{scope}Conv_1", _divisible(1280 * max(width, 1.0))))
+    maps.append(b.conv(x, f"{scope}Conv_1", _divisible(1280 * width)))
     return maps, f"{scope}layer_19"
 
 
 def _divisible(channels: float) -> int:
-    rounded = max(8, int(channels + 4) // 8 * 8)
+    rounded = max(LEAST_CHANNELS, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 

@@ -29,7 +29,7 @@ def test_plain_values_are_plain():
 def test_older_configurations_have_the_defaults():
     """What the checkpoints of 0.1 do not name."""
     values = DetectorConfig().to_dict()
-    for name in ("finest_stride", "activation", "extra_hidden", "extra_output", "last_head_conv"):
+    for name in ("finest_stride", "activation", "extra_hidden", "extra_output", "last_head_conv", "narrowing"):
         del values[name]
     values["anchors"] = {"levels": values["anchors"]["levels"], "relative_to": "shorter_side"}
     assert DetectorConfig.from_dict(values) == DetectorConfig()

@@ -243,9 +243,9 @@ def without(values: Values, name: str) -> Values:
         ),
         (
             lambda values: (
-                values | {"FeatureExtractor/MobilenetV1/Conv2d_0/weights": np.zeros((5, 5, 3, 8), np.float32)}
+                values | {"FeatureExtractor/MobilenetV1/Conv2d_0/weights": np.zeros((5, 5, 3, 16), np.float32)}
             ),
-            r"backbone.features.0.0.weight \[8, 3, 5, 5\] where \[8, 3, 3, 3\] is expected",
+            r"backbone.features.0.0.weight \[16, 3, 5, 5\] where \[16, 3, 3, 3\] is expected",
         ),
         (
             lambda values: values | {"FeatureExtractor/MobilenetV1/Conv2d_0/weights": np.zeros((3, 8), np.float32)},

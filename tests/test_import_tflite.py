@@ -175,6 +175,7 @@ def test_real_model_can_be_put_in_training_mode(real: RealModel) -> None:
         pytest.param(Design(version=2, lite=False, head_kernel=3, width=0.75), {}, id="ssd_mobilenet_v2"),
         pytest.param(Design(version=1, lite=False, width=0.25, size=130), {"relu_apart": True}, id="ssd_mobilenet_v1"),
         pytest.param(Design(version=2, lite=False, width=1.4, size=64), {"half": True}, id="wide"),
+        pytest.param(Design(version=2, lite=True, width=0.35, size=64), {}, id="narrow"),
     ],
 )
 def test_layouts(design: Any, options: dict[str, Any], tmp_path: Path) -> None:
@@ -183,6 +184,8 @@ def test_layouts(design: Any, options: dict[str, Any], tmp_path: Path) -> None:
     config = imported.checkpoint.config
     heads = "separable" if design.lite else {1: "pointwise", 3: "plain"}[design.head_kernel]
     assert (config.backbone, config.width_mult) == (f"mobilenet_v{design.version}", design.width)
+    narrowed = design.width < 1 if design.version == 2 else design.width < 0.5  # where the two rules differ
+    assert config.narrowing == ("detection_api" if narrowed else "classifier")
     assert (config.extra_conv, config.head_conv) == ("separable" if design.lite else "plain", heads)
     assert config.image_size == (design.size, design.size) and config.extra_channels == (512, 256, 256, 128)
     assert imported.left == ()
@@ -345,9 +348,9 @@ def cycle(writer: Any) -> None:
         (edit(0, Padding=1), "Conv2d_0/Relu6 is not padded as SAME"),
         (drop_last_level, "5 box predictors, but 6 of classes"),
         (quantise, "Conv2d_0/Conv2D;merged/name is quantised or not a float; the float32 or float16 model is needed"),
-        (shorten, "needs 864 bytes, the file holds 860"),
+        (shorten, "needs 1728 bytes, the file holds 1724"),
         (not_a_number, "backbone.features.0.0.weight has values that are not finite"),
-        (more_filters, r"backbone.features.0.0.weight \[9, 3, 3, 3\] where \[8, 3, 3, 3\] is expected"),
+        (more_filters, r"backbone.features.0.0.weight \[17, 3, 3, 3\] where \[16, 3, 3, 3\] is expected"),
         (cycle, r"damaged \(operator 3 \(DEPTHWISE_CONV_2D\) is not in an order in which it can run\)"),
         (lambda writer: writer.outputs.pop(), "expected two outputs, box encodings and class predictions, got 1"),
         (lambda writer: writer.operators.append(writer.operators[0]), "is not in an order in which it can run"),

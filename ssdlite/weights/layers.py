@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ssdlite.backbones import InvertedResidual, build_backbone
+from ssdlite.backbones.layers import Narrowing
 from ssdlite.config import DetectorConfig
 from ssdlite.detector import Detector, detector_from_config
 
@@ -69,8 +70,8 @@ def _layers(detector: Detector, prefix: str) -> list[Layer]:
     return layers
 
 
-def backbone_shapes(backbone: str, width_mult: float) -> list[tuple[int, ...]]:
+def backbone_shapes(backbone: str, width_mult: float, narrowing: Narrowing) -> list[tuple[int, ...]]:
     """Shapes of a backbone's filters, in the order in which they run."""
     with torch.device("meta"):
-        network = build_backbone(backbone, width_mult, num_classes=None)
+        network = build_backbone(backbone, width_mult, num_classes=None, narrowing=narrowing)
     return [tuple(module.weight.shape) for module in network.modules() if isinstance(module, nn.Conv2d)]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ssdlite.anchors import SSDLITE_SCALES, AnchorConfig, tensorflow_anchors
+from ssdlite.backbones.layers import Narrowing
 from ssdlite.config import DetectorConfig, override
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.weights.class_slots import ClassSlots
@@ -83,16 +85,17 @@ def detector_config(
     Raises:
         CheckpointError: there is no such detector.
     """
-    width = _width(layout)
+    width, narrowing = _width(layout)
     try:
         config = DetectorConfig(
             backbone=layout.backbone,
             width_mult=width,
+            narrowing=narrowing,
             image_size=image_size,
             class_names=classes.names,
             category_ids=classes.category_ids,
             anchors=anchors or standard_anchors(layout.anchors_per_cell, path),
-            extra_channels=tuple(math.ceil(channels / width - 1e-6) for channels in layout.extra_channels),
+            extra_channels=tuple(_unscaled(channels, width) for channels in layout.extra_channels),
             extra_conv=layout.extra_conv,
             head_conv=layout.head_conv,
             padding="same",
@@ -104,18 +107,24 @@ def detector_config(
         raise CheckpointError(f"{path}: {error}") from None
 
 
-def _width(layout: Layout) -> float:
+def _width(layout: Layout) -> tuple[float, Narrowing]:
     """The width whose filters most of the source's are like; what still differs, the import names."""
-
-    best, most = WIDTHS[0], -1
-    for width in WIDTHS:
-        own = backbone_shapes(layout.backbone, width)
+    best: tuple[float, Narrowing] = WIDTHS[0], "classifier"
+    most = -1
+    for width, narrowing in itertools.product(WIDTHS, get_args(Narrowing)):
+        own = backbone_shapes(layout.backbone, width, narrowing)
         alike = sum(ours == theirs for ours, theirs in zip(own, layout.shapes, strict=False))
         if alike > most:
-            best, most = width, alike
+            best, most = (width, narrowing), alike
         if alike == len(own):
             break
     return best
+
+
+def _unscaled(channels: int, width: float) -> int:
+    """The number that ``width`` turns into ``channels``, of those that do the usual one."""
+    usual = (one for one in (512, 256, 128) if max(int(one * width), 16) == channels)
+    return next(usual, math.ceil(channels / width - 1e-6))
 
 
 def standard_anchors(anchors_per_cell: Sequence[int], path: str) -> AnchorConfig:
