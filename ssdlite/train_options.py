@@ -137,6 +137,11 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise ConfigError(f"--{name.replace('_', '-')}: expected 0 or more, got {value}")
+        if not self.has_weights and (self.freeze_stages or self.batch_norm in ("reestimate", "frozen")):
+            raise ConfigError(
+                "--freeze-stages and --batch-norm reestimate or frozen keep what weights brought along; "
+                "they go with --weights or --backbone-weights"
+            )
         if self.weights is not None and self.backbone_weights is not None:
             raise ConfigError("--backbone-weights does not go with --weights, which hold a backbone already")
         find_recipe(self.recipe_name)

@@ -207,3 +207,9 @@ def test_what_cannot_be_fine_tuned_is_refused_before_the_run_begins(shapes: Path
     with pytest.raises(ConfigError, match=r"source\.pt: they have the backbone mobilenet_v2 of width 0\.25, this"):
         train(options(shapes, source, tmp_path / "run", preset="ssdlite320_mobilenet_v2"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("given", [{"freeze_stages": 1}, {"batch_norm": "reestimate"}, {"batch_norm": "frozen"}])
+def test_what_keeps_weights_needs_weights(given):
+    with pytest.raises(ConfigError, match="go with --weights or --backbone-weights"):
+        TrainOptions(**given)

@@ -211,7 +211,8 @@ def test_files_that_hold_no_state_dict(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     for content, message in (
         ({"epoch": 3, "state_dict": {"a": 1}}, "expected a state dict, found a dict of 'epoch', 'state_dict'"),
-        ([1, 2], "expected a state dict, found something else"),
+        ([1, 2], "expected a state dict, found a list"),
+        (torch.zeros(3), "expected a state dict, found a Tensor"),
         ({"a": torch.zeros(1).expand(10**9)}, "damaged: its tensors claim 4000000000 bytes, it holds 4"),
     ):
         torch.save(content, path)

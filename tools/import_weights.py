@@ -57,7 +57,9 @@ def import_file(options: ImportWeightsOptions) -> None:
     from ssdlite.output import writing
     from ssdlite.weights import import_weights
 
-    if options.output.is_dir() or (options.output.exists() and not options.overwrite):
+    if options.output.is_dir():
+        raise ConfigError(f"{options.output}: expected a file to write, this is a folder")
+    if options.output.exists() and not options.overwrite:
         raise ConfigError(f"{options.output}: already there; --overwrite replaces a file")
     imported = import_weights(
         options.source,

@@ -96,8 +96,10 @@ def _find_state_dict(content: Any, path: str) -> dict[str, Tensor]:
                 raise CheckpointError(f"{path}: {len(candidate)} tensors, more than the {MAX_TENSORS} allowed")
             _check_memory(candidate, path)
             return dict(candidate)
-    held = f"a dict of {', '.join(map(repr, list(content)[:5]))}" if isinstance(content, Mapping) else "something else"
-    raise CheckpointError(f"{path}: expected a state dict, found {held if content else 'nothing'}")
+    held = f"a {type(content).__name__}"
+    if isinstance(content, Mapping):
+        held = f"a dict of {', '.join(map(repr, list(content)[:5]))}" if content else "an empty dict"
+    raise CheckpointError(f"{path}: expected a state dict, found {held}")
 
 
 def _is_entry(name: Any, value: Any) -> bool:
