@@ -147,10 +147,8 @@ def size_buckets(sides: Floats) -> Ints:
 def describe_levels(anchors: AnchorConfig, image_size: tuple[int, int], strides: Sequence[int]) -> list[dict[str, Any]]:
     """Per level its stride and shapes: pixels, scale (square root of the share of the image's area), ratio."""
     height, width = image_size
-    reference = (width, height) if anchors.relative_to == "sides" else (min(image_size), min(image_size))
     levels = []
-    for stride, shapes in zip(strides, anchors.levels, strict=True):
-        pixels = [(w * reference[0], h * reference[1]) for w, h in shapes]
+    for stride, shapes in zip(strides, anchors.sides(image_size), strict=True):
         described = [
             {
                 "width": round(w, 1),
@@ -158,7 +156,7 @@ def describe_levels(anchors: AnchorConfig, image_size: tuple[int, int], strides:
                 "scale": round(float(np.sqrt(w * h / (width * height))), 3),
                 "ratio": round(w / h, 2),
             }
-            for w, h in pixels
+            for w, h in shapes.tolist()
         ]
         levels.append({"stride": stride, "shapes": described})
     return levels

@@ -57,6 +57,12 @@ class AnchorConfig:
     def shapes_per_cell(self) -> tuple[int, ...]:
         return tuple(len(level) for level in self.levels)
 
+    def sides(self, image_size: tuple[int, int]) -> list[npt.NDArray[np.float64]]:
+        """Per level the (width, height) [shapes, 2] in pixels of an input of ``image_size`` (height, width)."""
+        height, width = image_size
+        reference = (width, height) if self.relative_to == "sides" else (min(image_size), min(image_size))
+        return [np.array(level, np.float64) * reference for level in self.levels]
+
     def count(self, grid_sizes: Sequence[tuple[int, int]]) -> int:
         """How many anchors stand on grids of these (rows, columns)."""
         return sum(
@@ -131,12 +137,9 @@ def generate_anchors(
     if config.count(grid_sizes) > MAX_ANCHORS:
         raise ConfigError(f"{config.count(grid_sizes)} anchors, more than the {MAX_ANCHORS} allowed")
     height, width = image_size
-    shorter = min(image_size)
-    reference = (width, height) if config.relative_to == "sides" else (shorter, shorter)
     levels = []
     steps = config.steps or [None] * len(grid_sizes)
-    for shapes, (rows, columns), step in zip(config.levels, grid_sizes, steps, strict=True):
-        sizes = np.array(shapes, np.float64) * reference
+    for sizes, (rows, columns), step in zip(config.sides(image_size), grid_sizes, steps, strict=True):
         centres_y, centres_x = np.meshgrid(_centres(height, rows, step), _centres(width, columns, step), indexing="ij")
         centres = np.stack([centres_x, centres_y], axis=-1)[:, :, None, :]
         boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=-1)

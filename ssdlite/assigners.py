@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssdlite.boxes import box_area, box_intersection, box_iou
 from ssdlite.config import DetectorConfig
-from ssdlite.matcher import IGNORE_LABEL, IGNORED, NEGATIVE, Matcher
+from ssdlite.matcher import NEGATIVE, Matcher, ignore_covered
 
 UNREACHABLE = 1e8  # cost of an anchor that may not answer for a box
 
@@ -141,6 +141,4 @@ def _resolve(cost: Tensor, anchors: Tensor, boxes: Tensor, labels: Tensor) -> Te
     cost = torch.where((labels >= 0)[:, :, None], cost, UNREACHABLE)
     cheapest, number = cost.min(dim=1)
     matches = torch.where(cheapest < UNREACHABLE, number, NEGATIVE)
-    covered = box_intersection(boxes, anchors) / box_area(anchors)
-    covered = torch.where((labels == IGNORE_LABEL)[:, :, None], covered, 0.0).amax(dim=1)
-    return torch.where((matches == NEGATIVE) & (covered >= 0.5), IGNORED, matches)
+    return ignore_covered(matches, box_intersection(boxes, anchors), anchors, labels)

@@ -28,6 +28,7 @@ from ssdlite.prediction import NumpyDetections, Picture, Size, predict_pictures,
 from ssdlite.presets import PRESETS, preset_config
 
 FOREGROUND_PRIOR = 0.01  # initial score of a sigmoid head (arXiv 1708.02002, section 4.1)
+FOREGROUND_LOGIT = math.log(FOREGROUND_PRIOR / (1 - FOREGROUND_PRIOR))
 
 
 class Detector(nn.Module):
@@ -229,8 +230,7 @@ def detector_from_config(config: DetectorConfig) -> Detector:
     initialise_normal(extra_layers)
     initialise_normal(head)
     if config.score_function == "sigmoid":
-        prior = math.log(FOREGROUND_PRIOR / (1 - FOREGROUND_PRIOR))
-        head.classification.set_bias(torch.full((config.num_classes + 1,), prior))
+        head.classification.set_bias(torch.full((config.num_classes + 1,), FOREGROUND_LOGIT))
     return Detector(config=config, backbone=backbone, extra_layers=extra_layers, head=head)
 
 

@@ -51,11 +51,11 @@ def train(options: TrainOptions) -> dict[str, Any]:
         SsdliteError: the options, the data or a checkpoint cannot be used, or the loss is no longer finite.
     """
     with join_processes(options.device) as processes:
-        options, folder = open_run(options, processes)
+        options, folder, source = open_run(options, processes)
         splits = load_splits(options, processes)
         checkpoint = None if options.resume is None else folder.load_last()
         torch.manual_seed(options.seed)
-        detector, report = build_for_run(options, splits.train, checkpoint)
+        detector, report = build_for_run(options, splits.train, source, checkpoint)
         if report is not None and options.batch_norm_mode == "reestimate":
             reestimate_norms(detector.to(choose_device(options.device)), splits.train, options, report)
         trainer = Trainer(detector, splits, options, folder, processes)

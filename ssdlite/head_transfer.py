@@ -6,7 +6,6 @@ handled as ``[anchors, columns, inputs + 1]`` in float64, the bias last.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from typing import Literal, cast
 
@@ -15,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ssdlite.anchor_reach import Floats, shape_iou
-from ssdlite.config import DetectorConfig
-from ssdlite.detector import FOREGROUND_PRIOR, Detector
+from ssdlite.detector import FOREGROUND_LOGIT, Detector
 from ssdlite.transfer_report import PartReport, count_tensors
 
 ScoreFunction = Literal["softmax", "sigmoid"]
@@ -90,7 +88,8 @@ def _transfer_level(
 ) -> PartReport:
     """Fill the two predictors of one map."""
     config, their_config = ours[0].config, theirs[0].config
-    sides, their_sides = anchor_sides(config)[ours[1]], anchor_sides(their_config)[theirs[1]]
+    sides = config.anchors.sides(config.image_size)[ours[1]]
+    their_sides = their_config.anchors.sides(their_config.image_size)[theirs[1]]
     nearest = nearest_shapes(sides, their_sides)
     same_anchors = np.array_equal(sides, their_sides)
     same_code = same_anchors and config.box_code_scales == their_config.box_code_scales
@@ -139,14 +138,6 @@ def write_rows(conv: nn.Conv2d, rows: Tensor) -> None:
     flat = rows.flatten(0, 1)
     conv.weight.copy_(flat[:, :-1].view_as(conv.weight))
     conv.bias.copy_(flat[:, -1])
-
-
-def anchor_sides(config: DetectorConfig) -> list[Floats]:
-    """(width, height) [shapes, 2] of every map's anchors in input pixels."""
-    height, width = config.image_size
-    shorter = min(config.image_size)
-    reference = (width, height) if config.anchors.relative_to == "sides" else (shorter, shorter)
-    return [np.array(level, np.float64) * reference for level in config.anchors.levels]
 
 
 def nearest_shapes(ours: Floats, theirs: Floats) -> list[int]:
@@ -209,7 +200,7 @@ def _rows_of_a_new_class(odds: Tensor, kind: NewClasses, count: int) -> Tensor:
     """Log-odds of classes that the source does not know: its rows [N, K, C] -> [N, count, C].
 
     ``mean`` of all classes is a detector of anything that was of interest there, and as rare on background as its
-    classes were; ``prior`` scores FOREGROUND_PRIOR everywhere; ``random`` does so about that.
+    classes were; ``prior`` has FOREGROUND_LOGIT everywhere; ``random`` does so about that.
     """
     anchors, _, inputs = odds.shape
     if kind == "mean":
@@ -217,5 +208,5 @@ def _rows_of_a_new_class(odds: Tensor, kind: NewClasses, count: int) -> Tensor:
     rows = torch.zeros(anchors, count, inputs, dtype=odds.dtype)
     if kind == "random":
         rows.normal_(0, RANDOM_STD)
-    rows[:, :, -1] = math.log(FOREGROUND_PRIOR / (1 - FOREGROUND_PRIOR))
+    rows[:, :, -1] = FOREGROUND_LOGIT
     return rows

@@ -13,6 +13,7 @@ PADDING_LABEL = -1  # fills a batch up where an image has fewer objects
 IGNORE_LABEL = -2  # a crowd region or a difficult object: neither object nor background
 NEGATIVE = -1
 IGNORED = -2
+IGNORE_THRESHOLD = 0.5
 
 
 class Matcher:
@@ -24,7 +25,7 @@ class Matcher:
     region are ignored too.
     """
 
-    def __init__(self, iou_threshold: float = 0.5, ignore_threshold: float = 0.5) -> None:
+    def __init__(self, iou_threshold: float = 0.5, ignore_threshold: float = IGNORE_THRESHOLD) -> None:
         self.iou_threshold = iou_threshold
         self.ignore_threshold = ignore_threshold
 
@@ -37,21 +38,31 @@ class Matcher:
         if count == 0:
             return labels.new_full((batch, len(anchors)), NEGATIVE)
         shared = box_intersection(boxes, anchors)
-        anchor_area = box_area(anchors)
-        union = box_area(boxes)[:, :, None] + anchor_area - shared
+        union = box_area(boxes)[:, :, None] + box_area(anchors) - shared
         is_object = (labels >= 0)[:, :, None]
         iou = torch.where(is_object, shared / union.clamp(min=torch.finfo(shared.dtype).tiny), -1.0)
 
         best_iou, best_box = iou.max(dim=1)
         matches = torch.where(best_iou >= self.iou_threshold, best_box, NEGATIVE)
-        covered = torch.where((labels == IGNORE_LABEL)[:, :, None], shared / anchor_area, 0.0).amax(dim=1)
-        matches = torch.where((matches == NEGATIVE) & (covered >= self.ignore_threshold), IGNORED, matches)
+        matches = ignore_covered(matches, shared, anchors, labels, self.ignore_threshold)
 
         anchor_iou, best_anchor = iou.max(dim=2)
         numbers = torch.arange(count, device=labels.device).expand(batch, count)
         forced = torch.where(anchor_iou > 0, numbers, NEGATIVE)
         taken = torch.full_like(matches, NEGATIVE).scatter_reduce(1, best_anchor, forced, "amax")
         return torch.where(taken >= 0, taken, matches)
+
+
+def ignore_covered(
+    matches: Tensor, shared: Tensor, anchors: Tensor, labels: Tensor, threshold: float = IGNORE_THRESHOLD
+) -> Tensor:
+    """``matches`` [B, A] with IGNORED for anchors without a box whose area an ignored region covers by ``threshold``.
+
+    Args:
+        shared: [B, M, A], the area that each box has in common with each anchor.
+    """
+    covered = torch.where((labels == IGNORE_LABEL)[:, :, None], shared / box_area(anchors), 0.0).amax(dim=1)
+    return torch.where((matches == NEGATIVE) & (covered >= threshold), IGNORED, matches)
 
 
 class Targets(NamedTuple):

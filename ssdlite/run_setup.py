@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,8 +45,13 @@ NORM_BATCHES = 16  # that batch-norm statistics are measured on
 SHAPES_FOLDER = Path("data/shapes")
 
 
-def open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions, RunFolder]:
-    """The run folder, a new one or the one to resume, and the options as they are to be used. Writes nothing yet.
+WeightSource = Checkpoint | BackboneWeights | None  # what a new run starts from; None: from random weights
+
+
+def open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions, RunFolder, WeightSource]:
+    """The run folder, a new one or the one to resume, the options as they are to be used, and the weights they name.
+
+    Writes nothing yet.
 
     Raises:
         ConfigError: an option has a value that cannot be used; known before any data are read.
@@ -53,7 +59,7 @@ def open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions,
     if options.resume is not None:
         path = Path(options.resume)
         folder = RunFolder(path.parent if path.name == "last.pt" else path)
-        return options.resumed(folder.stored_options()), folder
+        return options.resumed(folder.stored_options()), folder, None
     choose_amp(options.amp, choose_device(options.device))
     source = _read_weights(options)
     if isinstance(source, Checkpoint) and options.loss is None and options.recipe is None:
@@ -64,10 +70,10 @@ def open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions,
     output = processes.share(options.output or str(next_run_folder()))
     folder = RunFolder(Path(output))
     folder.require_free()
-    return replace(options, output=output).spelled_out(), folder
+    return replace(options, output=output).spelled_out(), folder, source
 
 
-def _read_weights(options: TrainOptions) -> Checkpoint | BackboneWeights | None:
+def _read_weights(options: TrainOptions) -> WeightSource:
     """What --weights or --backbone-weights name."""
     if options.weights is not None:
         return load_checkpoint(options.weights)
@@ -77,32 +83,20 @@ def _read_weights(options: TrainOptions) -> Checkpoint | BackboneWeights | None:
     return read_backbone_weights(options.backbone_weights, name=config.backbone, width_mult=config.width_mult)
 
 
-def _config(
-    options: TrainOptions, class_names: tuple[str, ...] | None, source: Checkpoint | BackboneWeights | None
-) -> DetectorConfig:
+def _config(options: TrainOptions, class_names: tuple[str, ...] | None, source: WeightSource) -> DetectorConfig:
     """Of the detector that the options ask for, which starts from ``source``, with its anchors still to be fitted."""
     score_function: ScoreFunction = "softmax" if options.settings.loss == "multibox" else "sigmoid"
+    given: dict[str, Any] = {
+        "class_names": class_names,
+        "width_mult": options.width_mult,
+        "image_size": options.image_size,
+        "resize": options.resize,
+        "finest_stride": options.settings.finest_stride,
+        "score_function": score_function,
+    }
     if isinstance(source, Checkpoint):
-        return config_for_transfer(
-            source,
-            preset=options.preset,
-            class_names=class_names,
-            width_mult=options.width_mult,
-            image_size=options.image_size,
-            resize=options.resize,
-            finest_stride=options.settings.finest_stride,
-            score_function=score_function,
-        )
-    return preset_config(
-        options.preset_name,
-        class_names=class_names,
-        width_mult=options.width_mult,
-        image_size=options.image_size,
-        resize=options.resize,
-        finest_stride=options.settings.finest_stride,
-        score_function=score_function,
-        **({} if source is None else source.options),
-    )
+        return config_for_transfer(source, preset=options.preset, **given)
+    return preset_config(options.preset_name, **given, **({} if source is None else source.options))
 
 
 def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
@@ -142,11 +136,11 @@ def _first_images(splits: DataSplits, count: int) -> DataSplits:
 
 
 def build_for_run(
-    options: TrainOptions, index: DetectionIndex, checkpoint: Checkpoint | None
+    options: TrainOptions, index: DetectionIndex, source: WeightSource, checkpoint: Checkpoint | None
 ) -> tuple[Detector, TransferReport | None]:
     """The detector to train: that of the checkpoint of a resumed run, else a new one as the options say.
 
-    With weights also what became of them.
+    With a ``source`` also what became of its weights.
     """
     if checkpoint is not None:
         if checkpoint.config.class_names != index.class_names:
@@ -155,7 +149,6 @@ def build_for_run(
                 f"{index.name} has {', '.join(index.class_names)}"
             )
         return detector_from_config(checkpoint.config), None
-    source = _read_weights(options)
     config = replace(_config(options, index.class_names, source), category_ids=index.category_ids)
     if options.settings.anchors == "fit":
         boxes = input_boxes(index, config.image_size, config.resize)
