@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssdlite.datasets.class_names import label_names, match_classes, select_classes
 from ssdlite.datasets.coco_file import CocoAnnotation, CocoFile, CocoImage, read_coco_file
 from ssdlite.datasets.image_files import ImageFiles, UnsafePathError
 from ssdlite.datasets.index import DetectionIndex
@@ -15,7 +16,6 @@ from ssdlite.datasets.index_builder import (
     ImageColumns,
     ObjectColumns,
     build_index,
-    select_classes,
     usable_images,
 )
 from ssdlite.errors import DataError
@@ -112,12 +112,15 @@ def _class_names(
 
 def _category_ids(content: CocoFile, class_names: Sequence[str], agree_with: DetectionIndex | None) -> tuple[int, ...]:
     """The file's ids of the classes; one that it lacks gets that of ``agree_with``, or if taken a new one."""
-    ids = {category.name: category.id for category in content.categories}
-    for label, name in enumerate(class_names):
-        if name not in ids:
-            wanted = agree_with.category_ids[label] if agree_with else max(ids.values()) + 1
-            ids[name] = wanted if wanted not in ids.values() else max(ids.values()) + 1
-    return tuple(ids[name] for name in class_names)
+    taken = {category.name: category.id for category in content.categories}
+    matches = match_classes(class_names, [category.name for category in content.categories])
+    found = []
+    for label, (name, match) in enumerate(zip(class_names, matches, strict=True)):
+        if match is None:
+            wanted = agree_with.category_ids[label] if agree_with else max(taken.values()) + 1
+            taken[name] = wanted if wanted not in taken.values() else max(taken.values()) + 1
+        found.append(taken[name] if match is None else content.categories[match].id)
+    return tuple(found)
 
 
 def _images(entries: Sequence[CocoImage], files: ImageFiles, bad: BadItems) -> tuple[ImageColumns, dict[int, int]]:
@@ -145,7 +148,7 @@ def _valid_annotations(
     content: CocoFile, position_of: dict[int, int], class_names: Sequence[str], bad: BadItems
 ) -> tuple[list[CocoAnnotation], dict[int, int]]:
     """The annotations of usable images and selected classes, and category id -> label."""
-    label_by_name = {name: label for label, name in enumerate(class_names)}
+    label_by_name = label_names(class_names, (category.name for category in content.categories))
     label_of = {category.id: label_by_name.get(category.name, NOT_SELECTED) for category in content.categories}
     valid = []
     for annotation in content.annotations:

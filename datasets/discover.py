@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ssdlite.datasets.class_names import select_classes
 from ssdlite.datasets.coco import load_coco
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.datasets.index_builder import select_classes
 from ssdlite.datasets.splits import (
     DataSplits,
     choose_splits,

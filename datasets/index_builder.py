@@ -1,8 +1,7 @@
-"""What every reader shares: choosing classes, making boxes valid, counting mistakes, building the index."""
+"""What every reader shares: making boxes valid, counting mistakes, building the index."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,26 +82,6 @@ class ObjectColumns:
             images, self.boxes[keep], self.labels[keep], self.areas[keep], self.ignore[keep],
             lambda row: where(int(keep[row])),
         )  # fmt: skip
-
-
-def select_classes(
-    known: Sequence[str], classes: Sequence[str] | None, source: str, *, allow_absent: bool = False
-) -> tuple[str, ...]:
-    """The class names to use: all ``known`` ones, or ``classes`` in the order given.
-
-    Raises:
-        DataError: a name is given twice or is not known (with ``allow_absent``: none of them is known).
-    """
-    if classes is None:
-        return tuple(known)
-    if len(set(classes)) != len(classes) or not classes:
-        raise DataError(f"{source}: expected different class names, got {', '.join(classes) or 'none'}")
-    unknown = [name for name in classes if name not in set(known)]
-    if unknown and (not allow_absent or len(unknown) == len(classes)):
-        near = difflib.get_close_matches(unknown[0], known, n=3, cutoff=0.5)
-        ordered = ", ".join(near + [name for name in known if name not in near])
-        raise DataError(f"{source}: no class {', '.join(map(repr, unknown))}; known, nearest first: {ordered}")
-    return tuple(classes)
 
 
 def usable_images(

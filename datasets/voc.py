@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ssdlite.datasets.class_names import label_names, select_classes
 from ssdlite.datasets.image_files import ImageFiles, UnsafePathError
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.index_builder import (
     BadItems,
     ObjectColumns,
     build_index,
-    select_classes,
     usable_images,
 )
 from ssdlite.datasets.voc_file import VocAnnotation, VocObject, read_voc_file
@@ -144,10 +144,11 @@ def index_voc_split(split: VocSplit, class_names: tuple[str, ...]) -> DetectionI
     """
     sizes = [annotation.size for annotation in split.annotations]
     images, moved = usable_images(split.image_ids, split.paths, sizes, split.bad)
-    rows = _rows(split, moved.tolist(), set(class_names))
+    label_of = label_names(class_names, split.class_names())
+    rows = _rows(split, moved.tolist(), label_of)
     return build_index(
         images,
-        _objects(rows, class_names),
+        _objects(rows, label_of),
         name=split.name,
         class_names=class_names,
         category_ids=tuple(range(1, len(class_names) + 1)),
@@ -155,21 +156,19 @@ def index_voc_split(split: VocSplit, class_names: tuple[str, ...]) -> DetectionI
     )
 
 
-def _rows(split: VocSplit, positions: Sequence[int], class_names: set[str]) -> list[Row]:
+def _rows(split: VocSplit, positions: Sequence[int], label_of: Mapping[str, int]) -> list[Row]:
     """The objects of the usable images (those with a position >= 0) and selected classes."""
     rows = []
     for position, annotation in zip(positions, split.annotations, strict=True):
         for item in annotation.objects:
             if item.error:
                 split.bad.add("bad-annotation", str(annotation.file), f"object {item.number}: {item.error}")
-            elif position >= 0 and item.name in class_names:
+            elif position >= 0 and item.name in label_of:
                 rows.append(Row(position, annotation.file, item))
     return rows
 
 
-def _objects(rows: Sequence[Row], class_names: Sequence[str]) -> ObjectColumns:
-    label_of = {name: label for label, name in enumerate(class_names)}
-
+def _objects(rows: Sequence[Row], label_of: Mapping[str, int]) -> ObjectColumns:
     def where(row: int) -> tuple[str, str]:
         item = rows[row].item
         return str(rows[row].file), f"object {item.number} ({item.name})"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ssdlite.config import DetectorConfig
-from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.errors import CheckpointError, ConfigError, listing
 from ssdlite.files import write_atomically
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ def check_weights(module: torch.nn.Module, weights: dict[str, Tensor], source: s
         elif tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             faults.append(f"{name} has values that are not finite")
     if faults:
-        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise CheckpointError(f"{source}: the weights do not fit the detector: {'; '.join(faults[:5])}{more}")
+        raise CheckpointError(f"{source}: the weights do not fit the detector: {listing(faults, 5, '; ')}")
 
 
 def _describe(tensor: Tensor) -> str:

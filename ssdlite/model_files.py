@@ -8,7 +8,7 @@ from typing import Any
 from ssdlite.backends import Backend, OnnxBackend, TensorInfo
 from ssdlite.contract import CONTRACT_FILE, METADATA_KEY, Contract, ModelSpec
 from ssdlite.contract_file import parse_contract, read_contract
-from ssdlite.errors import ContractError
+from ssdlite.errors import ContractError, listing
 
 EXPORTED_SUFFIXES = (".onnx", ".ort", ".param")
 FACTS_OF_ALL = ("class_names", "resize", "boxes", "postprocess", "anchors")
@@ -162,5 +162,4 @@ def _show(tensor: TensorInfo) -> str:
 
 
 def _list(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(repr(name[:60]) for name in names[:SHOWN]) + more
+    return listing([repr(name[:60]) for name in names], SHOWN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from ssdlite.anchors import AnchorConfig, with_finer_level
 from ssdlite.checkpoint import Checkpoint
 from ssdlite.config import DetectorConfig, override
+from ssdlite.datasets.class_names import match_classes
 from ssdlite.detector import Detector
 from ssdlite.errors import ConfigError
 from ssdlite.freezing import stage_layers
@@ -145,17 +145,6 @@ def transfer_backbone(detector: Detector, weights: BackboneWeights) -> TransferR
         left_classes=(),
         loaded_layers=tuple(f"backbone.{layer}" for layer in layers if layer not in partly),
     )
-
-
-def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:
-    """For each of our class names the label of theirs: the same name, else one that differs in case or spacing only."""
-    exact = {name: label for label, name in reversed(list(enumerate(theirs)))}
-    alike = {_plain_name(name): label for label, name in reversed(list(enumerate(theirs)))}
-    return [exact.get(name, alike.get(_plain_name(name))) for name in ours]
-
-
-def _plain_name(name: str) -> str:
-    return "".join(character for character in name.casefold() if not character.isspace() and character not in "-_")
 
 
 def _transfer_layers(

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssdlite.console import console, say
+from ssdlite.errors import listing
 
 COUNTER = "num_batches_tracked"  # of batch norms; not a tensor that a person would count
 NAMED = 12  # classes that a line names
@@ -75,5 +76,4 @@ def print_transfer(report: TransferReport) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{len(names)} ({', '.join(names[:NAMED])}{more})" if names else "none"
+    return f"{len(names)} ({listing(names, NAMED)})" if names else "none"

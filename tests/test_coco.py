@@ -121,6 +121,15 @@ def test_absent_classes_can_be_allowed_but_not_all(coco: Coco) -> None:
     coco.error(classes=["plane"], allow_absent=True)
 
 
+def test_a_detectors_classes_may_be_spelled_otherwise(coco: Coco) -> None:
+    coco.add([1, 1, 5, 5], image_id=10, category_id=7)
+    index = coco.load(classes=["plane", " Dog"], allow_absent=True)
+    assert index.class_names == ("plane", " Dog")
+    assert index.category_ids == (91, 7)
+    assert index.labels.tolist() == [1]
+    assert "no class 'Dog'" in coco.error(classes=["Dog"])
+
+
 @pytest.mark.parametrize(("bbox", "kind", "kept"), [
     ([-5, 10, 20, 20], "clipped", [[0, 10, 15, 30]]),
     ([50, 40, 30, 30], "clipped", [[50, 40, 64, 48]]),

@@ -17,7 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ssdlite import cli
-from ssdlite.errors import ConfigError
+from ssdlite.errors import ConfigError, listing
 from ssdlite.model_files import is_exported
 from ssdlite.models import Thresholds, load_any
 from ssdlite.output import prepare_folder, save_json, save_json_list
@@ -182,7 +182,7 @@ def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -
     if options.split is None and len(find_splits(options.data).splits) == 1:
         notes.append(f"warning: {index.name} is the only split; pictures that were trained on may be among these")
     if absent:
-        notes.append(f"{index.name}: no objects of {', '.join(absent)}; these classes are not scored")
+        notes.append(f"{index.name}: no objects of {listing(absent, 12)}; these classes are not scored")
     for note in (*notes, *problem_notes(index)):
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     return index

@@ -8,7 +8,7 @@ from typing import Any
 from ssdlite.backends import Backend
 from ssdlite.contract import CONTRACT_FILE, METADATA_KEY, Contract, ModelSpec
 from ssdlite.contract_file import parse_contract
-from ssdlite.errors import ContractError
+from ssdlite.errors import ContractError, listing
 from ssdlite.export.vectors import Golden, model_hashes
 from ssdlite.export.verify_report import StepResult
 from ssdlite.model_files import inner_file
@@ -53,8 +53,7 @@ def _compare_metadata(text: str | None, contract: Contract, model: ModelSpec) ->
     differences = _differences(contract.for_model(model.file).to_dict(), inside, "")
     if not differences:
         return StepResult(step="contract", status="pass", text=f"the file's own metadata equals {CONTRACT_FILE}")
-    more = f"; and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
-    return _fail(f"{CONTRACT_FILE} and the file's own metadata differ: {'; '.join(differences[:SHOWN])}{more}")
+    return _fail(f"{CONTRACT_FILE} and the file's own metadata differ: {listing(differences, SHOWN, '; ')}")
 
 
 def _differences(document: Any, inside: Any, where: str) -> list[str]:
