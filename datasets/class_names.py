@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-from ssdlite.errors import DataError, listing
+from ssdlite.errors import DataError
+from ssdlite.wording import listing
 
 NAMED = 20  # classes that an error lists
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ssdlite.config import DetectorConfig
-from ssdlite.errors import CheckpointError, ConfigError, listing
+from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import write_atomically
+from ssdlite.wording import listing
 
 if TYPE_CHECKING:
     from ssdlite.detector import Detector

@@ -28,7 +28,7 @@ from ssdlite.device import autocast, choose_amp, choose_device
 from ssdlite.distributed import Processes, join_processes
 from ssdlite.errors import CheckpointError, ConfigError, TrainingError
 from ssdlite.evaluator import Metrics
-from ssdlite.freezing import Freezing
+from ssdlite.freezing import MAX_STAGES, Freezing
 from ssdlite.image import read_image
 from ssdlite.inference import detect_dataset, evaluate_dataset, refuse_bad
 from ssdlite.loss import Losses
@@ -38,6 +38,7 @@ from ssdlite.run_setup import build_for_run, build_loss, load_splits, open_run, 
 from ssdlite.train_options import TrainOptions
 from ssdlite.transfer_report import print_transfer
 from ssdlite.visualize import contact_sheet, side_by_side
+from ssdlite.wording import counted
 
 STATUS_INTERVAL = 5  # steps between updates of the progress bar: reading the loss makes a GPU wait
 SAMPLE_COUNT = 8  # validation images in samples.png
@@ -140,13 +141,16 @@ class Trainer:
         say(
             f"{shape}: {config.image_size[1]} x {config.image_size[0]} px, {config.num_classes} classes, "
             f"{config.num_anchors} anchors ({options.settings.anchors}); {self.device}, {precision}; "
-            f"{options.settings.epochs} epochs of {len(self.batches)} steps; run folder {self.folder.path}"
+            f"{counted(options.settings.epochs, 'epoch')} of {counted(len(self.batches), 'step')}; "
+            f"run folder {self.folder.path}"
         )
+        say(options.summary)
         if options.has_weights:
             frozen = sum(p.numel() for p in self.detector.parameters() if not p.requires_grad)
+            backbone = f"backbone at {options.backbone_lr_factor:g} of the learning rate, "
             say(
-                f"fine-tuning: backbone at {options.backbone_lr_factor:g} of the learning rate, "
-                f"{options.freeze_stages} stages frozen ({frozen / 1e6:.2f} M weights), "
+                f"fine-tuning: {backbone if options.freeze_stages < MAX_STAGES else ''}"
+                f"{counted(options.freeze_stages, 'stage')} frozen ({frozen / 1e6:.2f} M weights), "
                 f"batch norm: {options.batch_norm_mode}"
             )
         if self.done.epoch:

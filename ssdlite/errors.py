@@ -1,7 +1,5 @@
 """The errors that a user can cause. Each says what was expected, what came, and where."""
 
-from collections.abc import Sequence
-
 
 class SsdliteError(Exception):
     """Base of every error that stands for a mistake in what was given, not in this code.
@@ -32,9 +30,3 @@ class ExportError(SsdliteError, RuntimeError):
 
 class TrainingError(SsdliteError, RuntimeError):
     """Training cannot go on, for example because the loss is no longer finite."""
-
-
-def listing(items: Sequence[str], most: int = 6, separator: str = ", ") -> str:
-    """The first items, and how many there are besides: what a message can hold of a list of any length."""
-    more = f"{separator.replace(',', '')}and {len(items) - most} more" if len(items) > most else ""
-    return separator.join(items[:most]) + more

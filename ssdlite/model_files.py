@@ -8,7 +8,8 @@ from typing import Any
 from ssdlite.backends import Backend, OnnxBackend, TensorInfo
 from ssdlite.contract import CONTRACT_FILE, METADATA_KEY, Contract, ModelSpec
 from ssdlite.contract_file import parse_contract, read_contract
-from ssdlite.errors import ContractError, listing
+from ssdlite.errors import ContractError
+from ssdlite.wording import listing
 
 EXPORTED_SUFFIXES = (".onnx", ".ort", ".param")
 FACTS_OF_ALL = ("class_names", "resize", "boxes", "postprocess", "anchors")

@@ -190,6 +190,17 @@ class TrainOptions:
     def preset_name(self) -> str:
         return self.preset or (SHAPES_PRESET if self.data == SHAPES else DATA_PRESET)
 
+    @property
+    def summary(self) -> str:
+        """What is learned from, and how, in a line."""
+        of = self.settings
+        mosaic = f", {of.mosaic:.0%} mosaics" if of.mosaic else ""
+        return (
+            f"recipe {self.recipe_name}: loss {of.loss}, boxes by {of.box_loss}, anchors chosen by {of.matcher}; "
+            f"augmentation {of.augment}{mosaic}; "
+            f"{self.optimizer}, learning rate {self.peak_lr:.2g}, batches of {of.batch_size}"
+        )
+
     def spelled_out(self) -> TrainOptions:
         """The same run with everything named, so that it stays the same when a recipe changes."""
         own = {

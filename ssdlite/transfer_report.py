@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssdlite.console import console, say
-from ssdlite.errors import listing
+from ssdlite.wording import listing
 
 COUNTER = "num_batches_tracked"  # of batch norms; not a tensor that a person would count
 NAMED = 12  # classes that a line names

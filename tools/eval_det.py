@@ -17,10 +17,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ssdlite import cli
-from ssdlite.errors import ConfigError, listing
+from ssdlite.errors import ConfigError
 from ssdlite.model_files import is_exported
 from ssdlite.models import Thresholds, load_any
 from ssdlite.output import prepare_folder, save_json, save_json_list
+from ssdlite.wording import listing
 
 if TYPE_CHECKING:
     from ssdlite.datasets.index import DetectionIndex

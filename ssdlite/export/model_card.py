@@ -16,6 +16,7 @@ from ssdlite.contract import (
 )
 from ssdlite.export.card_outputs import output_lines, postprocess_lines
 from ssdlite.export.markdown import code, numbers, table
+from ssdlite.wording import counted
 
 
 def write_model_card(contract: Contract, bundle: Path | None = None) -> str:
@@ -41,7 +42,7 @@ def _head(contract: Contract) -> Iterator[str]:
     yield ""
     yield (
         "An object detector for phones and small devices: it finds objects of "
-        f"{_count(len(contract.class_names), 'class')} in a picture, each with a box and a score. "
+        f"{counted(len(contract.class_names), 'class')} in a picture, each with a box and a score. "
         f"It sees the picture at {first.width} x {first.height} pixels. "
         f"Exported by ssdlite; this card is made from `{CONTRACT_FILE}` "
         f"(`{contract.format}`, version {contract.format_version}), which programs read."
@@ -114,14 +115,14 @@ def _measurements(models: Sequence[ModelSpec]) -> Iterator[str]:
         if model.latency:
             figure = model.latency
             yield (
-                f"{code(model.file)}: {figure.median_ms:g} ms, median of {_count(figure.runs, 'run')} of one image, "
-                f"{_count(figure.threads, 'thread')}, {figure.runtime}, {figure.processor}."
+                f"{code(model.file)}: {figure.median_ms:g} ms, median of {counted(figure.runs, 'run')} of one image, "
+                f"{counted(figure.threads, 'thread')}, {figure.runtime}, {figure.processor}."
             )
             yield ""
 
 
 def _measured_on(figure: AccuracyFigure) -> str:
-    return f"{figure.data}, {figure.split}, {_count(figure.images, 'image')}"
+    return f"{figure.data}, {figure.split}, {counted(figure.images, 'image')}"
 
 
 def _input(contract: Contract) -> Iterator[str]:
@@ -173,9 +174,9 @@ def _quantisation(models: Sequence[ModelSpec]) -> Iterator[str]:
 
 def _quantised(model: ModelSpec, facts: QuantisationFacts) -> Iterator[str]:
     yield (
-        f"{code(model.file)}: {facts.quantised_layers} of {_count(facts.total_layers, 'layer')} are computed in "
+        f"{code(model.file)}: {facts.quantised_layers} of {counted(facts.total_layers, 'layer')} are computed in "
         f"integers, with {facts.activation_type} activations; calibrated ({facts.calibration_method}) on "
-        f"{_count(facts.calibration_images, 'picture')} of {facts.calibration_data}."
+        f"{counted(facts.calibration_images, 'picture')} of {facts.calibration_data}."
     )
     if facts.float_layers:
         yield f"In float, the most sensitive first: {', '.join(code(name) for name in facts.float_layers)}."
@@ -239,11 +240,6 @@ def _limits(contract: Contract) -> Iterator[str]:
 
 def _names(model: ModelSpec) -> list[str]:
     return [name for name in (model.file, model.weights_file) if name is not None]
-
-
-def _count(number: int, noun: str) -> str:
-    plural = noun + ("es" if noun.endswith("s") else "s")
-    return f"{number} {noun if number == 1 else plural}"
 
 
 def _with(present: bool) -> str:

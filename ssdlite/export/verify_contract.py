@@ -8,10 +8,11 @@ from typing import Any
 from ssdlite.backends import Backend
 from ssdlite.contract import CONTRACT_FILE, METADATA_KEY, Contract, ModelSpec
 from ssdlite.contract_file import parse_contract
-from ssdlite.errors import ContractError, listing
+from ssdlite.errors import ContractError
 from ssdlite.export.vectors import Golden, model_hashes
 from ssdlite.export.verify_report import StepResult
 from ssdlite.model_files import inner_file
+from ssdlite.wording import listing
 
 SHOWN = 3  # of the facts that differ
 
