@@ -234,6 +234,12 @@ def test_the_shape_is_that_of_the_weights_unless_a_preset_says_otherwise():
     assert (other.norm_eps, other.mean, other.std) == (1e-5, (123.0, 117.0, 104.0), (58.0, 57.0, 57.0))
 
 
+def test_a_narrow_backbone_of_the_detection_api_keeps_its_channels_under_a_preset():
+    source = make_source(narrowing="detection_api", width_mult=0.35)
+    detector, report = fine_tuned(source, preset="ssdlite320_mobilenet_v2", width_mult=0.35, class_names=("a",))
+    assert (report.parts[0].loaded, report.parts[0].new) == (260, 0)
+
+
 def test_anchor_steps_stay_with_their_image_size():
     levels = make_source().config.anchors.levels
     source = make_source(anchors=AnchorConfig(levels, steps=(16, 32, 64, 100)))
