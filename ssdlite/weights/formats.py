@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssdlite.config import suggest
 from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.weights.file_kinds import GRAPH, INDEX, SAFETENSORS, TFLITE, TORCH, describe_unknown
 from ssdlite.weights.options import ImportOptions
+from ssdlite.weights.sources import Source, open_source
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,66 +20,20 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "Format", "ImportOptions", "Source", "find_format", "import_weights"]
 
-TORCHVISION_COCO = "torchvision:coco"  # in place of a file: what torchvision publishes
-
-
-class Source:
-    """What is imported: a file or folder, looked at and read once, however many formats ask."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @cached_property
-    def head(self) -> bytes:
-        """The first bytes of a file; none of a folder."""
-        if not self.path.is_file():
-            return b""
-        with self.path.open("rb") as file:
-            return file.read(16)
-
-    @cached_property
-    def state(self) -> Mapping[str, Tensor]:
-        """The state dict of a PyTorch or safetensors file; empty for another file."""
-        from ssdlite.weights.torch_files import is_safetensors, is_torch_file, load_state_dict
-
-        if not self.path.is_file() or not (is_torch_file(self.path) or is_safetensors(self.path)):
-            return {}
-        return load_state_dict(self.path)
-
-
-class PublishedSource(Source):
-    """The weights that torchvision publishes, by its own loader."""
-
-    def __init__(self) -> None:
-        super().__init__(Path(TORCHVISION_COCO))
-
-    @cached_property
-    def state(self) -> Mapping[str, Tensor]:
-        from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights
-
-        from ssdlite.weights.torchvision_ssd import download_torchvision_ssd
-
-        try:
-            return download_torchvision_ssd()
-        except (OSError, RuntimeError) as error:  # no network, or not what was expected
-            address = SSDLite320_MobileNet_V3_Large_Weights.COCO_V1.url
-            raise CheckpointError(
-                f"{self.path}: cannot be downloaded ({error}). Fetch {address} where there is a network, and import "
-                "that file"
-            ) from None
-
 
 @dataclass(frozen=True)
 class Format:
     """A kind of source.
 
     Attributes:
+        kinds: of files that it comes in.
         recognises: whether a source is one; only looks.
         read: the whole import; raises CheckpointError for what does not fit.
     """
 
     name: str
     title: str
+    kinds: tuple[str, ...]
     recognises: Callable[[Source], bool]
     read: Callable[[Source, ImportOptions], Imported]
 
@@ -114,44 +69,66 @@ def import_weights(
         image_size=image_size,
         pictures=None if pictures is None else Path(pictures),
     )
-    opened = open_source(source)
     try:
+        opened = open_source(source)
         return find_format(opened, format).read(opened, options)
-    except OSError as error:  # a folder in place of a file, no permission
-        raise CheckpointError(f"{opened.path}: cannot be read ({error.strerror or error})") from None
-
-
-def open_source(source: str | Path) -> Source:
-    """Raises CheckpointError where there is no such file."""
-    if str(source) == TORCHVISION_COCO:
-        return PublishedSource()
-    opened = Source(Path(source))
-    if not opened.path.is_file() and not _is_checkpoint(opened):
-        inside = "a folder without a TensorFlow checkpoint" if opened.path.is_dir() else "no such file"
-        raise CheckpointError(f"{opened.path}: {inside}")
-    return opened
+    except OSError as error:  # no permission, or the file has gone
+        raise CheckpointError(f"{source}: cannot be read ({error.strerror or error})") from None
 
 
 def find_format(source: Source, name: str = "auto") -> Format:
-    """The format called ``name``; with ``auto`` the one that recognises ``source``."""
-    if name != "auto":
-        if name not in FORMATS:
-            raise ConfigError(f"unknown format {name!r}{suggest(name, ['auto', *FORMATS])}")
-        return FORMATS[name]
-    for candidate in FORMATS.values():
-        if candidate.recognises(source):
-            return candidate
-    held = f"; it holds tensors such as {', '.join(list(source.state)[:3])}" if source.state else ""
-    raise CheckpointError(
-        f"{source.path}: recognised as none of {', '.join(FORMATS)}{held}. (Weights of a backbone alone are not "
-        "imported: give them to build_detector or to training as backbone weights.)"
+    """The format called ``name``; with ``auto`` the one that recognises ``source``.
+
+    Raises:
+        ConfigError: there is no format of that name.
+        CheckpointError: no format recognises the source, or another one does.
+    """
+    if name == "auto":
+        found = _recognise(source)
+        if found is None:
+            raise _unrecognised(source)
+        return found
+    if name not in FORMATS:
+        raise ConfigError(f"unknown format {name!r}{suggest(name, ['auto', *FORMATS])}")
+    chosen = FORMATS[name]
+    if not chosen.recognises(source):
+        _refuse_another(source, chosen)
+    return chosen
+
+
+def _recognise(source: Source) -> Format | None:
+    return next((one for one in FORMATS.values() if one.recognises(source)), None)
+
+
+def _refuse_another(source: Source, chosen: Format) -> None:
+    """Raises CheckpointError where ``source`` says that it is something else than ``chosen``."""
+    expected = f"{source.path}: expected a {chosen.title} (--format {chosen.name})"
+    if source.kind is not None and source.kind not in chosen.kinds:
+        names = " or ".join(one.name for one in FORMATS.values() if source.kind in one.kinds)
+        raise CheckpointError(f"{expected}, got a {source.kind}; leave --format out, or give {names}")
+    if found := _recognise(source):
+        raise CheckpointError(f"{expected}, got a {found.title}; leave --format out, or give {found.name}")
+
+
+def _unrecognised(source: Source) -> CheckpointError:
+    nothing = f"{source.path}: recognised as none of {', '.join(FORMATS)}"
+    if not source.state:
+        got = describe_unknown(source.path)
+        return CheckpointError(f"{source.path}: expected weights, got {got}" if got else nothing)
+    from ssdlite.weights.backbone_layouts import recognise_backbone
+
+    try:
+        owner = recognise_backbone(source.state, str(source.path)).owner
+    except CheckpointError:
+        return CheckpointError(f"{nothing}; it holds tensors such as {', '.join(list(source.state)[:3])}")
+    return CheckpointError(
+        f"{source.path}: weights of a backbone alone ({owner}), expected those of a detector; "
+        "`ssdlite train --backbone-weights` and build_detector(backbone_weights=...) take them"
     )
 
 
 def _is_tflite(source: Source) -> bool:
-    from ssdlite.weights.tflite_file import is_tflite
-
-    return is_tflite(source.head)
+    return source.kind == TFLITE
 
 
 def _read_tflite(source: Source, options: ImportOptions) -> Imported:
@@ -161,9 +138,7 @@ def _read_tflite(source: Source, options: ImportOptions) -> Imported:
 
 
 def _is_checkpoint(source: Source) -> bool:
-    from ssdlite.weights.tensorflow_checkpoint import find_checkpoint
-
-    return find_checkpoint(source.path) is not None
+    return source.kind == INDEX
 
 
 def _read_checkpoint(source: Source, options: ImportOptions) -> Imported:
@@ -177,9 +152,7 @@ def _read_checkpoint(source: Source, options: ImportOptions) -> Imported:
 
 
 def _is_graph(source: Source) -> bool:
-    from ssdlite.weights.tensorflow_graph import is_frozen_graph
-
-    return is_frozen_graph(source.path, source.head)
+    return source.kind == GRAPH
 
 
 def _read_graph(source: Source, options: ImportOptions) -> Imported:
@@ -215,17 +188,38 @@ def _read_pytorch_ssd(source: Source, options: ImportOptions) -> Imported:
 
 def _state(source: Source) -> Mapping[str, Tensor]:
     if not source.state:
-        raise CheckpointError(f"{source.path}: not a PyTorch or safetensors file, or truncated")
+        got = describe_unknown(source.path) or "something else"
+        raise CheckpointError(f"{source.path}: expected a PyTorch or safetensors file, got {got}")
     return source.state
 
 
 FORMATS: dict[str, Format] = {
     one.name: one
     for one in (
-        Format("tflite", "TensorFlow Lite file of an SSD or SSDLite MobileNet", _is_tflite, _read_tflite),
-        Format("tf-checkpoint", "checkpoint of the TensorFlow Object Detection API", _is_checkpoint, _read_checkpoint),
-        Format("tf-frozen-graph", "frozen graph of the TensorFlow Object Detection API", _is_graph, _read_graph),
-        Format("torchvision", "torchvision's ssdlite320_mobilenet_v3_large", _is_torchvision, _read_torchvision),
-        Format("pytorch-ssd", "SSD of qfgaohao or dusty-nv", _is_pytorch_ssd, _read_pytorch_ssd),
+        Format("tflite", "TensorFlow Lite file of an SSD or SSDLite MobileNet", (TFLITE,), _is_tflite, _read_tflite),
+        Format(
+            "tf-checkpoint",
+            "checkpoint of the TensorFlow Object Detection API",
+            (INDEX,),
+            _is_checkpoint,
+            _read_checkpoint,
+        ),
+        Format(
+            "tf-frozen-graph", "frozen graph of the TensorFlow Object Detection API", (GRAPH,), _is_graph, _read_graph
+        ),
+        Format(
+            "torchvision",
+            "state dict of torchvision's ssdlite320_mobilenet_v3_large",
+            (TORCH, SAFETENSORS),
+            _is_torchvision,
+            _read_torchvision,
+        ),
+        Format(
+            "pytorch-ssd",
+            "state dict of an SSD of qfgaohao or dusty-nv",
+            (TORCH, SAFETENSORS),
+            _is_pytorch_ssd,
+            _read_pytorch_ssd,
+        ),
     )
 }

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ssdlite.errors import CheckpointError
 from ssdlite.protobuf_wire import DamagedError, read_fields, read_varint, to_number
+from ssdlite.weights.file_kinds import INDEX, damaged_file
 from ssdlite.weights.tensorflow_files import (
     DAMAGE,
     KINDS,
@@ -60,7 +61,7 @@ def read_checkpoint(index: Path) -> TensorFlowFile:
     except CheckpointError:
         raise
     except DAMAGE as error:
-        raise CheckpointError(f"{index}: not the index of a TensorFlow checkpoint, or damaged ({error})") from None
+        raise damaged_file(index, INDEX, error) from None
     return TensorFlowFile(str(index), variables)
 
 

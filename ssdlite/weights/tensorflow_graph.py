@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ssdlite.errors import CheckpointError
 from ssdlite.protobuf_wire import BYTES, DamagedError, read_fields, read_varint, to_float, to_number
+from ssdlite.weights.file_kinds import GRAPH, damaged_file
 from ssdlite.weights.tensorflow_files import (
     DAMAGE,
     FLOAT,
@@ -20,11 +21,6 @@ from ssdlite.weights.tensorflow_files import (
     load_file,
     read_shape,
 )
-
-
-def is_frozen_graph(path: Path, head: bytes) -> bool:
-    """Whether a file is named and begins as one; a SavedModel begins otherwise."""
-    return path.suffix == ".pb" and head[:1] == b"\x0a"
 
 
 def read_frozen_graph(path: Path) -> TensorFlowFile:
@@ -52,7 +48,7 @@ def read_frozen_graph(path: Path) -> TensorFlowFile:
                     to_float(kind, value) for n, kind, value in read_fields(attributes["epsilon"]) if n == 4
                 )
     except DAMAGE as error:
-        raise CheckpointError(f"{path}: not a frozen graph of TensorFlow, or damaged ({error})") from None
+        raise damaged_file(path, GRAPH, error) from None
     return TensorFlowFile(str(path), variables, operators, tuple(sorted(epsilons)))
 
 

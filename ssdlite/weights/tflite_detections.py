@@ -63,8 +63,8 @@ def _options(content: bytes, path: str) -> dict[str, float]:
         values = flexbuffers.GetRoot(content).AsMap
         found = {bytes(key.AsKeyBytes).decode(): number for number, key in enumerate(values.Keys)}
         options = {name: float(values.Values[found[name]].AsFloat) for name in OPTIONS if name in found}
-    except DAMAGE as error:
-        raise CheckpointError(f"{path}: the options of its post-processing are damaged ({error})") from None
+    except DAMAGE:
+        raise CheckpointError(f"{path}: the options of its post-processing are damaged") from None
     if not all(math.isfinite(value) for value in options.values()):
         raise CheckpointError(f"{path}: the options of its post-processing are not finite: {options}")
     return options

@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.protobuf_wire import DamagedError
+from ssdlite.weights.file_kinds import TFLITE, damaged_file
 
 MAX_BYTES = 512 * 2**20  # a MobileNet SSD has 5 to 40 MB
 MAX_ITEMS = 20_000  # operators, tensors, buffers; such a model has some hundreds
 MAX_RANK = 8
-DAMAGE = (struct.error, IndexError, TypeError, ValueError, AttributeError, OverflowError, KeyError)
+DAMAGE = (DamagedError, struct.error, IndexError, TypeError, ValueError, AttributeError, OverflowError, KeyError)
 FLOATS = {0: np.float32, 1: np.float16}  # TensorType: what it is in numpy
 OPTION_TABLES = {
     "CONV_2D": "Conv2DOptions",
@@ -100,12 +102,7 @@ def read_tflite(path: Path) -> TfliteGraph:
     except CheckpointError:
         raise
     except DAMAGE as error:
-        raise CheckpointError(f"{path}: not a TensorFlow Lite model, or damaged ({error})") from None
-
-
-def is_tflite(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` says that it is one."""
-    return head[4:8] == b"TFL3"
+        raise damaged_file(path, TFLITE, error) from None
 
 
 def _schema() -> Any:
@@ -117,8 +114,8 @@ def _schema() -> Any:
 
 
 def _read_model(schema: Any, content: bytes, path: str) -> TfliteGraph:
-    if not is_tflite(content[:8]):
-        raise ValueError("it does not begin as one")
+    if content[4:8] != b"TFL3":
+        raise DamagedError("it does not begin as one")
     model = schema.Model.GetRootAs(content, 0)
     if model.SubgraphsLength() != 1:
         raise CheckpointError(f"{path}: expected a model of one graph, it has {model.SubgraphsLength()}")
@@ -139,7 +136,7 @@ def _read_model(schema: Any, content: bytes, path: str) -> TfliteGraph:
 def _list(length: Callable[[], int], item: Callable[[int], T]) -> list[T]:
     count = length()
     if count > MAX_ITEMS:
-        raise ValueError(f"a list of {count} entries")
+        raise DamagedError(f"a list of {count} entries")
     return [item(number) for number in range(count)]
 
 
@@ -154,13 +151,13 @@ def _data(buffer: Any, content: bytes) -> memoryview:
         return memoryview(b"")
     start = buffer._tab.Vector(buffer._tab.Offset(4))  # what DataAsNumpy does, without its silence about a wrong length
     if start < 0 or start + count > len(content):
-        raise ValueError(f"a buffer of {count} bytes reaches past the end")
+        raise DamagedError(f"a buffer of {count} bytes reaches past the end")
     return memoryview(content)[start : start + count]
 
 
 def _tensor(tensor: Any, data: list[memoryview]) -> TensorInfo:
     if tensor.ShapeLength() > MAX_RANK:
-        raise ValueError(f"a tensor of {tensor.ShapeLength()} dimensions")
+        raise DamagedError(f"a tensor of {tensor.ShapeLength()} dimensions")
     shape = _numbers(tensor.ShapeLength, tensor.Shape)
     name = (tensor.Name() or b"").decode("utf-8", "replace")
     return TensorInfo(name, shape, tensor.Type(), data[tensor.Buffer()])
@@ -205,10 +202,10 @@ def _check_order(
     known = {number for number, tensor in enumerate(tensors) if tensor.data} | set(inputs) | {-1}
     for number, operator in enumerate(operators):
         if not operator.inputs or operator.inputs[0] < 0:
-            raise ValueError(f"operator {number} ({operator.name}) has no input")
+            raise DamagedError(f"operator {number} ({operator.name}) has no input")
         missing = [tensor for tensor in operator.inputs if tensor not in known]
         if missing or not all(0 <= tensor < len(tensors) and tensor not in known for tensor in operator.outputs):
-            raise ValueError(f"operator {number} ({operator.name}) is not in an order in which it can run")
+            raise DamagedError(f"operator {number} ({operator.name}) is not in an order in which it can run")
         known.update(operator.outputs)
     if not all(0 <= tensor < len(tensors) for tensor in inputs) or not set(outputs) <= known - {-1}:
-        raise ValueError("inputs or outputs of the graph are not there")
+        raise DamagedError("inputs or outputs of the graph are not there")

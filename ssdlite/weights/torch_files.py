@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +14,22 @@ from torch import Tensor
 
 from ssdlite.checkpoint import FORMAT
 from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.weights.file_kinds import (
+    HEAD_BYTES,
+    SAFETENSORS,
+    TORCH,
+    ZIP,
+    damaged_file,
+    describe_unknown,
+    file_kind,
+    read_head,
+    require_file,
+)
 
 MAX_BYTES = 2 * 2**30  # of a file; detectors here have 4 to 40 MB, and what training adds
 MAX_TENSORS = 20_000
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module", "ema_state_dict", "weights", "params")
+MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # at the front of what torch.save wrote before it wrote zip archives
 PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile and Lightning
 
 
@@ -31,46 +44,58 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
         ConfigError: a .safetensors file, and that package is not installed.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+    require_file(path)
+    kind = file_kind(path)
+    if kind not in (TORCH, SAFETENSORS):
+        got = f"a {kind}; `ssdlite import-weights` reads detectors in those" if kind else describe_unknown(path)
+        raise CheckpointError(f"{path}: expected a PyTorch or safetensors file, got {got or 'something else'}")
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise CheckpointError(f"{path}: {size} bytes, more than the {MAX_BYTES} that are read")
-    content = _read_safetensors(path) if is_safetensors(path) else _read_torch(path)
+    content = _read_safetensors(path) if kind == SAFETENSORS else _read_torch(path)
     return _without_prefixes(_find_state_dict(content, str(path)))
 
 
-def is_torch_file(path: Path) -> bool:
-    """Whether a file begins as one that ``torch.save`` wrote, new or old."""
-    with path.open("rb") as file:
-        head = file.read(16)
-    if head.startswith(b"PK\x03\x04"):
-        return zipfile.is_zipfile(path)
-    return head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05"  # a pickle's protocol
-
-
-def is_safetensors(path: Path) -> bool:
-    """Whether a file begins with the length of a JSON header and the header."""
-    with path.open("rb") as file:
-        head = file.read(9)
-    return len(head) == 9 and 2 <= int.from_bytes(head[:8], "little") <= path.stat().st_size and head[8:9] == b"{"
-
-
 def _read_torch(path: Path) -> Any:
+    _check_container(path)
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
-                    raise zipfile.BadZipFile("it is compressed, which torch.save never does")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # torch raises many kinds for damaged and for hostile files
-        refused = isinstance(error, pickle.UnpicklingError) and "Weights only load failed" in str(error)
-        reason = (
-            "it holds more than tensors and plain values, and could run code; save its state_dict alone"
-            if refused
-            else str(error).split("\n", maxsplit=1)[0] or type(error).__name__
-        )
-        raise CheckpointError(f"{path}: cannot be read as a PyTorch file ({reason})") from error
+        if isinstance(error, pickle.UnpicklingError) and "Unsupported operand" in str(error):
+            raise _unreadable(path, "its pickle is damaged, or of another protocol than torch.save's own") from error
+        if isinstance(error, pickle.UnpicklingError) and "Weights only load failed" in str(error):
+            reason = "it holds more than tensors and plain values, and could run code; save its state_dict alone"
+            raise _unreadable(path, reason) from error
+        raise damaged_file(path, TORCH) from error
+
+
+def _check_container(path: Path) -> None:
+    """Refuse archives and pickles that torch.save does not write, and archives that are cut off."""
+    head = read_head(path)
+    if not head.startswith(ZIP):
+        if MAGIC not in head and len(head) == HEAD_BYTES:
+            raise _unreadable(path, "a pickle that torch.save did not write")
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise damaged_file(path, TORCH) from error
+    names = {entry.filename.rpartition("/")[2] for entry in entries}
+    if "data.pkl" not in names:
+        raise _unreadable(path, "an archive that torch.save did not write; unpack it and give what is inside")
+    if "constants.pkl" in names:
+        raise _unreadable(path, "a TorchScript archive; save its state_dict alone")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise _unreadable(path, "it is compressed, which torch.save never does")
+
+
+def _unreadable(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path}: cannot be read as a PyTorch file ({reason})")
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -81,14 +106,16 @@ def _read_safetensors(path: Path) -> Any:
     try:
         return load_file(path)
     except Exception as error:  # its own kind, which is no subclass of a more telling one
-        raise CheckpointError(f"{path}: cannot be read as a safetensors file ({error})") from error
+        raise damaged_file(path, SAFETENSORS) from error
 
 
 def _find_state_dict(content: Any, path: str) -> dict[str, Tensor]:
     candidates = [content]
     if isinstance(content, Mapping):
         if content.get("format") == FORMAT:
-            raise CheckpointError(f"{path}: already a checkpoint of ssdlite, there is nothing to import")
+            raise CheckpointError(
+                f"{path}: already a checkpoint of ssdlite: `ssdlite train --weights` and load_detector take it as it is"
+            )
         candidates += [content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)]
     for candidate in candidates:
         if isinstance(candidate, Mapping) and candidate and all(_is_entry(*item) for item in candidate.items()):
