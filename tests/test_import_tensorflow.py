@@ -186,6 +186,22 @@ def test_the_pipeline_beside_it(small: Values, tmp_path: Path) -> None:
     assert config.anchors.levels[4][5] == pytest.approx((0.3**0.5, 0.3**0.5))  # between .5 and .6
 
 
+def test_a_size_that_the_source_says_is_kept(small: Values, tmp_path: Path) -> None:
+    path = tmp_path / "graph.pb"
+    path.write_bytes(writers["frozen_graph"](small | {"Preprocessor/ResizeImage/size": np.array([96, 96], np.int32)}))
+    assert ssdlite.import_weights(path, class_names=NAMES, image_size=96).checkpoint.config.image_size == (96, 96)
+    with pytest.raises(ssdlite.ConfigError, match=r"graph.pb: its input is 96 x 96 pixels, .* is 300"):
+        ssdlite.import_weights(path, class_names=NAMES, image_size=300)
+    (tmp_path / "pipeline.config").write_text(PIPELINE)
+    with pytest.raises(ssdlite.ConfigError, match=r"pipeline.config: its input is 160 x 192 pixels, .* is 160"):
+        ssdlite.import_weights(path, class_names=NAMES, image_size=160)
+
+
+def test_pictures_have_no_use(small: Values, tmp_path: Path) -> None:
+    with pytest.raises(ssdlite.ConfigError, match=r"nothing to measure on pictures \(--pictures p\); leave them out"):
+        ssdlite.import_weights(save(small, tmp_path), class_names=NAMES, pictures="p")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -231,7 +247,7 @@ def without(values: Values, name: str) -> Values:
     [
         (
             lambda values: without(values, "FeatureExtractor/MobilenetV1/Conv2d_3_depthwise/BatchNorm/beta"),
-            "not in the file: FeatureExtractor/MobilenetV1/Conv2d_3_depthwise/BatchNorm/beta",
+            "Conv2d_3_depthwise/BatchNorm/beta -> backbone.features.3.depthwise.1.bias",
         ),
         (
             lambda values: without(values, "BoxPredictor_4/ClassPredictor/biases"),
@@ -245,11 +261,11 @@ def without(values: Values, name: str) -> Values:
             lambda values: (
                 values | {"FeatureExtractor/MobilenetV1/Conv2d_0/weights": np.zeros((5, 5, 3, 16), np.float32)}
             ),
-            r"backbone.features.0.0.weight \[16, 3, 5, 5\] where \[16, 3, 3, 3\] is expected",
+            r"Conv2d_0/weights -> .*: expected \[16, 3, 3, 3\], got \[16, 3, 5, 5\] \(\[5, 5, 3, 16\] in the file\)",
         ),
         (
             lambda values: values | {"FeatureExtractor/MobilenetV1/Conv2d_0/weights": np.zeros((3, 8), np.float32)},
-            r"of an odd shape: FeatureExtractor/MobilenetV1/Conv2d_0/weights \[3, 8\]",
+            r"Conv2d_0/weights -> backbone.features.0.0.weight: expected \[16, 3, 3, 3\], got \[3, 8\]",
         ),
         (
             lambda values: values | {"BoxPredictor_0/BoxEncodingPredictor/biases": np.zeros(13, np.float32)},
@@ -303,7 +319,7 @@ def test_a_graph_that_claims_more_than_it_holds(small: Values, tmp_path: Path) -
     with pytest.raises(ssdlite.CheckpointError, match=r"damaged: its tensors claim 36000\d+ bytes"):
         ssdlite.import_weights(path, class_names=NAMES)
     path.write_bytes(graph[:-20])
-    with pytest.raises(ssdlite.CheckpointError, match="not a frozen graph of TensorFlow, or damaged"):
+    with pytest.raises(ssdlite.CheckpointError, match="a damaged or truncated frozen graph of TensorFlow"):
         ssdlite.import_weights(path, class_names=NAMES)
 
 

@@ -14,7 +14,7 @@ from torchvision.models.detection import SSDLite320_MobileNet_V3_Large_Weights, 
 from torchvision.ops import box_iou
 
 from ssdlite.detector import Detector
-from ssdlite.errors import CheckpointError
+from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.loss import MultiBoxLoss
 from ssdlite.weights.ledger import Imported
 from ssdlite.weights.options import ImportOptions
@@ -135,10 +135,10 @@ def changed(state: State, **changes: Tensor | None) -> State:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({LAST: None}, f"x.pth: read as torchvision .*, but not in the file: {LAST}"),
+        ({LAST: None}, f"x.pth: read as torchvision .*, but not in the file: {LAST} -> head.regression.5.1.bias"),
         ({"backbone.extra.4.0.0.weight": torch.zeros(1)}, "with no place here: backbone.extra.4.0.0.weight"),
-        ({LAST: torch.zeros(8)}, r"of another shape: head.regression.5.1.bias \[8\] where \[24\] is expected"),
-        ({FIRST: torch.full((16, 3, 3, 3), torch.nan)}, "backbone.features.0.0.weight has values that are not finite"),
+        ({LAST: torch.zeros(8)}, rf"of another shape: {LAST} -> head.regression.5.1.bias: expected \[24\], got \[8\]"),
+        ({FIRST: torch.full((16, 3, 3, 3), torch.nan)}, f"not finite in {FIRST} -> backbone.features.0.0.weight"),
         ({"head.classification_head.module_list.0.1.bias": torch.zeros(())}, r"expected 6 values .*, got \[\]"),
         ({"head.classification_head.module_list.0.1.bias": None}, "not in the file: head.classification_head"),
     ],
@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_named(theirs: nn.Module, changes: dict[str, Tensor
 @pytest.mark.parametrize(
     ("slots", "names", "message"),
     [
-        (4, None, "the names of its 3 classes are not in the file; give them by --labels FILE"),
+        (4, None, "the names of its 3 classes are not in the file; give class_names=.*--labels FILE"),
         (4, ("a", "b"), "3 classes .* 2 class names were given; expected 3"),
         (91, tuple("abcdefgh"), "90 classes .* 8 class names were given"),
     ],
@@ -160,6 +160,11 @@ def test_names_are_asked_for(theirs: nn.Module, slots: int, names: tuple[str, ..
     name = "head.classification_head.module_list.0.1.bias"
     with pytest.raises(CheckpointError, match=message):
         read(changed(theirs.state_dict(), **{name: torch.zeros(6 * slots)}), class_names=names)
+
+
+def test_pictures_have_no_use(theirs: nn.Module) -> None:
+    with pytest.raises(ConfigError, match=r"nothing to measure on pictures \(--pictures p\); leave them out"):
+        read(theirs.state_dict(), pictures=Path("p"))
 
 
 def test_only_ssdlite_is_recognised(theirs: nn.Module) -> None:

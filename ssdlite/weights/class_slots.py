@@ -14,7 +14,7 @@ from ssdlite.errors import CheckpointError
 COCO_SLOTS = 91  # category ids 0 to 90: background, 80 classes and ten ids that COCO has left out
 COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 UNUSED = ("", "???", "n/a", "unused")  # what label files write for a slot without a class
-HOW_TO_NAME = "give them by --labels FILE (a name a line) or --class-names"
+HOW_TO_NAME = "give class_names=..., or on the command line --labels FILE (a name a line) or --class-names"
 
 
 @dataclass(frozen=True)

@@ -51,13 +51,13 @@ class Ledger:
         self.made: list[tuple[str, str]] = []
         self.left: list[tuple[str, str]] = []
         self._missing: list[str] = []
-        self._odd: list[str] = []
+        self._odd: set[str] = set()
         self._open = dict.fromkeys(self.tensors)
 
     def move(self, theirs: str, ours: str, convert: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> None:
         """Take the source's ``theirs`` as our ``ours``; one that is not there is reported by ``close``."""
         if theirs not in self.tensors:
-            self._missing.append(theirs)
+            self._missing.append(f"{theirs} -> {ours}")
             return
         self._open.pop(theirs, None)
         self.matched.append((ours, theirs))
@@ -65,7 +65,7 @@ class Ledger:
             self.weights[ours] = convert(self.tensors[theirs])
         except (RuntimeError, IndexError):  # an axis or a row that is not there
             self.weights[ours] = self.tensors[theirs]
-            self._odd.append(f"{theirs} {list(self.tensors[theirs].shape)}")
+            self._odd.add(ours)
 
     def make(self, ours: str, value: Tensor, why: str) -> None:
         """Fill ``ours`` with what follows from the rest."""
@@ -98,27 +98,39 @@ class Ledger:
         if unfilled and not self._missing:
             faults.append(f"of ours, not filled: {some(unfilled)}")
         wrong = [
-            f"{name} {list(self.weights[name].shape)} where {list(tensor.shape)} is expected"
+            self._shape_fault(name, tensor)
             for name, tensor in own.items()
-            if name in self.weights and self.weights[name].shape != tensor.shape
+            if name in self.weights and (name in self._odd or self.weights[name].shape != tensor.shape)
         ]
-        if self._odd:
-            faults.append(f"of an odd shape: {some(self._odd)}")
-        elif wrong:
-            faults.append(f"of another shape: {some(wrong)}")
+        if wrong:
+            faults.append(f"of another shape: {some(wrong, '; ')}")
         if faults:
             raise CheckpointError(f"{self.path}: read as {self.source}, but {'; '.join(faults)}")
         weights = {name: self.weights[name].to(own[name].dtype).contiguous() for name in own}
-        check_finite(weights, self.path)
+        check_finite(weights, self.path, self.matched)
         checkpoint = Checkpoint(config, weights, path=self.path)
         return Imported(checkpoint, self.source, tuple(self.matched), tuple(self.made), tuple(self.left))
 
+    def _shape_fault(self, ours: str, expected: Tensor) -> str:
+        theirs = dict(self.matched).get(ours)
+        got = list(self.weights[ours].shape)
+        fault = f"{ours}: expected {list(expected.shape)}, got {got}"
+        if theirs is None:
+            return fault
+        held = list(self.tensors[theirs].shape)
+        return f"{theirs} -> {fault}" + ("" if held == got else f" ({held} in the file)")
 
-def check_finite(weights: Mapping[str, Tensor], path: str) -> None:
-    """Raises CheckpointError naming the tensors that have values which are not finite."""
-    odd = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
+
+def check_finite(weights: Mapping[str, Tensor], path: str, matched: Iterable[tuple[str, str]]) -> None:
+    """Raises CheckpointError naming the tensors that have values which are not finite, and the source's of them."""
+    theirs = dict(matched)
+    odd = [
+        f"{theirs[name]} -> {name}" if name in theirs else name
+        for name, tensor in weights.items()
+        if not bool(torch.isfinite(tensor).all())
+    ]
     if odd:
-        raise CheckpointError(f"{path}: {some(odd)} has values that are not finite")
+        raise CheckpointError(f"{path}: values that are not finite in {some(odd)}")
 
 
 def empty_tensors(config: DetectorConfig) -> dict[str, Tensor]:
@@ -127,8 +139,8 @@ def empty_tensors(config: DetectorConfig) -> dict[str, Tensor]:
         return detector_from_config(config).state_dict()
 
 
-def some(names: Iterable[str]) -> str:
+def some(names: Iterable[str], separator: str = ", ") -> str:
     """The first few names, and how many there are besides."""
     names = list(names)
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    return separator.join(names[:NAMED]) + more

@@ -48,7 +48,7 @@ def measure_restored_norms(imported: Imported, options: ImportOptions) -> Import
     detector = imported.checkpoint.build_detector()
     remeasure_norms(detector, _batches(detector.config, options.pictures), rescale=True)
     weights = detector.state_dict()
-    check_finite(weights, imported.checkpoint.path)
+    check_finite(weights, imported.checkpoint.path, imported.matched)
     return replace(imported, checkpoint=replace(imported.checkpoint, weights=weights))
 
 

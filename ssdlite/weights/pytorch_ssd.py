@@ -92,11 +92,14 @@ def read_pytorch_ssd(state: Mapping[str, Tensor], path: str, options: ImportOpti
     Raises:
         CheckpointError: another network of theirs, tensors that are missing, left over or of another shape, or no names
             for the classes.
+        ConfigError: pictures were given for a layout that has norms.
     """
     layout = next((name for name, mark in MARKS.items() if mark in state), None)
     if layout is None or LAST_LOGITS not in state:
         marks = ", ".join(f"{mark} ({name})" for name, mark in MARKS.items())
         raise CheckpointError(f"{path}: read as {SOURCE}, but expected {LAST_LOGITS} and one of {marks}")
+    if layout not in WITHOUT_NORMS:
+        options.refuse_pictures(path, f"{SOURCE} {layout}")
     slots = count_slots(state[LAST_LOGITS], LAST_LOGITS, SHAPES_PER_CELL, path)
     if options.class_names is None:
         raise CheckpointError(f"{path}: the names of its {slots - 1} classes are not in the file; {HOW_TO_NAME}")

@@ -16,7 +16,7 @@ from ssdlite.weights.class_slots import ClassSlots, name_slots
 from ssdlite.weights.layers import DetectorLayers, Layer, detector_layers
 from ssdlite.weights.ledger import Imported, Ledger, some
 from ssdlite.weights.options import ImportOptions
-from ssdlite.weights.pipeline_config import Pipeline, read_pipeline
+from ssdlite.weights.pipeline_config import FILE_NAME, Pipeline, read_pipeline
 from ssdlite.weights.tensorflow_files import FLOAT, HALF, INT32, TensorFlowFile
 from ssdlite.weights.tensorflow_layout import (
     EXTRA_PREFIXES,
@@ -45,7 +45,9 @@ def read_tensorflow_ssd(file: TensorFlowFile, options: ImportOptions) -> Importe
 
     Raises:
         CheckpointError: it is another network, tensors are missing or left over, or its classes have no names.
+        ConfigError: pictures were given, or another size of the input than the file or the pipeline.config says.
     """
+    options.refuse_pictures(file.path, SOURCE)
     names = [name for name in file.variables if _is_weight(name)]
     _check_memory(file, names)
     layout = _layout(file, names)
@@ -188,15 +190,16 @@ def _score_function(file: TensorFlowFile, pipeline: Pipeline | None) -> Literal[
 
 
 def _image_size(file: TensorFlowFile, pipeline: Pipeline | None, options: ImportOptions) -> tuple[int, int]:
-    if options.image_size is not None:
-        return options.image_size, options.image_size
     if pipeline and pipeline.image_size:
+        options.check_image_size(pipeline.image_size, str(Path(file.path).with_name(FILE_NAME)))
         return pipeline.image_size
     for name, variable in file.variables.items():
         if re.match(r"Preprocessor/.*ResizeImage/", name) and variable.shape == (2,) and variable.kind == INT32:
             height, width = variable.read().astype(int).tolist()
+            options.check_image_size((height, width), file.path)
             return height, width
-    return DEFAULT_SIDE, DEFAULT_SIDE
+    side = options.image_size or DEFAULT_SIDE
+    return side, side
 
 
 def _changes(file: TensorFlowFile, pipeline: Pipeline | None) -> dict[str, Any]:

@@ -56,5 +56,5 @@ def labels_hint(path: Path) -> str:
     """Words for an error: a label file that lies beside the model."""
     for name in LABEL_FILES:
         if (path.parent / name).is_file():
-            return f" (perhaps --labels {path.parent / name})"
+            return f" (perhaps those in {path.parent / name})"
     return ""

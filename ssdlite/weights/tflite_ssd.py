@@ -34,12 +34,13 @@ def read_tflite_ssd(path: Path, options: ImportOptions) -> Imported:
 
     Raises:
         CheckpointError: the file is damaged, quantised, or of another network, or its classes have no names.
-        ConfigError: the package that reads such files is not installed.
+        ConfigError: the package that reads such files is not installed, or another size of the input was asked for.
     """
     graph = read_tflite(path)
     network = find_network(graph)
     layout = _layout(graph, network)
     image_size = _image_size(graph)
+    options.check_image_size(image_size, str(path))
     found = read_detections(graph, network, image_size, layout.anchors_per_cell)
     score_function: Literal["sigmoid", "softmax"] = network.score_function or "sigmoid"
     classes = _classes(path, layout.slots, found.num_classes, score_function, options)

@@ -34,7 +34,9 @@ def read_torchvision_ssd(state: Mapping[str, Tensor], path: str, options: Import
 
     Raises:
         CheckpointError: tensors are missing, left over or of another shape, or there are no names for the classes.
+        ConfigError: pictures were given.
     """
+    options.refuse_pictures(path, SOURCE)
     for name in (FIRST_LOGITS, TAIL):
         if name not in state:
             raise CheckpointError(f"{path}: read as {SOURCE}, but not in the file: {name}")
