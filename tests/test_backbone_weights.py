@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2, mobilenet_v3_large
+from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 import ssdlite
 from ssdlite.backbones import build_backbone
+from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.weights import backbones
 from ssdlite.weights.backbones import PUBLISHED, load_backbone_weights, read_backbone_weights
@@ -150,7 +152,7 @@ def test_weights_of_another_backbone(files: Callable[[str], Path]) -> None:
 
 
 def test_weights_of_another_width(files: Callable[[str], Path]) -> None:
-    message = r"for mobilenet_v2, but of another shape: features.0.0.weight \[32, 3, 3, 3\] where \[16, 3, 3, 3\]"
+    message = r"for mobilenet_v2, but of another shape: features.0.0.weight: expected \[16, 3, 3, 3\], got \[32,"
     with pytest.raises(CheckpointError, match=message):
         ssdlite.build_detector(width_mult=0.5, backbone_weights=files("torchvision-v2"), **SMALL)
 
@@ -173,9 +175,47 @@ def test_tensors_that_do_not_fit_are_named(
         load_backbone_weights(build_backbone("mobilenet_v2"), tmp_path / "weights.pth", name="mobilenet_v2")
 
 
-def test_no_file() -> None:
-    with pytest.raises(CheckpointError, match=r"nowhere.pth: no such file"):
-        ssdlite.build_detector(backbone_weights="nowhere.pth", **SMALL)
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        ("nowhere.pth", CheckpointError, "nowhere.pth: no such file"),
+        ("models/imagenet.pth", CheckpointError, "imagenet.pth: no such file"),
+        ("imagnet", ConfigError, "'imagnet': no such file; did you mean 'imagenet'. Accepted are imagenet, which is d"),
+        ("ImageNet", ConfigError, "did you mean 'imagenet'"),
+        (
+            "torchvision:imagenet",
+            ConfigError,
+            "Accepted are imagenet, .* and the path of a file of torchvision's or ti",
+        ),
+        ("https://a.org/b.pth", CheckpointError, "^https://a.org/b.pth: expected a file on this machine"),
+    ],
+)
+def test_no_file(weights: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ssdlite.build_detector(backbone_weights=weights, **SMALL)
+
+
+def test_detectors_are_no_backbones(tmp_path: Path) -> None:
+    detector = ssdlite.build_detector("ssdlite192_mobilenet_v2_050", num_classes=2)
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict()), tmp_path / "ours.pt")
+    theirs = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3)
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    (tmp_path / "theirs.tflite").write_bytes(b"\x1c\0\0\0TFL3")
+    for name, message in (
+        ("ours.pt", "already a checkpoint of ssdlite: `ssdlite train --weights`"),
+        ("theirs.pth", "a whole detector, .* `ssdlite import-weights` makes a checkpoint of them"),
+        ("theirs.tflite", "got a TensorFlow Lite file; `ssdlite import-weights` reads"),
+    ):
+        with pytest.raises(CheckpointError, match=f"{name}: .*{message}"):
+            ssdlite.build_detector(backbone_weights=tmp_path / name, **SMALL)
+
+
+def test_timms_tensors_are_named_as_in_the_file(tmp_path: Path) -> None:
+    state = timm_model("mobilenetv1_100").state_dict()
+    torch.save(state | {"blocks.0.0.conv_pw.weight": torch.zeros(9, 1)}, tmp_path / "a.pth")
+    message = r"blocks.0.0.conv_pw.weight -> features.1.pointwise.0.weight: expected \[64, 32, 1, 1\], got \[9, 1\]"
+    with pytest.raises(CheckpointError, match=message):
+        ssdlite.build_detector("ssdlite320_mobilenet_v1", backbone_weights=tmp_path / "a.pth", **SMALL)
 
 
 # -- downloading -----------------------------------------------------------------------------------------------------
@@ -220,18 +260,41 @@ def test_timms_weights_come_through_the_hub(tmp_path: Path, monkeypatch: pytest.
         asked.append((repository, file))
         return str(tmp_path / file)
 
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "get_hf_file_metadata", lambda *_, **__: None)
     monkeypatch.setattr(hub, "hf_hub_download", download)
     detector = ssdlite.build_detector("ssdlite320_mobilenet_v1", backbone_weights="imagenet", **SMALL)
     assert asked == [("timm/mobilenetv1_100.ra4_e3600_r224_in1k", "model.safetensors")]
     assert torch.equal(detector.backbone.state_dict()["features.0.0.weight"], state["conv_stem.weight"])
 
-    def no_network(*_: object) -> str:
-        raise ConnectionError("no network\nand more")
 
-    monkeypatch.setattr(hub, "hf_hub_download", no_network)
+def test_without_network_the_hub_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Left to itself its loader tries for half a minute, and says so each time. Port 9 is one that refuses."""
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *_: pytest.fail("tried again"))
     address = "https://huggingface.co/timm/mobilenetv1_100.ra4_e3600_r224_in1k/resolve/main/model.safetensors"
-    with pytest.raises(ConfigError, match=rf"cannot be downloaded \(no network\). Fetch {address} "):
+    with pytest.raises(ConfigError, match=rf"cannot be downloaded \([^\n]+\). Fetch {address} "):
         ssdlite.build_detector("ssdlite320_mobilenet_v1", backbone_weights="imagenet", **SMALL)
+    assert capfd.readouterr().err == ""
+
+
+def test_weights_of_the_hub_that_are_there_need_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    folder = tmp_path / "models--timm--x"
+    snapshot = folder / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0123")
+    (snapshot / "model.safetensors").write_bytes(b"")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "get_hf_file_metadata", lambda *_, **__: pytest.fail("asked"))
+    assert backbones._fetch_from_hub("timm/x") == str(snapshot / "model.safetensors")
 
 
 def test_without_the_hubs_package_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,19 @@ from torch import Tensor
 from ssdlite.backbones import Backbone
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.weights.backbone_layouts import BackboneWeights, recognise_backbone
+from ssdlite.weights.file_kinds import SUFFIXES
 from ssdlite.weights.ledger import some
+from ssdlite.weights.pytorch_ssd import is_pytorch_ssd
 from ssdlite.weights.torch_files import load_state_dict
+from ssdlite.weights.torchvision_ssd import is_torchvision_ssd
 
 IMAGENET = "imagenet"
 REDUCED = "_reduced"  # a backbone whose last stage is half as wide as that of the published classifier
 REDUCED_TAIL = ("features.13.block.3.", "features.14.", "features.15.", "features.16.")
 COUNTER = "num_batches_tracked"
-HUB_FILE = "https://huggingface.co/{}/resolve/main/model.safetensors"
+HUB_FILE = "model.safetensors"
+HUB_ADDRESS = "https://huggingface.co/{}/resolve/main/" + HUB_FILE
+HUB_TIMEOUT = 10.0  # seconds, for an answer that the file is there
 
 
 class Published(NamedTuple):
@@ -78,7 +84,7 @@ def load_backbone_weights(
         source=f"{source.owner} ({source.path})",
         loaded=tuple(key for key in own if key in fitting),
         random=tuple(key for key in own if key not in fitting and not key.endswith(COUNTER)),
-        left=tuple(key for key in source.tensors if key not in fitting),
+        left=tuple(source.names.get(key, key) for key in source.tensors if key not in fitting),
     )
 
 
@@ -89,13 +95,33 @@ def read_backbone_weights(source: str | Path, *, name: str, width_mult: float = 
         ConfigError, CheckpointError: see ``load_backbone_weights``.
     """
     kind = name.removesuffix(REDUCED)
-    state, path = (
-        _download(kind, width_mult) if str(source) == IMAGENET else (load_state_dict(Path(source)), str(source))
-    )
+    state, path = _download(kind, width_mult) if str(source) == IMAGENET else (_load_file(source), str(source))
     weights = recognise_backbone(state, path)
     if weights.backbone != kind:
         raise CheckpointError(f"{path}: these are weights of a {weights.backbone} ({weights.owner}), not of a {name}")
     return weights
+
+
+def _load_file(source: str | Path) -> Mapping[str, Tensor]:
+    if not Path(source).exists() and _means_imagenet(str(source)):
+        raise ConfigError(
+            f"backbone weights {str(source)!r}: no such file; did you mean {IMAGENET!r}? Accepted are {IMAGENET}, "
+            "which is downloaded, and the path of a file of torchvision's or timm's weights"
+        )
+    state = load_state_dict(source)
+    if is_torchvision_ssd(state.keys()) or is_pytorch_ssd(state.keys()):
+        raise CheckpointError(
+            f"{source}: weights of a whole detector, expected those of a backbone; `ssdlite import-weights` makes a "
+            "checkpoint of them, which `ssdlite train --weights` takes"
+        )
+    return state
+
+
+def _means_imagenet(source: str) -> bool:
+    """Whether it is a word that is like it, and no path."""
+    if Path(source).name != source or Path(source).suffix in SUFFIXES:
+        return False
+    return IMAGENET in source.lower() or bool(difflib.get_close_matches(source.lower(), [IMAGENET]))
 
 
 def _agree(ours: Tensor, theirs: Tensor) -> bool:
@@ -106,12 +132,12 @@ def _check(own: Mapping[str, Tensor], weights: BackboneWeights, fitting: set[str
     """Raises CheckpointError where tensors are left out that should fit."""
     missing = [key for key in own if key not in weights.tensors and not _may_differ(key, name)]
     wrong = [
-        f"{key} {list(weights.tensors[key].shape)} where {list(own[key].shape)} is expected"
+        f"{_named(key, weights)}: expected {list(own[key].shape)}, got {list(weights.tensors[key].shape)}"
         for key in own
         if key in weights.tensors and key not in fitting and not _may_differ(key, name)
     ]
-    left = [key for key in weights.tensors if key not in own and not _may_differ(key, name)]
-    broken = [key for key in fitting if not bool(torch.isfinite(weights.tensors[key]).all())]
+    left = [weights.names.get(key, key) for key in weights.tensors if key not in own and not _may_differ(key, name)]
+    broken = [_named(key, weights) for key in fitting if not bool(torch.isfinite(weights.tensors[key]).all())]
     faults = {
         "not in the file": missing,
         "of another shape": wrong,
@@ -121,6 +147,12 @@ def _check(own: Mapping[str, Tensor], weights: BackboneWeights, fitting: set[str
     found = [f"{fault}: {some(keys)}" for fault, keys in faults.items() if keys]
     if found:
         raise CheckpointError(f"{weights.path}: read as {weights.owner} for {name}, but {'; '.join(found)}")
+
+
+def _named(key: str, weights: BackboneWeights) -> str:
+    """A tensor of ours, behind its name in the file where that is another."""
+    theirs = weights.names.get(key, key)
+    return key if theirs == key else f"{theirs} -> {key}"
 
 
 def _may_differ(key: str, name: str) -> bool:
@@ -160,9 +192,19 @@ def _torchvision(name: str) -> tuple[str, Callable[[], Mapping[str, Tensor]]]:
 
 
 def _timm(name: str) -> tuple[str, Callable[[], Mapping[str, Tensor]]]:
-    def fetch() -> Mapping[str, Tensor]:
-        from huggingface_hub import hf_hub_download
+    repository = f"timm/{name}"
+    return HUB_ADDRESS.format(repository), lambda: load_state_dict(_fetch_from_hub(repository))
 
-        return load_state_dict(Path(hf_hub_download(f"timm/{name}", "model.safetensors")))
 
-    return HUB_FILE.format(f"timm/{name}"), fetch
+def _fetch_from_hub(repository: str) -> str:
+    """The path of the file, downloaded where it is not there yet; without a network a quick error.
+
+    Left to itself, ``hf_hub_download`` tries six times and says so each time.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(repository, HUB_FILE)
+    if isinstance(cached, str):
+        return cached
+    get_hf_file_metadata(hf_hub_url(repository, HUB_FILE), timeout=HUB_TIMEOUT)
+    return hf_hub_download(repository, HUB_FILE)
