@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import runpy
 import zipfile
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from ssdlite.weights.torch_files import load_state_dict
 
 here = Path(__file__).parent
 models: Any = runpy.run_path(str(here / "tensorflow_models.py"))
+layouts: Any = runpy.run_path(str(here / "pytorch_ssd_layouts.py"))
 writers: Any = runpy.run_path(str(here / "tensorflow_writers.py"))
 SMALL = models["Design"](version=1, lite=False, width=0.25)
 
@@ -104,9 +106,13 @@ def test_pictures_to_measure_norms_on(run: Callable[..., Any], tmp_path: Path, m
     ("arguments", "message"),
     [
         (["nowhere.tflite"], "nowhere.tflite: no such file"),
+        (["{graph}", "--class-names"], "class_names: expected names, got none"),
         (["{folder}"], "a folder without a TensorFlow checkpoint"),
         (["{folder}", "--format", "tflite"], "a folder without a TensorFlow checkpoint"),
-        (["{graph}"], "the names of its 3 classes are not in the file; give them by --labels FILE"),
+        (
+            ["{graph}"],
+            "of its 3 classes are not in the file; give class_names=..., or on the command line --labels FILE",
+        ),
         (["{graph}", "--labels", "{folder}/none.txt"], "none.txt: cannot be read (No such file or directory)"),
         (["{graph}", "--labels", "{graph}"], "expected a name a line, in UTF-8; it is not text"),
         (
@@ -116,8 +122,6 @@ def test_pictures_to_measure_norms_on(run: Callable[..., Any], tmp_path: Path, m
         (["{graph}", "--class-names", "a", "b"], "has 3 classes and background, but 2 class names were given"),
         (["{graph}", "--class-names", "a", "b", "c", "--image-size", "7"], "image_size: expected sides of 32 to 4096"),
         (["{graph}", "--format", "tflight"], "unknown format 'tflight'; did you mean 'tflite'?"),
-        (["{graph}", "--format", "pytorch-ssd"], "not a PyTorch or safetensors file, or truncated"),
-        (["{graph}", "--format", "tf-checkpoint"], "expected the .index file of a TensorFlow checkpoint, found none"),
         (["{text}"], "recognised as none of tflite, tf-checkpoint, tf-frozen-graph, torchvision, pytorch-ssd"),
     ],
 )
@@ -131,6 +135,50 @@ def test_what_is_given_wrongly(
     assert status == 2
     assert message in said and "Traceback" not in said
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("text.txt/X.pt", "X.pt: cannot be written (Not a directory)"),
+        ("/proc/nowhere/X.pt", "X.pt: cannot be written ("),
+        (".", "expected a file to write, this is a folder"),
+        ("text.txt", "text.txt: already there; --overwrite replaces a file"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_noticed_first(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, output: str, message: str
+) -> None:
+    monkeypatch.setattr("ssdlite.weights.import_weights", lambda *_, **__: pytest.fail("went to work"))
+    (tmp_path / "text.txt").write_text("hello")
+    assert cli.main(["import-weights", "a.tflite", "--output", str(tmp_path / output)]) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_the_source_is_not_written_over(graph: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["import-weights", str(graph), "--output", str(graph), "--overwrite"]) == 2
+    assert "expected another file than the source" in capfd.readouterr().err
+
+
+def test_folders_are_made(graph: Path, tmp_path: Path) -> None:
+    arguments = ["--class-names", "a", "b", "c", "--output", str(tmp_path / "new" / "er" / "X.pt")]
+    assert cli.main(["import-weights", "nowhere.pb", *arguments]) == 2 and not (tmp_path / "new").exists()
+    assert cli.main(["import-weights", str(graph), *arguments]) == 0 and (tmp_path / "new" / "er" / "X.pt").is_file()
+
+
+def test_what_is_unusual_is_told(run: Callable[..., Any], tmp_path: Path) -> None:
+    def facts(layout: str) -> dict[str, str]:
+        torch.save(layouts["make_state"](layout, slots=4), tmp_path / "a.pth")
+        status, said, _ = run(tmp_path / "a.pth", "--class-names", "cat", "dog", "bird", "--overwrite")
+        assert status == 0
+        return dict(re.findall(r"│ ([a-z, ]+?) +│ (.+?) +│", said))
+
+    narrow = facts("mb2-ssd-lite")
+    assert (narrow["extra output"], narrow["last head conv"]) == ("linear", "pointwise")
+    assert (narrow["extra channels"], narrow["extra hidden"]) == ("512 256 256 64", "256 128 128 64")
+    assert narrow["anchors"].startswith("3000: 6 6 6 6 6 6 per cell of each map, 16")
+    assert not {"activation", "narrowing", "box code scales"} & narrow.keys()
+    assert facts("mb1-ssd-lite")["activation"] == "relu"
 
 
 def test_every_format_is_named_in_the_help() -> None:
@@ -180,7 +228,7 @@ def test_safetensors(tmp_path: Path) -> None:
     safetensors.save_file(STATE, path)
     assert same(load_state_dict(path))
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ssdlite.CheckpointError, match="cannot be read as a safetensors file"):
+    with pytest.raises(ssdlite.CheckpointError, match="a damaged or truncated safetensors file"):
         load_state_dict(path)
 
 
@@ -225,7 +273,7 @@ def test_damaged_torch_files(tmp_path: Path) -> None:
     torch.save(STATE, path)
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
-    with pytest.raises(ssdlite.CheckpointError, match="cannot be read as a PyTorch file"):
+    with pytest.raises(ssdlite.CheckpointError, match="a damaged or truncated PyTorch file"):
         load_state_dict(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\0" * 10**6)
@@ -238,7 +286,7 @@ def test_what_is_no_detector(run: Callable[..., Any], tmp_path: Path) -> None:
     torch.save(STATE, path)
     status, said, _ = run(path)
     assert status == 2 and "recognised as none of" in said
-    assert "it holds tensors such as a.weight, a.bias. (Weights of a backbone alone" in said
+    assert "it holds tensors such as a.weight, a.bias" in said
 
     detector = ssdlite.build_detector("ssdlite192_mobilenet_v2_050", num_classes=3, width_mult=0.25, image_size=96)
     save_checkpoint(Checkpoint(detector.config, detector.state_dict()), path)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,17 @@ if TYPE_CHECKING:
 PROGRAM = "ssdlite import-weights"
 MAX_LABEL_BYTES = 2**20
 NAMES_SHOWN = 8
+UNUSUAL = (  # options that are shown where they are not as usual
+    "activation",
+    "narrowing",
+    "extra_channels",
+    "extra_hidden",
+    "extra_output",
+    "last_head_conv",
+    "box_code_scales",
+    "norm_momentum",
+    "candidates_per_class",
+)
 BOOK_KEEPING = ".num_batches_tracked"  # a number in every batch norm that no other project has
 
 
@@ -39,12 +51,13 @@ class ImportWeightsOptions:
     labels: Path | None = None
     """A file with a class name a line, in the order of the classifier's rows, background first or left out; or a label
     map of TensorFlow (.pbtxt)."""
-    class_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] | None = None
     """The same names, in place of a file."""
     image_size: int | None = None
-    """Side of the input in pixels, where the source does not say."""
+    """Side of the input in pixels, where the source does not say; one that says another is refused."""
     pictures: Path | None = None
-    """A folder of pictures like those to come: folded batch norms are restored with the statistics of some of them."""
+    """A folder of pictures like those to come: folded batch norms (tflite, mb1-ssd) are restored with the statistics of
+    some of them."""
     overwrite: bool = False
     """Write over a file that is there."""
     verbose: bool = False
@@ -57,10 +70,7 @@ def import_file(options: ImportWeightsOptions) -> None:
     from ssdlite.output import writing
     from ssdlite.weights import import_weights
 
-    if options.output.is_dir():
-        raise ConfigError(f"{options.output}: expected a file to write, this is a folder")
-    if options.output.exists() and not options.overwrite:
-        raise ConfigError(f"{options.output}: already there; --overwrite replaces a file")
+    _check_output(options)
     imported = import_weights(
         options.source,
         options.format,
@@ -75,6 +85,23 @@ def import_file(options: ImportWeightsOptions) -> None:
     say(f"checkpoint: {options.output}  (ssdlite predict, eval, export; ssdlite train --weights to fine-tune it)")
 
 
+def _check_output(options: ImportWeightsOptions) -> None:
+    """Raises ConfigError where the output could not be written, before there is anything to lose."""
+    from ssdlite.output import writing
+
+    output = options.output
+    with writing(output):
+        if output.is_dir():
+            raise ConfigError(f"{output}: expected a file to write, this is a folder")
+        if output.exists() and not options.overwrite:
+            raise ConfigError(f"{output}: already there; --overwrite replaces a file")
+        if output.exists() and Path(options.source).exists() and output.samefile(options.source):
+            raise ConfigError(f"{output}: expected another file than the source")
+        folder = next(parent for parent in output.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     return cli.run(import_file, ImportWeightsOptions, argv, PROGRAM)
 
@@ -84,8 +111,8 @@ def _class_names(options: ImportWeightsOptions) -> tuple[str, ...] | None:
     from ssdlite.weights.tflite_labels import read_labels
 
     if options.labels is None:
-        return options.class_names or None
-    if options.class_names:
+        return options.class_names
+    if options.class_names is not None:
         raise ConfigError("--labels and --class-names: expected one of them, got both")
     if options.labels.suffix == ".pbtxt":
         return read_label_map(options.labels)
@@ -108,17 +135,27 @@ def _facts(config: DetectorConfig) -> list[tuple[str, str]]:
     width = "" if config.width_mult == 1 else f", width {config.width_mult:g}"
     more = f" and {config.num_classes - NAMES_SHOWN} more" if config.num_classes > NAMES_SHOWN else ""
     height, across = config.image_size
+    steps = f", {_plain(config.anchors.steps)} pixels apart" if config.anchors.steps else ""
     return [
         ("backbone", config.backbone + width),
         ("extra layers, head", f"{config.extra_conv}, {config.head_conv}"),
+        *_unusual_facts(config),
         ("input", f"{height} x {across}, {config.resize}"),
         ("mean, std", f"{_plain(config.mean)}, {_plain(config.std)}"),
         ("padding, norm eps", f"{config.padding}, {config.norm_eps:g}"),
-        ("anchors", f"{config.num_anchors}: {_plain(config.anchors.shapes_per_cell)} per cell of each map"),
+        ("anchors", f"{config.num_anchors}: {_plain(config.anchors.shapes_per_cell)} per cell of each map{steps}"),
         ("scores", config.score_function),
         ("thresholds", f"score {config.score_threshold:g}, suppression {config.nms_threshold:g}"),
         ("classes", f"{config.num_classes}: {', '.join(config.class_names[:NAMES_SHOWN])}{more}"),
     ]
+
+
+def _unusual_facts(config: DetectorConfig) -> Iterator[tuple[str, str]]:
+    usual = {field.name: field.default for field in fields(config)}
+    for name in UNUSUAL:
+        value = getattr(config, name)
+        if value != usual[name]:
+            yield name.replace("_", " "), _plain(value) if isinstance(value, tuple) else str(value)
 
 
 def _plain(values: Sequence[float]) -> str:
