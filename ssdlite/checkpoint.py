@@ -141,7 +141,10 @@ def _check_archive(path: Path) -> None:
 
 def _parse(content: Any, path: str) -> Checkpoint:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a checkpoint of ssdlite (another project's weights have to be imported)")
+        raise CheckpointError(
+            f"{path}: not a checkpoint of ssdlite; `ssdlite import-weights` makes one of another project's detector, "
+            "and --backbone-weights takes ImageNet weights"
+        )
     if content.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: format version {content.get('format_version')}, this version of ssdlite reads {FORMAT_VERSION}"

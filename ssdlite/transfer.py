@@ -23,7 +23,8 @@ from ssdlite.weights.backbones import load_backbone_weights
 
 NEW_CLASSES: NewClasses = "mean"
 SCORE_NOTE = "class scores: {} there, {} here; rows are the log-odds against background"
-GOES_WITH_WEIGHTS = ("padding", "narrowing", "norm_eps", "norm_momentum", "activation", "mean", "std")  # whatever the preset says
+# whatever the preset says
+GOES_WITH_WEIGHTS = ("padding", "narrowing", "norm_eps", "norm_momentum", "activation", "mean", "std")
 
 
 def config_for_transfer(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 
-def listing(items: Sequence[str], most: int = 6, separator: str = ", ") -> str:
+def listing(items: Iterable[str], most: int = 8, separator: str = ", ") -> str:
     """The first items, and how many there are besides: what a message can hold of a list of any length."""
+    items = list(items)
     more = f"{separator.replace(',', '')}and {len(items) - most} more" if len(items) > most else ""
     return separator.join(items[:most]) + more
 

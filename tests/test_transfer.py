@@ -236,7 +236,7 @@ def test_the_shape_is_that_of_the_weights_unless_a_preset_says_otherwise():
 
 def test_a_narrow_backbone_of_the_detection_api_keeps_its_channels_under_a_preset():
     source = make_source(narrowing="detection_api", width_mult=0.35)
-    detector, report = fine_tuned(source, preset="ssdlite320_mobilenet_v2", width_mult=0.35, class_names=("a",))
+    _, report = fine_tuned(source, preset="ssdlite320_mobilenet_v2", width_mult=0.35, class_names=("a",))
     assert (report.parts[0].loaded, report.parts[0].new) == (260, 0)
 
 

@@ -15,10 +15,10 @@ from ssdlite.backbones import Backbone
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.weights.backbone_layouts import BackboneWeights, recognise_backbone
 from ssdlite.weights.file_kinds import SUFFIXES
-from ssdlite.weights.ledger import some
 from ssdlite.weights.pytorch_ssd import is_pytorch_ssd
 from ssdlite.weights.torch_files import load_state_dict
 from ssdlite.weights.torchvision_ssd import is_torchvision_ssd
+from ssdlite.wording import listing
 
 IMAGENET = "imagenet"
 REDUCED = "_reduced"  # a backbone whose last stage is half as wide as that of the published classifier
@@ -144,7 +144,7 @@ def _check(own: Mapping[str, Tensor], weights: BackboneWeights, fitting: set[str
         "in the file, but with no place here": left,
         "with values that are not finite": broken,
     }
-    found = [f"{fault}: {some(keys)}" for fault, keys in faults.items() if keys]
+    found = [f"{fault}: {listing(keys)}" for fault, keys in faults.items() if keys]
     if found:
         raise CheckpointError(f"{weights.path}: read as {weights.owner} for {name}, but {'; '.join(found)}")
 

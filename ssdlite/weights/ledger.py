@@ -12,8 +12,7 @@ from ssdlite.checkpoint import Checkpoint
 from ssdlite.config import DetectorConfig
 from ssdlite.detector import detector_from_config
 from ssdlite.errors import CheckpointError, ConfigError
-
-NAMED = 8  # tensors that an error lists
+from ssdlite.wording import listing
 
 
 @dataclass(frozen=True)
@@ -87,23 +86,23 @@ class Ledger:
         """
         faults = []
         if self._missing:
-            faults.append(f"not in the file: {some(self._missing)}")
+            faults.append(f"not in the file: {listing(self._missing)}")
         if self._open:
-            faults.append(f"in the file, but with no place here: {some(self._open)}")
+            faults.append(f"in the file, but with no place here: {listing(self._open)}")
         try:
             own = empty_tensors(config)
         except ConfigError as error:
             raise CheckpointError(f"{self.path}: {error}") from None
         unfilled = [name for name in own if name not in self.weights]
         if unfilled and not self._missing:
-            faults.append(f"of ours, not filled: {some(unfilled)}")
+            faults.append(f"of ours, not filled: {listing(unfilled)}")
         wrong = [
             self._shape_fault(name, tensor)
             for name, tensor in own.items()
             if name in self.weights and (name in self._odd or self.weights[name].shape != tensor.shape)
         ]
         if wrong:
-            faults.append(f"of another shape: {some(wrong, '; ')}")
+            faults.append(f"of another shape: {listing(wrong, separator='; ')}")
         if faults:
             raise CheckpointError(f"{self.path}: read as {self.source}, but {'; '.join(faults)}")
         weights = {name: self.weights[name].to(own[name].dtype).contiguous() for name in own}
@@ -130,17 +129,10 @@ def check_finite(weights: Mapping[str, Tensor], path: str, matched: Iterable[tup
         if not bool(torch.isfinite(tensor).all())
     ]
     if odd:
-        raise CheckpointError(f"{path}: values that are not finite in {some(odd)}")
+        raise CheckpointError(f"{path}: values that are not finite in {listing(odd)}")
 
 
 def empty_tensors(config: DetectorConfig) -> dict[str, Tensor]:
     """The state dict that a detector of ``config`` has: names, shapes and types without memory behind them."""
     with torch.device("meta"):
         return detector_from_config(config).state_dict()
-
-
-def some(names: Iterable[str], separator: str = ", ") -> str:
-    """The first few names, and how many there are besides."""
-    names = list(names)
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return separator.join(names[:NAMED]) + more

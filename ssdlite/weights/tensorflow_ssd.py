@@ -14,7 +14,7 @@ from torch import Tensor
 from ssdlite.errors import CheckpointError
 from ssdlite.weights.class_slots import ClassSlots, name_slots
 from ssdlite.weights.layers import DetectorLayers, Layer, detector_layers
-from ssdlite.weights.ledger import Imported, Ledger, some
+from ssdlite.weights.ledger import Imported, Ledger
 from ssdlite.weights.options import ImportOptions
 from ssdlite.weights.pipeline_config import FILE_NAME, Pipeline, read_pipeline
 from ssdlite.weights.tensorflow_files import FLOAT, HALF, INT32, TensorFlowFile
@@ -29,6 +29,7 @@ from ssdlite.weights.tensorflow_layout import (
 )
 from ssdlite.weights.tflite_detections import LEAST_SCORE
 from ssdlite.weights.tflite_labels import labels_hint
+from ssdlite.wording import listing
 
 SOURCE = "TensorFlow Object Detection API SSD"
 PREFIXES = {"mobilenet_v1": "FeatureExtractor/MobilenetV1/", "mobilenet_v2": "FeatureExtractor/MobilenetV2/"}
@@ -137,7 +138,7 @@ def _backbone(file: TensorFlowFile, names: list[str]) -> Literal["mobilenet_v1",
             f"{file.path}: an object-based checkpoint of TensorFlow 2, whose names say little; convert the model to a "
             "float TensorFlow Lite file and import that"
         )
-    held = some(names or list(file.variables)) or "none"
+    held = listing(names or list(file.variables)) or "none"
     raise CheckpointError(f"{file.path}: no SSD with a MobileNet V1 or V2; it holds variables such as {held}")
 
 
