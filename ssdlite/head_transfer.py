@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ssdlite.anchor_reach import Floats, shape_iou
+from ssdlite.config import DetectorConfig
 from ssdlite.detector import FOREGROUND_LOGIT, Detector
+from ssdlite.norm_statistics import identity_norm
 from ssdlite.transfer_report import PartReport, count_tensors
 
 ScoreFunction = Literal["softmax", "sigmoid"]
@@ -61,9 +63,9 @@ def count_predictors(detector: Detector, level: int) -> int:
 
 
 def _fits(detector: Detector, level: int, source: Detector, their_level: int) -> bool:
-    """Whether the predictors differ in the rows of their last convolution at most."""
+    """Whether the predictors differ in the rows of their last convolution at most, or ours can be deepened theirs."""
     return all(
-        _shapes_before_last(ours) == _shapes_before_last(theirs)
+        (_shapes_before_last(ours) == _shapes_before_last(theirs) or _can_deepen(theirs, ours, detector.config))
         and last_conv(ours).weight.shape[1:] == last_conv(theirs).weight.shape[1:]
         for ours, theirs in zip(_predictors(detector, level), _predictors(source, their_level), strict=True)
     )
@@ -97,11 +99,14 @@ def _transfer_level(
     same_classes = same_scores and list(matches) == list(range(their_config.num_classes))
 
     (classes, boxes), (their_classes, their_boxes) = _predictors(*ours), _predictors(*theirs)
-    kept = 0
+    kept = new = 0
     for predictor, other in ((classes, their_classes), (boxes, their_boxes)):
         before = _before_last(other)
         predictor.load_state_dict(before, strict=False)
         kept += count_tensors(before)
+        if more := count_tensors(_before_last(predictor)) - count_tensors(before):
+            _start_as_identity(predictor)
+            new += more
 
     rows = read_rows(last_conv(their_boxes), 4)[nearest]
     if not same_code:
@@ -116,8 +121,28 @@ def _transfer_level(
 
     resized = 2 * (not same_code) + 2 * (not (same_classes and same_anchors))  # a weight and a bias each
     return PartReport(
-        part, kept + 4 - resized, resized, anchors=f"{len(nearest)} from {len(set(nearest))} of {len(their_sides)}"
+        part, kept + 4 - resized, resized, new, anchors=f"{len(nearest)} from {len(set(nearest))} of {len(their_sides)}"
     )
+
+
+def _can_deepen(theirs: nn.Module, ours: nn.Module, config: DetectorConfig) -> bool:
+    """Whether theirs is a 1x1 convolution on activated maps and ours the same behind a depthwise one."""
+    activated = config.backbone.startswith(("mobilenet_v1", "mobilenet_v2")) and config.extra_output == "activated"
+    depths = len(list(theirs.children())), len(list(ours.children()))
+    return activated and depths == (1, 2) and last_conv(theirs).kernel_size == (1, 1)
+
+
+@torch.no_grad()
+def _start_as_identity(predictor: nn.Module) -> None:
+    """Let the depthwise layer give what it gets, which activations left as it is a second time.
+
+    A deeper network that computes what the shallower did: Net2DeeperNet (arXiv 1511.05641, section 2.4).
+    """
+    for module in predictor.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.load_state_dict(identity_norm(torch.zeros_like(module.bias), module.eps))
+        elif isinstance(module, nn.Conv2d) and module.groups > 1:
+            nn.init.dirac_(module.weight, groups=module.groups)
 
 
 def last_conv(predictor: nn.Module) -> nn.Conv2d:

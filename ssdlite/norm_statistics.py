@@ -6,6 +6,7 @@ different as soon as its norms use the statistics of a batch. After measuring, i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -15,6 +16,17 @@ from ssdlite.errors import ConfigError
 from ssdlite.fold import find_conv_norm_pairs
 
 LEAST_SHARE = 1e-4  # of a layer's mean variance: a channel with less hardly varies, and is not blown up to 1
+
+
+def identity_norm(bias: Tensor, eps: float) -> dict[str, Tensor]:
+    """The state dict of a batch norm that only adds ``bias`` [C]."""
+    return {
+        "weight": torch.full_like(bias, math.sqrt(1 + eps)),
+        "bias": bias,
+        "running_mean": torch.zeros_like(bias),
+        "running_var": torch.ones_like(bias),
+        "num_batches_tracked": torch.tensor(0),
+    }
 
 
 class _Moments:

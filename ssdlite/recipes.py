@@ -21,6 +21,7 @@ class Recipe:
 
     anchors: AnchorsName = "default"
     finest_stride: Literal[8, 16] | None = None
+    deepen_heads: bool = False
     loss: ClassLossName = "multibox"
     box_loss: BoxLossName = "smooth_l1"
     matcher: MatcherName = "ssd"

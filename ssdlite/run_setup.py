@@ -95,8 +95,11 @@ def _config(options: TrainOptions, class_names: tuple[str, ...] | None, source: 
         "score_function": score_function,
     }
     if isinstance(source, Checkpoint):
-        return config_for_transfer(source, preset=options.preset, **given)
-    return preset_config(options.preset_name, **given, **({} if source is None else source.options))
+        config = config_for_transfer(source, preset=options.preset, **given)
+    else:
+        config = preset_config(options.preset_name, **given, **({} if source is None else source.options))
+    deepen = options.settings.deepen_heads and config.head_conv == "pointwise"
+    return replace(config, head_conv="separable") if deepen else config
 
 
 def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:

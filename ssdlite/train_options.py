@@ -56,6 +56,9 @@ class TrainOptions:
     """The preset's anchors (default), or anchors fitted to the boxes of the training split. Default: the recipe's."""
     anchor_budget: int | None = None
     """Most anchors that a fit may use. Default: as many as the preset has."""
+    deepen_heads: bool | None = None
+    """Predictors that are 1x1 convolutions get a depthwise 3x3 before; with weights one that changes nothing at first.
+    Default: the recipe's."""
     loss: ClassLossName | None = None
     """multibox (softmax with hard negatives 3:1), focal (sigmoid), or qfl (sigmoid; the score learns the box's IoU).
     Default: the recipe's; with --weights and no --recipe, one that goes with their scores."""

@@ -122,6 +122,25 @@ def test_classes_of_the_same_name_keep_their_scores_in_another_place():
     assert {(part.loaded, part.resized) for part in report.parts[2:]} == {(12, 2)}
 
 
+@pytest.mark.parametrize("backbone", ["mobilenet_v1", "mobilenet_v2"])
+def test_deeper_predictors_compute_what_the_source_did(backbone):
+    source = make_source(backbone=backbone, head_conv="pointwise")
+    config = replace(config_for_transfer(source), head_conv="separable")
+    detector = detector_from_config(config)
+    report = transfer_weights(detector, source)
+    before, after = outputs(source.build_detector()), outputs(detector)
+    assert torch.allclose(after.class_logits, before.class_logits, atol=1e-5)
+    assert torch.allclose(after.box_deltas, before.box_deltas, atol=1e-5)
+    assert {(part.loaded, part.new) for part in report.parts[2:]} == {(4, 10)}
+    assert "head.classification.0" in report.loaded_layers
+
+
+def test_predictors_on_maps_that_may_be_negative_are_not_deepened():
+    source = make_source(head_conv="pointwise", extra_output="linear")
+    detector = detector_from_config(replace(config_for_transfer(source), head_conv="separable"))
+    assert all(part.loaded == 0 for part in transfer_weights(detector, source).parts[2:])
+
+
 def test_softmax_scores_become_sigmoids_of_the_odds_and_back():
     source = make_source()
     probabilities = outputs(source.build_detector()).class_logits.softmax(dim=-1)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ssdlite.config import DetectorConfig
@@ -25,17 +23,6 @@ PICTURES = 64  # that statistics are measured on; the coarsest map has one cell 
 LEAST_PICTURES = 8  # of a network with a large input
 MOST_PIXELS = PICTURES * 512 * 512  # of all of them together
 MOST_BATCH_PIXELS = 8 * 320 * 320
-
-
-def identity_norm(bias: Tensor, eps: float) -> dict[str, Tensor]:
-    """The state dict of a batch norm that only adds ``bias`` [C]."""
-    return {
-        "weight": torch.full_like(bias, math.sqrt(1 + eps)),
-        "bias": bias,
-        "running_mean": torch.zeros_like(bias),
-        "running_var": torch.ones_like(bias),
-        "num_batches_tracked": torch.tensor(0),
-    }
 
 
 def measure_restored_norms(imported: Imported, options: ImportOptions) -> Imported:

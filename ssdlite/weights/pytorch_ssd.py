@@ -16,9 +16,10 @@ from torch import Tensor
 from ssdlite.anchors import AnchorConfig, torchvision_anchors
 from ssdlite.config import DetectorConfig, override
 from ssdlite.errors import CheckpointError
+from ssdlite.norm_statistics import identity_norm
 from ssdlite.weights.class_slots import HOW_TO_NAME, count_slots, name_slots
 from ssdlite.weights.ledger import Imported, Ledger
-from ssdlite.weights.norms import identity_norm, measure_restored_norms
+from ssdlite.weights.norms import measure_restored_norms
 from ssdlite.weights.options import ImportOptions
 
 SOURCE = "pytorch-ssd"

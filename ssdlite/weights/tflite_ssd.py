@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from ssdlite.errors import CheckpointError
+from ssdlite.norm_statistics import identity_norm
 from ssdlite.weights.class_slots import ClassSlots, name_slots
 from ssdlite.weights.layers import Layer, detector_layers
 from ssdlite.weights.ledger import Imported, Ledger
-from ssdlite.weights.norms import identity_norm, measure_restored_norms
+from ssdlite.weights.norms import measure_restored_norms
 from ssdlite.weights.options import ImportOptions
 from ssdlite.weights.tensorflow_layout import Layout, backbone_scopes, box_rows, detector_config, trunk_taps
 from ssdlite.weights.tflite_detections import read_detections
