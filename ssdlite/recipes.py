@@ -24,6 +24,7 @@ class Recipe:
     deepen_heads: bool = False
     loss: ClassLossName = "multibox"
     box_loss: BoxLossName = "smooth_l1"
+    box_weight: float | None = None
     matcher: MatcherName = "ssd"
     epochs: int = 60
     batch_size: int = 16
@@ -37,8 +38,18 @@ RECIPES: dict[str, Recipe] = {
     "ssd": Recipe(),
     # for the built-in shapes, of which there are as many as one likes
     "shapes": Recipe(epochs=10, augment="flip"),
-    # a few hundred pictures; chosen on BCCD's validation split, docs/results.md
-    "small-data": Recipe(anchors="fit", finest_stride=8),
+    # a few hundred pictures and the weights of a detector; chosen on BCCD's validation split, docs/results.md
+    "small-data": Recipe(
+        anchors="fit",
+        finest_stride=8,
+        deepen_heads=True,
+        loss="qfl",
+        box_loss="giou",
+        box_weight=6.0,
+        matcher="simota",
+        batch_size=8,
+        epochs=30,
+    ),
 }
 
 

@@ -200,5 +200,5 @@ def build_loss(detector: Detector, options: TrainOptions) -> DetectionLoss:
         scales,
         matcher=build_matcher(options.settings.matcher, config, anchors.device),
         box_loss=options.settings.box_loss,
-        box_weight=options.box_weight,
+        box_weight=options.settings.box_weight,
     )

@@ -39,8 +39,8 @@ class TrainOptions:
     """Leave out images and annotations that cannot be used, counting them, instead of stopping."""
 
     recipe: str | None = None
-    """Values for all options below that say so: ssd (the reference), small-data (a few hundred pictures).
-    Default: ssd; shapes for the built-in data."""
+    """Values for all options below that say so: ssd (the reference), small-data (--weights, and a few
+    hundred pictures). Default: ssd; shapes for the built-in data."""
     preset: str | None = None
     """Which detector (ssdlite.list_detectors()). Default: ssdlite320_mobilenet_v2; a small one for shapes."""
     width_mult: float | None = None
@@ -65,7 +65,7 @@ class TrainOptions:
     box_loss: BoxLossName | None = None
     """smooth_l1 on the box code, or the overlap of the boxes themselves: giou, diou, ciou. Default: the recipe's."""
     box_weight: float | None = None
-    """Weight of the box loss beside the classification loss. Default: goes with the two losses."""
+    """Weight of the box loss beside the classification loss. Default: the recipe's, else one that goes with the two."""
     matcher: MatcherName | None = None
     """Which anchors answer for an object: ssd (IoU of 0.5), atss, or simota (by cost). Default: the recipe's."""
 
@@ -89,7 +89,8 @@ class TrainOptions:
     optimizer: Literal["sgd", "adamw"] = "adamw"
     """SGD with Nesterov momentum 0.9, or AdamW."""
     lr: float | None = None
-    """Peak learning rate. Default: 0.002 for adamw, 0.05 for sgd, for batches of 16 (scaled with their root)."""
+    """Peak learning rate. Default: 0.002 for adamw, 0.05 for sgd, for batches of 16 (scaled with their root); half of
+    it with --weights."""
     weight_decay: float | None = None
     """Default: 0.05 for adamw, 4e-5 for sgd. Norms and biases have none."""
     warmup_steps: int = 200
@@ -181,7 +182,9 @@ class TrainOptions:
     def peak_lr(self) -> float:
         if self.lr is not None:
             return self.lr
-        return float((0.002 if self.optimizer == "adamw" else 0.05) * (self.settings.batch_size / 16) ** 0.5)
+        rate = 0.002 if self.optimizer == "adamw" else 0.05
+        share = 1.0 if self.weights is None else 0.5
+        return float(rate * share * (self.settings.batch_size / 16) ** 0.5)
 
     @property
     def decay(self) -> float:

@@ -30,6 +30,7 @@ def test_default_rate_follows_the_root_of_the_batch() -> None:
         2 * TrainOptions(optimizer="sgd").peak_lr
     )
     assert TrainOptions(lr=0.1, batch_size=64).peak_lr == 0.1
+    assert TrainOptions(weights="x.pt", batch_size=4).peak_lr == 0.0005
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
