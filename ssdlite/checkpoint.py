@@ -111,7 +111,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
+        raise CheckpointError(f"{path}: {_instead_of_checkpoint(path)}")
     if not zipfile.is_zipfile(path):
         raise CheckpointError(
             f"{path}: not a checkpoint of ssdlite, or truncated; ssdlite import-weights reads those of other projects"
@@ -123,6 +123,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         reason = "it holds more than tensors and plain values, and could run code" if _is_refusal(error) else str(error)
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({reason})") from error
     return _parse(content, str(path))
+
+
+def _instead_of_checkpoint(path: Path) -> str:
+    if path.is_dir():
+        inside = ", ".join(sorted(file.name for file in path.glob("*.pt")))
+        return f"expected a checkpoint file, this is a folder{f' (inside are {inside})' if inside else ''}"
+    return "no such checkpoint file"
 
 
 def _is_refusal(error: Exception) -> bool:

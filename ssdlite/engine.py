@@ -28,13 +28,13 @@ from ssdlite.device import autocast, choose_amp, choose_device
 from ssdlite.distributed import Processes, join_processes
 from ssdlite.errors import CheckpointError, ConfigError, TrainingError
 from ssdlite.evaluator import Metrics
-from ssdlite.freezing import MAX_STAGES, Freezing
+from ssdlite.freezing import Freezing
 from ssdlite.image import read_image
 from ssdlite.inference import detect_dataset, evaluate_dataset, refuse_bad
 from ssdlite.loss import Losses
 from ssdlite.optimisation import WeightAverage, build_optimizer, learning_rate, set_learning_rate
 from ssdlite.run_folder import RunFolder
-from ssdlite.run_setup import build_for_run, build_loss, load_splits, open_run, reestimate_norms
+from ssdlite.run_setup import build_for_run, build_freezing, build_loss, load_splits, open_run, reestimate_norms
 from ssdlite.train_options import TrainOptions
 from ssdlite.transfer_report import print_transfer
 from ssdlite.visualize import contact_sheet, side_by_side
@@ -59,7 +59,8 @@ def train(options: TrainOptions) -> dict[str, Any]:
         detector, report = build_for_run(options, splits.train, source, checkpoint)
         if report is not None and options.batch_norm_mode == "reestimate":
             reestimate_norms(detector.to(choose_device(options.device)), splits.train, options, report)
-        trainer = Trainer(detector, splits, options, folder, processes)
+        freezing = build_freezing(detector, options, report, checkpoint)
+        trainer = Trainer(detector, splits, options, folder, processes, freezing=freezing)
         if checkpoint is not None:
             trainer.restore(checkpoint)
         if processes.is_first:
@@ -95,12 +96,14 @@ class Trainer:
         options: TrainOptions,
         folder: RunFolder,
         processes: Processes,
+        *,
+        freezing: Freezing,
     ) -> None:
         self.options, self.folder, self.processes, self.splits = options, folder, processes, splits
+        self.freezing = freezing
         self.device = choose_device(options.device)
         self.amp = choose_amp(options.amp, self.device)
         self.detector = detector.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.freezing = Freezing(detector, options.freeze_stages, norms=options.batch_norm_mode == "frozen")
         self.criterion = build_loss(detector, options)
         self.optimizer = build_optimizer(detector, options)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
@@ -140,21 +143,25 @@ class Trainer:
         shape = f"the detector of {options.weights}" if options.weights and not options.preset else options.preset_name
         say(
             f"{shape}: {config.image_size[1]} x {config.image_size[0]} px, {config.num_classes} classes, "
-            f"{config.num_anchors} anchors ({options.settings.anchors}); {self.device}, {precision}; "
+            f"{config.num_anchors} anchors ({options.settings.anchors}) on maps from stride {config.strides[0]} on; "
+            f"{self.device}, {precision}; "
             f"{counted(options.settings.epochs, 'epoch')} of {counted(len(self.batches), 'step')}; "
             f"run folder {self.folder.path}"
         )
         say(options.summary)
         if options.has_weights:
-            frozen = sum(p.numel() for p in self.detector.parameters() if not p.requires_grad)
-            backbone = f"backbone at {options.backbone_lr_factor:g} of the learning rate, "
-            say(
-                f"fine-tuning: {backbone if options.freeze_stages < MAX_STAGES else ''}"
-                f"{counted(options.freeze_stages, 'stage')} frozen ({frozen / 1e6:.2f} M weights), "
-                f"batch norm: {options.batch_norm_mode}"
-            )
+            say(f"fine-tuning: {', '.join(self._fine_tuning())}")
         if self.done.epoch:
             say(f"resuming behind epoch {self.done.epoch}")
+
+    def _fine_tuning(self) -> Iterator[str]:
+        options = self.options
+        if options.freeze_stages:
+            frozen = sum(p.numel() for p in self.detector.parameters() if not p.requires_grad)
+            yield f"{counted(options.freeze_stages, 'stage')} frozen ({frozen / 1e6:.2f} M weights)"
+        if options.backbone_lr_factor != 1:
+            yield f"backbone at {options.backbone_lr_factor:g} of the learning rate"
+        yield f"batch norm: {options.batch_norm_mode}"
 
     def run(self) -> dict[str, Any]:
         """Train the epochs that are left, saving after each, and finish the run folder."""
@@ -305,6 +312,7 @@ class Trainer:
             metrics={} if metrics is None else metrics.to_dict(),
             training={
                 "options": self.options.to_dict(),
+                "frozen_norms": list(self.freezing.norm_layers),
                 "progress": vars(self.done),
                 "history": self.history,
                 "model": self.detector.state_dict() if self.average is not None else None,

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from torch import nn
 
 from ssdlite.backbones import Backbone
 from ssdlite.detector import Detector
-from ssdlite.errors import ConfigError
-
-MAX_STAGES = 5  # the backbones end at stride 32
-
-
-def check_stages(count: int) -> None:
-    """Raises ConfigError for more stages than a backbone has."""
-    if not 0 <= count <= MAX_STAGES:
-        raise ConfigError(f"--freeze-stages: expected 0 to {MAX_STAGES} (all of the backbone), got {count}")
 
 
 def stage_layers(backbone: Backbone, count: int) -> list[nn.Module]:
@@ -30,17 +22,22 @@ def stage_layers(backbone: Backbone, count: int) -> list[nn.Module]:
 
 
 class Freezing:
-    """Keeps the first stages of a detector's backbone as they are, and with ``norms`` all batch-norm statistics.
+    """Keeps the first stages of a detector's backbone as they are, and the batch-norm statistics of ``norm_layers``.
 
-    Frozen stages have no gradients, and their norms neither learn nor measure; of other norms, with ``norms``, weight
-    and bias learn. To be called after every ``train()``, which puts all modules into training mode.
+    Frozen stages have no gradients, and their norms neither learn nor measure; of the norms in ``norm_layers`` (names
+    of layers, prefixes in the state dict) weight and bias learn. ``apply`` is to be called after every ``train()``,
+    which puts all modules into training mode.
     """
 
-    def __init__(self, detector: Detector, stages: int, *, norms: bool) -> None:
-        check_stages(stages)
-        self.stages = stages
+    def __init__(self, detector: Detector, stages: int, norm_layers: Iterable[str] = ()) -> None:
+        self.norm_layers = tuple(norm_layers)
         self.layers = stage_layers(detector.backbone, stages)
-        self.norms = [module for module in detector.modules() if norms and isinstance(module, nn.BatchNorm2d)]
+        prefixes = tuple(f"{name}." for name in self.norm_layers)
+        self.norms = [
+            module
+            for name, module in detector.named_modules()
+            if name.startswith(prefixes) and isinstance(module, nn.BatchNorm2d)
+        ]
         for layer in self.layers:
             layer.requires_grad_(False)
 

@@ -12,7 +12,6 @@ ClassLossName = Literal["multibox", "focal", "qfl"]
 BoxLossName = Literal["smooth_l1", "giou", "diou", "ciou"]
 MatcherName = Literal["ssd", "atss", "simota"]
 AnchorsName = Literal["default", "fit"]
-BatchNormMode = Literal["train", "reestimate", "frozen"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,18 +28,19 @@ from ssdlite.detector import Detector, detector_from_config
 from ssdlite.device import choose_amp, choose_device
 from ssdlite.distributed import Processes
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.freezing import check_stages, stage_layers
+from ssdlite.freezing import Freezing, stage_layers
 from ssdlite.head_transfer import ScoreFunction
 from ssdlite.inference import refuse_bad
 from ssdlite.loss import LOSSES, DetectionLoss
 from ssdlite.norm_statistics import remeasure_norms
 from ssdlite.presets import preset_config
 from ssdlite.run_folder import RunFolder
-from ssdlite.train_options import SHAPES, TrainOptions, next_run_folder
+from ssdlite.train_options import MAX_STAGES, SHAPES, TrainOptions, next_run_folder
 from ssdlite.transfer import config_for_transfer, transfer_backbone, transfer_weights
 from ssdlite.transfer_report import TransferReport
 from ssdlite.weights.backbone_layouts import BackboneWeights
-from ssdlite.weights.backbones import read_backbone_weights
+from ssdlite.weights.backbones import IMAGENET, read_backbone_weights
+from ssdlite.wording import listing
 
 NORM_BATCHES = 16  # that batch-norm statistics are measured on
 SHAPES_FOLDER = Path("data/shapes")
@@ -64,7 +65,8 @@ def open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions,
     source = _read_weights(options)
     if isinstance(source, Checkpoint) and options.loss is None and options.recipe is None:
         options = replace(options, loss="multibox" if source.config.score_function == "softmax" else "focal")
-    check_stages(options.freeze_stages)
+    if options.freeze_stages == MAX_STAGES and options.backbone_lr is not None:
+        raise ConfigError(f"--backbone-lr does not go with --freeze-stages {MAX_STAGES}, which is all of the backbone")
     config = _config(options, None, source)
     DetectionTransform(config.image_size, config.resize, options.settings.augment)
     output = processes.share(options.output or str(next_run_folder()))
@@ -75,6 +77,10 @@ def open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions,
 
 def _read_weights(options: TrainOptions) -> WeightSource:
     """What --weights or --backbone-weights name."""
+    if options.weights == IMAGENET:
+        raise ConfigError(
+            f"--weights {IMAGENET}: these are of a backbone alone; --backbone-weights {IMAGENET} takes them"
+        )
     if options.weights is not None:
         return load_checkpoint(options.weights)
     if options.backbone_weights is None:
@@ -189,6 +195,30 @@ def _readable(batches: Iterable[Batch], skip_bad: bool) -> Iterator[Tensor]:
         refuse_bad(batch.bad, skip_bad)
         if len(batch):
             yield batch.images
+
+
+def build_freezing(
+    detector: Detector, options: TrainOptions, report: TransferReport | None, checkpoint: Checkpoint | None
+) -> Freezing:
+    """What stays as it is: stages, and with ``--batch-norm frozen`` the statistics of all that came with the weights.
+
+    A resumed run knows the latter from its ``checkpoint``.
+
+    Raises:
+        ConfigError: layers would be frozen that no weights were found for.
+    """
+    if report is None:
+        return Freezing(detector, options.freeze_stages, checkpoint.training["frozen_norms"] if checkpoint else ())
+    names = [f"backbone.features.{i}" for i in range(len(stage_layers(detector.backbone, options.freeze_stages)))]
+    new = [name for name in names if name not in report.loaded_layers]
+    if new:
+        raise ConfigError(
+            f"--freeze-stages {options.freeze_stages}: not all of {listing(new)} came with the weights of "
+            f"{report.path}; what is random has to learn, so expected fewer stages"
+        )
+    return Freezing(
+        detector, options.freeze_stages, report.loaded_layers if options.batch_norm_mode == "frozen" else ()
+    )
 
 
 def build_loss(detector: Detector, options: TrainOptions) -> DetectionLoss:

@@ -15,6 +15,7 @@ from ssdlite.recipes import AnchorsName, BoxLossName, ClassLossName, MatcherName
 
 BatchNormMode = Literal["train", "reestimate", "frozen"]
 
+MAX_STAGES = 5  # the backbones end at stride 32
 SHAPES = "shapes"
 SHAPES_PRESET = "ssdlite192_mobilenet_v2_050"
 DATA_PRESET = "ssdlite320_mobilenet_v2"
@@ -141,7 +142,15 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise ConfigError(f"--{name.replace('_', '-')}: expected 0 or more, got {value}")
-        if not self.has_weights and (self.freeze_stages or self.batch_norm in ("reestimate", "frozen")):
+        if self.freeze_stages > MAX_STAGES:
+            raise ConfigError(
+                f"--freeze-stages: expected 0 to {MAX_STAGES} (all of the backbone), got {self.freeze_stages}"
+            )
+        if (
+            self.resume is None
+            and not self.has_weights
+            and (self.freeze_stages or self.batch_norm in ("reestimate", "frozen"))
+        ):
             raise ConfigError(
                 "--freeze-stages and --batch-norm reestimate or frozen keep what weights brought along; "
                 "they go with --weights or --backbone-weights"
@@ -166,9 +175,16 @@ class TrainOptions:
 
     @property
     def settings(self) -> Recipe:
-        """The recipe, with the options that were given in place of its own."""
+        """The recipe, with the options that were given in place of its own.
+
+        Its weight of the box loss belongs to its two losses: with another one it is that one's own.
+        """
+        recipe = find_recipe(self.recipe_name)
         given = {field.name: getattr(self, field.name) for field in fields(Recipe)}
-        return replace(find_recipe(self.recipe_name), **{k: v for k, v in given.items() if v is not None})
+        mixed = replace(recipe, **{name: value for name, value in given.items() if value is not None})
+        if self.box_weight is None and (mixed.loss, mixed.box_loss) != (recipe.loss, recipe.box_loss):
+            return replace(mixed, box_weight=None)
+        return mixed
 
     @property
     def backbone_lr_factor(self) -> float:
@@ -201,8 +217,10 @@ class TrainOptions:
         """What is learned from, and how, in a line."""
         of = self.settings
         mosaic = f", {of.mosaic:.0%} mosaics" if of.mosaic else ""
+        weight = "" if of.box_weight is None else f" (weight {of.box_weight:g})"
+        boxes = of.box_loss + weight
         return (
-            f"recipe {self.recipe_name}: loss {of.loss}, boxes by {of.box_loss}, anchors chosen by {of.matcher}; "
+            f"recipe {self.recipe_name}: loss {of.loss}, boxes by {boxes}, anchors chosen by {of.matcher}; "
             f"augmentation {of.augment}{mosaic}; "
             f"{self.optimizer}, learning rate {self.peak_lr:.2g}, batches of {of.batch_size}"
         )

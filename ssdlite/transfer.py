@@ -23,6 +23,7 @@ from ssdlite.weights.backbones import load_backbone_weights
 
 NEW_CLASSES: NewClasses = "mean"
 SCORE_NOTE = "class scores: {} there, {} here; rows are the log-odds against background"
+DEEPENED_NOTE = "predictors deepened: their new layers begin as the identity, so that they compute what they did"
 # whatever the preset says
 GOES_WITH_WEIGHTS = ("padding", "narrowing", "norm_eps", "norm_momentum", "activation", "mean", "std")
 
@@ -115,6 +116,9 @@ def transfer_weights(
     heads, predictors = transfer_head(detector, source, intact, matches, new_classes)
     used = {match for match in matches if match is not None}
     kinds = source.config.score_function, detector.config.score_function
+    notes = [] if kinds[0] == kinds[1] else [SCORE_NOTE.format(*kinds)]
+    if any(part.loaded and part.new for part in heads):
+        notes.append(DEEPENED_NOTE)
     return TransferReport(
         path=checkpoint.path,
         parts=(backbone, extra, *heads),
@@ -122,7 +126,7 @@ def transfer_weights(
         new_classes=tuple(n for n, match in zip(detector.class_names, matches, strict=True) if match is None),
         left_classes=tuple(name for label, name in enumerate(source.class_names) if label not in used),
         loaded_layers=(*names, *predictors),
-        note="" if kinds[0] == kinds[1] else SCORE_NOTE.format(*kinds),
+        notes=tuple(notes),
     )
 
 

@@ -40,7 +40,7 @@ class TransferReport:
         new_classes: ours that the source does not know.
         left_classes: the source's that are none of ours.
         loaded_layers: names (prefixes in the state dict) of what came over, whole or resized.
-        note: what else was done, or nothing.
+        notes: what else was done.
     """
 
     path: str
@@ -49,7 +49,7 @@ class TransferReport:
     new_classes: tuple[str, ...]
     left_classes: tuple[str, ...]
     loaded_layers: tuple[str, ...]
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def count_tensors(names: Iterable[str]) -> int:
@@ -71,8 +71,8 @@ def print_transfer(report: TransferReport) -> None:
     say(f"classes kept: {_some(report.kept_classes)}")
     say(f"classes new: {_some(report.new_classes)}")
     say(f"classes left over: {_some(report.left_classes)}")
-    if report.note:
-        say(report.note)
+    for note in report.notes:
+        say(note)
 
 
 def _some(names: Sequence[str]) -> str:

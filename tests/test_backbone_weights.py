@@ -161,7 +161,7 @@ def test_weights_of_another_width(files: Callable[[str], Path]) -> None:
     ("changes", "message"),
     [
         ({"features.3.conv.2.weight": None}, "not in the file: features.3.conv.2.weight"),
-        ({"features.19.0.weight": torch.zeros(1)}, "in the file, but with no place here: features.19.0.weight"),
+        ({"features.19.0.weight": torch.zeros(1)}, "in the file without a place here: features.19.0.weight"),
         ({"features.3.conv.3.bias": torch.full((24,), torch.inf)}, "values that are not finite: features.3.conv.3.b"),
         ({"features.1.conv.0.0.weight": None}, "expected the state dict of torchvision's .* got tensors such as"),
     ],
@@ -187,10 +187,18 @@ def test_tensors_that_do_not_fit_are_named(
             ConfigError,
             "Accepted are imagenet, .* and the path of a file of torchvision's or ti",
         ),
+        (
+            "nonsense",
+            ConfigError,
+            r"'nonsense': no such file\. Accepted are imagenet, which is downloaded, and the path",
+        ),
+        (3, ConfigError, "^backbone weights: expected a path, got a int$"),
+        ({}, ConfigError, "^backbone weights: expected a path, got a dict$"),
+        ("", ConfigError, "^backbone weights: expected a path, got an empty string$"),
         ("https://a.org/b.pth", CheckpointError, "^https://a.org/b.pth: expected a file on this machine"),
     ],
 )
-def test_no_file(weights: str, error: type[Exception], message: str) -> None:
+def test_no_file(weights: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         ssdlite.build_detector(backbone_weights=weights, **SMALL)
 

@@ -188,6 +188,26 @@ def test_a_backbone_of_torchvision_begins_with_its_normalisation(
     assert row.replace("│", " ").split() == ["backbone", "260", "-", "-", "2"]
 
 
+def test_layers_without_weights_are_not_frozen(shapes: Path, tmp_path: Path) -> None:
+    torch.save(torchvision.models.mobilenet_v3_large(num_classes=2).state_dict(), tmp_path / "v3.pth")
+    given = {"weights": None, "backbone_weights": str(tmp_path / "v3.pth"), "preset": "ssdlite320_mobilenet_v3_large"}
+    settings = options(shapes, tmp_path, tmp_path / "run", image_size=96, freeze_stages=5, **given)
+    with pytest.raises(ConfigError, match=r"--freeze-stages 5: not all of backbone\.features\.13, .*16 came with"):
+        train(settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_norms_of_new_layers_are_not_frozen(shapes: Path, source: Path, tmp_path: Path) -> None:
+    train(options(shapes, source, tmp_path / "run", finest_stride=8, batch_norm="frozen"))
+    before, after = load_checkpoint(source).weights, load_checkpoint(tmp_path / "run" / "last.pt").weights
+    assert same({name: tensor for name, tensor in before.items() if "running_" in name}, after, "backbone.")
+    assert int(after["head.classification.0.0.1.num_batches_tracked"]) > 0  # of the map that is new
+    assert int(after["head.classification.1.0.1.num_batches_tracked"]) == 0
+
+    train(TrainOptions(resume=str(tmp_path / "run")))
+    assert load_checkpoint(tmp_path / "run" / "last.pt").training["frozen_norms"]
+
+
 @pytest.mark.parametrize(
     ("name", "layers"),
     [
@@ -206,6 +226,10 @@ def test_what_cannot_be_fine_tuned_is_refused_before_the_run_begins(shapes: Path
         train(options(shapes, source, tmp_path / "run", freeze_stages=6))
     with pytest.raises(ConfigError, match=r"source\.pt: they have the backbone mobilenet_v2 of width 0\.25, this"):
         train(options(shapes, source, tmp_path / "run", preset="ssdlite320_mobilenet_v2"))
+    with pytest.raises(ConfigError, match="--backbone-lr does not go with --freeze-stages 5"):
+        train(options(shapes, source, tmp_path / "run", freeze_stages=5, backbone_lr=0.5))
+    with pytest.raises(ConfigError, match="these are of a backbone alone; --backbone-weights imagenet takes them"):
+        train(options(shapes, Path("imagenet"), tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -213,3 +237,16 @@ def test_what_cannot_be_fine_tuned_is_refused_before_the_run_begins(shapes: Path
 def test_what_keeps_weights_needs_weights(given):
     with pytest.raises(ConfigError, match="go with --weights or --backbone-weights"):
         TrainOptions(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "weight"),
+    [
+        ({}, 6.0),
+        ({"box_loss": "smooth_l1"}, None),
+        ({"loss": "focal"}, None),
+        ({"box_loss": "ciou", "box_weight": 3}, 3),
+    ],
+)
+def test_the_recipes_box_weight_goes_with_its_losses(given: dict[str, Any], weight: float | None) -> None:
+    assert TrainOptions(recipe="small-data", **given).spelled_out().box_weight == weight

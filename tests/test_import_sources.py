@@ -178,11 +178,25 @@ def test_a_backbone_alone(tmp_path: Path) -> None:
         ({"image_size": 0}, "image_size: expected sides of 32 to 4096 pixels, got 0"),
         ({"image_size": "300"}, "image_size: expected sides of 32 to 4096 pixels, got '300'"),
         ({"class_names": ()}, "class_names: expected names, got none"),
+        ({"class_names": "cat"}, "class_names: expected a sequence of names, got 'cat'"),
+        ({"class_names": [1, 2]}, r"class_names: expected a sequence of names, got \[1, 2\]"),
+        ({"class_names": 5}, "class_names: expected a sequence of names, got 5"),
+        ({"pictures": 3}, "pictures: expected a path, got a int"),
+        ({"source": 3}, "source: expected a path, got a int"),
+        ({"source": None}, "source: expected a path, got a NoneType"),
+        ({"source": ""}, "source: expected a path, got an empty string"),
     ],
 )
 def test_values_that_no_format_could_use(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ssdlite.ConfigError, match=message):
-        ssdlite.import_weights("nowhere.tflite", **options)
+        ssdlite.import_weights(**({"source": "nowhere.tflite"} | options))
+
+
+@pytest.mark.parametrize("format", [None, ["tflite"]])
+def test_a_format_that_is_no_name(tmp_path: Path, format: Any) -> None:
+    (tmp_path / "a.tflite").write_bytes(TFLITE)
+    with pytest.raises(ssdlite.ConfigError, match="unknown format"):
+        ssdlite.import_weights(tmp_path / "a.tflite", format)
 
 
 @pytest.mark.parametrize("archive", [True, False])

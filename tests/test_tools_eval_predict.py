@@ -23,7 +23,7 @@ from ssdlite.visualize import class_colour
 NAMES = ("thing", "other", "none")
 
 
-def find_white(image: np.ndarray, scores: tuple[float, ...] = (0.9, 0.3)) -> Detections:
+def find_white(image: np.ndarray, scores: tuple[float, ...] = (0.9, 0.25)) -> Detections:
     """The bounding box of the white pixels, once as "thing" 0.9 and once as "other" 0.3."""
     rows, columns = np.nonzero((image > 200).all(axis=2))
     box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else [0, 0, 0, 0]
@@ -98,7 +98,7 @@ def test_predict_writes_pictures_and_json(tmp_path: Path, capsys: pytest.Capture
     assert image.shape == (90, 120, 3)
     assert (image[30:80, 10] == class_colour(0)).all()
     assert (read_image(out / "sub" / "a.png") == 40).all()
-    assert capsys.readouterr().out == f"3 of 3 files, 2 objects -> {out}\n"
+    assert capsys.readouterr().out == f"3 of 3 files, 2 objects with a score of 0.3 or more -> {out}\n"
 
 
 @pytest.mark.usefixtures("white_detector")

@@ -119,7 +119,13 @@ def test_pictures_to_measure_norms_on(run: Callable[..., Any], tmp_path: Path, m
             ["{graph}", "--labels", "x", "--class-names", "a"],
             "--labels and --class-names: expected one of them, got both",
         ),
-        (["{graph}", "--class-names", "a", "b"], "has 3 classes and background, but 2 class names were given"),
+        (
+            ["{graph}", "--labels", "{gap}"],
+            "gap.txt: expected a name a line, line 2 is empty; a row without a class is ?",
+        ),
+        (["{graph}", "--labels", "{long}"], "long.txt: expected a name a line, it has more than 1048576 bytes"),
+        (["{graph}", "--class-names", "a"], "but got 1 class name; expected 3"),
+        (["{graph}", "--class-names", "a", "b"], "has 3 classes and background, but got 2 class names"),
         (["{graph}", "--class-names", "a", "b", "c", "--image-size", "7"], "image_size: expected sides of 32 to 4096"),
         (["{graph}", "--format", "tflight"], "unknown format 'tflight'; did you mean 'tflite'?"),
         (["{text}"], "recognised as none of tflite, tf-checkpoint, tf-frozen-graph, torchvision, pytorch-ssd"),
@@ -131,7 +137,10 @@ def test_what_is_given_wrongly(
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "text.txt").write_text("hello")
-    status, said, output = run(*(one.format(folder=folder, graph=graph, text=folder / "text.txt") for one in arguments))
+    (folder / "gap.txt").write_text("a\n\nb\n")
+    (folder / "long.txt").write_text("a\n" * 2**20)
+    files = {name: folder / f"{name}.txt" for name in ("text", "gap", "long")}
+    status, said, output = run(*(one.format(folder=folder, graph=graph, **files) for one in arguments))
     assert status == 2
     assert message in said and "Traceback" not in said
     assert not output.exists()

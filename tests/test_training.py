@@ -168,6 +168,8 @@ def test_two_processes_train_as_one_writer_and_score_the_same(shapes: Path, tmp_
 def test_resuming_refuses_what_would_make_it_another_run(shapes: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(options(shapes, folder, epochs=1))
+    with pytest.raises(ConfigError, match="--batch-norm frozen cannot be changed on resuming: the run has train"):
+        train(TrainOptions(resume=str(folder), batch_norm="frozen"))
     with pytest.raises(ConfigError, match="--epochs 9 cannot be changed on resuming: the run has 1"):
         train(TrainOptions(resume=str(folder), epochs=9))
     with pytest.raises(ConfigError, match=r"expected a run folder with a config.json"):

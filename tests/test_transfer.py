@@ -147,7 +147,7 @@ def test_softmax_scores_become_sigmoids_of_the_odds_and_back():
     odds = (probabilities[..., 1:] / probabilities[..., :1]).log()
     detector, report = fine_tuned(source, class_names=("dog", "cat"), score_function="sigmoid")
     assert torch.allclose(outputs(detector).class_logits[..., 1:], odds[..., [1, 0]], atol=1e-4)
-    assert report.note == "class scores: softmax there, sigmoid here; rows are the log-odds against background"
+    assert report.notes == ("class scores: softmax there, sigmoid here; rows are the log-odds against background",)
 
     sigmoid = make_source(score_function="sigmoid")
     logits = outputs(sigmoid.build_detector()).class_logits

@@ -16,14 +16,13 @@ from rich.table import Table
 
 from ssdlite import cli
 from ssdlite.console import console, say
-from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.errors import ConfigError
 
 if TYPE_CHECKING:
     from ssdlite.config import DetectorConfig
     from ssdlite.weights import Imported
 
 PROGRAM = "ssdlite import-weights"
-MAX_LABEL_BYTES = 2**20
 NAMES_SHOWN = 8
 UNUSUAL = (  # options that are shown where they are not as usual
     "activation",
@@ -108,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _class_names(options: ImportWeightsOptions) -> tuple[str, ...] | None:
     from ssdlite.weights.pipeline_config import read_label_map
-    from ssdlite.weights.tflite_labels import read_labels
+    from ssdlite.weights.tflite_labels import read_label_file
 
     if options.labels is None:
         return options.class_names
@@ -116,11 +115,7 @@ def _class_names(options: ImportWeightsOptions) -> tuple[str, ...] | None:
         raise ConfigError("--labels and --class-names: expected one of them, got both")
     if options.labels.suffix == ".pbtxt":
         return read_label_map(options.labels)
-    try:
-        with options.labels.open("rb") as file:
-            return read_labels(file.read(MAX_LABEL_BYTES), str(options.labels))
-    except OSError as error:
-        raise CheckpointError(f"{options.labels}: cannot be read ({error.strerror or error})") from None
+    return read_label_file(options.labels)
 
 
 def _print_summary(imported: Imported, name: str) -> None:

@@ -36,7 +36,7 @@ class PredictOptions:
     """Which file of a bundle; by default the nms one, otherwise decoded, otherwise raw, in fp32 if there is one."""
     output: Path = Path("predictions")
     """Folder for the pictures and videos with boxes, and detections.json."""
-    score_threshold: float = 0.4
+    score_threshold: float = 0.3
     """Draw and report only what scores at least this, 0 to 1."""
     batch_size: int = 8
     """Images or frames that go through the network together."""
@@ -78,7 +78,8 @@ def predict(options: PredictOptions) -> None:
                 _predict_video(run, source)
     _save_entries(run, sources)
     done = len(run.entries)
-    print(f"{done} of {len(sources)} files, {run.objects} objects -> {options.output}")
+    found = f"{run.objects} objects with a score of {options.score_threshold:g} or more"
+    print(f"{done} of {len(sources)} files, {found} -> {options.output}")
     if run.failures:
         raise DataError(f"{run.failures} of the sources could not be used; they are named above")
 

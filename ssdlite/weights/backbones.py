@@ -14,7 +14,7 @@ from torch import Tensor
 from ssdlite.backbones import Backbone
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.weights.backbone_layouts import BackboneWeights, recognise_backbone
-from ssdlite.weights.file_kinds import SUFFIXES
+from ssdlite.weights.file_kinds import ADDRESS, SUFFIXES, as_path
 from ssdlite.weights.pytorch_ssd import is_pytorch_ssd
 from ssdlite.weights.torch_files import load_state_dict
 from ssdlite.weights.torchvision_ssd import is_torchvision_ssd
@@ -95,33 +95,34 @@ def read_backbone_weights(source: str | Path, *, name: str, width_mult: float = 
         ConfigError, CheckpointError: see ``load_backbone_weights``.
     """
     kind = name.removesuffix(REDUCED)
-    state, path = _download(kind, width_mult) if str(source) == IMAGENET else (_load_file(source), str(source))
-    weights = recognise_backbone(state, path)
+    path = as_path(source, "backbone weights")
+    state, origin = _download(kind, width_mult) if str(source) == IMAGENET else (_load_file(path), str(path))
+    weights = recognise_backbone(state, origin)
     if weights.backbone != kind:
-        raise CheckpointError(f"{path}: these are weights of a {weights.backbone} ({weights.owner}), not of a {name}")
+        raise CheckpointError(f"{origin}: these are weights of a {weights.backbone} ({weights.owner}), not of a {name}")
     return weights
 
 
-def _load_file(source: str | Path) -> Mapping[str, Tensor]:
-    if not Path(source).exists() and _means_imagenet(str(source)):
+def _load_file(path: Path) -> Mapping[str, Tensor]:
+    if not path.exists() and path.suffix not in SUFFIXES and not ADDRESS.match(str(path)):
+        meant = f"; did you mean {IMAGENET!r}?" if _means_imagenet(path) else "."
         raise ConfigError(
-            f"backbone weights {str(source)!r}: no such file; did you mean {IMAGENET!r}? Accepted are {IMAGENET}, "
-            "which is downloaded, and the path of a file of torchvision's or timm's weights"
+            f"backbone weights {str(path)!r}: no such file{meant} Accepted are {IMAGENET}, which is downloaded, and "
+            "the path of a file of torchvision's or timm's weights"
         )
-    state = load_state_dict(source)
+    state = load_state_dict(path)
     if is_torchvision_ssd(state.keys()) or is_pytorch_ssd(state.keys()):
         raise CheckpointError(
-            f"{source}: weights of a whole detector, expected those of a backbone; `ssdlite import-weights` makes a "
+            f"{path}: weights of a whole detector, expected those of a backbone; `ssdlite import-weights` makes a "
             "checkpoint of them, which `ssdlite train --weights` takes"
         )
     return state
 
 
-def _means_imagenet(source: str) -> bool:
+def _means_imagenet(path: Path) -> bool:
     """Whether it is a word that is like it, and no path."""
-    if Path(source).name != source or Path(source).suffix in SUFFIXES:
-        return False
-    return IMAGENET in source.lower() or bool(difflib.get_close_matches(source.lower(), [IMAGENET]))
+    word = str(path).lower()
+    return path.name == str(path) and (IMAGENET in word or bool(difflib.get_close_matches(word, [IMAGENET])))
 
 
 def _agree(ours: Tensor, theirs: Tensor) -> bool:
@@ -141,7 +142,7 @@ def _check(own: Mapping[str, Tensor], weights: BackboneWeights, fitting: set[str
     faults = {
         "not in the file": missing,
         "of another shape": wrong,
-        "in the file, but with no place here": left,
+        "in the file without a place here": left,
         "with values that are not finite": broken,
     }
     found = [f"{fault}: {listing(keys)}" for fault, keys in faults.items() if keys]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ssdlite.coco_names import COCO_NAMES
 from ssdlite.errors import CheckpointError
+from ssdlite.wording import counted
 
 COCO_SLOTS = 91  # category ids 0 to 90: background, 80 classes and ten ids that COCO has left out
 COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -73,7 +74,7 @@ def name_slots(slots: int, names: Sequence[str] | None, score_function: str, pat
         names = _coco_names()
     if len(names) not in (slots, slots - 1):
         raise CheckpointError(
-            f"{path}: the model has {slots - 1} classes and background, but {len(names)} class names were given; "
+            f"{path}: the model has {slots - 1} classes and background, but got {counted(len(names), 'class name')}; "
             f"expected {slots - 1}, or {slots} with background first"
         )
     names = [name.strip() for name in names][len(names) - slots + 1 :]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from os import PathLike
 from pathlib import Path
 
-from ssdlite.errors import CheckpointError
+from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.protobuf_wire import DamagedError
 
 TFLITE = "TensorFlow Lite file"
@@ -34,6 +35,14 @@ NOT_WEIGHTS = (  # what is often given in their place, by how it begins
 )
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # pathlib has already merged a second slash
 PART_OF_CHECKPOINT = re.compile(r"\.(data-\d{5}-of-\d{5}|meta)$")
+
+
+def as_path(value: object, name: str) -> Path:
+    """Raises ConfigError where ``value``, which the argument ``name`` was given, is no path."""
+    if isinstance(value, (str, PathLike)) and str(value):
+        return Path(value)
+    got = "an empty string" if value == "" else f"a {type(value).__name__}"
+    raise ConfigError(f"{name}: expected a path, got {got}")
 
 
 def read_head(path: Path) -> bytes:
@@ -69,7 +78,13 @@ def require_file(path: Path) -> None:
     if ADDRESS.match(str(path)):
         address = str(path).replace(":/", "://", 1)
         raise CheckpointError(f"{address}: expected a file on this machine, got an address; download it first")
-    raise CheckpointError(f"{path}: {'expected a file, this is a folder' if path.is_dir() else 'no such file'}")
+    raise CheckpointError(f"{path}: {_instead_of_file(path)}")
+
+
+def _instead_of_file(path: Path) -> str:
+    if path.is_dir():
+        return "expected a file, this is a folder"
+    return "expected a file, this is something else" if path.exists() else "no such file"
 
 
 def describe_unknown(path: Path) -> str:

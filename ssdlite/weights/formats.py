@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ssdlite.config import suggest
 from ssdlite.errors import CheckpointError, ConfigError
-from ssdlite.weights.file_kinds import GRAPH, INDEX, SAFETENSORS, TFLITE, TORCH, describe_unknown
-from ssdlite.weights.options import ImportOptions
+from ssdlite.weights.file_kinds import GRAPH, INDEX, SAFETENSORS, TFLITE, TORCH, as_path, describe_unknown
+from ssdlite.weights.options import ImportOptions, as_names
 from ssdlite.weights.sources import Source, open_source
 
 if TYPE_CHECKING:
@@ -62,13 +62,12 @@ def import_weights(
         CheckpointError: missing, damaged, hostile, of no known layout, or one that fits only in part; names tensors.
         ConfigError: an unknown format, or a package that reading it needs is not installed.
     """
-    if isinstance(class_names, str):
-        raise ConfigError(f"class_names: expected a sequence of names, got the string {class_names!r}")
     options = ImportOptions(
-        class_names=None if class_names is None else tuple(class_names),
+        class_names=None if class_names is None else as_names(class_names),
         image_size=image_size,
-        pictures=None if pictures is None else Path(pictures),
+        pictures=None if pictures is None else as_path(pictures, "pictures"),
     )
+    as_path(source, "source")
     try:
         opened = open_source(source)
         return find_format(opened, format).read(opened, options)
@@ -88,8 +87,8 @@ def find_format(source: Source, name: str = "auto") -> Format:
         if found is None:
             raise _unrecognised(source)
         return found
-    if name not in FORMATS:
-        raise ConfigError(f"unknown format {name!r}{suggest(name, ['auto', *FORMATS])}")
+    if not isinstance(name, str) or name not in FORMATS:
+        raise ConfigError(f"unknown format {name!r}{suggest(str(name), ['auto', *FORMATS])}")
     chosen = FORMATS[name]
     if not chosen.recognises(source):
         _refuse_another(source, chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,13 @@ from ssdlite.config import MAX_IMAGE_SIDE
 from ssdlite.errors import ConfigError
 
 LEAST_IMAGE_SIDE = 32  # of DetectorConfig
+
+
+def as_names(value: object) -> tuple[str, ...]:
+    """Raises ConfigError where ``value`` is no sequence of names."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(name, str) for name in value):
+        return tuple(value)
+    raise ConfigError(f"class_names: expected a sequence of names, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

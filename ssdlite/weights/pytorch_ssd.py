@@ -154,7 +154,7 @@ def _move_norm(ledger: Ledger, theirs: str, ours: str, bias: str) -> None:
         ledger.move(f"{theirs}.{entry}", f"{ours}.{entry}")
     if shift is not None and mean is not None and shift.shape == mean.shape:
         ledger.weights[f"{ours}.running_mean"] = mean - shift
-        ledger.leave([bias], "part of the norm's running_mean")
+        ledger.leave([bias], "biases of convolutions, now in the running mean of the norm behind them")
     if f"{theirs}.{COUNTER}" in ledger.tensors:
         ledger.move(f"{theirs}.{COUNTER}", f"{ours}.{COUNTER}")
     else:

@@ -26,8 +26,6 @@ def packed_labels(path: Path) -> tuple[str, ...] | None:
             texts.sort(key=lambda entry: "label" not in PurePosixPath(entry.filename).name.lower())
             if not texts:
                 return None
-            if texts[0].file_size > MAX_LABEL_BYTES:
-                raise CheckpointError(f"{path}: its packed {texts[0].filename} has {texts[0].file_size} bytes")
             with archive.open(texts[0]) as file:
                 return read_labels(file.read(MAX_LABEL_BYTES + 1), f"{path}: its packed {texts[0].filename}")
     except CheckpointError:
@@ -36,20 +34,40 @@ def packed_labels(path: Path) -> tuple[str, ...] | None:
         raise CheckpointError(f"{path}: its packed labels cannot be read ({error})") from None
 
 
+def read_label_file(path: Path) -> tuple[str, ...]:
+    """The names in a text file; see ``read_labels``.
+
+    Raises:
+        CheckpointError: also where it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return read_labels(file.read(MAX_LABEL_BYTES + 1), str(path))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
 def read_labels(content: bytes, where: str) -> tuple[str, ...]:
     """Names, one a line; empty lines at the end do not count.
 
     Raises:
-        CheckpointError: it is not UTF-8 text, or has no names; the message begins with ``where``.
+        CheckpointError: it is not UTF-8 text, has no names, or an empty line between them; the message begins with
+            ``where``.
     """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise CheckpointError(f"{where}: expected a name a line, in UTF-8; it is not text") from None
-    lines = text.rstrip().splitlines()
-    if not lines:
+    if len(content) > MAX_LABEL_BYTES:
+        raise CheckpointError(f"{where}: expected a name a line, it has more than {MAX_LABEL_BYTES} bytes")
+    names = tuple(line.strip() for line in text.rstrip().splitlines())
+    if not names:
         raise CheckpointError(f"{where}: expected a name a line, it is empty")
-    return tuple(line.strip() for line in lines)
+    if "" in names:
+        raise CheckpointError(
+            f"{where}: expected a name a line, line {names.index('') + 1} is empty; a row without a class is ???"
+        )
+    return names
 
 
 def labels_hint(path: Path) -> str:
