@@ -40,8 +40,8 @@ class TrainOptions:
     """Leave out images and annotations that cannot be used, counting them, instead of stopping."""
 
     recipe: str | None = None
-    """Values for all options below that say so: ssd (the reference), small-data (--weights, and a few
-    hundred pictures). Default: ssd; shapes for the built-in data."""
+    """Values for all options below that say so: ssd (the reference); for a few hundred pictures small-data with
+    --weights, scratch without. Default: ssd; shapes for the built-in data."""
     preset: str | None = None
     """Which detector (ssdlite.list_detectors()). Default: ssdlite320_mobilenet_v2; a small one for shapes."""
     width_mult: float | None = None
