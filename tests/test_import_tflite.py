@@ -286,7 +286,7 @@ def test_class_names_are_asked_for(small: Callable[..., Path]) -> None:
     path.with_name("labels.txt").write_text("cat\ndog\nbird\n")
     with pytest.raises(ssdlite.CheckpointError, match=r"perhaps those in .*labels.txt"):
         ssdlite.import_weights(path)
-    with pytest.raises(ssdlite.CheckpointError, match=r"has 3 classes and background, but 2 class names"):
+    with pytest.raises(ssdlite.CheckpointError, match=r"has 3 classes and background, but got 2 class names"):
         ssdlite.import_weights(path, class_names=("cat", "dog"))
     with pytest.raises(ssdlite.CheckpointError, match=r"several of \['cat'\]"):
         ssdlite.import_weights(path, class_names=("cat", "dog", "cat"))

@@ -152,8 +152,8 @@ def test_what_does_not_fit_is_named(theirs: nn.Module, changes: dict[str, Tensor
     ("slots", "names", "message"),
     [
         (4, None, "the names of its 3 classes are not in the file; give class_names=.*--labels FILE"),
-        (4, ("a", "b"), "3 classes .* 2 class names were given; expected 3"),
-        (91, tuple("abcdefgh"), "90 classes .* 8 class names were given"),
+        (4, ("a", "b"), "3 classes .* got 2 class names; expected 3"),
+        (91, tuple("abcdefgh"), "90 classes .* got 8 class names"),
     ],
 )
 def test_names_are_asked_for(theirs: nn.Module, slots: int, names: tuple[str, ...] | None, message: str) -> None:
