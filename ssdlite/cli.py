@@ -17,6 +17,7 @@ COMMANDS = {  # name: (module with main(argv), what it does)
     "verify": ("ssdlite.tools.verify_bundle", "replay an exported bundle's golden vectors, step by step"),
     "lint": ("ssdlite.tools.lint_model", "say what a mobile runtime will refuse or leave to the CPU"),
     "import-weights": ("ssdlite.tools.import_weights", "turn another project's SSD into a checkpoint"),
+    "benchmark": ("ssdlite.tools.benchmark", "time detectors side by side, stage by stage"),
     "check-data": ("ssdlite.tools.check_data", "audit a data set and the anchors for it"),
 }
 PACKAGES = {"cv2": "opencv-python-headless", "PIL": "pillow"}  # modules whose package has another name

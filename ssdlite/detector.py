@@ -24,7 +24,7 @@ from ssdlite.heads import ExtraLayers, SSDLiteHead, initialise_normal
 from ssdlite.image import Framing, ImageArray, View
 from ssdlite.loss import Outputs
 from ssdlite.postprocess import DetectionBatch, postprocess
-from ssdlite.prediction import NumpyDetections, Picture, Size, predict_pictures, to_picture
+from ssdlite.prediction import NumpyDetections, Picture, Size, predict_pictures, to_pictures
 from ssdlite.presets import PRESETS, preset_config
 
 FOREGROUND_PRIOR = 0.01  # initial score of a sigmoid head (arXiv 1708.02002, section 4.1)
@@ -109,14 +109,23 @@ class Detector(nn.Module):
 
         In evaluation mode, whatever the model's own is.
         """
+        return to_pictures(self.select_batch(self.infer_batch(images)), views, sizes, self.class_names)
+
+    @torch.no_grad()
+    def infer_batch(self, images: npt.NDArray[np.uint8]) -> Outputs:
+        """images [B, 3, H, W] RGB of the configured size -> the network's outputs, in evaluation mode."""
         was_training = self.training
         self.eval()
         try:
-            batch = self.detect(torch.from_numpy(images).to(self.mean.device))
+            outputs: Outputs = self(torch.from_numpy(images).to(self.mean.device))
         finally:
             self.train(was_training)
-        found = zip(split_batch(batch), views, sizes, strict=True)
-        return [to_picture(own, view, size, self.class_names) for own, view, size in found]
+        return outputs
+
+    @torch.no_grad()
+    def select_batch(self, outputs: Outputs) -> list[NumpyDetections]:
+        """What was found in each image, in input pixels."""
+        return list(split_batch(postprocess(outputs, self.anchors, self.config)))
 
 
 def stack_images(images: Sequence[ImageArray]) -> Tensor:

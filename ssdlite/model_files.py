@@ -53,9 +53,14 @@ def choose_model(contract: Contract, name: str | None) -> ModelSpec:
     return contract.models[0]
 
 
-def _open_in_bundle(bundle: Path, name: str | None, threads: int | None) -> Opened:
+def read_bundle(bundle: Path) -> Contract:
+    """The contract of a bundle's folder. Raises ContractError where there is none, or a damaged one."""
     inner_file(bundle, CONTRACT_FILE, "a bundle has to have it; make one with `ssdlite export`")
-    contract = read_contract(bundle)
+    return read_contract(bundle)
+
+
+def _open_in_bundle(bundle: Path, name: str | None, threads: int | None) -> Opened:
+    contract = read_bundle(bundle)
     model = choose_model(contract, name)
     path = inner_file(bundle, model.file, f"{CONTRACT_FILE} lists it")
     if model.runtime == "ncnn":

@@ -19,9 +19,16 @@ class Thresholds(TypedDict, total=False):
 
 
 def load_any(
-    path: Path, *, model: str | None = None, device: str = "auto", thresholds: Thresholds | None = None
+    path: Path,
+    *,
+    model: str | None = None,
+    device: str = "auto",
+    thresholds: Thresholds | None = None,
+    threads: int | None = None,
 ) -> DetectionModel:
     """The detector of a checkpoint on ``device``, or of an exported file or bundle (``model``: which file of it).
+
+    ``threads`` that compute are for exported models; those of torch are the process's own (``torch.set_num_threads``).
 
     Raises:
         CheckpointError, ContractError: the file is missing, not ours, damaged, or contradicts itself.
@@ -32,7 +39,7 @@ def load_any(
         from ssdlite.runtime import load_model
 
         check_runs_on_cpu(path, device)
-        return load_model(path, model).with_thresholds(**given)  # type: ignore[arg-type]
+        return load_model(path, model, threads=threads).with_thresholds(**given)  # type: ignore[arg-type]
     if model is not None:
         raise ConfigError(f"--model {model}: chooses a file of a bundle, and {path} is no bundle")
     from ssdlite.config import override

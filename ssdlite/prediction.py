@@ -50,6 +50,12 @@ class DetectionModel(Protocol):
     ) -> list[Detections]:
         """Detect in pictures of any size; see ``Detector.predict``."""
 
+    def infer_batch(self, images: npt.NDArray[np.uint8]) -> Any:
+        """The network alone, the first half of ``detect_batch``: its outputs, whatever they are."""
+
+    def select_batch(self, outputs: Any) -> list[NumpyDetections]:
+        """The second half: what was found in each image, of the outputs of ``infer_batch``."""
+
 
 def predict_pictures(
     model: DetectionModel, images: Picture | Iterable[Picture], score_threshold: float, batch_size: int
@@ -67,12 +73,32 @@ def predict_pictures(
     results: list[Detections] = []
     for start in range(0, len(pictures), batch_size):
         arrays = [to_array(picture, start + i) for i, picture in enumerate(pictures[start : start + batch_size])]
-        sizes = [(array.shape[0], array.shape[1]) for array in arrays]
-        views = [framing.view(size) for size in sizes]
-        rendered = [view.render(array, framing.fill) for view, array in zip(views, arrays, strict=True)]
-        inputs = np.stack(rendered).transpose(0, 3, 1, 2)
-        results += [found.above(score_threshold) for found in model.detect_batch(inputs, views, sizes)]
+        batch = frame(arrays, framing)
+        results += [found.above(score_threshold) for found in model.detect_batch(*batch)]
     return results
+
+
+class FramedBatch(NamedTuple):
+    """Pictures as the network takes them."""
+
+    images: npt.NDArray[np.uint8]  # [B, 3, H, W] RGB
+    views: list[View]
+    sizes: list[Size]
+
+
+def frame(pictures: Sequence[ImageArray], framing: Framing) -> FramedBatch:
+    """RGB pictures [H, W, 3] of any sizes, at least one -> one batch."""
+    sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
+    views = [framing.view(size) for size in sizes]
+    rendered = [view.render(picture, framing.fill) for view, picture in zip(views, pictures, strict=True)]
+    return FramedBatch(np.stack(rendered).transpose(0, 3, 1, 2), views, sizes)
+
+
+def to_pictures(
+    found: Iterable[NumpyDetections], views: Iterable[View], sizes: Iterable[Size], class_names: Sequence[str]
+) -> list[Detections]:
+    """``to_picture`` for each image of a batch."""
+    return [to_picture(own, view, size, class_names) for own, view, size in zip(found, views, sizes, strict=True)]
 
 
 def to_picture(found: NumpyDetections, view: View, size: Size, class_names: Sequence[str]) -> Detections:

@@ -19,7 +19,7 @@ from ssdlite.detections import Detections
 from ssdlite.errors import ConfigError, ContractError
 from ssdlite.image import Framing, ImageArray, View
 from ssdlite.model_files import open_model
-from ssdlite.prediction import NumpyDetections, Picture, Size, predict_pictures, to_picture
+from ssdlite.prediction import NumpyDetections, Picture, Size, predict_pictures, to_pictures
 from ssdlite.suppression import boxes_to_pixels, class_scores, decode_boxes, select_detections
 
 Array = npt.NDArray[Any]
@@ -94,12 +94,19 @@ class RuntimeDetector:
         self, images: npt.NDArray[np.uint8], views: Sequence[View], sizes: Sequence[Size]
     ) -> list[Detections]:
         """images [B, 3, H, W] RGB, rendered through ``views`` from pictures of ``sizes`` -> one result for each."""
-        found = zip(self.detect(images), views, sizes, strict=True)
-        return [to_picture(own, view, size, self.class_names) for own, view, size in found]
+        return to_pictures(self.detect(images), views, sizes, self.class_names)
 
     def detect(self, images: npt.NDArray[np.uint8]) -> list[NumpyDetections]:
         """images [B, 3, H, W] RGB in 0..255 of the input's size -> detections in input pixels."""
-        return self.postprocess(self.infer(self.to_input(images)))
+        return self.select_batch(self.infer_batch(images))
+
+    def infer_batch(self, images: npt.NDArray[np.uint8]) -> dict[str, Array]:
+        """images [B, 3, H, W] RGB in 0..255 of the input's size -> the network's outputs by their meaning."""
+        return self.infer(self.to_input(images))
+
+    def select_batch(self, outputs: Mapping[str, Array]) -> list[NumpyDetections]:
+        """See ``postprocess``."""
+        return self.postprocess(outputs)
 
     def preprocess(self, image: ImageArray) -> tuple[Array, View]:
         """A picture [H, W, 3] RGB of any size -> (the very input tensor, of a batch of 1; what of it is shown)."""

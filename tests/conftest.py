@@ -1,12 +1,16 @@
 """Fixtures that more than one test file uses."""
 
+import json
 import os
 import runpy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 # Before torch is imported. The tests' networks gain nothing from threads, and where other work has the processors
 # torch's threads wait for one another: the same tests then take many times as long.
@@ -100,3 +104,43 @@ def _noise_pictures() -> list:
 def make_colour_model() -> Callable[..., Any]:
     """The function of that name in colour_model.py: small exported models that find colours, and their contracts."""
     return runpy.run_path(str(Path(__file__).with_name("colour_model.py")))["make_colour_model"]
+
+
+@pytest.fixture
+def colour_bundle(make_colour_model: Callable[..., Any], tmp_path: Path) -> Path:
+    """nms.onnx with its contract inside, raw.onnx without, and the contract of both."""
+    import onnx
+
+    from ssdlite.contract import METADATA_KEY
+    from ssdlite.plain import to_json
+
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    model, contract = make_colour_model("nms", file="nms.onnx")
+    onnx.helper.set_model_props(model, {METADATA_KEY: to_json(contract)})
+    onnx.save(model, folder / "nms.onnx")
+    model, other = make_colour_model("raw", file="raw.onnx")
+    onnx.save(model, folder / "raw.onnx")
+    whole = replace(other, models=(*contract.models, *other.models))
+    (folder / "contract.json").write_text(to_json(whole))
+    return folder
+
+
+@pytest.fixture
+def colour_pictures(tmp_path: Path) -> Path:
+    """COCO data of two pictures, 96 x 64, one red and one blue, each with one object where the models find it."""
+    folder = tmp_path / "data"
+    (folder / "val2017").mkdir(parents=True)
+    annotations = []
+    for number, colour in ((1, (255, 0, 0)), (3, (0, 0, 255))):
+        Image.fromarray(np.full((64, 96, 3), colour, np.uint8)).save(folder / "val2017" / f"{number}.png")
+        box = {"bbox": [24, 32, 48, 32], "area": 48 * 32, "iscrowd": 0}
+        annotations.append({"id": number, "image_id": number, "category_id": number, **box})
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.png", "height": 64, "width": 96} for i in (1, 3)],
+        "categories": [{"id": i, "name": n} for i, n in ((1, "red"), (2, "green"), (3, "blue"))],
+        "annotations": annotations,
+    }
+    (folder / "annotations").mkdir()
+    (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    return folder

@@ -11,10 +11,11 @@ from PIL import Image
 
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.detections import Detections
-from ssdlite.errors import ContractError, ExportError
-from ssdlite.export.measure import WARM_UP, measure_accuracy, measure_latencies, processor_name, take_turns
+from ssdlite.errors import ConfigError, ContractError, ExportError
+from ssdlite.export.measure import measure_accuracy, measure_latencies
 from ssdlite.export.onnx_export import attach_contract
 from ssdlite.image import Framing, View
+from ssdlite.timing import processor_name
 
 BOXES = np.array([[10, 20, 50, 60], [5, 5, 45, 25], [0, 0, 40, 48]], np.float32)  # one in each of three pictures
 
@@ -92,15 +93,6 @@ def test_accuracy_of_data_without_objects(index: DetectionIndex) -> None:
         measure_accuracy(Seer(0), empty)
 
 
-def test_files_take_turns() -> None:
-    calls: list[str] = []
-    first, second = Path("a"), Path("b")
-    times = take_turns({first: lambda: calls.append("a"), second: lambda: calls.append("b")}, runs=3)
-    assert "".join(calls) == "ab" * (WARM_UP + 3)
-    assert [len(times[path]) for path in (first, second)] == [3, 3]
-    assert all(time >= 0 for values in times.values() for time in values)
-
-
 def test_latencies(make_colour_model: Callable[..., tuple[onnx.ModelProto, object]], tmp_path: Path) -> None:
     files = []
     for variant, batch in (("raw", 1), ("nms", 2)):
@@ -115,7 +107,7 @@ def test_latencies(make_colour_model: Callable[..., tuple[onnx.ModelProto, objec
         assert (figure.threads, figure.runs) == (1, 4)
         assert figure.runtime == f"onnxruntime {onnxruntime.__version__}"
         assert figure.processor == processor_name()
-    with pytest.raises(ExportError, match="expected 1 run or more, got 0"):
+    with pytest.raises(ConfigError, match="runs: expected 1 or more, got 0"):
         measure_latencies(files, np.zeros((50, 70, 3), np.uint8), runs=0)
     with pytest.raises(ContractError, match=r"absent\.onnx"):
         measure_latencies([tmp_path / "absent.onnx"], np.zeros((50, 70, 3), np.uint8))

@@ -1,61 +1,25 @@
 """ssdlite predict and ssdlite eval with exported models in place of checkpoints."""
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from PIL import Image
 
-from ssdlite.contract import METADATA_KEY
 from ssdlite.errors import ConfigError
 from ssdlite.models import load_any
-from ssdlite.plain import to_json
 from ssdlite.tools import eval_det, predict
 
 
-@pytest.fixture
-def bundle(make_colour_model: Callable[..., Any], tmp_path: Path) -> Path:
-    """nms.onnx with its contract inside, raw.onnx without, and the contract of both."""
-    folder = tmp_path / "bundle"
-    folder.mkdir()
-    model, contract = make_colour_model("nms", file="nms.onnx")
-    onnx.helper.set_model_props(model, {METADATA_KEY: to_json(contract)})
-    onnx.save(model, folder / "nms.onnx")
-    model, other = make_colour_model("raw", file="raw.onnx")
-    onnx.save(model, folder / "raw.onnx")
-    whole = replace(other, models=(*contract.models, *other.models))
-    (folder / "contract.json").write_text(to_json(whole))
-    return folder
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """COCO data of two pictures, 96 x 64, one red and one blue, each with one object where the models find it."""
-    folder = tmp_path / "data"
-    (folder / "val2017").mkdir(parents=True)
-    annotations = []
-    for number, colour in ((1, (255, 0, 0)), (3, (0, 0, 255))):
-        Image.fromarray(np.full((64, 96, 3), colour, np.uint8)).save(folder / "val2017" / f"{number}.png")
-        box = {"bbox": [24, 32, 48, 32], "area": 48 * 32, "iscrowd": 0}
-        annotations.append({"id": number, "image_id": number, "category_id": number, **box})
-    content = {
-        "images": [{"id": i, "file_name": f"{i}.png", "height": 64, "width": 96} for i in (1, 3)],
-        "categories": [{"id": i, "name": n} for i, n in ((1, "red"), (2, "green"), (3, "blue"))],
-        "annotations": annotations,
-    }
-    (folder / "annotations").mkdir()
-    (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
-    return folder
-
-
 @pytest.mark.parametrize("model", [("bundle",), ("bundle", "--model", "raw.onnx"), ("bundle/nms.onnx",)])
-def test_predict(bundle: Path, pictures: Path, tmp_path: Path, model: tuple[str, ...]) -> None:
-    arguments = [str(pictures / "val2017"), "--output", str(tmp_path / "out"), "--weights", str(tmp_path / model[0])]
+def test_predict(colour_bundle: Path, colour_pictures: Path, tmp_path: Path, model: tuple[str, ...]) -> None:
+    arguments = [
+        str(colour_pictures / "val2017"),
+        "--output",
+        str(tmp_path / "out"),
+        "--weights",
+        str(tmp_path / model[0]),
+    ]
     assert predict.main([*arguments, *model[1:]]) == 0
     entries = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert [[found["name"] for found in entry["detections"]] for entry in entries] == [["red"], ["blue"]]
@@ -65,17 +29,19 @@ def test_predict(bundle: Path, pictures: Path, tmp_path: Path, model: tuple[str,
 
 
 @pytest.mark.parametrize("model", [("bundle",), ("bundle", "--model", "raw.onnx"), ("bundle/nms.onnx",)])
-def test_eval(bundle: Path, pictures: Path, tmp_path: Path, model: tuple[str, ...]) -> None:
-    arguments = [str(tmp_path / model[0]), "--data", str(pictures), "--workers", "0"]
+def test_eval(colour_bundle: Path, colour_pictures: Path, tmp_path: Path, model: tuple[str, ...]) -> None:
+    arguments = [str(tmp_path / model[0]), "--data", str(colour_pictures), "--workers", "0"]
     assert eval_det.main([*arguments, *model[1:], "--output", str(tmp_path / "out")]) == 0
     report = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (report["AP"], report["images"], report["objects"]) == (pytest.approx(1), 2, 2)
     assert report["per_class"]["green"]["AP"] is None
 
 
-def test_eval_takes_thresholds_where_they_are_not_built_in(bundle: Path, pictures: Path, tmp_path: Path) -> None:
+def test_eval_takes_thresholds_where_they_are_not_built_in(
+    colour_bundle: Path, colour_pictures: Path, tmp_path: Path
+) -> None:
     results = tmp_path / "results.json"
-    arguments = [str(bundle), "--data", str(pictures), "--workers", "0", "--coco-results", str(results)]
+    arguments = [str(colour_bundle), "--data", str(colour_pictures), "--workers", "0", "--coco-results", str(results)]
     raw = [*arguments, "--model", "raw.onnx"]
     for options, count in (([], 2), (["--score-threshold", "1"], 0)):
         assert eval_det.main([*raw, *options]) == 0
@@ -98,7 +64,7 @@ def test_eval_takes_thresholds_where_they_are_not_built_in(bundle: Path, picture
         (["data"], "data/contract.json: no such file; a bundle has to have it"),
     ],
 )
-@pytest.mark.usefixtures("bundle", "pictures")
+@pytest.mark.usefixtures("colour_bundle", "colour_pictures")
 def test_eval_names_mistakes_in_one_line(
     arguments: list[str],
     message: str,
@@ -112,7 +78,7 @@ def test_eval_names_mistakes_in_one_line(
     assert err.startswith("ssdlite eval: error: ") and message in err and err.count("\n") == 1
 
 
-@pytest.mark.usefixtures("bundle", "pictures")
+@pytest.mark.usefixtures("colour_bundle", "colour_pictures")
 def test_predict_names_mistakes_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,7 +93,7 @@ def test_predict_names_mistakes_in_one_line(
     assert not (tmp_path / "predictions").exists()
 
 
-def test_one_function_loads_both(bundle: Path, tmp_path: Path) -> None:
+def test_one_function_loads_both(colour_bundle: Path, tmp_path: Path) -> None:
     from ssdlite.checkpoint import Checkpoint, save_checkpoint
     from ssdlite.detector import build_detector
 
@@ -135,7 +101,7 @@ def test_one_function_loads_both(bundle: Path, tmp_path: Path) -> None:
     save_checkpoint(Checkpoint(detector.config, detector.state_dict()), tmp_path / "small.pt")
     picture = np.zeros((40, 50, 3), np.uint8)
     thresholds = {"score_threshold": None, "max_detections": 3}
-    for path, size, count in ((tmp_path / "small.pt", (64, 96), 3), (bundle, (32, 48), 0)):
+    for path, size, count in ((tmp_path / "small.pt", (64, 96), 3), (colour_bundle, (32, 48), 0)):
         model = load_any(path, device="cpu", thresholds=thresholds)
         assert model.framing.size == size
         assert len(model.predict(picture, score_threshold=0.0)[0]) == count

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gc
-import platform
 import statistics
-import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +17,8 @@ from ssdlite.image import ImageArray
 from ssdlite.inference import detect_dataset
 from ssdlite.prediction import DetectionModel
 from ssdlite.runtime import load_model
+from ssdlite.timing import processor_name, take_turns, timed
 
-WARM_UP = 5  # runs that are not timed: the first ones allocate
 RUNS = 50
 
 
@@ -62,15 +59,15 @@ def measure_latencies(
 
     Raises:
         ContractError: a file cannot be loaded or run.
-        ExportError: fewer than 1 run.
+        ConfigError: fewer than 1 run.
     """
-    calls: dict[Path, Callable[[], object]] = {}
+    calls: dict[Path, Callable[[], float]] = {}
     runtimes: dict[Path, str] = {}
     for path in files:
         detector = load_model(path, threads=threads)
         batch = detector.model.input.batch or 1
         inputs = detector.preprocess(image)[0].repeat(batch, axis=0)
-        calls[path] = lambda backend=detector.backend, inputs=inputs: backend.run(inputs)  # type: ignore[misc]
+        calls[path] = timed(partial(detector.backend.run, inputs))
         runtimes[path] = f"{detector.model.runtime} {version(detector.model.runtime)}"
     processor = processor_name()
     return {
@@ -83,36 +80,3 @@ def measure_latencies(
         )
         for path, times in take_turns(calls, runs).items()
     }
-
-
-def take_turns(calls: Mapping[Path, Callable[[], object]], runs: int) -> dict[Path, list[float]]:
-    """Milliseconds of ``runs`` calls of each, in rounds of one call of each, after ``WARM_UP`` rounds."""
-    if runs < 1:
-        raise ExportError(f"latency: expected 1 run or more, got {runs}")
-    times: dict[Path, list[float]] = {path: [] for path in calls}
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        for _ in range(WARM_UP + runs):
-            for path, call in calls.items():
-                start = time.perf_counter()
-                call()
-                times[path].append((time.perf_counter() - start) * 1000)
-    finally:
-        if collecting:
-            gc.enable()
-    return {path: values[WARM_UP:] for path, values in times.items()}
-
-
-def processor_name() -> str:
-    """What the system calls its processor, such as "AMD EPYC 9B14"; the architecture where it has no name for it."""
-    if platform.system() == "Darwin":
-        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()

@@ -1,0 +1,148 @@
+"""ssdlite benchmark: times by stage, memory and accuracy of several models."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssdlite.benchmark.candidates import Candidate, find_candidates
+from ssdlite.benchmark.compare import Load, percentile, summarise
+from ssdlite.benchmark.memory import own_peak, peak_memory
+from ssdlite.benchmark.report import cells
+from ssdlite.benchmark.stages import Pipeline, StageTimes
+from ssdlite.image import Framing
+from ssdlite.prediction import NumpyDetections
+from ssdlite.tools import benchmark
+
+NOTHING = NumpyDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+
+class Sleeper:
+    """Takes 40 ms a batch in the network and 80 ms behind it, and remembers what it saw."""
+
+    class_names = ("thing",)
+    framing = Framing((32, 48), "stretch")
+
+    def __init__(self) -> None:
+        self.seen: list[np.ndarray] = []
+
+    def infer_batch(self, images: np.ndarray) -> int:
+        self.seen.append(images)
+        time.sleep(0.04)
+        return len(images)
+
+    def select_batch(self, outputs: int) -> list[NumpyDetections]:
+        time.sleep(0.08)
+        return [NOTHING] * outputs
+
+
+def test_stages_are_milliseconds_a_picture(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{value}.png" for value in (10, 20, 30)]
+    for path in paths:
+        Image.new("RGB", (60, 40), (int(path.stem), 0, 0)).save(path)
+    model = Sleeper()
+    pipeline = Pipeline(model, paths, batch_size=2, threads=1)  # type: ignore[arg-type]
+    times = [pipeline() for _ in range(3)]
+    assert [[int(image[0, 0, 0]) for image in batch] for batch in model.seen] == [[10, 20], [30, 10], [20, 30]]
+    assert model.seen[0].shape == (2, 3, 32, 48)
+    for one in times:
+        assert 20 <= one.network < one.postprocess - 10
+        assert one.postprocess >= 40
+        assert 0 < one.resize < 20
+        assert one.total == sum(one)
+
+
+def test_a_row_is_made_of_medians_and_ranks(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    path.write_bytes(bytes(2_500_000))
+    times = [StageTimes(1.0, 2.0, float(i), 3.0) for i in (5, 1, 3, 2, 100)]
+    row = summarise(Candidate(path), Load(2, 4), times)
+    assert row.stages == {"decode": 1, "resize": 2, "network": 3, "postprocess": 3}
+    assert (row.minimum, row.median, row.p95, row.megabytes) == (7, 9, 106, 2.5)
+    faster = summarise(Candidate(path), Load(2, 4), [StageTimes(1.0, 1.0, 1.0, 1.5)])
+    assert cells(faster, row) == ["a.onnx", "1", "1", "1", "1.5", "4.5", "4.5", "4.5", "0.50", "", "", ""]
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 1), (0.5, 10), (0.95, 19), (0.951, 20), (1.0, 20)])
+def test_percentiles_are_nearest_ranks(share: float, expected: int) -> None:
+    assert percentile(list(range(1, 21)), share) == expected
+
+
+def test_every_file_of_a_bundle_is_a_candidate(colour_bundle: Path) -> None:
+    found = find_candidates([colour_bundle, colour_bundle / "nms.onnx"])
+    assert [one.name for one in found] == ["bundle/nms.onnx", "bundle/raw.onnx", "nms.onnx"]
+    assert found[0].megabytes == found[2].megabytes == (colour_bundle / "nms.onnx").stat().st_size / 1e6
+
+
+def test_memory_is_that_of_a_process_of_its_own(colour_bundle: Path, colour_pictures: Path) -> None:
+    ours = own_peak()
+    pictures = [colour_pictures / "val2017" / "1.png"]
+    ballast = np.ones(200_000_000, np.uint8)
+    theirs = peak_memory(Candidate(colour_bundle / "nms.onnx"), pictures, batch_size=1, threads=1)
+    assert ours is not None and theirs is not None
+    assert 20 < theirs < 400
+    assert (own_peak() or 0) >= max(ours, len(ballast) / 1e6)
+    assert peak_memory(Candidate(colour_bundle / "none.onnx"), pictures, batch_size=1, threads=1) is None
+
+
+def test_the_tool(
+    colour_bundle: Path, colour_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(colour_bundle), "--data", str(colour_pictures), "--runs", "2", "--no-memory"]
+    assert benchmark.main([*arguments, "--batch-sizes", "1", "2", "--output", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    rows = report["rows"]
+    assert [(row["name"], row["batch_size"]) for row in rows] == [
+        ("bundle/nms.onnx", 1),
+        ("bundle/raw.onnx", 1),
+        ("bundle/nms.onnx", 2),
+        ("bundle/raw.onnx", 2),
+    ]
+    for row in rows:
+        assert (row["AP"], row["AP50"]) == (pytest.approx(1), pytest.approx(1))
+        assert 0 < row["minimum"] <= row["median"] <= row["p95"]
+        assert row["memory"] is None
+    assert (report["runs"], report["pictures"]) == (2, 2)
+    text = (tmp_path / "out" / "benchmark.md").read_text()
+    assert "Threads: 1, batch size: 2:" in text and "| `bundle/raw.onnx` |" in text
+    assert Image.open(tmp_path / "out" / "benchmark.png").size[0] > 500
+    assert "scoring bundle/raw.onnx on data/val2017, 2 images" in capsys.readouterr().out
+
+
+def test_made_up_pictures_and_stages_drawn(colour_bundle: Path, tmp_path: Path) -> None:
+    assert benchmark.main([str(colour_bundle), "--runs", "1", "--no-memory", "--output", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    assert report["pictures"] == 8 and "AP" not in report["rows"][0]
+    assert (tmp_path / "out" / "benchmark.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected checkpoints, exported files or bundles, got none"),
+        (["bundle", "--runs", "0"], "--runs: expected 1 or more, got 0"),
+        (["bundle", "--threads", "0"], "--threads: expected numbers of 1 or more, got (0,)"),
+        (["bundle", "--batch-sizes", "1", "-2"], "--batch-sizes: expected numbers of 1 or more, got (1, -2)"),
+        (["bundle", "--split", "val"], "--split goes with --data"),
+        (["bundle", "--pictures", "nowhere"], "--pictures nowhere: no such file or folder"),
+        (["bundle", "--pictures", "bundle"], "--pictures bundle: no pictures in it"),
+        (["none.onnx"], "none.onnx: no such model file"),
+        (["none.pt"], "none.pt: no such checkpoint file"),
+        (["data"], "data/contract.json: no such file"),
+    ],
+)
+@pytest.mark.usefixtures("colour_bundle", "colour_pictures")
+def test_mistakes_are_named_in_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert benchmark.main(arguments) == 2
+    said = capfd.readouterr().err
+    assert message in said and said.count("\n") == 1

@@ -1,0 +1,177 @@
+"""Time detectors side by side, stage by stage, from the picture file to the detections."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from ssdlite import cli
+from ssdlite.errors import ConfigError
+from ssdlite.wording import counted
+
+if TYPE_CHECKING:
+    from ssdlite.benchmark.candidates import Candidate
+    from ssdlite.benchmark.compare import Row
+    from ssdlite.export.measure import Accuracy
+
+PROGRAM = "ssdlite benchmark"
+MOST_PICTURES = 64  # of a folder or a split that are timed
+PACKAGES = ("torch", "onnxruntime", "ncnn", "numpy")
+FILES = ("benchmark.json", "benchmark.md", "benchmark.png")
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    models: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Checkpoints, exported files, and bundles, of which every file is taken. The first is the reference of ratios."""
+    pictures: Path | None = None
+    """A picture or a folder of them to time on. Default: those of --data, else made-up ones of 640 x 480 pixels."""
+    threads: tuple[int, ...] = (1,)
+    """Numbers of threads that compute, each in its turn."""
+    batch_sizes: tuple[int, ...] = (1,)
+    """Pictures at a time, each number in its turn."""
+    runs: int = 50
+    """Rounds in which every model has its turn."""
+    device: str = "cpu"
+    """Of checkpoints: cpu, cuda, cuda:1, ...; exported models run on the CPU."""
+    memory: bool = True
+    """Measure the memory of each model in a process of its own."""
+    data: Path | None = None
+    """Folder of COCO or VOC data: average precision beside the times."""
+    split: str | None = None
+    """Which split of --data; by default val, otherwise test, otherwise the only one."""
+    output: Path | None = None
+    """Folder for benchmark.json, benchmark.md and benchmark.png (AP against latency, or the stages)."""
+
+
+def benchmark(options: BenchmarkOptions) -> None:
+    """Time detectors side by side, in turns: decoding, resizing, network and post-processing of pictures.
+
+    Times are milliseconds a picture and medians where nothing else is said. On a shared machine trust the ratios.
+    """
+    from ssdlite.benchmark.candidates import find_candidates
+    from ssdlite.benchmark.compare import Load, compare
+    from ssdlite.benchmark.report import build_table, by_load, describe
+    from ssdlite.console import console, say
+    from ssdlite.output import prepare_folder
+
+    _check(options)
+    if options.output is not None:
+        prepare_folder(options.output)
+    candidates = find_candidates(options.models)
+    scores = {} if options.data is None else {one.name: _accuracy(one, options) for one in candidates}
+    loads = [Load(threads, size) for threads in options.threads for size in options.batch_sizes]
+    with _pictures(options) as pictures:
+        rows = list(
+            compare(
+                candidates,
+                pictures,
+                loads,
+                runs=options.runs,
+                device=options.device,
+                memory=options.memory,
+                on_load=lambda load: say(f"timing with {describe(load)}"),
+            )
+        )
+        facts = _facts(options, len(pictures))
+    rows = [replace(row, accuracy=scores.get(row.name)) for row in rows]
+    for group in by_load(rows).values():
+        console.print(build_table(group))
+    say(
+        "milliseconds a picture, medians; memory in MB; "
+        + "; ".join(f"{name}: {value}" for name, value in facts.items())
+    )
+    if options.output is not None:
+        _write(options.output, rows, facts)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(benchmark, BenchmarkOptions, argv, PROGRAM)
+
+
+def _check(options: BenchmarkOptions) -> None:
+    if not options.models:
+        raise ConfigError("expected checkpoints, exported files or bundles, got none")
+    if options.runs < 1:
+        raise ConfigError(f"--runs: expected 1 or more, got {options.runs}")
+    for name in ("threads", "batch_sizes"):
+        values = getattr(options, name)
+        if not values or min(values) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')}: expected numbers of 1 or more, got {values}")
+    if options.split is not None and options.data is None:
+        raise ConfigError("--split goes with --data")
+
+
+def _accuracy(candidate: Candidate, options: BenchmarkOptions) -> Accuracy:
+    from ssdlite.console import say
+    from ssdlite.datasets.discover import load_split
+    from ssdlite.export.measure import measure_accuracy
+
+    assert options.data is not None  # the caller's condition
+    model = candidate.load(device="cpu" if candidate.is_exported else options.device)
+    index = load_split(options.data, options.split, classes=model.class_names, allow_absent=True)
+    say(f"scoring {candidate.name} on {index.name}, {counted(len(index), 'image')}")
+    return measure_accuracy(model, index)
+
+
+@contextmanager
+def _pictures(options: BenchmarkOptions) -> Iterator[list[Path]]:
+    """What is timed on; made-up pictures are there as long as the context."""
+    if options.pictures is not None:
+        yield _files(options.pictures)
+    elif options.data is not None:
+        from ssdlite.datasets.discover import load_split
+
+        yield [Path(path) for path in load_split(options.data, options.split).paths[:MOST_PICTURES]]
+    else:
+        from ssdlite.benchmark.pictures import write_pictures
+
+        with tempfile.TemporaryDirectory() as folder:
+            yield write_pictures(Path(folder))
+
+
+def _files(path: Path) -> list[Path]:
+    from ssdlite.datasets.image_files import IMAGE_SUFFIXES
+
+    files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise ConfigError(f"--pictures {path}: {'no pictures in it' if path.is_dir() else 'no such file or folder'}")
+    return files[:MOST_PICTURES]
+
+
+def _facts(options: BenchmarkOptions, pictures: int) -> dict[str, Any]:
+    from ssdlite.timing import processor_name
+
+    facts: dict[str, Any] = {"processor": processor_name(), "runs": options.runs, "pictures": pictures}
+    for package in PACKAGES:
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return facts
+
+
+def _write(folder: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
+    from ssdlite.benchmark.report import draw, to_markdown
+    from ssdlite.console import say
+    from ssdlite.files import write_text
+    from ssdlite.output import save_json, writing
+
+    table, text, picture = (folder / name for name in FILES)
+    save_json(table, {**facts, "rows": [row.to_dict() for row in rows]})
+    with writing(folder):
+        write_text(text, to_markdown(rows, facts))
+        draw(rows, picture)
+    say(f"wrote {', '.join(FILES)} to {folder}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
