@@ -1,0 +1,81 @@
+"""Run the comparisons of docs/performance.md: ``python -m benchmarks [NAME ...]``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from benchmarks.harness import Result, build_table, run, to_markdown
+from ssdlite import cli
+from ssdlite.benchmark.stages import use_threads
+from ssdlite.config import suggest
+from ssdlite.console import console, say
+from ssdlite.errors import ConfigError
+from ssdlite.files import write_text
+from ssdlite.output import prepare_folder, save_json, writing
+from ssdlite.timing import processor_name
+
+COMPARISONS = ("training", "prediction", "postprocessing", "loss")
+PACKAGES = ("torch", "torchvision", "onnxruntime", "ai-edge-litert")
+
+
+@dataclass(frozen=True)
+class Options:
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = COMPARISONS
+    """Which comparisons to run."""
+    rounds: int | None = None
+    """Rounds in which every contestant has its turn. Default: each comparison's own number."""
+    threads: int = os.cpu_count() or 1
+    """Most threads that compute; some comparisons take one."""
+    output: Path | None = None
+    """Folder for performance.json and performance.md."""
+
+
+def compare(options: Options) -> None:
+    """Run the comparisons in turns and print ratios. On a shared machine only the ratios mean anything."""
+    for name in options.names:
+        if name not in COMPARISONS:
+            raise ConfigError(f"unknown comparison {name!r}{suggest(name, COMPARISONS)}")
+    if options.output is not None:
+        prepare_folder(options.output)
+    results: list[Result] = []
+    for name in options.names:
+        module = importlib.import_module(f"benchmarks.{name}")
+        torch.manual_seed(0)
+        for comparison in module.comparisons(options.threads):
+            use_threads(comparison.threads)
+            results.append(run(comparison, options.rounds or module.ROUNDS))
+            console.print(build_table(results[-1]))
+            for note in results[-1].notes:
+                say(f"  {note}")
+    facts = machine()
+    say("; ".join(f"{name}: {value}" for name, value in facts.items()))
+    if options.output is not None:
+        save_json(options.output / "performance.json", {**facts, "results": [one.to_dict() for one in results]})
+        with writing(options.output):
+            write_text(options.output / "performance.md", to_markdown(results, facts))
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on."""
+    facts: dict[str, Any] = {"processor": processor_name(), "cores": os.cpu_count()}
+    if torch.cuda.is_available():
+        facts["GPU"] = torch.cuda.get_device_name()
+    for package in PACKAGES:
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return facts
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(compare, Options, None, "python -m benchmarks"))

@@ -1,0 +1,105 @@
+"""One training step: ours beside torchvision's SSDLite in its usual loop, and beside the same network run plainly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+from benchmarks.harness import Comparison, Contestant
+from ssdlite import build_detector
+from ssdlite.device import autocast, choose_amp, choose_device
+from ssdlite.loss import MultiBoxLoss
+from ssdlite.optimisation import WeightAverage, build_optimizer
+from ssdlite.train_options import TrainOptions
+
+ROUNDS = 8
+BATCH, OBJECTS, SLOTS, SIDE = 16, 15, 91, 320
+V3, V2 = "ssdlite320_mobilenet_v3_large", "ssdlite320_mobilenet_v2"
+Step = Callable[[], object]
+
+
+def comparisons(threads: int) -> Iterator[Comparison]:
+    yield Comparison(
+        f"training step, V3-Large, {SLOTS} slots, {SIDE} px, batch {BATCH}",
+        [
+            Contestant("torchvision, its usual loop", torchvision_step(), BATCH),
+            Contestant("ours", our_step(V3), BATCH),
+        ],
+        reference="torchvision, its usual loop",
+        targets={"ours": 1.6},
+        threads=threads,
+    )
+    yield Comparison(
+        f"training step, V2, {SLOTS} slots, {SIDE} px, batch {BATCH}",
+        [
+            Contestant("float32, NCHW", our_step(V2, fast=False), BATCH),
+            Contestant("as trained", our_step(V2), BATCH),
+        ],
+        reference="float32, NCHW",
+        targets={"as trained": 3.0},
+        threads=threads,
+        notes=[f"as trained: {choose_amp('auto', choose_device('auto')) or 'float32'}, channels_last"],
+    )
+
+
+def random_pictures() -> Tensor:
+    """uint8 [B, 3, H, W], stored channels-last, as the input pipeline gives them."""
+    return torch.randint(0, 256, (BATCH, SIDE, SIDE, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+
+
+def random_boxes() -> Tensor:
+    low = torch.rand(BATCH, OBJECTS, 2) * 240
+    return torch.cat([low, low + 16 + torch.rand(BATCH, OBJECTS, 2) * 60], dim=2)
+
+
+def our_step(preset: str, *, fast: bool = True) -> Step:
+    """A step as ``ssdlite train`` takes it; ``fast=False``: in float32 without channels_last."""
+    device = choose_device("auto")
+    detector = build_detector(preset, num_classes=SLOTS - 1).to(device).train()
+    amp = choose_amp("auto", device) if fast else None
+    pictures = random_pictures().to(device)
+    if fast:
+        detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    else:
+        pictures = pictures.contiguous()
+    options = TrainOptions()
+    optimizer, average = build_optimizer(detector, options), WeightAverage(detector, options.ema_decay)
+    criterion = MultiBoxLoss(detector.anchors, torch.tensor(detector.config.box_code_scales, device=device))
+    boxes, labels = random_boxes().to(device), torch.randint(0, SLOTS - 1, (BATCH, OBJECTS), device=device)
+
+    def step() -> None:
+        with autocast(device, amp):
+            outputs = detector(pictures)
+        optimizer.zero_grad(set_to_none=True)
+        criterion(outputs, boxes, labels).total.backward()
+        nn.utils.clip_grad_norm_(detector.parameters(), options.clip_norm)
+        optimizer.step()
+        average.update(detector)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def torchvision_step() -> Step:
+    """torchvision's model as its reference training runs it: lists of pictures and targets, float32, SGD."""
+    device = choose_device("auto")
+    model = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=SLOTS).to(device).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=4e-5)
+    pictures = random_pictures()
+    boxes, labels = random_boxes(), torch.randint(1, SLOTS, (BATCH, OBJECTS))
+
+    def step() -> None:
+        images = [(picture.float() / 255).to(device) for picture in pictures]
+        targets = [{"boxes": b.to(device), "labels": n.to(device)} for b, n in zip(boxes, labels, strict=True)]
+        losses = model(images, targets)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return step
