@@ -1,9 +1,17 @@
-"""From the network's outputs to detections: decode, threshold, suppress, cap. Batched over images and classes."""
+"""From the network's outputs to detections: threshold, decode, suppress, cap. Batched over images and classes.
+
+What cannot become a detection is left behind as early as it is known: anchors by a comparison of logits, classes by
+their scores, the rest by rank; only what remains is decoded.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import nms
@@ -13,6 +21,8 @@ from ssdlite.config import DetectorConfig
 from ssdlite.loss import Outputs, class_scores
 
 FIRST_CANDIDATES = 1024  # per image; enough in all but untrained or very crowded cases, where it is doubled
+MARGIN = 1e-3  # of logits, for rounding, where a bound on a score stands for the score
+CHUNK = 128  # boxes that are suppressed together on a CPU, where the time for n boxes grows with n * n
 
 
 class DetectionBatch(NamedTuple):
@@ -33,19 +43,50 @@ def postprocess(outputs: Outputs, anchors: Tensor, config: DetectorConfig) -> De
     Suppression only ever comes from higher scores, so the best candidates of all classes are enough as soon as they
     leave ``max_detections`` survivors: it starts with a few and takes more only when they run short.
     """
-    scores = class_scores(outputs.class_logits.float(), config.score_function)
-    scales = anchors.new_tensor(config.box_code_scales)
-    boxes = clip_boxes(decode_boxes(outputs.box_deltas.float(), anchors, scales), config.image_size)
-
-    total = scores.shape[1] * scores.shape[2]
-    limit = min(FIRST_CANDIDATES, total)
+    likely = _likely_anchors(outputs.class_logits.float(), config)
+    limit = FIRST_CANDIDATES
     while True:
-        candidates = _best_candidates(scores, limit, config)
+        candidates = _best_candidates(likely, limit, config.score_threshold)
+        boxes = _decode(outputs.box_deltas, candidates.anchors, anchors, config)
         keep = _suppress(boxes, candidates, config)
         enough = candidates.complete | (keep.sum(dim=1) >= config.max_detections)
-        if limit == total or bool(enough.all()):
+        if bool(enough.all()):
             return _gather(boxes, candidates, keep, config.max_detections)
-        limit = min(limit * 2, total)
+        limit *= 2
+
+
+class _LikelyAnchors(NamedTuple):
+    """At most R anchors of each image: all of which some class may score above the threshold."""
+
+    anchors: Tensor  # [B, R]
+    scores: Tensor  # [B, R, K], 0 for a place that is not taken
+
+
+def _likely_anchors(logits: Tensor, config: DetectorConfig) -> _LikelyAnchors:
+    """logits [B, A, K + 1] -> the anchors and their scores.
+
+    A softmax score is at most exp(logit - logit of background), a sigmoid score grows with its logit.
+    """
+    best, threshold = logits[..., 1:].amax(dim=-1), config.score_threshold
+    if config.score_function == "softmax":
+        best, odds = best - logits[..., 0], threshold
+    else:
+        odds = threshold / (1 - threshold) if threshold < 1 else math.inf
+    bound = math.log(odds) - MARGIN if odds > 0 else -math.inf
+    chosen, taken = _places(best > bound)
+    rows = chosen + torch.arange(len(logits), device=logits.device)[:, None] * logits.shape[1]
+    own = logits.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, logits.shape[2])
+    scores = class_scores(own, config.score_function)
+    return _LikelyAnchors(chosen, scores if bool(taken.all()) else scores * taken[:, :, None])
+
+
+def _places(wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """wanted [B, M] bool -> the places of what is wanted in each row [B, R], in order, and which of them are taken."""
+    counts = wanted.sum(dim=1)
+    most = int(counts.max()) if len(counts) else 0
+    taken = torch.arange(most, device=wanted.device) < counts[:, None]
+    found = wanted.flatten().nonzero().squeeze(1) % max(wanted.shape[1], 1)
+    return torch.zeros_like(taken, dtype=torch.long).masked_scatter(taken, found), taken
 
 
 class _Candidates(NamedTuple):
@@ -55,41 +96,59 @@ class _Candidates(NamedTuple):
     complete: Tensor  # [B] bool: no further pair is above the threshold
 
 
-def _best_candidates(scores: Tensor, limit: int, config: DetectorConfig) -> _Candidates:
-    """The ``limit`` best (anchor, class) pairs of each image, without those behind their class's own limit."""
-    eligible = torch.where(scores > config.score_threshold, scores, 0.0).flatten(1)
-    top, index = eligible.topk(limit, dim=1)
-    labels = index % scores.shape[2]
-    within_limit = _rank_in_class(labels) < config.candidates_per_class
-    complete = (top <= 0).any(dim=1)
-    return _Candidates(torch.where(within_limit, top, 0.0), index // scores.shape[2], labels, complete)
+def _best_candidates(likely: _LikelyAnchors, limit: int, threshold: float) -> _Candidates:
+    """The ``limit`` best pairs of an anchor and a class in each image, above the threshold."""
+    flat = likely.scores.flatten(1)
+    eligible = flat > threshold
+    complete = eligible.sum(dim=1) <= limit
+    if bool(complete.all()):
+        places, taken = _places(eligible)
+        scores, order = torch.where(taken, flat.gather(1, places), 0.0).sort(dim=1, descending=True, stable=True)
+        places = places.gather(1, order)
+    else:
+        scores, places = torch.where(eligible, flat, 0.0).topk(min(limit, flat.shape[1]), dim=1)
+    classes = likely.scores.shape[2]
+    return _Candidates(scores, likely.anchors.gather(1, places // classes), places % classes, complete)
 
 
-def _rank_in_class(labels: Tensor) -> Tensor:
-    """labels [B, P] -> [B, P]: how many of the same label stand before each."""
-    ordered, order = labels.sort(dim=1, stable=True)
-    position = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
-    starts = torch.ones_like(ordered, dtype=torch.bool)
-    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    first = torch.where(starts, position, 0).cummax(dim=1).values
-    return torch.empty_like(labels).scatter_(1, order, position - first)
+def _decode(deltas: Tensor, chosen: Tensor, anchors: Tensor, config: DetectorConfig) -> Tensor:
+    """deltas [B, A, 4] and anchors [A, 4] -> the boxes [B, P, 4] of the ``chosen`` anchors [B, P], clipped."""
+    own = deltas.gather(1, chosen[:, :, None].expand(-1, -1, 4)).float()
+    boxes = decode_boxes(own, anchors[chosen], anchors.new_tensor(config.box_code_scales))
+    return clip_boxes(boxes, config.image_size)
 
 
 def _suppress(boxes: Tensor, candidates: _Candidates, config: DetectorConfig) -> Tensor:
-    """Non-maximum suppression within each image and class -> [B, P] bool, survivors.
+    """Of each class the best candidates, as many as may enter, and non-maximum suppression -> [B, P] bool, survivors.
 
-    One call serves all: each image and class gets a region of its own by an offset, in float64 so that no overlap
-    changes in the last digit.
+    Each image and class gets a region of its own by an offset, in float64 so that no overlap changes in the last
+    digit; so one call can serve many of them.
     """
     valid = candidates.scores > 0
     image, _ = valid.nonzero(as_tuple=True)
-    index = candidates.anchors[valid]
-    group = image * config.num_classes + candidates.labels[valid]
-    offset = group.double() * (max(config.image_size) + 1)
-    kept = nms(boxes[image, index].double() + offset[:, None], candidates.scores[valid].double(), config.nms_threshold)
-    survivors = torch.zeros(len(index), dtype=torch.bool, device=boxes.device)
-    survivors[kept] = True
+    group, order = (image * config.num_classes + candidates.labels[valid]).sort(stable=True)
+    sizes = torch.bincount(group)
+    ends = sizes.cumsum(0)
+    rank = torch.arange(len(group), device=group.device) - (ends - sizes)[group]
+    scores = torch.where(rank < config.candidates_per_class, candidates.scores[valid][order], 0.0).double()
+    places = boxes[valid][order].double() + (group.double() * (max(config.image_size) + 1))[:, None]
+
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    for start, end in _chunks(ends):
+        kept[start + nms(places[start:end], scores[start:end], config.nms_threshold)] = True
+    survivors = torch.empty_like(kept)
+    survivors[order] = kept & (scores > 0)
     return torch.zeros_like(valid).masked_scatter(valid, survivors)
+
+
+def _chunks(ends: Tensor) -> Iterator[tuple[int, int]]:
+    """Where groups end [G] -> (start, end) of runs of whole groups, of about CHUNK boxes on a CPU, of all on a GPU."""
+    borders = ends.cpu().numpy()
+    total = int(borders[-1]) if len(borders) else 0
+    step = CHUNK if ends.device.type == "cpu" else max(total, 1)
+    wanted = np.arange(step, total + step, step).clip(max=total)
+    cuts = [0, *np.unique(borders[np.searchsorted(borders, wanted)]).tolist()]
+    return pairwise(cuts)
 
 
 def _gather(boxes: Tensor, candidates: _Candidates, keep: Tensor, limit: int) -> DetectionBatch:
@@ -100,8 +159,7 @@ def _gather(boxes: Tensor, candidates: _Candidates, keep: Tensor, limit: int) ->
     top, index = top[:, :limit], index[:, :limit]
     found = top > 0
     labels = torch.nn.functional.pad(candidates.labels, (0, padding)).gather(1, index)
-    anchors = torch.nn.functional.pad(candidates.anchors, (0, padding)).gather(1, index)
-    chosen = boxes.gather(1, anchors[:, :, None].expand(-1, -1, 4))
+    chosen = torch.nn.functional.pad(boxes, (0, 0, 0, padding)).gather(1, index[:, :, None].expand(-1, -1, 4))
     return DetectionBatch(
         boxes=torch.where(found[:, :, None], chosen, 0.0),
         scores=top,

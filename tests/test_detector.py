@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import ssdlite
-from ssdlite.detector import Detector, load_detector, stack_images
+from ssdlite.detector import Detector, load_detector, split_batch, stack_images
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.image import View
 from ssdlite.postprocess import DetectionBatch
@@ -27,8 +27,8 @@ def picture() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
 
 
-def planted(boxes: list[list[float]], scores: list[float], seen: list[torch.Tensor] | None = None):
-    """A stand-in for ``Detector.detect`` that finds the same in every image."""
+def plant(monkeypatch, detector, boxes: list[list[float]], scores: list[float], seen: list | None = None):
+    """Let the detector find the same in every image, and remember what it has ``seen``."""
 
     def detect(images: torch.Tensor) -> DetectionBatch:
         if seen is not None:
@@ -43,7 +43,8 @@ def planted(boxes: list[list[float]], scores: list[float], seen: list[torch.Tens
             torch.full((batch,), count),
         )
 
-    return detect
+    monkeypatch.setattr(detector, "infer_batch", torch.from_numpy)
+    monkeypatch.setattr(detector, "select_batch", lambda images: list(split_batch(detect(images))))
 
 
 # -- building --------------------------------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ def test_predict_leaves_pictures_and_gradients_alone(detector, picture):
 def test_stretched_boxes_come_back_to_the_picture(detector, monkeypatch):
     """The input is 64 x 96 (height, width), the picture 128 x 240: 2 and 2.5 picture pixels per input pixel."""
     boxes = [[10.0, 20, 30, 40], [-5, -5, 200, 200], [96, 0, 120, 64], [20, 20, 20, 30]]
-    monkeypatch.setattr(detector, "detect", planted(boxes, [0.9, 0.8, 0.7, 0.6]))
+    plant(monkeypatch, detector, boxes, [0.9, 0.8, 0.7, 0.6])
     (found,) = detector.predict(np.zeros((128, 240, 3), np.uint8))
     # the third lies right of the picture, the fourth has no width: neither is a detection
     assert found.boxes.tolist() == [[25, 40, 75, 80], [0, 0, 240, 128]]
@@ -225,7 +226,7 @@ def test_letterboxed_boxes_come_back_to_the_picture(monkeypatch):
     detector = ssdlite.build_detector(SMALL, num_classes=2, width_mult=0.25, image_size=(64, 96), resize="letterbox")
     seen: list[torch.Tensor] = []
     boxes = [[10.0, 18, 50, 48], [0, 0, 96, 64], [0, 0, 96, 8]]
-    monkeypatch.setattr(detector, "detect", planted(boxes, [0.9, 0.8, 0.7], seen))
+    plant(monkeypatch, detector, boxes, [0.9, 0.8, 0.7], seen)
     (found,) = detector.predict(np.full((96, 192, 3), 255, np.uint8))
     # the third lies in the padding only
     assert found.boxes.tolist() == [[20, 20, 100, 80], [0, 0, 192, 96]]
@@ -239,19 +240,19 @@ def test_letterboxed_boxes_come_back_to_the_picture(monkeypatch):
 
 def test_the_score_threshold_keeps_the_threshold_itself(detector, picture, monkeypatch):
     boxes = [[10.0, 10, 20, 20]] * 3
-    monkeypatch.setattr(detector, "detect", planted(boxes, [0.75, 0.5, 0.25]))
+    plant(monkeypatch, detector, boxes, [0.75, 0.5, 0.25])
     assert [len(detector.predict(picture, score_threshold=t)[0]) for t in (0, 0.25, 0.3, 0.5, 0.8)] == [3, 3, 2, 2, 0]
     assert len(detector.predict(picture)[0]) == 2  # 0.3 unless told otherwise
 
 
 def test_boxes_that_are_not_numbers_are_left_out(detector, picture, monkeypatch):
-    monkeypatch.setattr(detector, "detect", planted([[float("nan")] * 4, [10.0, 10, 20, 20]], [0.9, 0.8]))
+    plant(monkeypatch, detector, [[float("nan")] * 4, [10.0, 10, 20, 20]], [0.9, 0.8])
     (found,) = detector.predict(picture)
     assert len(found) == 1
 
 
 def test_a_detection_reads_as_words(detector, picture, monkeypatch):
-    monkeypatch.setattr(detector, "detect", planted([[0.0, 0, 96, 64]], [0.5]))
+    plant(monkeypatch, detector, [[0.0, 0, 96, 64]], [0.5])
     (found,) = detector.predict(picture)
     (one,) = found
     assert (one.name, one.score, one.box, one.label) == ("cat", 0.5, (0.0, 0.0, 70.0, 50.0), 0)
