@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,11 +19,16 @@ from ssdlite.matcher import NEGATIVE, Matcher, ignore_covered
 UNREACHABLE = 1e8  # cost of an anchor that may not answer for a box
 
 
-class Predicted(NamedTuple):
+class Predicted(Protocol):
     """What the network says at this moment, without gradient."""
 
-    scores: Tensor  # [B, A, K] in 0..1
-    boxes: Tensor  # [B, A, 4] xyxy input pixels
+    @property
+    def scores(self) -> Tensor:
+        """[B, A, K] in 0..1"""
+
+    @property
+    def boxes(self) -> Tensor:
+        """[B, A, 4] xyxy input pixels"""
 
 
 class Assigner(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -38,6 +39,26 @@ class Losses(NamedTuple):
     total: Tensor
     classification: Tensor
     box: Tensor
+
+
+class Predictions:
+    """Scores and boxes of outputs, without gradient, computed when they are asked for: few losses and assigners do."""
+
+    def __init__(self, outputs: Outputs, anchors: Tensor, box_code_scales: Tensor, score_function: str) -> None:
+        self._outputs = Outputs(outputs.class_logits.detach(), outputs.box_deltas.detach())
+        self._anchors = anchors
+        self._scales = box_code_scales
+        self._score_function = score_function
+
+    @cached_property
+    def scores(self) -> Tensor:
+        """[B, A, K] in 0..1"""
+        return class_scores(self._outputs.class_logits, self._score_function)
+
+    @cached_property
+    def boxes(self) -> Tensor:
+        """[B, A, 4] xyxy input pixels"""
+        return decode_boxes(self._outputs.box_deltas, self._anchors, self._scales)
 
 
 class DetectionLoss(nn.Module):
@@ -79,25 +100,19 @@ class DetectionLoss(nn.Module):
     def forward(self, outputs: Outputs, boxes: Tensor, labels: Tensor) -> Losses:
         """Outputs of B images, boxes [B, M, 4] in input pixels, labels [B, M] (-1 padding, -2 ignored) -> scalars."""
         logits, deltas = outputs.class_logits.float(), outputs.box_deltas.float()
-        predicted = self._predict(logits, deltas)
+        predicted = Predictions(Outputs(logits, deltas), self.anchors, self.box_code_scales, self.score_function)
         targets = build_targets(self.matcher(self.anchors, boxes, labels, predicted), boxes, labels)
         normaliser = _mean_over_processes(_count_matches(targets))
         # Anchors stand in for the boxes of unmatched anchors: their code is zero, so nothing overflows to NaN.
         wanted = torch.where(targets.positive[:, :, None], targets.boxes, self.anchors)
         box_losses = self.box_loss(deltas, wanted, self.anchors, self.box_code_scales)
         box_loss = torch.where(targets.positive, box_losses, 0.0).sum() / normaliser
-        quality = torch.where(targets.positive, paired_iou(predicted.boxes, wanted), 0.0)
-        class_loss = self.classification_loss(logits, targets, quality) / normaliser
+        class_loss = self.classification_loss(logits, targets, predicted) / normaliser
         return Losses(class_loss + self.box_weight * box_loss, class_loss, box_loss)
 
-    def classification_loss(self, logits: Tensor, targets: Targets, quality: Tensor) -> Tensor:
-        """logits [B, A, K + 1], overlaps of predicted and matched boxes [B, A] -> the sum over the batch."""
+    def classification_loss(self, logits: Tensor, targets: Targets, predicted: Predicted) -> Tensor:
+        """logits [B, A, K + 1] -> the sum over the batch."""
         raise TypeError(f"{type(self).__name__} has no classification loss")
-
-    @torch.no_grad()
-    def _predict(self, logits: Tensor, deltas: Tensor) -> Predicted:
-        boxes = decode_boxes(deltas, self.anchors, self.box_code_scales)
-        return Predicted(class_scores(logits, self.score_function), boxes)
 
 
 class MultiBoxLoss(DetectionLoss):
@@ -110,7 +125,7 @@ class MultiBoxLoss(DetectionLoss):
     negatives_per_match = 3
     negatives_per_empty_image = 3
 
-    def classification_loss(self, logits: Tensor, targets: Targets, quality: Tensor) -> Tensor:
+    def classification_loss(self, logits: Tensor, targets: Targets, predicted: Predicted) -> Tensor:
         losses = F.cross_entropy(logits.flatten(0, 1), targets.slots.flatten(), reduction="none")
         losses = losses.view_as(targets.slots)
         matches = targets.positive.sum(dim=1, keepdim=True)
@@ -146,7 +161,7 @@ class FocalLoss(DetectionLoss):
         self.alpha = alpha
         self.gamma = gamma
 
-    def classification_loss(self, logits: Tensor, targets: Targets, quality: Tensor) -> Tensor:
+    def classification_loss(self, logits: Tensor, targets: Targets, predicted: Predicted) -> Tensor:
         classes = logits[:, :, 1:]
         wanted = F.one_hot(targets.slots, logits.shape[2])[:, :, 1:].to(classes.dtype)
         losses = sigmoid_focal_loss(classes, wanted, alpha=self.alpha, gamma=self.gamma).sum(dim=2)
@@ -164,8 +179,9 @@ class QualityFocalLoss(DetectionLoss):
     code_weight = 0.25
     beta = 2.0
 
-    def classification_loss(self, logits: Tensor, targets: Targets, quality: Tensor) -> Tensor:
+    def classification_loss(self, logits: Tensor, targets: Targets, predicted: Predicted) -> Tensor:
         classes = logits[:, :, 1:]
+        quality = torch.where(targets.positive, paired_iou(predicted.boxes, targets.boxes), 0.0)
         wanted = F.one_hot(targets.slots, logits.shape[2])[:, :, 1:] * quality[:, :, None]
         entropy = F.binary_cross_entropy_with_logits(classes, wanted, reduction="none")
         losses = (entropy * (wanted - classes.sigmoid()).abs().pow(self.beta)).sum(dim=2)

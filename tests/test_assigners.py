@@ -1,6 +1,7 @@
 """ATSS and SimOTA: small cases worked out by hand, and both algorithms once more as loops over images and boxes."""
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -8,9 +9,15 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from ssdlite.anchors import AnchorConfig, generate_anchors
-from ssdlite.assigners import AtssMatcher, Predicted, SimOtaMatcher, build_matcher
+from ssdlite.assigners import AtssMatcher, SimOtaMatcher, build_matcher
 from ssdlite.matcher import IGNORE_LABEL, IGNORED, NEGATIVE, PADDING_LABEL, Matcher
 from ssdlite.presets import preset_config
+
+
+class Predicted(NamedTuple):
+    scores: Tensor
+    boxes: Tensor
+
 
 # One map of 4 cells of 10 pixels in a row, a single 10 x 10 anchor each.
 ROW = torch.tensor([[x, 0.0, x + 10, 10.0] for x in (0, 10, 20, 30)])
