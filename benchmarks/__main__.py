@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from benchmarks.harness import Result, build_table, run, to_markdown
+from benchmarks.harness import Result, Settings, build_table, run, to_markdown
 from ssdlite import cli
 from ssdlite.benchmark.stages import use_threads
 from ssdlite.config import suggest
@@ -23,7 +23,7 @@ from ssdlite.files import write_text
 from ssdlite.output import prepare_folder, save_json, writing
 from ssdlite.timing import processor_name
 
-COMPARISONS = ("training", "prediction", "postprocessing", "loss")
+COMPARISONS = ("training", "prediction", "postprocessing", "loss", "whole_run", "litert", "growth")
 PACKAGES = ("torch", "torchvision", "onnxruntime", "ai-edge-litert")
 
 
@@ -35,6 +35,8 @@ class Options:
     """Rounds in which every contestant has its turn. Default: each comparison's own number."""
     threads: int = os.cpu_count() or 1
     """Most threads that compute; some comparisons take one."""
+    tflite: Path | None = None
+    """The TensorFlow Lite SSD of docs/weights.md, which the comparison litert needs."""
     output: Path | None = None
     """Folder for performance.json and performance.md."""
 
@@ -50,7 +52,7 @@ def compare(options: Options) -> None:
     for name in options.names:
         module = importlib.import_module(f"benchmarks.{name}")
         torch.manual_seed(0)
-        for comparison in module.comparisons(options.threads):
+        for comparison in module.comparisons(Settings(options.threads, options.tflite)):
             use_threads(comparison.threads)
             results.append(run(comparison, options.rounds or module.ROUNDS))
             console.print(build_table(results[-1]))

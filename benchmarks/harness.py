@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -17,12 +20,25 @@ from ssdlite.timing import take_turns, timed
 
 
 @dataclass(frozen=True)
+class Settings:
+    """What the comparisons are given.
+
+    Attributes:
+        threads: most that compute.
+        tflite: a TensorFlow Lite SSD, for comparisons with LiteRT.
+    """
+
+    threads: int
+    tflite: Path | None = None
+
+
+@dataclass(frozen=True)
 class Contestant:
     """``call`` does ``images`` images' work."""
 
     name: str
     call: Callable[[], object]
-    images: int = 1
+    images: float = 1
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,8 @@ class Comparison:
         reference: the contestant that the others are measured against.
         targets: by contestant, how many times as fast as the reference it should be at least.
         threads: that compute in all of them.
+        rounds: where fewer than usual are enough.
+        work: by contestant, how much work it does, where they do the same to different amounts.
         notes: what a reader has to know.
     """
 
@@ -41,18 +59,24 @@ class Comparison:
     reference: str
     targets: dict[str, float] = field(default_factory=dict)
     threads: int = 1
+    rounds: int | None = None
+    work: dict[str, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Line:
-    """``milliseconds`` an image, median and minimum; ``speed`` as a multiple of the reference's."""
+    """``milliseconds`` an image, median and minimum; ``speed`` as a multiple of the reference's.
+
+    ``growth``, where contestants do different amounts of work: the exponent from the contestant before.
+    """
 
     name: str
     milliseconds: float
     minimum: float
     speed: float
     target: float | None
+    growth: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +94,9 @@ class Result:
 
 def run(comparison: Comparison, rounds: int, *, warm_up: int = 2) -> Result:
     """Measure: ``rounds`` of one call of each contestant, behind ``warm_up`` that do not count."""
+    rounds = comparison.rounds or rounds
     calls = {one.name: partial(_milliseconds, one) for one in comparison.contestants}
-    times = take_turns(calls, rounds, warm_up=warm_up)
+    times = take_turns(calls, rounds, warm_up=min(warm_up, rounds - 1))
     return summarise(comparison, times, rounds)
 
 
@@ -79,33 +104,54 @@ def summarise(comparison: Comparison, times: dict[str, list[float]], rounds: int
     """Speeds are ratios of medians."""
     medians = {name: statistics.median(values) for name, values in times.items()}
     reference = medians[comparison.reference]
+    growths = growth([(comparison.work[name], medians[name]) for name in times] if comparison.work else [])
     lines = tuple(
-        Line(name, medians[name], min(values), reference / medians[name], comparison.targets.get(name))
-        for name, values in times.items()
+        Line(
+            name,
+            medians[name],
+            min(values),
+            reference / medians[name],
+            comparison.targets.get(name),
+            growths.get(number),
+        )
+        for number, (name, values) in enumerate(times.items())
     )
     return Result(comparison.title, comparison.reference, comparison.threads, rounds, lines, tuple(comparison.notes))
+
+
+def growth(points: Sequence[tuple[float, float]]) -> dict[int, float]:
+    """Points of (work, time) -> by number, from the second on, the exponent: 1 is proportional to the work."""
+    return {
+        number: math.log(time / time_before) / math.log(work / work_before)
+        for number, ((work_before, time_before), (work, time)) in enumerate(pairwise(points), start=1)
+        if work_before > 0
+    }
 
 
 def _milliseconds(contestant: Contestant) -> float:
     return timed(contestant.call)() / contestant.images
 
 
-HEADINGS = ("", "ms an image", "images/s", "times as fast", "target")
+HEADINGS = ("", "ms an image", "images/s", "times as fast", "target", "growth")
 
 
 def cells(line: Line) -> list[str]:
     """What a table says, in the order of HEADINGS."""
     target = "" if line.target is None else f"{line.target:.2f} {'' if line.speed >= line.target else 'missed'}".strip()
-    return [line.name, f"{line.milliseconds:.3g}", f"{1000 / line.milliseconds:.3g}", f"{line.speed:.2f}", target]
+    rate = f"{1000 / line.milliseconds:.3g}"
+    exponent = "" if line.growth is None else f"{line.growth:.2f}"
+    return [line.name, f"{line.milliseconds:.3g}", rate, f"{line.speed:.2f}", target, exponent]
 
 
 def build_table(result: Result) -> Table:
     """For the console."""
     shown = Table(title=escape(describe(result)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in HEADINGS:
-        shown.add_column(heading, justify="right" if heading else "left")
-    for line in result.lines:
-        shown.add_row(*map(escape, cells(line)))
+    rows = [cells(line) for line in result.lines]
+    used = [i for i in range(len(HEADINGS)) if any(row[i] for row in rows)]
+    for i in used:
+        shown.add_column(HEADINGS[i], justify="right" if i else "left")
+    for row in rows:
+        shown.add_row(*(escape(row[i]) for i in used))
     return shown
 
 

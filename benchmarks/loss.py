@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from benchmarks.harness import Comparison, Contestant
+from benchmarks.harness import Comparison, Contestant, Settings
 from benchmarks.torchvision_peer import SLOTS, copy_of, torchvision_model
 from ssdlite.loss import MultiBoxLoss, Outputs
 
@@ -22,7 +22,7 @@ class LikeTorchvision(MultiBoxLoss):
     negatives_per_empty_image = 0
 
 
-def comparisons(threads: int) -> Iterator[Comparison]:
+def comparisons(settings: Settings) -> Iterator[Comparison]:
     model = torchvision_model()
     detector = copy_of(model)
     anchors = detector.anchors
@@ -53,6 +53,6 @@ def comparisons(threads: int) -> Iterator[Comparison]:
         [Contestant("torchvision", torchvision, BATCH), Contestant("ours", ours, BATCH)],
         reference="torchvision",
         targets={"ours": 1.0},
-        threads=threads,
+        threads=settings.threads,
         notes=[f"losses: {float(torchvision()):.5f} and {float(ours()):.5f}"],
     )

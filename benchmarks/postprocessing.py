@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness import Comparison, Contestant
+from benchmarks.harness import Comparison, Contestant, Settings
 from benchmarks.torchvision_peer import SIDE, copy_of, kinds_of_scores, random_picture, same_detections
 from ssdlite.loss import Outputs
 from ssdlite.postprocess import postprocess
@@ -18,7 +18,7 @@ TARGETS = {"realistic scores": 3.5, "untrained scores": 2.0}
 
 
 @torch.no_grad()
-def comparisons(threads: int) -> Iterator[Comparison]:
+def comparisons(settings: Settings) -> Iterator[Comparison]:
     for kind, model in kinds_of_scores().items():
         for batch in BATCHES:
             pictures = torch.cat([random_picture(seed) for seed in range(1, batch + 1)])
@@ -34,7 +34,7 @@ def comparisons(threads: int) -> Iterator[Comparison]:
                 ],
                 reference="torchvision",
                 targets={ours: TARGETS[kind]} if batch == 1 else {},
-                threads=threads,
+                threads=settings.threads,
                 notes=[same_detections(theirs(), postprocess(outputs, detector.anchors, detector.config))],
             )
 

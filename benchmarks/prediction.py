@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.harness import Comparison, Contestant
+from benchmarks.harness import Comparison, Contestant, Settings
 from benchmarks.torchvision_peer import copy_of, kinds_of_scores, random_picture, same_detections
 
 ROUNDS = 30
 TARGETS = {"realistic scores": 1.8, "untrained scores": 2.2}
 
 
-def comparisons(threads: int) -> Iterator[Comparison]:
+def comparisons(settings: Settings) -> Iterator[Comparison]:
     picture = random_picture()
     pixels = picture[0].permute(1, 2, 0).contiguous().numpy()
     values = picture[0].float() / 255
@@ -33,6 +33,6 @@ def comparisons(threads: int) -> Iterator[Comparison]:
             ],
             reference="torchvision",
             targets={"Detector.predict": TARGETS[kind]},
-            threads=threads,
+            threads=settings.threads,
             notes=[same_detections(torchvision(), detector.detect(picture))],
         )

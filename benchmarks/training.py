@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
-from benchmarks.harness import Comparison, Contestant
+from benchmarks.harness import Comparison, Contestant, Settings
 from ssdlite import build_detector
 from ssdlite.device import autocast, choose_amp, choose_device
 from ssdlite.loss import MultiBoxLoss
@@ -21,7 +21,7 @@ V3, V2 = "ssdlite320_mobilenet_v3_large", "ssdlite320_mobilenet_v2"
 Step = Callable[[], object]
 
 
-def comparisons(threads: int) -> Iterator[Comparison]:
+def comparisons(settings: Settings) -> Iterator[Comparison]:
     yield Comparison(
         f"training step, V3-Large, {SLOTS} slots, {SIDE} px, batch {BATCH}",
         [
@@ -30,7 +30,7 @@ def comparisons(threads: int) -> Iterator[Comparison]:
         ],
         reference="torchvision, its usual loop",
         targets={"ours": 1.6},
-        threads=threads,
+        threads=settings.threads,
     )
     yield Comparison(
         f"training step, V2, {SLOTS} slots, {SIDE} px, batch {BATCH}",
@@ -40,7 +40,7 @@ def comparisons(threads: int) -> Iterator[Comparison]:
         ],
         reference="float32, NCHW",
         targets={"as trained": 3.0},
-        threads=threads,
+        threads=settings.threads,
         notes=[f"as trained: {choose_amp('auto', choose_device('auto')) or 'float32'}, channels_last"],
     )
 

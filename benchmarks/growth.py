@@ -1,0 +1,173 @@
+"""How cost grows with the work: batch size, input size, classes, objects, images of a data set, processes.
+
+Of each curve the growth is the exponent between its last two points: 1 is proportional, above is worse.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from benchmarks.coco_data import write_coco
+from benchmarks.harness import Comparison, Contestant, Settings
+from ssdlite import build_detector
+from ssdlite.benchmark.memory import own_peak
+from ssdlite.datasets.collate import collate
+from ssdlite.datasets.dataset import DetectionDataset
+from ssdlite.datasets.discover import load_split
+from ssdlite.datasets.transforms import DetectionTransform
+from ssdlite.loss import MultiBoxLoss, Outputs
+from ssdlite.postprocess import postprocess
+
+ROUNDS = 7
+PRESET = "ssdlite320_mobilenet_v2"
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+SIDES = (128, 192, 320, 512, 640)
+CLASS_COUNTS = (10, 80, 300, 1000)
+OBJECT_COUNTS = (0, 5, 20, 100, 500)
+IMAGE_COUNTS = (1000, 10_000, 118_000)
+WORKERS = (0, 1, 2)
+
+
+def comparisons(settings: Settings) -> Iterator[Comparison]:
+    yield _curve("network and post-processing, batch size", BATCH_SIZES, _predict_batch, settings)
+    yield _curve("network, input side", SIDES, _predict_side, settings, power=2)
+    yield _curve("post-processing, classes", CLASS_COUNTS, _postprocess, settings)
+    yield _curve("matching, loss and backward, classes", CLASS_COUNTS, lambda k: _loss(k, 20), settings)
+    yield _curve(
+        "matching, loss and backward, objects in each of 16 images", OBJECT_COUNTS, lambda n: _loss(80, n), settings
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _data_curves(Path(folder), settings)
+
+
+def _curve(
+    title: str,
+    values: Sequence[int],
+    make: Callable[[int], Callable[[], object]],
+    settings: Settings,
+    *,
+    power: int = 1,
+) -> Comparison:
+    """One contestant for each value; ``power``: the work grows with the value to this power."""
+    return Comparison(
+        title,
+        [Contestant(str(value), make(value)) for value in values],
+        reference=str(values[0]),
+        threads=settings.threads,
+        work={str(value): float(value) ** power for value in values},
+    )
+
+
+def _predict_batch(size: int) -> Callable[[], object]:
+    detector = build_detector(PRESET).eval()
+    images = torch.randint(0, 256, (size, 3, 320, 320), dtype=torch.uint8)
+    return lambda: detector.detect(images)
+
+
+def _predict_side(side: int) -> Callable[[], object]:
+    detector = build_detector(PRESET, image_size=side).eval()
+    images = torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)
+
+    def call() -> Tensor:
+        with torch.no_grad():
+            return detector(images).class_logits
+
+    return call
+
+
+def _postprocess(classes: int) -> Callable[[], object]:
+    detector = build_detector(PRESET, num_classes=classes)
+    outputs = _random_outputs(len(detector.anchors), classes, 1)
+    return lambda: postprocess(outputs, detector.anchors, detector.config)
+
+
+def _loss(classes: int, objects: int) -> Callable[[], object]:
+    detector = build_detector(PRESET, num_classes=classes)
+    criterion = MultiBoxLoss(detector.anchors, torch.tensor(detector.config.box_code_scales))
+    outputs = _random_outputs(len(detector.anchors), classes, 16)
+    corners = torch.rand(16, objects, 2) * 220
+    boxes = torch.cat([corners, corners + 20 + torch.rand(16, objects, 2) * 80], dim=2)
+    labels = torch.randint(0, classes, (16, objects))
+
+    def call() -> None:
+        own = Outputs(*(tensor.clone().requires_grad_() for tensor in outputs))
+        criterion(own, boxes, labels).total.backward()
+
+    return call
+
+
+def _random_outputs(anchors: int, classes: int, batch: int) -> Outputs:
+    """Scores like trained ones: background nearly everywhere."""
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(batch, anchors, classes + 1, generator=random)
+    logits[..., 0] += 6 + math.log(classes)
+    return Outputs(logits, torch.randn(batch, anchors, 4, generator=random) * 0.1)
+
+
+def _data_curves(root: Path, settings: Settings) -> Iterator[Comparison]:
+    folders = {count: root / str(count) for count in IMAGE_COUNTS}
+    objects = {count: write_coco(folder, count) for count, folder in folders.items()}
+    peaks = {count: _open_alone(folder) for count, folder in folders.items()}
+    yield Comparison(
+        "opening COCO data, images (headers of all pictures included)",
+        [
+            Contestant(str(count), lambda folder=folder: load_split(folder, "train2017"))
+            for count, folder in folders.items()
+        ],  # type: ignore[misc]
+        reference=str(IMAGE_COUNTS[0]),
+        threads=settings.threads,
+        rounds=2,
+        work={str(count): float(count) for count in IMAGE_COUNTS},
+        notes=[
+            f"{count} images, {objects[count]} objects: {seconds:.1f} s, peak of {peak:.0f} MB in a process of its own"
+            for count, (seconds, peak) in peaks.items()
+        ],
+    )
+    index = load_split(folders[IMAGE_COUNTS[0]], "train2017")
+    dataset = DetectionDataset(index, DetectionTransform((320, 320), "stretch", "ssdlite"))
+    yield Comparison(
+        "loading and augmenting 512 pictures, worker processes",
+        [Contestant(str(workers), _load(dataset, workers), 512) for workers in WORKERS],
+        reference=str(WORKERS[0]),
+        threads=1,
+        rounds=3,
+    )
+
+
+def _load(dataset: DetectionDataset, workers: int) -> Callable[[], object]:
+    loader = DataLoader(
+        dataset,  # type: ignore[arg-type]
+        16,
+        sampler=range(512),
+        num_workers=workers,
+        collate_fn=collate,
+        persistent_workers=workers > 0,
+    )
+    return lambda: sum(len(batch) for batch in loader)
+
+
+def _open_alone(folder: Path) -> tuple[float, float]:
+    """Seconds and peak MB of a process that opens the data."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_open, args=(theirs, folder))
+    process.start()
+    result: tuple[float, float] = ours.recv()
+    process.join()
+    return result
+
+
+def _open(report: Connection, folder: Path) -> None:
+    start = time.perf_counter()
+    load_split(folder, "train2017")
+    report.send((time.perf_counter() - start, own_peak() or math.nan))
