@@ -23,7 +23,7 @@ from ssdlite.files import write_text
 from ssdlite.output import prepare_folder, save_json, writing
 from ssdlite.timing import processor_name
 
-COMPARISONS = ("training", "prediction", "postprocessing", "loss", "whole_run", "litert", "growth")
+COMPARISONS = ("training", "prediction", "postprocessing", "loss", "whole_run", "litert", "evaluation", "growth")
 PACKAGES = ("torch", "torchvision", "onnxruntime", "ai-edge-litert")
 
 

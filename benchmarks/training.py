@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from benchmarks.harness import Comparison, Contestant, Settings
-from ssdlite import build_detector
-from ssdlite.device import autocast, choose_amp, choose_device
-from ssdlite.loss import MultiBoxLoss
-from ssdlite.optimisation import WeightAverage, build_optimizer
-from ssdlite.train_options import TrainOptions
+from benchmarks.steps import Steps
+from ssdlite.device import choose_amp, choose_device
 
 ROUNDS = 8
 BATCH, OBJECTS, SLOTS, SIDE = 16, 15, 91, 320
@@ -56,32 +54,11 @@ def random_boxes() -> Tensor:
 
 
 def our_step(preset: str, *, fast: bool = True) -> Step:
-    """A step as ``ssdlite train`` takes it; ``fast=False``: in float32 without channels_last."""
-    device = choose_device("auto")
-    detector = build_detector(preset, num_classes=SLOTS - 1).to(device).train()
-    amp = choose_amp("auto", device) if fast else None
-    pictures = random_pictures().to(device)
-    if fast:
-        detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    else:
-        pictures = pictures.contiguous()
-    options = TrainOptions()
-    optimizer, average = build_optimizer(detector, options), WeightAverage(detector, options.ema_decay)
-    criterion = MultiBoxLoss(detector.anchors, torch.tensor(detector.config.box_code_scales, device=device))
-    boxes, labels = random_boxes().to(device), torch.randint(0, SLOTS - 1, (BATCH, OBJECTS), device=device)
-
-    def step() -> None:
-        with autocast(device, amp):
-            outputs = detector(pictures)
-        optimizer.zero_grad(set_to_none=True)
-        criterion(outputs, boxes, labels).total.backward()
-        nn.utils.clip_grad_norm_(detector.parameters(), options.clip_norm)
-        optimizer.step()
-        average.update(detector)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    return step
+    """A step as ``ssdlite train`` takes it, on data that are on the device."""
+    trainer = Steps(preset, SLOTS - 1, fast=fast)
+    pictures = random_pictures() if fast else random_pictures().contiguous()
+    labels = torch.randint(0, SLOTS - 1, (BATCH, OBJECTS))
+    return partial(trainer.step, *(tensor.to(trainer.device) for tensor in (pictures, random_boxes(), labels)))
 
 
 def torchvision_step() -> Step:

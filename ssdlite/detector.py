@@ -20,6 +20,7 @@ from ssdlite.config import DetectorConfig
 from ssdlite.detections import Detections
 from ssdlite.device import choose_device
 from ssdlite.errors import ConfigError
+from ssdlite.fused import fused
 from ssdlite.heads import ExtraLayers, SSDLiteHead, initialise_normal
 from ssdlite.image import Framing, ImageArray, View
 from ssdlite.loss import Outputs
@@ -114,12 +115,7 @@ class Detector(nn.Module):
     @torch.no_grad()
     def infer_batch(self, images: npt.NDArray[np.uint8]) -> Outputs:
         """images [B, 3, H, W] RGB of the configured size -> the network's outputs, in evaluation mode."""
-        was_training = self.training
-        self.eval()
-        try:
-            outputs: Outputs = self(torch.from_numpy(images).to(self.mean.device))
-        finally:
-            self.train(was_training)
+        outputs: Outputs = fused(self)(torch.from_numpy(images).to(self.mean.device))
         return outputs
 
     @torch.no_grad()

@@ -1,0 +1,75 @@
+"""The copy that predicts computes what the detector does, and notices when a weight has changed."""
+
+import gc
+
+import pytest
+import torch
+from torch import nn
+
+import ssdlite
+from ssdlite.fused import _copies, fused
+
+PRESETS = ("ssdlite320_mobilenet_v1", "ssdlite320_mobilenet_v2", "ssdlite320_mobilenet_v3_large", "ssd300_mobilenet_v2")
+
+
+def make(preset: str = "ssdlite320_mobilenet_v2") -> ssdlite.Detector:
+    """With norms that do something."""
+    torch.manual_seed(0)
+    detector = ssdlite.build_detector(preset, num_classes=3, width_mult=0.5, image_size=96)
+    for module in detector.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return detector
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_outputs_are_those_of_the_detector(preset: str) -> None:
+    detector = make(preset).train()
+    images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
+    found = detector.infer_batch(images.numpy())
+    assert detector.training
+    with torch.no_grad():
+        expected = detector.eval()(images)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
+def test_the_copy_is_kept_until_a_weight_changes() -> None:
+    detector = make()
+    first = fused(detector)
+    assert fused(detector) is first
+    with torch.no_grad():
+        detector.backbone.features[0][0].weight.mul_(1.5)
+    second = fused(detector)
+    assert second is not first
+    detector.backbone.features[0][1].running_mean.add_(1)
+    assert fused(detector) is not second
+    third = fused(detector)
+    detector.load_state_dict(make("ssdlite320_mobilenet_v2").state_dict())
+    assert fused(detector) is not third
+
+
+@pytest.mark.parametrize("training", [True, False])  # in evaluation mode no norm counts what it sees
+def test_a_step_of_training_changes_what_is_predicted(training: bool) -> None:
+    detector = make().train(training)
+    images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
+    before = detector.infer_batch(images.numpy()).class_logits.clone()
+    optimizer = torch.optim.AdamW(detector.parameters(), lr=0.01, fused=True)
+    detector(images).class_logits.square().mean().backward()
+    optimizer.step()
+    after = detector.infer_batch(images.numpy()).class_logits
+    assert (before - after).abs().max() > 1e-3
+    with torch.no_grad():
+        torch.testing.assert_close(after, detector.eval()(images).class_logits, atol=2e-5, rtol=1e-4)
+
+
+def test_the_copy_goes_with_the_detector() -> None:
+    detector = make()
+    fused(detector)
+    count = len(_copies)
+    del detector
+    gc.collect()
+    assert len(_copies) == count - 1
