@@ -6,7 +6,6 @@ import importlib
 import os
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +20,7 @@ from ssdlite.console import console, say
 from ssdlite.errors import ConfigError
 from ssdlite.files import write_text
 from ssdlite.output import prepare_folder, save_json, writing
-from ssdlite.timing import processor_name
+from ssdlite.timing import describe_machine
 
 COMPARISONS = ("training", "prediction", "postprocessing", "loss", "whole_run", "litert", "evaluation", "growth")
 PACKAGES = ("torch", "torchvision", "onnxruntime", "ai-edge-litert")
@@ -68,14 +67,9 @@ def compare(options: Options) -> None:
 
 def machine() -> dict[str, Any]:
     """What it ran on."""
-    facts: dict[str, Any] = {"processor": processor_name(), "cores": os.cpu_count()}
+    facts: dict[str, Any] = describe_machine(PACKAGES)
     if torch.cuda.is_available():
         facts["GPU"] = torch.cuda.get_device_name()
-    for package in PACKAGES:
-        try:
-            facts[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return facts
 
 

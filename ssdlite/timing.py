@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,6 +53,17 @@ def timed(call: Callable[[], object]) -> Callable[[], float]:
         return (time.perf_counter() - start) * 1000
 
     return run
+
+
+def describe_machine(packages: Iterable[str]) -> dict[str, str | int]:
+    """What times were measured on: processor, cores, and the versions of those ``packages`` that are installed."""
+    facts: dict[str, str | int] = {"processor": processor_name(), "cores": os.cpu_count() or 1}
+    for package in packages:
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return facts
 
 
 def processor_name() -> str:

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,6 +61,7 @@ def benchmark(options: BenchmarkOptions) -> None:
     from ssdlite.benchmark.report import build_table, by_load, describe
     from ssdlite.console import console, say
     from ssdlite.output import prepare_folder
+    from ssdlite.timing import describe_machine
 
     _check(options)
     if options.output is not None:
@@ -81,7 +81,7 @@ def benchmark(options: BenchmarkOptions) -> None:
                 on_load=lambda load: say(f"timing with {describe(load)}"),
             )
         )
-        facts = _facts(options, len(pictures))
+        facts = {"runs": options.runs, "pictures": len(pictures), **describe_machine(PACKAGES)}
     rows = [replace(row, accuracy=scores.get(row.name)) for row in rows]
     for group in by_load(rows).values():
         console.print(build_table(group))
@@ -145,18 +145,6 @@ def _files(path: Path) -> list[Path]:
     if not files:
         raise ConfigError(f"--pictures {path}: {'no pictures in it' if path.is_dir() else 'no such file or folder'}")
     return files[:MOST_PICTURES]
-
-
-def _facts(options: BenchmarkOptions, pictures: int) -> dict[str, Any]:
-    from ssdlite.timing import processor_name
-
-    facts: dict[str, Any] = {"processor": processor_name(), "runs": options.runs, "pictures": pictures}
-    for package in PACKAGES:
-        try:
-            facts[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return facts
 
 
 def _write(folder: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
