@@ -106,7 +106,8 @@ def test_a_new_folder_is_made(detector, tmp_path):
 
 def test_no_file(tmp_path):
     refused(tmp_path / "nowhere.pt", "no such checkpoint file")
-    refused(tmp_path, "no such checkpoint file")  # a folder
+    (tmp_path / "best.pt").touch()
+    refused(tmp_path, r"expected a checkpoint file, this is a folder \(inside are best.pt\)")
 
 
 @pytest.mark.parametrize(
