@@ -8,17 +8,15 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import multiprocessing
 from collections.abc import Callable, Iterator
 from functools import partial
-from multiprocessing.connection import Connection
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from benchmarks.harness import Comparison, Contestant, Settings
-from ssdlite.benchmark.memory import own_peak
+from ssdlite.benchmark.memory import own_peak, run_apart
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.detections import Detections
 from ssdlite.evaluator import Evaluator
@@ -31,7 +29,7 @@ SMALL = 500  # images, for what grows with them
 
 def comparisons(settings: Settings) -> Iterator[Comparison]:
     whole, small = make_split(IMAGES), make_split(SMALL)
-    peaks = {name: _peak(call, IMAGES) for name, call in (("ours", score), ("pycocotools", score_plainly))}
+    peaks = {name: run_apart(_peak, call, IMAGES) for name, call in (("ours", score), ("pycocotools", score_plainly))}
     yield Comparison(
         f"scoring {IMAGES} images, {CLASSES} classes, {FOUND} detections each",
         [
@@ -122,16 +120,6 @@ Score = Callable[[DetectionIndex, list[Detections]], float]
 
 
 def _peak(call: Score, images: int) -> float:
-    """MB of a process that scores as many images."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_report_peak, args=(theirs, call, images))
-    process.start()
-    peak: float = ours.recv()
-    process.join()
-    return peak
-
-
-def _report_peak(report: Connection, call: Score, images: int) -> None:
+    """Peak MB of the process when it has scored as many images."""
     call(*make_split(images))
-    report.send(own_peak() or math.nan)
+    return own_peak() or math.nan

@@ -20,13 +20,13 @@ import numpy as np
 import onnxruntime
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_iou
 
-from benchmarks.torchvision_peer import copy_of, kinds_of_scores, random_picture
+from benchmarks.torchvision_peer import SIDE, copy_of, kinds_of_scores, random_picture, same_detections
 from ssdlite.detector import Detector
 from ssdlite.export.onnx_export import export_onnx
 from ssdlite.export.options import GraphOptions
 from ssdlite.loss import class_scores
+from ssdlite.postprocess import DetectionBatch
 from ssdlite.timing import take_turns, timed
 
 ROUNDS = 40
@@ -61,16 +61,13 @@ def time_in_turns(sessions: Mapping[str, onnxruntime.InferenceSession]) -> dict[
 
 
 def agreement(theirs: onnxruntime.InferenceSession, ours: onnxruntime.InferenceSession) -> str:
-    """How many of torchvision's detections ours has too: class, IoU above 0.99, score within 1e-3."""
+    """How many of torchvision's detections ours has too."""
     boxes, scores, labels = (torch.from_numpy(value) for value in theirs.run(None, feed(theirs)))
     if scores.dtype != torch.float32:  # their order in the file
         scores, labels = labels, scores
     own_boxes, own_scores, own_labels, count = (torch.from_numpy(value) for value in ours.run(None, feed(ours)))
-    number = int(count[0])
-    same = box_iou(own_boxes[0, :number] * 320, boxes) > 0.99
-    same &= own_labels[0, :number, None] == labels - 1
-    same &= (own_scores[0, :number, None] - scores).abs() < 1e-3
-    return f"{int(same.any(dim=0).sum())} of torchvision's {len(scores)} found by ours, which has {number}"
+    found = DetectionBatch(own_boxes * SIDE, own_scores, own_labels, count)
+    return same_detections([{"boxes": boxes, "scores": scores, "labels": labels}], found)
 
 
 def candidates(detector: Detector) -> int:

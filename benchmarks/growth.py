@@ -1,16 +1,15 @@
 """How cost grows with the work: batch size, input size, classes, objects, images of a data set, processes.
 
-Of each curve the growth is the exponent between its last two points: 1 is proportional, above is worse.
+The growth is the exponent from one point of a curve to the next: 1 is proportional, above is worse.
 """
 
 from __future__ import annotations
 
 import math
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader
 from benchmarks.coco_data import write_coco
 from benchmarks.harness import Comparison, Contestant, Settings
 from ssdlite import build_detector
-from ssdlite.benchmark.memory import own_peak
+from ssdlite.benchmark.memory import own_peak, run_apart
 from ssdlite.datasets.collate import collate
 from ssdlite.datasets.dataset import DetectionDataset
 from ssdlite.datasets.discover import load_split
@@ -117,13 +116,10 @@ def _random_outputs(anchors: int, classes: int, batch: int) -> Outputs:
 def _data_curves(root: Path, settings: Settings) -> Iterator[Comparison]:
     folders = {count: root / str(count) for count in IMAGE_COUNTS}
     objects = {count: write_coco(folder, count) for count, folder in folders.items()}
-    peaks = {count: _open_alone(folder) for count, folder in folders.items()}
+    peaks = {count: run_apart(_open, folder) for count, folder in folders.items()}
     yield Comparison(
         "opening COCO data, images (headers of all pictures included)",
-        [
-            Contestant(str(count), lambda folder=folder: load_split(folder, "train2017"))
-            for count, folder in folders.items()
-        ],  # type: ignore[misc]
+        [Contestant(str(count), partial(load_split, folder, "train2017")) for count, folder in folders.items()],
         reference=str(IMAGE_COUNTS[0]),
         threads=settings.threads,
         rounds=2,
@@ -156,18 +152,8 @@ def _load(dataset: DetectionDataset, workers: int) -> Callable[[], object]:
     return lambda: sum(len(batch) for batch in loader)
 
 
-def _open_alone(folder: Path) -> tuple[float, float]:
-    """Seconds and peak MB of a process that opens the data."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_open, args=(theirs, folder))
-    process.start()
-    result: tuple[float, float] = ours.recv()
-    process.join()
-    return result
-
-
-def _open(report: Connection, folder: Path) -> None:
+def _open(folder: Path) -> tuple[float, float]:
+    """Seconds that opening the data takes, and peak MB of the process."""
     start = time.perf_counter()
     load_split(folder, "train2017")
-    report.send((time.perf_counter() - start, own_peak() or math.nan))
+    return time.perf_counter() - start, own_peak() or math.nan

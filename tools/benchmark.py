@@ -116,7 +116,7 @@ def _accuracy(candidate: Candidate, options: BenchmarkOptions) -> Accuracy:
     from ssdlite.export.measure import measure_accuracy
 
     assert options.data is not None  # the caller's condition
-    model = candidate.load(device="cpu" if candidate.is_exported else options.device)
+    model = candidate.load(device=options.device)
     index = load_split(options.data, options.split, classes=model.class_names, allow_absent=True)
     say(f"scoring {candidate.name} on {index.name}, {counted(len(index), 'image')}")
     return measure_accuracy(model, index)

@@ -23,10 +23,6 @@ class Candidate:
         return self.path.name if self.file is None else f"{self.path.name}/{self.file}"
 
     @property
-    def is_exported(self) -> bool:
-        return is_exported(self.path)
-
-    @property
     def megabytes(self) -> float:
         """Of the file; of ncnn's two, that with the weights."""
         path = self.path if self.file is None else self.path / self.file
@@ -34,7 +30,8 @@ class Candidate:
         return (weights if path.suffix == ".param" and weights.is_file() else path).stat().st_size / 1e6
 
     def load(self, *, threads: int | None = None, device: str = "cpu") -> DetectionModel:
-        """Raises what ``load_any`` does."""
+        """On ``device``, an exported file on the CPU. Raises what ``load_any`` does."""
+        device = "cpu" if is_exported(self.path) else device
         return load_any(self.path, model=self.file, device=device, threads=threads)
 
 

@@ -72,7 +72,7 @@ def compare(
         on_load(load)
         pipelines = {
             candidate: Pipeline(
-                candidate.load(threads=load.threads, device=device if not candidate.is_exported else "cpu"),
+                candidate.load(threads=load.threads, device=device),
                 pictures,
                 batch_size=load.batch_size,
                 threads=load.threads,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-from collections.abc import Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any, TypeVar
 
 from ssdlite.benchmark.candidates import Candidate
 from ssdlite.benchmark.stages import Pipeline, use_threads
@@ -14,6 +16,7 @@ from ssdlite.errors import SsdliteError
 
 STATUS = Path("/proc/self/status")
 RUNS = 3
+T = TypeVar("T")
 
 
 def peak_memory(candidate: Candidate, pictures: Sequence[Path], *, batch_size: int, threads: int) -> float | None:
@@ -21,31 +24,30 @@ def peak_memory(candidate: Candidate, pictures: Sequence[Path], *, batch_size: i
 
     None where the system does not tell, or the process came to grief.
     """
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(
-        target=_detect, args=(theirs, candidate, list(pictures), batch_size, threads), daemon=True
-    )
-    process.start()
-    theirs.close()
     try:
-        peak: float | None = ours.recv()
-    except EOFError:
-        peak = None
-    process.join()
-    return peak
+        return run_apart(_detect, candidate, list(pictures), batch_size, threads)
+    except BrokenProcessPool:
+        return None
 
 
-def _detect(report: Connection, candidate: Candidate, pictures: list[Path], batch_size: int, threads: int) -> None:
+def run_apart(work: Callable[..., T], *arguments: Any) -> T:
+    """What ``work`` returns in a fresh process, in which nothing else has taken memory.
+
+    Raises what it does, and BrokenProcessPool where the process comes to grief.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(work, *arguments).result()
+
+
+def _detect(candidate: Candidate, pictures: list[Path], batch_size: int, threads: int) -> float | None:
     use_threads(threads)
     try:
         pipeline = Pipeline(candidate.load(threads=threads), pictures, batch_size=batch_size, threads=threads)
         for _ in range(RUNS):
             pipeline()
     except SsdliteError:  # as the parent has met it
-        report.send(None)
-    else:
-        report.send(own_peak())
+        return None
+    return own_peak()
 
 
 def own_peak() -> float | None:
