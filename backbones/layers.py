@@ -68,9 +68,13 @@ class SamePadConv2d(StridedConv2d):
     """A convolution with TensorFlow's SAME padding: the total is split evenly, an odd pixel goes right and bottom."""
 
     def forward(self, input: Tensor) -> Tensor:
+        return super().forward(self.pad(input))
+
+    def pad(self, input: Tensor) -> Tensor:
+        """[B, C, H, W] with the zeros that the convolution runs over."""
         top, bottom = _same_padding(input.shape[2], self.kernel_size[0], self.stride[0])
         left, right = _same_padding(input.shape[3], self.kernel_size[1], self.stride[1])
-        return super().forward(F.pad(input, (left, right, top, bottom)))
+        return F.pad(input, (left, right, top, bottom))
 
 
 def _same_padding(side: int, kernel_size: int, stride: int) -> tuple[int, int]:

@@ -95,7 +95,8 @@ class Detector(nn.Module):
             DataError: a file is missing or not a picture.
             TypeError, ValueError: something else than a picture, or an array of another shape or type.
         """
-        self.eval()
+        if self.training:
+            self.eval()
         return predict_pictures(self, images, score_threshold, batch_size)
 
     @property
@@ -115,8 +116,7 @@ class Detector(nn.Module):
     @torch.no_grad()
     def infer_batch(self, images: npt.NDArray[np.uint8]) -> Outputs:
         """images [B, 3, H, W] RGB of the configured size -> the network's outputs, in evaluation mode."""
-        outputs: Outputs = fused(self)(torch.from_numpy(images).to(self.mean.device))
-        return outputs
+        return fused(self)(torch.from_numpy(images).to(self.mean.device))
 
     @torch.no_grad()
     def select_batch(self, outputs: Outputs) -> list[NumpyDetections]:

@@ -7,11 +7,11 @@ their scores, the rest by rank; only what remains is decoded.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torchvision.ops import nms
@@ -19,6 +19,7 @@ from torchvision.ops import nms
 from ssdlite.boxes import clip_boxes, decode_boxes
 from ssdlite.config import DetectorConfig
 from ssdlite.loss import Outputs, class_scores
+from ssdlite.overlaps import Groups, survivors
 
 FIRST_CANDIDATES = 1024  # per image; enough in all but untrained or very crowded cases, where it is doubled
 MARGIN = 1e-3  # of logits, for rounding, where a bound on a score stands for the score
@@ -67,22 +68,30 @@ def _likely_anchors(logits: Tensor, config: DetectorConfig) -> _LikelyAnchors:
 
     A softmax score is at most exp(logit - logit of background), a sigmoid score grows with its logit.
     """
-    best, threshold = logits[..., 1:].amax(dim=-1), config.score_threshold
+    best, threshold = _row_max(logits[..., 1:]), config.score_threshold
     if config.score_function == "softmax":
         best, odds = best - logits[..., 0], threshold
     else:
         odds = threshold / (1 - threshold) if threshold < 1 else math.inf
     bound = math.log(odds) - MARGIN if odds > 0 else -math.inf
-    chosen, taken = _places(best > bound)
+    wanted = best > bound
+    chosen, taken = _places(wanted, wanted.sum(dim=1))
     rows = chosen + torch.arange(len(logits), device=logits.device)[:, None] * logits.shape[1]
     own = logits.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, logits.shape[2])
     scores = class_scores(own, config.score_function)
     return _LikelyAnchors(chosen, scores if bool(taken.all()) else scores * taken[:, :, None])
 
 
-def _places(wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """wanted [B, M] bool -> the places of what is wanted in each row [B, R], in order, and which of them are taken."""
-    counts = wanted.sum(dim=1)
+def _row_max(values: Tensor) -> Tensor:
+    """[..., N] -> [...]: ``amax``, quicker for short rows: halves are laid on one another until little is left."""
+    while (columns := values.shape[-1]) > 24:
+        half = -(-columns // 2)
+        values = torch.maximum(values[..., :half], values[..., -half:])
+    return values.amax(dim=-1)
+
+
+def _places(wanted: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """wanted [B, M] bool, in each row as many as counts [B] -> their places [B, R], in order, and which are taken."""
     most = int(counts.max()) if len(counts) else 0
     taken = torch.arange(most, device=wanted.device) < counts[:, None]
     found = wanted.flatten().nonzero().squeeze(1) % max(wanted.shape[1], 1)
@@ -100,9 +109,10 @@ def _best_candidates(likely: _LikelyAnchors, limit: int, threshold: float) -> _C
     """The ``limit`` best pairs of an anchor and a class in each image, above the threshold."""
     flat = likely.scores.flatten(1)
     eligible = flat > threshold
-    complete = eligible.sum(dim=1) <= limit
+    counts = eligible.sum(dim=1)
+    complete = counts <= limit
     if bool(complete.all()):
-        places, taken = _places(eligible)
+        places, taken = _places(eligible, counts)
         scores, order = torch.where(taken, flat.gather(1, places), 0.0).sort(dim=1, descending=True, stable=True)
         places = places.gather(1, order)
     else:
@@ -119,36 +129,53 @@ def _decode(deltas: Tensor, chosen: Tensor, anchors: Tensor, config: DetectorCon
 
 
 def _suppress(boxes: Tensor, candidates: _Candidates, config: DetectorConfig) -> Tensor:
-    """Of each class the best candidates, as many as may enter, and non-maximum suppression -> [B, P] bool, survivors.
-
-    Each image and class gets a region of its own by an offset, in float64 so that no overlap changes in the last
-    digit; so one call can serve many of them.
-    """
+    """Non-maximum suppression of the best candidates of each class, as many as may enter -> [B, P] bool, survivors."""
     valid = candidates.scores > 0
-    image, _ = valid.nonzero(as_tuple=True)
-    group, order = (image * config.num_classes + candidates.labels[valid]).sort(stable=True)
-    sizes = torch.bincount(group)
-    ends = sizes.cumsum(0)
-    rank = torch.arange(len(group), device=group.device) - (ends - sizes)[group]
-    scores = torch.where(rank < config.candidates_per_class, candidates.scores[valid][order], 0.0).double()
-    places = boxes[valid][order].double() + (group.double() * (max(config.image_size) + 1))[:, None]
-
-    kept = torch.zeros_like(scores, dtype=torch.bool)
-    for start, end in _chunks(ends):
-        kept[start + nms(places[start:end], scores[start:end], config.nms_threshold)] = True
-    survivors = torch.empty_like(kept)
-    survivors[order] = kept & (scores > 0)
-    return torch.zeros_like(valid).masked_scatter(valid, survivors)
+    group = candidates.labels + torch.arange(len(valid), device=valid.device)[:, None] * config.num_classes
+    suppress = _suppress_on_cpu if boxes.device.type == "cpu" else _suppress_at_once
+    if bool(valid.all()):
+        return suppress(boxes.flatten(0, 1).double(), group.flatten(), config).view_as(valid)
+    return torch.zeros_like(valid).masked_scatter(valid, suppress(boxes[valid].double(), group[valid], config))
 
 
-def _chunks(ends: Tensor) -> Iterator[tuple[int, int]]:
-    """Where groups end [G] -> (start, end) of runs of whole groups, of about CHUNK boxes on a CPU, of all on a GPU."""
-    borders = ends.cpu().numpy()
-    total = int(borders[-1]) if len(borders) else 0
-    step = CHUNK if ends.device.type == "cpu" else max(total, 1)
-    wanted = np.arange(step, total + step, step).clip(max=total)
-    cuts = [0, *np.unique(borders[np.searchsorted(borders, wanted)]).tolist()]
-    return pairwise(cuts)
+def _suppress_on_cpu(boxes: Tensor, group: Tensor, config: DetectorConfig) -> Tensor:
+    """boxes [N, 4] of groups [N], best first -> [N] bool, survivors."""
+    groups = Groups(group.numpy(), config.candidates_per_class)
+    order = torch.from_numpy(groups.order)
+    ordered = boxes[order]
+    if groups.has_few_pairs:
+        alive = torch.from_numpy(survivors(ordered.numpy(), groups, config.nms_threshold))
+    else:
+        alive = _suppress_in_chunks(ordered, group[order], groups.ends, config)
+    return torch.zeros(len(boxes), dtype=torch.bool).index_put((order,), alive)
+
+
+def _suppress_in_chunks(boxes: Tensor, group: Tensor, ends: npt.NDArray[np.int64], config: DetectorConfig) -> Tensor:
+    """boxes [N, 4], group by group, best first in each -> [N] bool, survivors."""
+    places = _apart(boxes, group, config)
+    best_first = torch.arange(len(boxes), 0, -1, dtype=torch.float64)
+    cuts = [0]
+    while cuts[-1] < len(boxes):
+        cuts.append(int(ends[min(cuts[-1] + CHUNK, len(boxes)) - 1]))
+    kept = [
+        start + nms(places[start:end], best_first[start:end], config.nms_threshold) for start, end in pairwise(cuts)
+    ]
+    return torch.zeros(len(boxes), dtype=torch.bool).index_fill(0, torch.cat(kept), True)
+
+
+def _suppress_at_once(boxes: Tensor, group: Tensor, config: DetectorConfig) -> Tensor:
+    """What ``_suppress_on_cpu`` gives, in one call of an operator that takes as long for many boxes as for few."""
+    ordered, order = group.sort(stable=True)
+    rank = torch.arange(len(group), device=group.device) - torch.searchsorted(ordered, ordered)
+    chosen = order[rank < config.candidates_per_class].sort().values
+    best_first = torch.arange(len(chosen), 0, -1, dtype=torch.float64, device=group.device)
+    kept = nms(_apart(boxes[chosen], group[chosen], config), best_first, config.nms_threshold)
+    return torch.zeros_like(group, dtype=torch.bool).index_fill(0, chosen[kept], True)
+
+
+def _apart(boxes: Tensor, group: Tensor, config: DetectorConfig) -> Tensor:
+    """Boxes moved so that no two groups overlap; in float64, so that no overlap changes in the last digit."""
+    return boxes + (group * (max(config.image_size) + 1))[:, None]
 
 
 def _gather(boxes: Tensor, candidates: _Candidates, keep: Tensor, limit: int) -> DetectionBatch:

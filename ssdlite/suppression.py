@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite.contract import AnchorSpec, BoxSpec, PostprocessSpec
+from ssdlite.overlaps import Groups, survivors
 from ssdlite.prediction import NumpyDetections
 
 FloatArray = npt.NDArray[np.float32]
@@ -71,9 +72,8 @@ def select_detections(scores: FloatArray, boxes: FloatArray, spec: PostprocessSp
     while True:
         order = _best_first(values, limit)
         anchors, labels = np.divmod(eligible[order], scores.shape[1])
-        within_limit = _rank_in_class(labels) < spec.candidates_per_class
-        anchors, labels = anchors[within_limit], labels[within_limit]
-        keep = _suppress(boxes[anchors].astype(np.float64), labels, spec.nms_threshold, spec.max_detections)
+        groups = Groups(labels, spec.candidates_per_class)
+        keep = _suppress(boxes[anchors].astype(np.float64), groups, spec.nms_threshold, spec.max_detections)
         if len(order) == len(values) or len(keep) == spec.max_detections:
             return NumpyDetections(boxes[anchors[keep]], scores[anchors[keep], labels[keep]], labels[keep])
         limit *= 2
@@ -88,38 +88,26 @@ def _best_first(values: FloatArray, limit: int) -> IndexArray:
     return chosen[np.argsort(-values[chosen], kind="stable")]
 
 
-def _rank_in_class(labels: IndexArray) -> IndexArray:
-    """labels [P] -> [P]: how many of the same label stand before each."""
-    order = np.argsort(labels, kind="stable")
-    ordered = labels[order]
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(labels)) - np.searchsorted(ordered, ordered)
-    return rank
+def _suppress(boxes: npt.NDArray[np.float64], groups: Groups, threshold: float, limit: int) -> IndexArray:
+    """boxes [P, 4], best first -> where the first ``limit`` survivors stand."""
+    ordered = boxes[groups.order]
+    alive = survivors(ordered, groups, threshold) if groups.has_few_pairs else _in_turn(ordered, groups, threshold)
+    return np.sort(groups.order[alive])[:limit]
 
 
-def _suppress(boxes: npt.NDArray[np.float64], labels: IndexArray, threshold: float, limit: int) -> list[int]:
-    """boxes [P, 4] and labels [P], best first -> where the first ``limit`` survivors stand.
-
-    A box falls to a better one of its class that it overlaps by more than ``threshold``.
-    """
-    by_class = np.argsort(labels, kind="stable")
-    places = np.argsort(by_class).tolist()
-    ends = np.searchsorted(labels[by_class], labels, side="right").tolist()
-    corners = np.ascontiguousarray(boxes[by_class].T)  # [4, P]: a slice of a class is then quick to work on
+def _in_turn(boxes: npt.NDArray[np.float64], groups: Groups, threshold: float) -> npt.NDArray[np.bool_]:
+    """What ``survivors`` gives, box by box: each one that is left drops the worse ones of its group."""
+    corners = np.ascontiguousarray(boxes.T)  # [4, N]: a slice of a group is then quick to work on
     low, high = corners[:2], corners[2:]
     areas = (high[0] - low[0]) * (high[1] - low[1])
-    dropped = np.zeros(len(boxes), bool)
-    keep: list[int] = []
+    alive = np.ones(len(boxes), bool)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # two boxes without area do not overlap
-        for position, (place, end) in enumerate(zip(places, ends, strict=True)):
-            if dropped[place]:
+        for place, end in enumerate(groups.ends.tolist()):
+            if not alive[place]:
                 continue
-            keep.append(position)
-            if len(keep) == limit:
-                break
             rest = slice(place + 1, end)
             sides = np.minimum(high[:, rest], high[:, place, None]) - np.maximum(low[:, rest], low[:, place, None])
             sides = np.maximum(sides, 0)
             shared = sides[0] * sides[1]
-            dropped[rest] |= shared / (areas[place] + areas[rest] - shared) > threshold
-    return keep
+            alive[rest] &= ~(shared / (areas[place] + areas[rest] - shared) > threshold)
+    return alive

@@ -13,10 +13,10 @@ from ssdlite.fused import fused
 PRESETS = ("ssdlite320_mobilenet_v1", "ssdlite320_mobilenet_v2", "ssdlite320_mobilenet_v3_large", "ssd300_mobilenet_v2")
 
 
-def make(preset: str = "ssdlite320_mobilenet_v2") -> ssdlite.Detector:
+def make(preset: str = "ssdlite320_mobilenet_v2", **options: object) -> ssdlite.Detector:
     """With norms that do something."""
     torch.manual_seed(0)
-    detector = ssdlite.build_detector(preset, num_classes=3, width_mult=0.5, image_size=96)
+    detector = ssdlite.build_detector(preset, num_classes=3, width_mult=0.5, image_size=96, **options)
     for module in detector.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -26,9 +26,16 @@ def make(preset: str = "ssdlite320_mobilenet_v2") -> ssdlite.Detector:
     return detector
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_outputs_are_those_of_the_detector(preset: str) -> None:
-    detector = make(preset).train()
+@pytest.mark.parametrize(
+    ("preset", "options"),
+    [
+        *((preset, {}) for preset in PRESETS),
+        ("ssdlite320_mobilenet_v2", {"padding": "same", "activation": "relu"}),
+        ("ssdlite320_mobilenet_v2", {"mean": (123.7, 116.3, 103.5), "std": (58.4, 57.1, 57.4)}),
+    ],
+)
+def test_outputs_are_those_of_the_detector(preset: str, options: dict[str, object]) -> None:
+    detector = make(preset, **options).train()
     images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
     found = detector.infer_batch(images.numpy())
     assert detector.training
@@ -51,6 +58,32 @@ def test_the_copy_is_kept_until_a_weight_changes() -> None:
     third = fused(detector)
     detector.load_state_dict(make("ssdlite320_mobilenet_v2").state_dict())
     assert fused(detector) is not third
+
+
+def test_the_copy_is_made_anew_for_other_layers() -> None:
+    detector = make()
+    first = fused(detector)
+    block = detector.backbone.features[0]
+    block[0].weight = nn.Parameter(block[0].weight.detach().clone())
+    second = fused(detector)
+    assert second is not first
+    block[1] = nn.Identity()
+    assert fused(detector) is not second
+
+
+def test_one_copy_takes_batches_of_any_size() -> None:
+    detector = make()
+    images = torch.randint(0, 256, (5, 3, 96, 96), dtype=torch.uint8)
+    alone = [detector.infer_batch(images[i : i + 1].numpy()).class_logits for i in range(5)]
+    torch.testing.assert_close(torch.cat(alone), detector.infer_batch(images.numpy()).class_logits)
+
+
+def test_without_onednns_operators_it_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)
+    packed = make().infer_batch(images.numpy())
+    monkeypatch.setattr("ssdlite.fused.can_pack", lambda module: False)
+    plain = make().infer_batch(images.numpy())
+    torch.testing.assert_close(packed.class_logits, plain.class_logits, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("training", [True, False])  # in evaluation mode no norm counts what it sees
