@@ -45,26 +45,42 @@ class LayerOptions:
         """A convolution without bias, padded so that the output side is ceil(input / stride)."""
         if stride > 1 and self.padding == "same":
             return SamePadConv2d(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
-        kind = StridedConv2d if groups > 1 and stride > 1 else nn.Conv2d
+        kind = AutocastConv2d if groups > 1 else nn.Conv2d
         padding = (kernel_size - 1) // 2
         return kind(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
 
 
-class StridedConv2d(nn.Conv2d):
-    """A convolution with stride. A depthwise one trains in float32 on a CPU, under bfloat16 autocast too.
+class AutocastConv2d(nn.Conv2d):
+    """A depthwise convolution that trains in float32 where a CPU is slow in bfloat16, under autocast too.
 
-    oneDNN's bfloat16 backward of those takes up to twenty times as long as the float32 one (docs/performance.md).
+    oneDNN's bfloat16 backward takes up to twenty times as long as the float32 one if it has a stride, and two or three
+    times with a kernel of 5 (docs/performance.md).
     """
 
+    @classmethod
+    def like(cls, conv: nn.Conv2d) -> AutocastConv2d:
+        """One with the geometry and the weights of ``conv``."""
+        own = cls(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,  # type: ignore[arg-type]
+            conv.stride,  # type: ignore[arg-type]
+            conv.padding,  # type: ignore[arg-type]
+            groups=conv.groups,
+            bias=conv.bias is not None,
+        )
+        own.load_state_dict(conv.state_dict())
+        return own
+
     def forward(self, input: Tensor) -> Tensor:
-        is_slow = self.groups > 1 and input.device.type == "cpu"
-        if not (is_slow and self.training and torch.is_autocast_enabled("cpu")):
+        is_slow = self.groups > 1 and (self.stride != (1, 1) or self.kernel_size > (3, 3))
+        if not (is_slow and self.training and input.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
             return super().forward(input)
         with torch.autocast("cpu", enabled=False):
             return super().forward(input.float()).to(input.dtype)
 
 
-class SamePadConv2d(StridedConv2d):
+class SamePadConv2d(AutocastConv2d):
     """A convolution with TensorFlow's SAME padding: the total is split evenly, an odd pixel goes right and bottom."""
 
     def forward(self, input: Tensor) -> Tensor:

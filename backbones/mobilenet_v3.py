@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large
 
 from ssdlite.backbones.base import Backbone, taps_from
-from ssdlite.backbones.layers import LayerOptions
+from ssdlite.backbones.layers import AutocastConv2d, LayerOptions
 from ssdlite.errors import ConfigError
 
 TAPS = {8: 7, 16: 13}  # stride -> the block that leaves it, tapped behind its expansion; SSDLite taps the last
@@ -39,6 +39,10 @@ class MobileNetV3Large(Backbone):
             norm_layer=partial(nn.BatchNorm2d, eps=options.norm_eps, momentum=options.norm_momentum),
         )
         self.features = network.features
+        for module in list(self.features.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, nn.Conv2d) and child.groups > 1:
+                    setattr(module, name, AutocastConv2d.like(child))
         self.classifier = nn.Identity() if num_classes is None else network.classifier
         taps = taps_from(finest_stride, TAPS)
         self.tapped_blocks = tuple(taps.values())

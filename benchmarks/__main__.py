@@ -22,7 +22,17 @@ from ssdlite.files import write_text
 from ssdlite.output import prepare_folder, save_json, writing
 from ssdlite.timing import describe_machine
 
-COMPARISONS = ("training", "prediction", "postprocessing", "loss", "whole_run", "litert", "evaluation", "growth")
+COMPARISONS = (
+    "training",
+    "prediction",
+    "postprocessing",
+    "loss",
+    "whole_run",
+    "litert",
+    "evaluation",
+    "growth",
+    "depthwise",
+)
 PACKAGES = ("torch", "torchvision", "onnxruntime", "ai-edge-litert")
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
 from torch import Tensor
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from benchmarks.harness import Comparison, Contestant, Settings
-from benchmarks.steps import Steps
+from ssdlite import build_detector
 from ssdlite.device import choose_amp, choose_device
+from ssdlite.train_options import TrainOptions
+from ssdlite.training_step import TrainingStep
 
 ROUNDS = 8
 BATCH, OBJECTS, SLOTS, SIDE = 16, 15, 91, 320
@@ -55,10 +56,16 @@ def random_boxes() -> Tensor:
 
 def our_step(preset: str, *, fast: bool = True) -> Step:
     """A step as ``ssdlite train`` takes it, on data that are on the device."""
-    trainer = Steps(preset, SLOTS - 1, fast=fast)
+    step = TrainingStep(build_detector(preset, num_classes=SLOTS - 1).train(), TrainOptions(), fast=fast)
     pictures = random_pictures() if fast else random_pictures().contiguous()
     labels = torch.randint(0, SLOTS - 1, (BATCH, OBJECTS))
-    return partial(trainer.step, *(tensor.to(trainer.device) for tensor in (pictures, random_boxes(), labels)))
+    data = [tensor.to(step.device) for tensor in (pictures, random_boxes(), labels)]
+
+    def call() -> None:
+        step(*data)
+        finish(step.device)
+
+    return call
 
 
 def torchvision_step() -> Step:
@@ -76,7 +83,12 @@ def torchvision_step() -> Step:
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        finish(device)
 
     return step
+
+
+def finish(device: torch.device) -> None:
+    """A GPU works on when the host is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()

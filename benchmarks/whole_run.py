@@ -11,12 +11,15 @@ from torch.utils.data import DataLoader
 
 from benchmarks.coco_data import CLASSES, write_coco
 from benchmarks.harness import Comparison, Contestant, Settings
-from benchmarks.steps import Steps
+from benchmarks.training import finish
+from ssdlite import build_detector
 from ssdlite.datasets.collate import Batch, collate
 from ssdlite.datasets.dataset import DetectionDataset
 from ssdlite.datasets.discover import load_split
 from ssdlite.datasets.sampler import ShuffledBatches
 from ssdlite.datasets.transforms import DetectionTransform
+from ssdlite.train_options import TrainOptions
+from ssdlite.training_step import TrainingStep
 
 ROUNDS = 5
 PRESET = "ssdlite320_mobilenet_v2"
@@ -37,13 +40,13 @@ def comparisons(settings: Settings) -> Iterator[Comparison]:
             collate_fn=collate,
             persistent_workers=True,
         )
-        trainer = Steps(PRESET, CLASSES)
+        step = TrainingStep(build_detector(PRESET, num_classes=CLASSES).train(), TrainOptions())
         kept = list(loader)
         yield Comparison(
             f"training run, V2, 320 px, batch {BATCH}, JPEG pictures of 640 x 480, {WORKERS} workers",
             [
-                Contestant(REFERENCE, partial(train, trainer, kept), BATCH * STEPS),
-                Contestant("with loading", partial(train, trainer, loader), BATCH * STEPS),
+                Contestant(REFERENCE, partial(train, step, kept), BATCH * STEPS),
+                Contestant("with loading", partial(train, step, loader), BATCH * STEPS),
                 Contestant("loading alone", lambda: sum(len(batch) for batch in loader), BATCH * STEPS),
             ],
             reference=REFERENCE,
@@ -52,6 +55,7 @@ def comparisons(settings: Settings) -> Iterator[Comparison]:
         )
 
 
-def train(trainer: Steps, batches: Iterable[Batch]) -> None:
+def train(step: TrainingStep, batches: Iterable[Batch]) -> None:
     for batch in batches:
-        trainer.step(*(tensor.to(trainer.device) for tensor in (batch.images, batch.boxes, batch.labels)))
+        step(batch.images, batch.boxes, batch.labels)
+    finish(step.device)

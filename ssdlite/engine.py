@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from rich.progress import Progress, TaskID
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from ssdlite.checkpoint import Checkpoint, load_weights
+from ssdlite.checkpoint import Checkpoint
 from ssdlite.console import format_figure, print_metrics, say, training_progress
 from ssdlite.datasets.collate import Batch, collate
 from ssdlite.datasets.dataset import DetectionDataset
@@ -24,7 +22,7 @@ from ssdlite.datasets.sampler import ShuffledBatches
 from ssdlite.datasets.splits import DataSplits
 from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.detector import Detector
-from ssdlite.device import autocast, choose_amp, choose_device
+from ssdlite.device import choose_device
 from ssdlite.distributed import Processes, join_processes
 from ssdlite.errors import CheckpointError, ConfigError, TrainingError
 from ssdlite.evaluator import Metrics
@@ -32,10 +30,11 @@ from ssdlite.freezing import Freezing
 from ssdlite.image import read_image
 from ssdlite.inference import detect_dataset, evaluate_dataset, refuse_bad
 from ssdlite.loss import Losses
-from ssdlite.optimisation import WeightAverage, build_optimizer, learning_rate, set_learning_rate
+from ssdlite.optimisation import learning_rate, set_learning_rate
 from ssdlite.run_folder import RunFolder
-from ssdlite.run_setup import build_for_run, build_freezing, build_loss, load_splits, open_run, reestimate_norms
+from ssdlite.run_setup import build_for_run, build_freezing, load_splits, open_run, reestimate_norms
 from ssdlite.train_options import TrainOptions
+from ssdlite.training_step import TrainingStep
 from ssdlite.transfer_report import print_transfer
 from ssdlite.visualize import contact_sheet, side_by_side
 from ssdlite.wording import counted
@@ -101,13 +100,8 @@ class Trainer:
     ) -> None:
         self.options, self.folder, self.processes, self.splits = options, folder, processes, splits
         self.freezing = freezing
-        self.device = choose_device(options.device)
-        self.amp = choose_amp(options.amp, self.device)
-        self.detector = detector.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.criterion = build_loss(detector, options)
-        self.optimizer = build_optimizer(detector, options)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
-        self.average = WeightAverage(detector, options.ema_decay) if options.ema_decay else None
+        self.step = TrainingStep(detector, options)
+        self.detector = self.step.detector
         config = detector.config
         transform = DetectionTransform(config.image_size, config.resize, options.settings.augment)
         mosaic = build_mosaic(transform, options.settings.mosaic, options.settings.epochs)
@@ -124,27 +118,20 @@ class Trainer:
                 f"batches of {self.batches.batch_size} images for {processes.count} processes: batch norm needs at "
                 "least 2 images in each process's batch"
             )
-        self.model: nn.Module = detector
         if processes.count > 1:
-            ids = [processes.local_rank] if self.device.type == "cuda" else None
-            self.model = DistributedDataParallel(detector, device_ids=ids)
+            self.step.share_gradients(processes.local_rank)
         self.done = Progressed()
         self.history: list[dict[str, Any]] = []
-
-    @property
-    def evaluated(self) -> Detector:
-        """The weights that are evaluated and saved: the average, where one is kept."""
-        return self.detector if self.average is None else cast(Detector, self.average.model)
 
     def introduce(self) -> None:
         """Say what is going to be trained, how, and where it will be found."""
         config, options = self.detector.config, self.options
-        precision = "float32" if self.amp is None else str(self.amp).removeprefix("torch.")
+        precision = "float32" if self.step.amp is None else str(self.step.amp).removeprefix("torch.")
         shape = f"the detector of {options.weights}" if options.weights and not options.preset else options.preset_name
         say(
             f"{shape}: {config.image_size[1]} x {config.image_size[0]} px, {config.num_classes} classes, "
             f"{config.num_anchors} anchors ({options.settings.anchors}) on maps from stride {config.strides[0]} on; "
-            f"{self.device}, {precision}; "
+            f"{self.step.device}, {precision}; "
             f"{counted(options.settings.epochs, 'epoch')} of {counted(len(self.batches), 'step')}; "
             f"run folder {self.folder.path}"
         )
@@ -172,7 +159,7 @@ class Trainer:
             num_workers=options.workers,
             collate_fn=collate,
             persistent_workers=options.workers > 0,
-            pin_memory=self.device.type == "cuda",
+            pin_memory=self.step.device.type == "cuda",
             generator=torch.Generator(),  # the loader's own draws must not touch the global one
         )
         metrics = None
@@ -193,10 +180,10 @@ class Trainer:
         """One pass over the training images; returns the epoch's line for metrics.jsonl."""
         self.dataset.set_epoch(epoch)
         self.batches.epoch = epoch
-        self.model.train()
+        self.step.model.train()
         self.freezing.apply()
         steps, total = len(self.batches), len(self.batches) * self.options.settings.epochs
-        sums = torch.zeros(3, device=self.device)
+        sums = torch.zeros(3, device=self.step.device)
         started, images, rate = time.perf_counter(), 0, 0.0
         for step, (batch, losses) in enumerate(self._steps(epoch, loader)):
             sums += torch.stack(losses).detach()
@@ -235,32 +222,14 @@ class Trainer:
                 if self.processes.count > 1:
                     raise TrainingError("nearly all images of a process's batch are unreadable; mend the data first")
                 continue
-            set_learning_rate(self.optimizer, learning_rate(epoch * steps + step, total, self.options))
-            losses = self._step(batch)
+            set_learning_rate(self.step.optimizer, learning_rate(epoch * steps + step, total, self.options))
+            losses = self.step(batch.images, batch.boxes, batch.labels)
             if pending is not None:
                 self._require_finite(*pending)
             pending = batch, losses, step
             yield batch, losses
         if pending is not None:
             self._require_finite(*pending)
-
-    def _step(self, batch: Batch) -> Losses:
-        images = batch.images.to(self.device, non_blocking=True)
-        boxes = batch.boxes.to(self.device, non_blocking=True)
-        labels = batch.labels.to(self.device, non_blocking=True)
-        with autocast(self.device, self.amp):
-            outputs = self.model(images)
-        losses: Losses = self.criterion(outputs, boxes, labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
-        if self.options.clip_norm:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.detector.parameters(), self.options.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.average is not None:
-            self.average.update(self.detector)
-        return losses
 
     def _require_finite(self, batch: Batch, losses: Losses, step: int) -> None:
         if bool(torch.isfinite(losses.total)):
@@ -277,9 +246,9 @@ class Trainer:
 
         In float32, as they will be used, and as ``ssdlite eval`` does.
         """
-        self.processes.synchronise(self.evaluated)
+        self.processes.synchronise(self.step.evaluated)
         evaluation = evaluate_dataset(
-            self.evaluated,
+            self.step.evaluated,
             self.splits.val,
             self.processes,
             batch_size=self.options.settings.batch_size,
@@ -308,17 +277,14 @@ class Trainer:
     def _checkpoint(self, metrics: Metrics | None) -> Checkpoint:
         return Checkpoint(
             config=self.detector.config,
-            weights=self.evaluated.state_dict(),
+            weights=self.step.evaluated.state_dict(),
             metrics={} if metrics is None else metrics.to_dict(),
             training={
                 "options": self.options.to_dict(),
                 "frozen_norms": list(self.freezing.norm_layers),
                 "progress": vars(self.done),
                 "history": self.history,
-                "model": self.detector.state_dict() if self.average is not None else None,
-                "average_updates": 0 if self.average is None else self.average.updates,
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
+                **self.step.state(),
             },
         )
 
@@ -328,11 +294,7 @@ class Trainer:
         try:
             self.done = Progressed(**training["progress"])
             self.history = list(training["history"])
-            load_weights(self.detector, training["model"] or checkpoint.weights, checkpoint.path)
-            if self.average is not None:
-                self.average.restore(checkpoint.weights, training["average_updates"])
-            self.optimizer.load_state_dict(training["optimizer"])
-            self.scaler.load_state_dict(training["scaler"])
+            self.step.restore(checkpoint)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{checkpoint.path}: its training state cannot be resumed ({error})") from error
 
@@ -358,7 +320,7 @@ class Trainer:
         index = self.splits.val
         positions = list(range(0, len(index), max(len(index) // SAMPLE_COUNT, 1)))[:SAMPLE_COUNT]
         pictures = []
-        for position, found in detect_dataset(self.evaluated, index, positions=positions, skip_bad=True):
+        for position, found in detect_dataset(self.step.evaluated, index, positions=positions, skip_bad=True):
             record = index.record(position)
             image = read_image(record.path, record.size)
             pictures.append(side_by_side(image, record, found.above(SAMPLE_SCORE)))

@@ -346,3 +346,18 @@ def test_strided_depthwise_trains_in_float32_under_bfloat16_autocast() -> None:
         block.eval().depthwise[0](images),
         torch.nn.functional.conv2d(images, block.depthwise[0].weight, None, 2, 1, 1, 8),
     )
+
+
+def test_v3_trains_its_wide_and_its_strided_depthwise_layers_in_float32() -> None:
+    backbone = build_backbone("mobilenet_v3_large").train()
+    layers = [module for module in backbone.modules() if isinstance(module, nn.Conv2d) and module.groups > 1]
+    assert len(layers) == 15
+    for layer in layers:
+        images = torch.randn(1, layer.in_channels, 16, 16).bfloat16()
+        exact = torch.nn.functional.conv2d(
+            images.float(), layer.weight, None, layer.stride, layer.padding, 1, layer.groups
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            found = layer(images)
+        is_exact = torch.equal(found, exact.bfloat16())
+        assert is_exact == (layer.stride != (1, 1) or layer.kernel_size == (5, 5)), layer
