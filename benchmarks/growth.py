@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from benchmarks.coco_data import write_coco
@@ -29,6 +28,7 @@ from ssdlite.postprocess import postprocess
 
 ROUNDS = 7
 PRESET = "ssdlite320_mobilenet_v2"
+BATCH = 16  # where nothing else is said
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 SIDES = (128, 192, 320, 512, 640)
 CLASS_COUNTS = (10, 80, 300, 1000)
@@ -38,12 +38,16 @@ WORKERS = (0, 1, 2)
 
 
 def comparisons(settings: Settings) -> Iterator[Comparison]:
-    yield _curve("network and post-processing, batch size", BATCH_SIZES, _predict_batch, settings)
+    yield _curve("network and post-processing, batch size", BATCH_SIZES, _predict_batch, settings, images=None)
     yield _curve("network, input side", SIDES, _predict_side, settings, power=2)
     yield _curve("post-processing, classes", CLASS_COUNTS, _postprocess, settings)
-    yield _curve("matching, loss and backward, classes", CLASS_COUNTS, lambda k: _loss(k, 20), settings)
+    yield _curve("matching, loss and backward, classes", CLASS_COUNTS, lambda k: _loss(k, 20), settings, images=BATCH)
     yield _curve(
-        "matching, loss and backward, objects in each of 16 images", OBJECT_COUNTS, lambda n: _loss(80, n), settings
+        f"matching, loss and backward, objects in each of {BATCH} images",
+        OBJECT_COUNTS,
+        lambda n: _loss(80, n),
+        settings,
+        images=BATCH,
     )
     with tempfile.TemporaryDirectory() as folder:
         yield from _data_curves(Path(folder), settings)
@@ -56,11 +60,15 @@ def _curve(
     settings: Settings,
     *,
     power: int = 1,
+    images: int | None = 1,
 ) -> Comparison:
-    """One contestant for each value; ``power``: the work grows with the value to this power."""
+    """One contestant for each value, of as many ``images`` a call; None: as the value says.
+
+    The work grows with the value to the ``power``.
+    """
     return Comparison(
         title,
-        [Contestant(str(value), make(value)) for value in values],
+        [Contestant(str(value), make(value), images or value) for value in values],
         reference=str(values[0]),
         threads=settings.threads,
         work={str(value): float(value) ** power for value in values},
@@ -68,20 +76,15 @@ def _curve(
 
 
 def _predict_batch(size: int) -> Callable[[], object]:
-    detector = build_detector(PRESET).eval()
-    images = torch.randint(0, 256, (size, 3, 320, 320), dtype=torch.uint8)
-    return lambda: detector.detect(images)
+    detector = build_detector(PRESET)
+    images = torch.randint(0, 256, (size, 320, 320, 3), dtype=torch.uint8).permute(0, 3, 1, 2).numpy()
+    return lambda: detector.select_batch(detector.infer_batch(images))
 
 
 def _predict_side(side: int) -> Callable[[], object]:
-    detector = build_detector(PRESET, image_size=side).eval()
-    images = torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)
-
-    def call() -> Tensor:
-        with torch.no_grad():
-            return detector(images).class_logits
-
-    return call
+    detector = build_detector(PRESET, image_size=side)
+    images = torch.randint(0, 256, (1, side, side, 3), dtype=torch.uint8).permute(0, 3, 1, 2).numpy()
+    return lambda: detector.infer_batch(images)
 
 
 def _postprocess(classes: int) -> Callable[[], object]:
@@ -93,10 +96,10 @@ def _postprocess(classes: int) -> Callable[[], object]:
 def _loss(classes: int, objects: int) -> Callable[[], object]:
     detector = build_detector(PRESET, num_classes=classes)
     criterion = MultiBoxLoss(detector.anchors, torch.tensor(detector.config.box_code_scales))
-    outputs = _random_outputs(len(detector.anchors), classes, 16)
-    corners = torch.rand(16, objects, 2) * 220
-    boxes = torch.cat([corners, corners + 20 + torch.rand(16, objects, 2) * 80], dim=2)
-    labels = torch.randint(0, classes, (16, objects))
+    outputs = _random_outputs(len(detector.anchors), classes, BATCH)
+    corners = torch.rand(BATCH, objects, 2) * 220
+    boxes = torch.cat([corners, corners + 20 + torch.rand(BATCH, objects, 2) * 80], dim=2)
+    labels = torch.randint(0, classes, (BATCH, objects))
 
     def call() -> None:
         own = Outputs(*(tensor.clone().requires_grad_() for tensor in outputs))
@@ -119,7 +122,7 @@ def _data_curves(root: Path, settings: Settings) -> Iterator[Comparison]:
     peaks = {count: run_apart(_open, folder) for count, folder in folders.items()}
     yield Comparison(
         "opening COCO data, images (headers of all pictures included)",
-        [Contestant(str(count), partial(load_split, folder, "train2017")) for count, folder in folders.items()],
+        [Contestant(str(count), partial(load_split, folder, "train2017"), count) for count, folder in folders.items()],
         reference=str(IMAGE_COUNTS[0]),
         threads=settings.threads,
         rounds=2,

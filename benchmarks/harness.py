@@ -104,7 +104,8 @@ def summarise(comparison: Comparison, times: dict[str, list[float]], rounds: int
     """Speeds are ratios of medians."""
     medians = {name: statistics.median(values) for name, values in times.items()}
     reference = medians[comparison.reference]
-    growths = growth([(comparison.work[name], medians[name]) for name in times] if comparison.work else [])
+    totals = {one.name: medians[one.name] * one.images for one in comparison.contestants}
+    growths = growth([(comparison.work[name], totals[name]) for name in times] if comparison.work else [])
     lines = tuple(
         Line(
             name,

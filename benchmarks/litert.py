@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.harness import Comparison, Contestant, Settings
 from ssdlite.benchmark.pictures import write_pictures
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
-from ssdlite.errors import ConfigError
+from ssdlite.console import say
 from ssdlite.export.options import ExportOptions
 from ssdlite.export.pipeline import export_bundle
 from ssdlite.runtime import load_model
@@ -32,7 +32,8 @@ REFERENCE = "LiteRT, the original file"
 
 def comparisons(settings: Settings) -> Iterator[Comparison]:
     if settings.tflite is None:
-        raise ConfigError("litert needs --tflite FILE; docs/weights.md says where to get one")
+        say("litert: left out, it needs --tflite FILE (docs/weights.md says where to get one)")
+        return
     checkpoint = _import(settings.tflite)
     with tempfile.TemporaryDirectory() as folder:
         bundle = _export(checkpoint, Path(folder))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import chain
 from operator import attrgetter, is_
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -28,13 +29,25 @@ class FusedNetwork:
         width = detector.config.image_size[1]
         self.mean, self.std = (values.flatten().repeat(width) for values in (detector.mean, detector.std))
         self.network = fold_batch_norms(detector).to(memory_format=torch.channels_last)
+        if detector.compile_options is not None:
+            self.run = self._compiled(detector.compile_options)
+            return
         if can_pack(self.network):
             pack_convolutions(self.network)
+        self.run = self.network.forward_normalised
+
+    def _compiled(self, options: dict[str, Any]) -> Callable[[Tensor], Outputs]:
+        """With weights as constants on a CPU and one launch for all kernels on a GPU, unless ``options`` say how."""
+        self.network.requires_grad_(False)
+        if not options.keys() & {"backend", "mode", "options"}:
+            on_gpu = self.mean.device.type == "cuda"
+            options = {**options, **({"mode": "reduce-overhead"} if on_gpu else {"options": {"freezing": True}})}
+        return cast(Callable[[Tensor], Outputs], torch.compile(self.network.forward_normalised, **options))
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Outputs:
         """images [B, 3, H, W] as ``Detector.forward`` takes them, stored channels last if they are to be quick."""
-        return self.network.forward_normalised(self._normalise(images))
+        return self.run(self._normalise(images))
 
     def _normalise(self, images: Tensor) -> Tensor:
         """Whole rows at once: three values at a time, one for each channel, take five times as long."""
@@ -62,12 +75,18 @@ class _Copy:
         self.tensors = [one for one in self.held if isinstance(one, Tensor)]
         self.counted = [one for one in self.tensors if not one.is_inference()]
         self.state = self._state()
+        self.compile_options = detector.compile_options
         self.network = FusedNetwork(detector)
 
-    @property
-    def is_current(self) -> bool:
+    def is_of(self, detector: Detector) -> bool:
+        """As it now is."""
         held = self._now_held()
-        return len(held) == len(self.held) and all(map(is_, held, self.held)) and self._state() == self.state
+        return (
+            len(held) == len(self.held)
+            and all(map(is_, held, self.held))
+            and self._state() == self.state
+            and self.compile_options is detector.compile_options
+        )
 
     def _now_held(self) -> list[object]:
         """The modules, parameters and buffers."""
@@ -84,7 +103,7 @@ _copies: WeakKeyDictionary[Detector, _Copy] = WeakKeyDictionary()
 def fused(detector: Detector) -> FusedNetwork:
     """The network that computes what this detector does in evaluation mode; made anew when a weight has changed."""
     known = _copies.get(detector)
-    if known is None or not known.is_current:
+    if known is None or not known.is_of(detector):
         known = _copies[detector] = _Copy(detector)
     return known.network
 

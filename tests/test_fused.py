@@ -78,6 +78,18 @@ def test_one_copy_takes_batches_of_any_size() -> None:
     torch.testing.assert_close(torch.cat(alone), detector.infer_batch(images.numpy()).class_logits)
 
 
+def test_a_compiled_detector_predicts_the_same() -> None:
+    images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
+    detector = make()
+    expected = detector.infer_batch(images.numpy())
+    graphs = []
+    detector.compile(backend=lambda graph, inputs: graphs.append(graph) or graph.forward)
+    found = detector.infer_batch(images.numpy())
+    assert len(graphs) == 1  # the whole network is one graph
+    torch.testing.assert_close(found.class_logits, expected.class_logits, atol=2e-5, rtol=1e-4)
+    assert fused(detector) is fused(detector)
+
+
 def test_without_onednns_operators_it_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)
     packed = make().infer_batch(images.numpy())
