@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite.errors import ConfigError, DataError
+from ssdlite.jpeg_header import jpeg_size
 from ssdlite.optional import find_opencv, find_pillow
 from ssdlite.pixels import ImageArray, resize_bilinear
 
@@ -154,6 +155,8 @@ def read_image_size(path: Path | str) -> tuple[tuple[int, int], tuple[int, int]]
         DataError: the file is missing or not a picture; the message names it.
         ConfigError: neither Pillow nor OpenCV is installed.
     """
+    if (size := jpeg_size(path)) is not None:
+        return size, size
     reader = _reader()
     try:
         sizes: tuple[tuple[int, int], tuple[int, int]] = reader.read_size(path)
