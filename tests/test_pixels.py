@@ -154,7 +154,8 @@ def test_opencv_says_what_is_wrong_in_one_error(tmp_path: Path, capfd: pytest.Ca
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-        for read in (read_image, read_image_size):
+        readers = (read_image,) if name == "truncated.jpg" else (read_image, read_image_size)
+        for read in readers:
             with pytest.raises(DataError, match=rf"{name}: cannot be read as an image \(.+\)$"):
                 read(tmp_path / name)
     with pytest.raises(DataError, match=r"none\.jpg: no such image file"):
