@@ -1,18 +1,15 @@
-"""COCO's twelve figures for one split, computed by pycocotools from what a detector found."""
+"""COCO's twelve figures for one split, from what a detector found."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from ssdlite.coco_scoring import ScoredDetections, ScoredObjects, score
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.detections import Detections
 
@@ -97,7 +94,6 @@ class Evaluator:
             raise ValueError(f"{index.name}: image ids must differ from each other to be scored")
         self.index = index
         self._results: EvaluatorState = {}
-        self._ground_truth: COCO | None = None
 
     def reset(self) -> None:
         self._results = {}
@@ -124,92 +120,53 @@ class Evaluator:
                 self._results.setdefault(position, ImageResult(*result))
 
     def compute(self) -> Metrics:
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress with print
-            if self._ground_truth is None:
-                self._ground_truth = _coco(self.index, _annotations(self.index))
-            found = _coco(self.index, [_annotation(i, *row) for i, row in enumerate(self._rows(), start=1)])
-            evaluation = COCOeval(self._ground_truth, found, "bbox")
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-        figures = {name: _known(value) for name, value in zip(FIGURES, evaluation.stats, strict=True)}
-        return Metrics(**figures, per_class=_per_class(self.index.class_names, evaluation.eval["precision"]))
+        index, found = self.index, self._columns()
+        truth = ScoredObjects(
+            image_ids=np.repeat(index.image_ids, np.diff(index.offsets)),
+            labels=index.labels,
+            boxes_xywh=_to_xywh(index.boxes),
+            areas=index.areas,
+            ignore=index.ignore,
+        )
+        stats, precision = score(truth, found, index.image_ids, len(index.class_names))
+        figures = {name: _known(value) for name, value in zip(FIGURES, stats, strict=True)}
+        return Metrics(**figures, per_class=_per_class(index.class_names, precision))
 
     def coco_results(self) -> list[dict[str, Any]]:
         """The detections as COCO's result format has them, with the data set's own image and category ids."""
+        found = self._columns()
+        columns = (
+            found.image_ids.tolist(),
+            np.asarray(self.index.category_ids)[found.labels].tolist(),
+            found.boxes_xywh.tolist(),
+            found.scores.tolist(),
+        )
         return [
-            {
-                "image_id": image_id,
-                "category_id": int(self.index.category_ids[label]),
-                "bbox": box_xywh,
-                "score": score,
-            }
-            for image_id, label, box_xywh, score in self._rows()
+            {"image_id": image_id, "category_id": category_id, "bbox": box_xywh, "score": value}
+            for image_id, category_id, box_xywh, value in zip(*columns, strict=True)
         ]
 
-    def _rows(self) -> Iterator[tuple[int, int, list[float], float]]:
-        """(image id, label, box xywh, score) of every detection, in the order of the index."""
-        for position, result in sorted(self._results.items()):
-            boxes_xywh = _to_xywh(result.boxes)
-            image_id = int(self.index.image_ids[position])
-            for box, label, score in zip(boxes_xywh, result.labels.tolist(), result.scores.tolist(), strict=True):
-                yield image_id, label, box, score
+    def _columns(self) -> ScoredDetections:
+        """Every detection, in the order of the index."""
+        positions = sorted(self._results)
+        results = [self._results[position] for position in positions]
+        counts = [len(result.labels) for result in results]
+        return ScoredDetections(
+            image_ids=np.repeat(self.index.image_ids[positions], counts),
+            labels=_join([result.labels for result in results], (0,), np.int64),
+            boxes_xywh=_to_xywh(_join([result.boxes for result in results], (0, 4), np.float32)),
+            scores=_join([result.scores for result in results], (0,), np.float32),
+        )
 
 
-def _to_xywh(boxes: npt.NDArray[np.float32]) -> list[list[float]]:
-    """boxes [N, 4] xyxy -> N lists x, y, width, height, in double precision as COCO's files are."""
+def _join(arrays: list[npt.NDArray[Any]], empty: tuple[int, ...], kind: type) -> npt.NDArray[Any]:
+    return np.concatenate([np.zeros(empty, kind), *arrays])
+
+
+def _to_xywh(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """boxes [N, 4] xyxy -> x, y, width, height, in double precision as COCO's files are."""
     wide = boxes.astype(np.float64)
-    values: list[list[float]] = np.concatenate([wide[:, :2], wide[:, 2:] - wide[:, :2]], axis=1).tolist()
-    return values
-
-
-def _annotation(identity: int, image_id: int, label: int, box_xywh: list[float], score: float) -> dict[str, Any]:
-    """One detection as ``COCO.loadRes`` would make it."""
-    return {
-        "id": identity,
-        "image_id": image_id,
-        "category_id": label,
-        "bbox": box_xywh,
-        "area": box_xywh[2] * box_xywh[3],
-        "iscrowd": 0,
-        "score": score,
-    }
-
-
-def _annotations(index: DetectionIndex) -> list[dict[str, Any]]:
-    """The ground truth; ids start at 1, because COCOeval takes a match with id 0 for none."""
-    image_ids = np.repeat(index.image_ids, np.diff(index.offsets)).tolist()
-    columns = zip(
-        image_ids,
-        index.labels.tolist(),
-        _to_xywh(index.boxes),
-        index.areas.tolist(),
-        index.ignore.tolist(),
-        strict=True,
-    )
-    return [
-        {
-            "id": identity,
-            "image_id": image_id,
-            "category_id": label,
-            "bbox": box_xywh,
-            "area": area,
-            "iscrowd": int(ignore),
-        }
-        for identity, (image_id, label, box_xywh, area, ignore) in enumerate(columns, start=1)
-    ]
-
-
-def _coco(index: DetectionIndex, annotations: list[dict[str, Any]]) -> COCO:
-    """An in-memory COCO object; labels are its category ids, so that classes keep the index's order."""
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": image_id} for image_id in index.image_ids.tolist()],
-        "categories": [{"id": label, "name": name} for label, name in enumerate(index.class_names)],
-        "annotations": annotations,
-    }
-    coco.createIndex()
-    return coco
+    return np.concatenate([wide[:, :2], wide[:, 2:] - wide[:, :2]], axis=1)
 
 
 def _per_class(class_names: tuple[str, ...], precision: npt.NDArray[np.float64]) -> dict[str, ClassMetrics]:

@@ -8,9 +8,26 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from ssdlite import coco_scoring
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.detections import Detections
 from ssdlite.evaluator import FIGURES, Evaluator
+
+
+@pytest.fixture(
+    autouse=True,
+    params=[("faster_coco_eval", 100_000), ("faster_coco_eval", 20), ("pycocotools", 100_000), ("pycocotools", 20)],
+    ids=lambda param: f"{param[0]}-{param[1]}",
+)
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test with both libraries, with all classes at once and in several parts."""
+    name, most = request.param
+    monkeypatch.setattr(coco_scoring, "MOST_DETECTIONS", most)
+    if name == "pycocotools":
+        monkeypatch.setattr(coco_scoring, "_has_fast_library", lambda: False)
+    else:
+        pytest.importorskip(name)
+
 
 CLASSES = ("cat", "dog", "cow")
 CATEGORY_IDS = (7, 3, 90)  # gaps and another order, as COCO's files may have
