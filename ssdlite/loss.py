@@ -163,7 +163,7 @@ class FocalLoss(DetectionLoss):
 
     def classification_loss(self, logits: Tensor, targets: Targets, predicted: Predicted) -> Tensor:
         classes = logits[:, :, 1:]
-        wanted = F.one_hot(targets.slots, logits.shape[2])[:, :, 1:].to(classes.dtype)
+        wanted = _one_hot(targets.slots, classes)
         losses = sigmoid_focal_loss(classes, wanted, alpha=self.alpha, gamma=self.gamma).sum(dim=2)
         return torch.where(targets.positive | targets.negative, losses, 0.0).sum()
 
@@ -182,13 +182,18 @@ class QualityFocalLoss(DetectionLoss):
     def classification_loss(self, logits: Tensor, targets: Targets, predicted: Predicted) -> Tensor:
         classes = logits[:, :, 1:]
         quality = torch.where(targets.positive, paired_iou(predicted.boxes, targets.boxes), 0.0)
-        wanted = F.one_hot(targets.slots, logits.shape[2])[:, :, 1:] * quality[:, :, None]
+        wanted = _one_hot(targets.slots, classes) * quality[:, :, None]
         entropy = F.binary_cross_entropy_with_logits(classes, wanted, reduction="none")
         losses = (entropy * (wanted - classes.sigmoid()).abs().pow(self.beta)).sum(dim=2)
         return torch.where(targets.positive | targets.negative, losses, 0.0).sum()
 
 
 LOSSES: dict[str, type[DetectionLoss]] = {"multibox": MultiBoxLoss, "focal": FocalLoss, "qfl": QualityFocalLoss}
+
+
+def _one_hot(slots: Tensor, classes: Tensor) -> Tensor:
+    """slots [B, A], 0 for background -> 0 or 1 like ``classes`` [B, A, K]. ``F.one_hot`` looks at the values first."""
+    return (slots[:, :, None] == torch.arange(1, classes.shape[2] + 1, device=slots.device)).to(classes.dtype)
 
 
 def _count_matches(targets: Targets) -> Tensor:
