@@ -31,6 +31,7 @@ COMPARISONS = (
     "litert",
     "evaluation",
     "growth",
+    "augmentation",
     "depthwise",
 )
 PACKAGES = ("torch", "torchvision", "onnxruntime", "ai-edge-litert")

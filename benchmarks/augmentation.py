@@ -1,44 +1,72 @@
-"""Milliseconds of processor time that one training sample takes, reading included, for each augmentation.
-
-``python benchmarks/augmentation.py DATA [SIDE]``: the recipes in turns, so that a change of the machine's speed meets
-all of them; a line each with the mean and its ratio to that of ``ssdlite``.
-"""
+"""What a training sample costs, reading included: each augmentation, and large JPEGs whole and reduced."""
 
 from __future__ import annotations
 
-import sys
-import time
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
+from benchmarks.coco_data import write_coco
+from benchmarks.harness import Comparison, Contestant, Settings
 from ssdlite.datasets.dataset import DetectionDataset
-from ssdlite.datasets.discover import load_data
+from ssdlite.datasets.discover import load_split
+from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.mosaic import build_mosaic
 from ssdlite.datasets.transforms import AUGMENTATIONS, DetectionTransform
 
-ROUNDS = 60
-SAMPLES = 4  # of a contestant in each round
+ROUNDS = 40
+SIDE = 320
+SAMPLES = 4  # in a turn
+LARGE = (3000, 4000)
 
 
-def main(argv: list[str]) -> None:
-    index = load_data(Path(argv[0])).train
-    side = int(argv[1]) if len(argv) > 1 else 320
-    recipes = {name: (name, 0.0) for name in AUGMENTATIONS} | {"ssdlite, all mosaics": ("ssdlite", 1.0)}
-    contestants = {"reading alone": DetectionDataset(index)}
-    for label, (name, share) in recipes.items():
-        transform = DetectionTransform((side, side), "stretch", name)
-        contestants[label] = DetectionDataset(index, transform, mosaic=build_mosaic(transform, share, 1))
-    seconds = dict.fromkeys(contestants, 0.0)
-    for round_number in range(ROUNDS):
-        positions = [(round_number * SAMPLES + i) % len(index) for i in range(SAMPLES)]
-        for name, dataset in contestants.items():
-            start = time.process_time()
-            for position in positions:
-                dataset[position]
-            seconds[name] += time.process_time() - start
-    print(f"{index.name}, {side} px, {ROUNDS * SAMPLES} samples each, processor time")
-    for name, total in seconds.items():
-        print(f"{name:22s} {1000 * total / ROUNDS / SAMPLES:6.2f} ms   {total / seconds['ssdlite']:5.2f}")
+def comparisons(settings: Settings) -> Iterator[Comparison]:
+    with tempfile.TemporaryDirectory() as folder:
+        index = _coco(Path(folder) / "coco", 64)
+        recipes = {name: (name, 0.0) for name in AUGMENTATIONS} | {"ssdlite, all mosaics": ("ssdlite", 1.0)}
+        contestants = [Contestant("reading alone", _read(DetectionDataset(index)), SAMPLES)]
+        for label, (name, share) in recipes.items():
+            transform = DetectionTransform((SIDE, SIDE), "stretch", name)
+            dataset = DetectionDataset(index, transform, mosaic=build_mosaic(transform, share, 1))
+            contestants.append(Contestant(label, _read(dataset), SAMPLES))
+        yield Comparison(
+            f"a training sample of {SIDE} px from a JPEG of 640 x 480", contestants, reference="ssdlite", threads=1
+        )
+        yield _large_pictures(Path(folder) / "large")
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def _large_pictures(root: Path) -> Comparison:
+    index = _coco(root, 8)
+    for number, path in enumerate(index.paths):
+        small = np.random.default_rng(number).integers(0, 256, (LARGE[0] // 16, LARGE[1] // 16, 3), dtype=np.uint8)
+        Path(path).unlink()
+        Image.fromarray(small).resize(LARGE[::-1], Image.Resampling.BICUBIC).save(path, quality=90)
+    index.sizes[:] = LARGE
+    transform = DetectionTransform((SIDE, SIDE), "stretch", "ssdlite")
+    whole, reduced = (DetectionDataset(index, transform, reduce_to=to) for to in (None, (SIDE, SIDE)))
+    return Comparison(
+        f"a training sample of {SIDE} px from a JPEG of {LARGE[1]} x {LARGE[0]}",
+        [Contestant("whole", _read(whole), SAMPLES), Contestant("--reduced-decoding", _read(reduced), SAMPLES)],
+        reference="whole",
+        threads=1,
+        rounds=10,
+    )
+
+
+def _coco(root: Path, images: int) -> DetectionIndex:
+    write_coco(root, images)
+    return load_split(root, "train2017")
+
+
+def _read(dataset: DetectionDataset) -> Callable[[], None]:
+    positions = cycle(range(len(dataset)))
+
+    def call() -> None:
+        for _ in range(SAMPLES):
+            dataset[next(positions)]
+
+    return call

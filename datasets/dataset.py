@@ -12,27 +12,41 @@ import torch
 from torch.utils.data import Dataset
 
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.errors import DataError
-from ssdlite.image import ImageArray, View, read_image
+from ssdlite.datasets.large_pictures import BadPictureError, LargePicture, is_large, read_picture
+from ssdlite.image import LETTERBOX_FILL, ImageArray, View
 
 if TYPE_CHECKING:
     from ssdlite.datasets.mosaic import Layout, Mosaic
+
+NOT_DECODED: ImageArray = np.empty((0, 0, 3), np.uint8)
 
 
 @dataclass
 class Sample:
     """One picture and its objects; ``view``, once it is at the network's size, is what of the source is shown.
 
-    A mosaic has the id and the position of its first picture, and is shown whole.
+    A mosaic has the id and the position of its first picture, and is shown whole. ``file``, where there is one, is
+    decoded once it is known what to show; until then ``image`` is empty.
     """
 
     image: ImageArray  # [H, W, 3] RGB
-    boxes: npt.NDArray[np.float32]  # [N, 4] xyxy pixels of ``image``
+    boxes: npt.NDArray[np.float32]  # [N, 4] xyxy pixels of the picture
     labels: npt.NDArray[np.int64]  # [N] in 0..K-1
     ignore: npt.NDArray[np.bool_]  # [N] crowd regions and difficult objects
     image_id: int
     position: int  # in the index
     view: View | None = None
+    file: LargePicture | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the picture."""
+        height, width = self.image.shape[:2] if self.file is None else self.file.size
+        return height, width
+
+    def render(self, view: View, fill: int = LETTERBOX_FILL) -> tuple[ImageArray, View]:
+        """What ``view`` shows [*view.size, 3], and the view that this is exactly."""
+        return (view.render(self.image, fill), view) if self.file is None else self.file.render(view, fill)
 
 
 class BadSample(NamedTuple):
@@ -59,11 +73,14 @@ class DetectionDataset(Dataset["Sample | BadSample"]):
         seed: int = 0,
         *,
         mosaic: Mosaic | None = None,
+        reduce_to: tuple[int, int] | None = None,
     ) -> None:
+        """``reduce_to``: the input's (height, width), to decode large JPEGs at a fraction of their size."""
         self.index = index
         self.transform = transform
         self.seed = seed
         self.mosaic = mosaic
+        self.reduce_to = reduce_to
         # In shared memory, so that loader processes which already run see it change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
@@ -75,36 +92,27 @@ class DetectionDataset(Dataset["Sample | BadSample"]):
         return len(self.index)
 
     def __getitem__(self, position: int) -> Sample | BadSample:
+        """A bad sample if the picture, or one of a mosaic's, cannot be decoded."""
         epoch = int(self._epoch)
         generator = np.random.default_rng([self.seed, epoch, position])
         layout = None if self.mosaic is None else self.mosaic.draw_layout(epoch, generator)
-        if self.mosaic is None or layout is None:
-            sample = self._read(position)
-        else:
-            sample = self._read_mosaic(position, self.mosaic, layout, generator)
-        if self.transform is None or isinstance(sample, BadSample):
-            return sample
-        return self.transform(sample, generator)
-
-    def _read_mosaic(
-        self, position: int, mosaic: Mosaic, layout: Layout, generator: np.random.Generator
-    ) -> Sample | BadSample:
-        """The picture at ``position`` and random others; in place of all of them the first that cannot be decoded."""
-        others = generator.integers(len(self), size=len(layout.tiles) - 1).tolist()
-        samples = []
-        for i in (position, *others):
-            sample = self._read(i)
-            if isinstance(sample, BadSample):
-                return sample
-            samples.append(sample)
-        return mosaic.join(samples, layout, generator)
-
-    def _read(self, position: int) -> Sample | BadSample:
-        record = self.index.record(position)
         try:
-            image = read_image(record.path, record.size)
-        except DataError as error:
-            return BadSample(position, str(error))
-        if image.shape[:2] != record.size:
-            return BadSample(position, f"{record.path}: expected size {record.size}, got {image.shape[:2]}")
-        return Sample(image, record.boxes.copy(), record.labels.copy(), record.ignore.copy(), record.image_id, position)
+            if self.mosaic is None or layout is None:
+                sample = self._read(position)
+            else:
+                sample = self._read_mosaic(position, self.mosaic, layout, generator)
+            return sample if self.transform is None else self.transform(sample, generator)
+        except BadPictureError as error:
+            return BadSample(error.position, str(error))
+
+    def _read_mosaic(self, position: int, mosaic: Mosaic, layout: Layout, generator: np.random.Generator) -> Sample:
+        """The picture at ``position`` and random others."""
+        others = generator.integers(len(self), size=len(layout.tiles) - 1).tolist()
+        return mosaic.join([self._read(i) for i in (position, *others)], layout, generator)
+
+    def _read(self, position: int) -> Sample:
+        record = self.index.record(position)
+        own = record.boxes.copy(), record.labels.copy(), record.ignore.copy(), record.image_id, position
+        if self.reduce_to is not None and is_large(record.path, record.size, self.reduce_to):
+            return Sample(NOT_DECODED, *own, file=LargePicture(record.path, record.size, position))
+        return Sample(read_picture(record.path, record.size, position), *own)

@@ -92,7 +92,7 @@ class Mosaic:
     def _choose_view(self, sample: Sample, tile: Tile, scale: float, generator: np.random.Generator) -> View:
         """A random part of the picture, as large as the tile takes."""
         size = (tile.y1 - tile.y0, tile.x1 - tile.x0)
-        picture = sample.image.shape[:2]
+        picture = sample.size
         whole_height, whole_width = fit_view(picture, self.image_size, self.resize).span
         window = (whole_height * size[0] / self.image_size[0], whole_width * size[1] / self.image_size[1])
         return window_view(scaled_window(picture, window, scale, generator), size)

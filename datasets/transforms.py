@@ -98,7 +98,7 @@ class DetectionTransform:
         )
 
     def _choose_view(self, sample: Sample, generator: np.random.Generator) -> View:
-        height, width = sample.image.shape[:2]
+        height, width = sample.size
         whole = (0.0, 0.0, float(width), float(height))
         window, recipe = whole, self.augmentation
         if recipe.scale is not None:

@@ -61,26 +61,27 @@ def iou_crop(canvas: Rectangle, boxes: Boxes, generator: np.random.Generator) ->
         least = CROP_OVERLAPS[int(generator.integers(len(CROP_OVERLAPS)))]
         if least is None:
             return canvas
-        for _ in range(CROP_TRIALS):
-            width, height = generator.uniform(*CROP_SIDES, size=2) * (x1 - x0, y1 - y0)
-            if not CROP_RATIOS[0] <= width / height <= CROP_RATIOS[1]:
-                continue
-            left, top = generator.uniform(x0, x1 - width), generator.uniform(y0, y1 - height)
-            window = (left, top, left + width, top + height)
-            if _keeps_an_object(window, boxes, least):
-                return window
+        spans = generator.uniform(*CROP_SIDES, size=(CROP_TRIALS, 2)) * (x1 - x0, y1 - y0)
+        starts = (x0, y0) + generator.uniform(size=(CROP_TRIALS, 2)) * ((x1 - x0, y1 - y0) - spans)
+        ratios = spans[:, 0] / spans[:, 1]
+        trials = np.concatenate([starts, starts + spans], axis=1)[
+            (ratios >= CROP_RATIOS[0]) & (ratios <= CROP_RATIOS[1])
+        ]
+        good = np.flatnonzero(_best_overlaps(trials, boxes) >= least)
+        if len(good):
+            left, top, right, bottom = trials[good[0]].tolist()
+            return left, top, right, bottom
 
 
-def _keeps_an_object(window: Rectangle, boxes: Boxes, least_iou: float) -> bool:
-    area = np.array(window, np.float32)
+def _best_overlaps(windows: npt.NDArray[np.float64], boxes: Boxes) -> npt.NDArray[np.float64]:
+    """windows [T, 4], boxes [N, 4] -> [T]: the best IoU with a box whose centre is in the window, -1 if none is."""
+    corners, boxes = windows[:, None], boxes.astype(np.float64)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = ((centres > area[:2]) & (centres < area[2:])).all(axis=1)
-    if not inside.any():
-        return False
-    kept = boxes[inside]
-    shared = (np.minimum(kept[:, 2:], area[2:]) - np.maximum(kept[:, :2], area[:2])).clip(0).prod(axis=1)
-    union = (kept[:, 2:] - kept[:, :2]).prod(axis=1) + (area[2:] - area[:2]).prod() - shared
-    return bool((shared / union).max() >= least_iou)
+    inside = ((centres > corners[..., :2]) & (centres < corners[..., 2:])).all(axis=2)
+    sides = np.minimum(boxes[:, 2:], corners[..., 2:]) - np.maximum(boxes[:, :2], corners[..., :2])
+    shared = sides.clip(0).prod(axis=2)
+    areas = [(ends[..., 2:] - ends[..., :2]).prod(axis=-1) for ends in (boxes, corners)]
+    return np.where(inside, shared / (areas[0] + areas[1] - shared), -1.0).max(axis=1)
 
 
 def window_view(window: Rectangle, size: tuple[int, int]) -> View:
@@ -104,6 +105,7 @@ def show(sample: Sample, view: View, cut_off: CutOff | None = None) -> Sample:
     background. Parts below MIN_BOX_SIDE are dropped.
     """
     height, width = view.size
+    image, view = sample.render(view)
     boxes = view.boxes_to_input(sample.boxes)
     limits = np.array([width, height, width, height], np.float32)
     clipped = boxes.clip(0, limits)
@@ -117,9 +119,10 @@ def show(sample: Sample, view: View, cut_off: CutOff | None = None) -> Sample:
         keep &= (inside & (sides >= MIN_BOX_SIDE).all(axis=1)) | ignore
     return replace(
         sample,
-        image=view.render(sample.image),
+        image=image,
         boxes=clipped[keep].astype(np.float32),
         labels=sample.labels[keep],
         ignore=ignore[keep],
         view=view,
+        file=None,
     )

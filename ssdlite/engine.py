@@ -105,7 +105,8 @@ class Trainer:
         config = detector.config
         transform = DetectionTransform(config.image_size, config.resize, options.settings.augment)
         mosaic = build_mosaic(transform, options.settings.mosaic, options.settings.epochs)
-        self.dataset = DetectionDataset(splits.train, transform, options.seed, mosaic=mosaic)
+        reduce_to = config.image_size if options.reduced_decoding else None
+        self.dataset = DetectionDataset(splits.train, transform, options.seed, mosaic=mosaic, reduce_to=reduce_to)
         self.batches = ShuffledBatches(
             len(splits.train),
             options.settings.batch_size,

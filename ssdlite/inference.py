@@ -56,9 +56,7 @@ class _Frame:
     framing: Framing
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
-        height, width = sample.image.shape[:2]
-        view = self.framing.view((height, width))
-        image = view.render(sample.image, self.framing.fill)
+        image, view = sample.render(self.framing.view(sample.size), self.framing.fill)
         return replace(sample, image=image, boxes=view.boxes_to_input(sample.boxes), view=view)
 
 

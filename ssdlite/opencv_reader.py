@@ -14,8 +14,8 @@ from ssdlite.pixels import ImageArray, deep_grey_to_rgb
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
-def read(path: Path | str, annotated_size: tuple[int, int] | None) -> ImageArray:
-    """See ``ssdlite.image.read_image``. Raises OSError, ValueError, or what OpenCV does."""
+def read(path: Path | str, annotated_size: tuple[int, int] | None, reduction: int = 1) -> ImageArray:
+    """See ``ssdlite.image.read_image``; always whole. Raises OSError, ValueError, or what OpenCV does."""
     content = _read_bytes(path)
     pixels = _decode(content, upright=True)
     if annotated_size is not None and pixels.shape[:2] != annotated_size:

@@ -22,9 +22,11 @@ TRANSPOSITIONS = {
 }
 
 
-def read(path: Path | str, annotated_size: tuple[int, int] | None) -> ImageArray:
+def read(path: Path | str, annotated_size: tuple[int, int] | None, reduction: int = 1) -> ImageArray:
     """See ``ssdlite.image.read_image``. Raises whatever Pillow's decoders do."""
     with Image.open(path) as picture:  # Pillow itself refuses headers of more than 179 million pixels
+        if reduction > 1 and _orientation(picture) == 1:
+            picture.draft(None, (picture.width // reduction, picture.height // reduction))
         return to_rgb_array(picture, annotated_size)
 
 
