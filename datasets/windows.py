@@ -64,9 +64,8 @@ def iou_crop(canvas: Rectangle, boxes: Boxes, generator: np.random.Generator) ->
         spans = generator.uniform(*CROP_SIDES, size=(CROP_TRIALS, 2)) * (x1 - x0, y1 - y0)
         starts = (x0, y0) + generator.uniform(size=(CROP_TRIALS, 2)) * ((x1 - x0, y1 - y0) - spans)
         ratios = spans[:, 0] / spans[:, 1]
-        trials = np.concatenate([starts, starts + spans], axis=1)[
-            (ratios >= CROP_RATIOS[0]) & (ratios <= CROP_RATIOS[1])
-        ]
+        likely = (ratios >= CROP_RATIOS[0]) & (ratios <= CROP_RATIOS[1])
+        trials = np.concatenate([starts, starts + spans], axis=1)[likely]
         good = np.flatnonzero(_best_overlaps(trials, boxes) >= least)
         if len(good):
             left, top, right, bottom = trials[good[0]].tolist()
