@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.large_pictures import BadPictureError, LargePicture, is_large, read_picture
+from ssdlite.datasets.picture_cache import PictureCache
 from ssdlite.image import LETTERBOX_FILL, ImageArray, View
 
 if TYPE_CHECKING:
@@ -74,13 +75,18 @@ class DetectionDataset(Dataset["Sample | BadSample"]):
         *,
         mosaic: Mosaic | None = None,
         reduce_to: tuple[int, int] | None = None,
+        cache: PictureCache | None = None,
     ) -> None:
-        """``reduce_to``: the input's (height, width), to decode large JPEGs at a fraction of their size."""
+        """``reduce_to``: the input's (height, width), to decode large JPEGs at a fraction of their size.
+
+        ``cache``: keeps what was decoded whole.
+        """
         self.index = index
         self.transform = transform
         self.seed = seed
         self.mosaic = mosaic
         self.reduce_to = reduce_to
+        self.cache = cache
         # In shared memory, so that loader processes which already run see it change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
@@ -115,4 +121,9 @@ class DetectionDataset(Dataset["Sample | BadSample"]):
         own = record.boxes.copy(), record.labels.copy(), record.ignore.copy(), record.image_id, position
         if self.reduce_to is not None and is_large(record.path, record.size, self.reduce_to):
             return Sample(NOT_DECODED, *own, file=LargePicture(record.path, record.size, position))
-        return Sample(read_picture(record.path, record.size, position), *own)
+        image = None if self.cache is None else self.cache.get(position)
+        if image is None:
+            image = read_picture(record.path, record.size, position)
+            if self.cache is not None:
+                self.cache.put(position, image)
+        return Sample(image, *own)

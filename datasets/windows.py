@@ -80,7 +80,8 @@ def _best_overlaps(windows: npt.NDArray[np.float64], boxes: Boxes) -> npt.NDArra
     sides = np.minimum(boxes[:, 2:], corners[..., 2:]) - np.maximum(boxes[:, :2], corners[..., :2])
     shared = sides.clip(0).prod(axis=2)
     areas = [(ends[..., 2:] - ends[..., :2]).prod(axis=-1) for ends in (boxes, corners)]
-    return np.where(inside, shared / (areas[0] + areas[1] - shared), -1.0).max(axis=1)
+    best: npt.NDArray[np.float64] = np.where(inside, shared / (areas[0] + areas[1] - shared), -1.0).max(axis=1)
+    return best
 
 
 def window_view(window: Rectangle, size: tuple[int, int]) -> View:

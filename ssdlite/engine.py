@@ -18,6 +18,7 @@ from ssdlite.console import format_figure, print_metrics, say, training_progress
 from ssdlite.datasets.collate import Batch, collate
 from ssdlite.datasets.dataset import DetectionDataset
 from ssdlite.datasets.mosaic import build_mosaic
+from ssdlite.datasets.picture_cache import PictureCache
 from ssdlite.datasets.sampler import ShuffledBatches
 from ssdlite.datasets.splits import DataSplits
 from ssdlite.datasets.transforms import DetectionTransform
@@ -106,7 +107,10 @@ class Trainer:
         transform = DetectionTransform(config.image_size, config.resize, options.settings.augment)
         mosaic = build_mosaic(transform, options.settings.mosaic, options.settings.epochs)
         reduce_to = config.image_size if options.reduced_decoding else None
-        self.dataset = DetectionDataset(splits.train, transform, options.seed, mosaic=mosaic, reduce_to=reduce_to)
+        cache = PictureCache(splits.train.sizes) if options.cache else None
+        self.dataset = DetectionDataset(
+            splits.train, transform, options.seed, mosaic=mosaic, reduce_to=reduce_to, cache=cache
+        )
         self.batches = ShuffledBatches(
             len(splits.train),
             options.settings.batch_size,

@@ -118,6 +118,8 @@ class TrainOptions:
     """Mixed precision; auto is bfloat16 where the hardware computes in it, else float16 on GPUs, else none."""
     workers: int = 2
     """Processes that load and augment images; 0 for none."""
+    cache: bool = False
+    """Decode every picture once and keep it in a temporary file, which the loading processes share."""
     reduced_decoding: bool = False
     """Decode JPEGs of at least twice the input's size at 1/2, 1/4 or 1/8 of theirs, where what is shown of them needs
     no more. Faster; such pictures are smoother than those that the detector is then given."""
