@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
+from benchmarks.apart import Apart
 from benchmarks.harness import Comparison, Contestant, Settings
 from ssdlite import build_detector
 from ssdlite.device import choose_amp, choose_device
@@ -24,8 +25,8 @@ def comparisons(settings: Settings) -> Iterator[Comparison]:
     yield Comparison(
         f"training step, V3-Large, {SLOTS} slots, {SIDE} px, batch {BATCH}",
         [
-            Contestant("torchvision, its usual loop", torchvision_step(), BATCH),
-            Contestant("ours", our_step(V3), BATCH),
+            Contestant("torchvision, its usual loop", Apart(settings.threads, torchvision_step), BATCH),
+            Contestant("ours", Apart(settings.threads, our_step, V3), BATCH),
         ],
         reference="torchvision, its usual loop",
         targets={"ours": 1.6},
@@ -34,8 +35,8 @@ def comparisons(settings: Settings) -> Iterator[Comparison]:
     yield Comparison(
         f"training step, V2, {SLOTS} slots, {SIDE} px, batch {BATCH}",
         [
-            Contestant("float32, NCHW", our_step(V2, fast=False), BATCH),
-            Contestant("as trained", our_step(V2), BATCH),
+            Contestant("float32, NCHW", Apart(settings.threads, our_step, V2, False), BATCH),
+            Contestant("as trained", Apart(settings.threads, our_step, V2, True), BATCH),
         ],
         reference="float32, NCHW",
         targets={"as trained": 3.0},
@@ -54,7 +55,7 @@ def random_boxes() -> Tensor:
     return torch.cat([low, low + 16 + torch.rand(BATCH, OBJECTS, 2) * 60], dim=2)
 
 
-def our_step(preset: str, *, fast: bool = True) -> Step:
+def our_step(preset: str, fast: bool = True) -> Step:
     """A step as ``ssdlite train`` takes it, on data that are on the device."""
     step = TrainingStep(build_detector(preset, num_classes=SLOTS - 1).train(), TrainOptions(), fast=fast)
     pictures = random_pictures() if fast else random_pictures().contiguous()

@@ -27,7 +27,7 @@ class TrainingStep:
     """
 
     def __init__(self, detector: Detector, options: TrainOptions, *, fast: bool = True) -> None:
-        """``fast=False``: float32 and no channels_last, to compare with."""
+        """``fast=False``: in float32, without channels_last, and memory goes back to the system; to compare with."""
         self.device = choose_device(options.device)
         self.amp = choose_amp(options.amp if fast else "off", self.device)
         layout = torch.channels_last if fast else torch.contiguous_format
@@ -38,7 +38,7 @@ class TrainingStep:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
         self.average = WeightAverage(detector, options.ema_decay) if options.ema_decay else None
         self.clip_norm = options.clip_norm
-        if self.device.type == "cpu":
+        if fast and self.device.type == "cpu":
             keep_freed_memory()
 
     @property

@@ -1,9 +1,14 @@
 """What a benchmark says of the times it measured."""
 
 import json
+import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import torch
 
+from benchmarks.apart import Apart
 from benchmarks.coco_data import write_coco
 from benchmarks.harness import Comparison, Contestant, build_table, cells, growth, run, summarise, to_markdown
 from ssdlite.datasets.discover import load_split
@@ -53,3 +58,22 @@ def test_made_up_data_are_coco(tmp_path):
     assert len(index) == len(content["images"]) == 40
     assert len(index.labels) == len(content["annotations"]) == 292
     assert len(index.class_names) == 80 and not index.problems
+
+
+def count_calls(path: str) -> Callable[[], object]:
+    """Every call appends the process and how many threads it has."""
+
+    def call() -> None:
+        with Path(path).open("a") as file:
+            file.write(f"{os.getpid()} {torch.get_num_threads()}\n")
+
+    return call
+
+
+def test_a_contestant_apart_runs_in_one_process_of_its_own(tmp_path: Path) -> None:
+    contestant = Apart(1, count_calls, str(tmp_path / "calls"))
+    contestant()
+    contestant()
+    first, second = (tmp_path / "calls").read_text().splitlines()
+    assert first == second != f"{os.getpid()} 1"
+    assert first.endswith(" 1")
