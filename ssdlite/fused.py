@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ssdlite.fold import fold_batch_norms
@@ -56,6 +57,29 @@ class FusedNetwork:
         return rows.view(pixels.shape).permute(0, 3, 1, 2)
 
 
+class PlainNetwork:
+    """The detector itself in evaluation mode, for one that a copy would not do justice to."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector = detector
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Outputs:
+        training = [module for module in self.detector.modules() if module.training]
+        self.detector.eval()
+        try:
+            outputs: Outputs = self.detector(images)
+            return outputs
+        finally:
+            for module in training:
+                module.training = True
+
+
+def _hooks(modules: list[nn.Module]) -> list[dict[int, Any]]:
+    """Where a user's hooks are, pruning's and old-style weight norms' too."""
+    return [hooks for one in modules for hooks in (one._forward_hooks, one._forward_pre_hooks)]
+
+
 class _Copy:
     """A fused network, and what the detector was like that it was made of.
 
@@ -70,6 +94,7 @@ class _Copy:
 
     def __init__(self, detector: Detector) -> None:
         modules = list(detector.modules())
+        self.hooks = _hooks(modules)
         self.holders = [kept for one in modules for kept in (one._modules, one._parameters, one._buffers) if kept]
         self.held = self._now_held()
         self.tensors = [one for one in self.held if isinstance(one, Tensor)]
@@ -82,7 +107,8 @@ class _Copy:
         """As it now is."""
         held = self._now_held()
         return (
-            len(held) == len(self.held)
+            not any(self.hooks)
+            and len(held) == len(self.held)
             and all(map(is_, held, self.held))
             and self._state() == self.state
             and self.compile_options is detector.compile_options
@@ -100,10 +126,16 @@ class _Copy:
 _copies: WeakKeyDictionary[Detector, _Copy] = WeakKeyDictionary()
 
 
-def fused(detector: Detector) -> FusedNetwork:
-    """The network that computes what this detector does in evaluation mode; made anew when a weight has changed."""
+def fused(detector: Detector) -> FusedNetwork | PlainNetwork:
+    """What computes as this detector does in evaluation mode; made anew when a weight has changed.
+
+    It is the detector itself, and no faster, where there are hooks or parametrisations: they belong to its own layers.
+    """
     known = _copies.get(detector)
     if known is None or not known.is_of(detector):
+        modules = list(detector.modules())
+        if any(_hooks(modules)) or any(map(is_parametrized, modules)):
+            return PlainNetwork(detector)
         known = _copies[detector] = _Copy(detector)
     return known.network
 

@@ -2,10 +2,12 @@
 
 import gc
 import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 import ssdlite
 from ssdlite.fused import fused
@@ -24,6 +26,10 @@ def make(preset: str = "ssdlite320_mobilenet_v2", **options: object) -> ssdlite.
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
     return detector
+
+
+def prune_half(layer: nn.Conv2d) -> None:
+    prune.l1_unstructured(layer, "weight", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +94,30 @@ def test_a_compiled_detector_predicts_the_same() -> None:
     assert len(graphs) == 1  # the whole network is one graph
     torch.testing.assert_close(found.class_logits, expected.class_logits, atol=2e-5, rtol=1e-4)
     assert fused(detector) is fused(detector)
+
+
+def test_hooks_are_called_whenever_they_came() -> None:
+    images = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)
+    detector = make()
+    expected = detector.infer_batch(images.numpy()).class_logits
+    handle = detector.head.register_forward_hook(lambda module, inputs, outputs: (outputs[0] + 1, outputs[1]))
+    detector.train()
+    found = detector.infer_batch(images.numpy()).class_logits
+    torch.testing.assert_close(found, expected + 1, atol=2e-5, rtol=1e-4)
+    assert all(module.training for module in detector.modules())
+    handle.remove()
+    torch.testing.assert_close(detector.infer_batch(images.numpy()).class_logits, expected)
+
+
+@pytest.mark.parametrize("change", [prune_half, parametrizations.weight_norm])
+def test_pruned_and_parametrised_layers_predict_as_they_are(change: Callable[[nn.Conv2d], object]) -> None:
+    images = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)
+    detector = make()
+    detector.infer_batch(images.numpy())
+    change(detector.backbone.features[0][0])
+    found = detector.infer_batch(images.numpy()).class_logits
+    with torch.no_grad():
+        torch.testing.assert_close(found, detector.eval()(images).class_logits, atol=2e-5, rtol=1e-4)
 
 
 def test_without_onednns_operators_it_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
