@@ -53,6 +53,10 @@ class Options:
 
 def compare(options: Options) -> None:
     """Run the comparisons in turns and print ratios. On a shared machine only the ratios mean anything."""
+    if options.threads < 1 or (options.rounds is not None and options.rounds < 1):
+        raise ConfigError(f"--threads and --rounds: expected 1 or more, got {options.threads} and {options.rounds}")
+    if options.tflite is not None and not options.tflite.is_file():
+        raise ConfigError(f"--tflite {options.tflite}: no such file")
     for name in options.names:
         if name not in COMPARISONS:
             raise ConfigError(f"unknown comparison {name!r}{suggest(name, COMPARISONS)}")
@@ -64,16 +68,21 @@ def compare(options: Options) -> None:
         torch.manual_seed(0)
         for comparison in module.comparisons(Settings(options.threads, options.tflite)):
             use_threads(comparison.threads)
-            results.append(run(comparison, options.rounds or module.ROUNDS))
+            results.append(run(comparison, options.rounds or comparison.rounds or module.ROUNDS))
             console.print(build_table(results[-1]))
             for note in results[-1].notes:
                 say(f"  {note}")
+            if options.output is not None:
+                save(options.output, results)
+    say("; ".join(f"{name}: {value}" for name, value in machine().items()))
+
+
+def save(folder: Path, results: list[Result]) -> None:
+    """What has been measured so far."""
     facts = machine()
-    say("; ".join(f"{name}: {value}" for name, value in facts.items()))
-    if options.output is not None:
-        save_json(options.output / "performance.json", {**facts, "results": [one.to_dict() for one in results]})
-        with writing(options.output):
-            write_text(options.output / "performance.md", to_markdown(results, facts))
+    save_json(folder / "performance.json", {**facts, "results": [one.to_dict() for one in results]})
+    with writing(folder):
+        write_text(folder / "performance.md", to_markdown(results, facts))
 
 
 def machine() -> dict[str, Any]:

@@ -94,7 +94,6 @@ class Result:
 
 def run(comparison: Comparison, rounds: int, *, warm_up: int = 2) -> Result:
     """Measure: ``rounds`` of one call of each contestant, behind ``warm_up`` that do not count."""
-    rounds = comparison.rounds or rounds
     calls = {one.name: partial(_milliseconds, one) for one in comparison.contestants}
     times = take_turns(calls, rounds, warm_up=min(warm_up, rounds - 1))
     return summarise(comparison, times, rounds)

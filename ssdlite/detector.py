@@ -91,6 +91,8 @@ class Detector(nn.Module):
 
         Returns one ``Detections`` per picture, boxes in that picture's own (upright) pixels, best first, only those
         with at least ``score_threshold``. A single picture gives a list of one. The model is put into evaluation mode.
+        A copy of the network is kept that is quicker, and made anew when a weight has changed; autocast is without
+        effect on it.
 
         Raises:
             DataError: a file is missing or not a picture.
@@ -103,7 +105,8 @@ class Detector(nn.Module):
     def compile(self, **options: Any) -> None:
         """Have ``torch.compile`` make the network quicker, that of ``predict`` included; ``options`` are its own.
 
-        The first prediction with each of the first batch sizes then takes half a minute, and needs a C++ compiler.
+        The first prediction with each of the first batch sizes then takes half a minute or more, and needs a C++
+        compiler.
         """
         super().compile(**options)
         self.compile_options = options

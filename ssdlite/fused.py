@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain
-from operator import attrgetter, is_
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from operator import is_
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ssdlite.fold import fold_batch_norms
 from ssdlite.loss import Outputs
@@ -19,8 +20,6 @@ from ssdlite.packed import can_pack, pack_convolutions
 
 if TYPE_CHECKING:
     from ssdlite.detector import Detector
-
-_version = attrgetter("_version")
 
 
 class FusedNetwork:
@@ -85,12 +84,7 @@ class _Copy:
 
     A detector is looked through at every prediction, so this goes by way of its modules' own dictionaries: to list
     ``parameters()`` and ``buffers()`` takes ten times as long.
-
-    Attributes:
-        steps: that optimisers have taken in this process. What fused ones write is not counted in a tensor's version.
     """
-
-    steps: ClassVar[int] = 0
 
     def __init__(self, detector: Detector) -> None:
         modules = list(detector.modules())
@@ -98,7 +92,7 @@ class _Copy:
         self.holders = [kept for one in modules for kept in (one._modules, one._parameters, one._buffers) if kept]
         self.held = self._now_held()
         self.tensors = [one for one in self.held if isinstance(one, Tensor)]
-        self.counted = [one for one in self.tensors if not one.is_inference()]
+        self.checksums = _Checksums(self.tensors)
         self.state = self._state()
         self.compile_options = detector.compile_options
         self.network = FusedNetwork(detector)
@@ -118,9 +112,39 @@ class _Copy:
         """The modules, parameters and buffers."""
         return list(chain.from_iterable(map(dict.values, self.holders)))  # type: ignore[arg-type]
 
-    def _state(self) -> tuple[int, list[int], list[int]]:
-        """Differs as soon as a tensor is stored elsewhere or was written to, or an optimiser took a step."""
-        return _Copy.steps, list(map(Tensor.data_ptr, self.tensors)), list(map(_version, self.counted))
+    def _state(self) -> tuple[list[int], list[float]]:
+        """Differs as soon as a tensor is stored elsewhere or was written to."""
+        return list(map(Tensor.data_ptr, self.tensors)), self.checksums.now()
+
+
+class _Checksums:
+    """Numbers that differ when tensors have been written to, in whatever way.
+
+    Their versions would not do: fused optimisers, batch norms, ``.data`` and numpy are not counted there, and inference
+    tensors have none. Away from the CPU one value stands for a tensor.
+    """
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        with torch.inference_mode():
+            floats = [one.detach() for one in tensors if one.is_floating_point() and one.numel()]
+            self.arrays = [_values(one) for one in floats if one.device.type == "cpu"]
+            self.corners = [one[(0,) * one.dim()] for one in floats if one.device.type != "cpu"]
+        longest = max((len(one) for one in self.arrays), default=0)
+        ramp = np.linspace(1, 2, longest, dtype=np.float32)  # so that the order of the values matters, and their sign
+        self.factors = [ramp[: len(one)] for one in self.arrays]
+
+    def now(self) -> list[float]:
+        corners = torch.stack(self.corners).tolist() if self.corners else []
+        return [*map(np.dot, self.arrays, self.factors), *corners]
+
+
+def _values(tensor: Tensor) -> npt.NDArray[Any]:
+    """[N]: a view of a CPU tensor's memory, or of the bits of what numpy does not compute with quickly."""
+    dense = tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 and not tensor.is_contiguous() else tensor
+    if dense.dtype not in (torch.float32, torch.float64):
+        dense = dense.view(torch.int16)
+    values: npt.NDArray[Any] = dense.numpy().reshape(-1)
+    return values
 
 
 _copies: WeakKeyDictionary[Detector, _Copy] = WeakKeyDictionary()
@@ -138,10 +162,3 @@ def fused(detector: Detector) -> FusedNetwork | PlainNetwork:
             return PlainNetwork(detector)
         known = _copies[detector] = _Copy(detector)
     return known.network
-
-
-def _count_step(*_: object) -> None:
-    _Copy.steps += 1
-
-
-register_optimizer_step_post_hook(_count_step)

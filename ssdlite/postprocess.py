@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import nms
 
@@ -92,6 +93,9 @@ def _row_max(values: Tensor) -> Tensor:
 
 def _places(wanted: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     """wanted [B, M] bool, in each row as many as counts [B] -> their places [B, R], in order, and which are taken."""
+    if len(wanted) == 1:
+        places = wanted.nonzero()[:, 1][None]
+        return places, torch.ones_like(places, dtype=torch.bool)
     most = int(counts.max()) if len(counts) else 0
     taken = torch.arange(most, device=wanted.device) < counts[:, None]
     found = wanted.flatten().nonzero().squeeze(1) % max(wanted.shape[1], 1)
@@ -179,14 +183,16 @@ def _apart(boxes: Tensor, group: Tensor, config: DetectorConfig) -> Tensor:
 
 
 def _gather(boxes: Tensor, candidates: _Candidates, keep: Tensor, limit: int) -> DetectionBatch:
-    scores = torch.where(keep, candidates.scores, 0.0)
-    padding = max(limit - scores.shape[1], 0)
-    scores = torch.nn.functional.pad(scores, (0, padding))
+    scores, labels = torch.where(keep, candidates.scores, 0.0), candidates.labels
+    padding = limit - scores.shape[1]
+    if padding > 0:
+        scores, labels = F.pad(scores, (0, padding)), F.pad(labels, (0, padding))
+        boxes = F.pad(boxes, (0, 0, 0, padding))
     top, index = scores.sort(dim=1, descending=True, stable=True)
     top, index = top[:, :limit], index[:, :limit]
     found = top > 0
-    labels = torch.nn.functional.pad(candidates.labels, (0, padding)).gather(1, index)
-    chosen = torch.nn.functional.pad(boxes, (0, 0, 0, padding)).gather(1, index[:, :, None].expand(-1, -1, 4))
+    labels = labels.gather(1, index)
+    chosen = boxes.gather(1, index[:, :, None].expand(-1, -1, 4))
     return DetectionBatch(
         boxes=torch.where(found[:, :, None], chosen, 0.0),
         scores=top,

@@ -18,7 +18,7 @@ PRESETS = ("ssdlite320_mobilenet_v1", "ssdlite320_mobilenet_v2", "ssdlite320_mob
 def make(preset: str = "ssdlite320_mobilenet_v2", **options: object) -> ssdlite.Detector:
     """With norms that do something."""
     torch.manual_seed(0)
-    detector = ssdlite.build_detector(preset, num_classes=3, width_mult=0.5, image_size=96, **options)
+    detector = ssdlite.build_detector(preset, num_classes=3, image_size=96, **{"width_mult": 0.5, **options})
     for module in detector.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -75,6 +75,34 @@ def test_the_copy_is_made_anew_for_other_layers() -> None:
     assert second is not first
     block[1] = nn.Identity()
     assert fused(detector) is not second
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda weight: weight.data.mul_(1.1),
+        lambda weight: weight.data[3].zero_(),
+        lambda weight: weight.data.neg_(),
+        lambda weight: weight.data.copy_(weight.data.flip(0)),
+        lambda weight: weight.detach().numpy().__imul__(1.1),
+        lambda weight: setattr(weight, "data", weight.data * 1.1),
+    ],
+)
+@pytest.mark.parametrize("inference", [False, True])
+def test_writes_that_no_version_counts_are_noticed(write: Callable[[torch.Tensor], object], inference: bool) -> None:
+    with torch.inference_mode(inference):
+        detector = make(width_mult=1.0)
+    weights = [module.weight for module in detector.modules() if isinstance(module, nn.Conv2d)]
+    large = max(weights, key=torch.numel)
+    small = next(weight for weight in weights if weight.numel() < 500)
+    first = fused(detector)
+    for weight in (large, small):
+        with torch.inference_mode(inference):
+            write(weight)
+        second = fused(detector)
+        assert second is not first
+        assert fused(detector) is second
+        first = second
 
 
 def test_one_copy_takes_batches_of_any_size() -> None:
