@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
-from operator import is_
+from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -20,6 +20,10 @@ from ssdlite.packed import can_pack, pack_convolutions
 
 if TYPE_CHECKING:
     from ssdlite.detector import Detector
+
+
+SMALL = 4096  # values of a tensor that are all looked at
+_version = attrgetter("_version")
 
 
 class FusedNetwork:
@@ -44,7 +48,7 @@ class FusedNetwork:
             options = {**options, **({"mode": "reduce-overhead"} if on_gpu else {"options": {"freezing": True}})}
         return cast(Callable[[Tensor], Outputs], torch.compile(self.network.forward_normalised, **options))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def __call__(self, images: Tensor) -> Outputs:
         """images [B, 3, H, W] as ``Detector.forward`` takes them, stored channels last if they are to be quick."""
         return self.run(self._normalise(images))
@@ -92,7 +96,8 @@ class _Copy:
         self.holders = [kept for one in modules for kept in (one._modules, one._parameters, one._buffers) if kept]
         self.held = self._now_held()
         self.tensors = [one for one in self.held if isinstance(one, Tensor)]
-        self.checksums = _Checksums(self.tensors)
+        self.counted = [one for one in self.tensors if not one.is_inference()]
+        self.samples = _Samples(self.tensors)
         self.state = self._state()
         self.compile_options = detector.compile_options
         self.network = FusedNetwork(detector)
@@ -112,22 +117,22 @@ class _Copy:
         """The modules, parameters and buffers."""
         return list(chain.from_iterable(map(dict.values, self.holders)))  # type: ignore[arg-type]
 
-    def _state(self) -> tuple[list[int], list[float]]:
+    def _state(self) -> tuple[list[int], list[int], list[float]]:
         """Differs as soon as a tensor is stored elsewhere or was written to."""
-        return list(map(Tensor.data_ptr, self.tensors)), self.checksums.now()
+        return list(map(Tensor.data_ptr, self.tensors)), list(map(_version, self.counted)), self.samples.now()
 
 
-class _Checksums:
-    """Numbers that differ when tensors have been written to, in whatever way.
+class _Samples:
+    """Numbers that differ when tensors have been written to in ways that their versions do not count.
 
-    Their versions would not do: fused optimisers, batch norms, ``.data`` and numpy are not counted there, and inference
-    tensors have none. Away from the CPU one value stands for a tensor.
+    Such are fused optimisers, batch norms, ``.data``, numpy and whatever is done to inference tensors. On a CPU every
+    value of a small tensor counts, and of a large one the first filter and a value of every other; elsewhere one value.
     """
 
     def __init__(self, tensors: list[Tensor]) -> None:
         with torch.inference_mode():
             floats = [one.detach() for one in tensors if one.is_floating_point() and one.numel()]
-            self.arrays = [_values(one) for one in floats if one.device.type == "cpu"]
+            self.arrays = [part for one in floats if one.device.type == "cpu" for part in _parts(one)]
             self.corners = [one[(0,) * one.dim()] for one in floats if one.device.type != "cpu"]
         longest = max((len(one) for one in self.arrays), default=0)
         ramp = np.linspace(1, 2, longest, dtype=np.float32)  # so that the order of the values matters, and their sign
@@ -138,13 +143,17 @@ class _Checksums:
         return [*map(np.dot, self.arrays, self.factors), *corners]
 
 
-def _values(tensor: Tensor) -> npt.NDArray[Any]:
-    """[N]: a view of a CPU tensor's memory, or of the bits of what numpy does not compute with quickly."""
-    dense = tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 and not tensor.is_contiguous() else tensor
-    if dense.dtype not in (torch.float32, torch.float64):
-        dense = dense.view(torch.int16)
-    values: npt.NDArray[Any] = dense.numpy().reshape(-1)
-    return values
+def _parts(tensor: Tensor) -> Iterator[npt.NDArray[Any]]:
+    """Views [N] of a CPU tensor's memory, as integers where numpy does not compute with its type."""
+    values = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.view(torch.int16)
+    dense = values.permute(0, 2, 3, 1) if values.dim() == 4 and not values.is_contiguous() else values
+    array = dense.numpy()
+    if array.ndim < 2 or array.size <= SMALL:
+        yield array.reshape(-1)
+    else:
+        filters = array.reshape(len(array), -1)
+        yield filters[0]
+        yield filters[:, 0]
 
 
 _copies: WeakKeyDictionary[Detector, _Copy] = WeakKeyDictionary()
