@@ -16,7 +16,7 @@ from benchmarks.harness import Result, Settings, build_table, run, to_markdown
 from ssdlite import cli
 from ssdlite.benchmark.stages import use_threads
 from ssdlite.config import suggest
-from ssdlite.console import console, say
+from ssdlite.console import print_table, say
 from ssdlite.errors import ConfigError
 from ssdlite.files import write_text
 from ssdlite.output import prepare_folder, save_json, writing
@@ -69,7 +69,7 @@ def compare(options: Options) -> None:
         for comparison in module.comparisons(Settings(options.threads, options.tflite)):
             use_threads(comparison.threads)
             results.append(run(comparison, options.rounds or comparison.rounds or module.ROUNDS))
-            console.print(build_table(results[-1]))
+            print_table(build_table(results[-1]))
             for note in results[-1].notes:
                 say(f"  {note}")
             if options.output is not None:

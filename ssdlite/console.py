@@ -7,9 +7,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+WIDEST = 1000  # columns of a table
 console = Console(highlight=False)
 
 
@@ -32,6 +34,13 @@ def training_progress(enabled: bool) -> Progress:
 def say(text: str) -> None:
     """One line as it is: not wrapped, no markup."""
     console.print(text, markup=False, soft_wrap=True)
+
+
+def print_table(table: Table) -> None:
+    """A table of figures in full, however narrow the console; its lines may then wrap, but no figure is cut."""
+    width = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
+    wide = Console(file=console.file, highlight=False, width=max(width, console.width))
+    wide.print(table)
 
 
 def print_metrics(title: str, figures: Mapping[str, float | None], per_class: Mapping[str, Any]) -> None:

@@ -59,7 +59,7 @@ def benchmark(options: BenchmarkOptions) -> None:
     from ssdlite.benchmark.candidates import find_candidates
     from ssdlite.benchmark.compare import Load, compare
     from ssdlite.benchmark.report import build_table, by_load, describe
-    from ssdlite.console import console, say
+    from ssdlite.console import print_table, say
     from ssdlite.output import prepare_folder
     from ssdlite.timing import describe_machine
 
@@ -67,9 +67,9 @@ def benchmark(options: BenchmarkOptions) -> None:
     if options.output is not None:
         prepare_folder(options.output)
     candidates = find_candidates(options.models)
-    scores = {} if options.data is None else {one.name: _accuracy(one, options) for one in candidates}
     loads = [Load(threads, size) for threads in options.threads for size in options.batch_sizes]
     with _pictures(options) as pictures:
+        scores = {} if options.data is None else {one.name: _accuracy(one, options) for one in candidates}
         rows = list(
             compare(
                 candidates,
@@ -84,7 +84,7 @@ def benchmark(options: BenchmarkOptions) -> None:
         facts = {"runs": options.runs, "pictures": len(pictures), **describe_machine(PACKAGES)}
     rows = [replace(row, accuracy=scores.get(row.name)) for row in rows]
     for group in by_load(rows).values():
-        console.print(build_table(group))
+        print_table(build_table(group))
     say(
         "milliseconds a picture, medians; memory in MB; "
         + "; ".join(f"{name}: {value}" for name, value in facts.items())
