@@ -91,8 +91,7 @@ class Detector(nn.Module):
 
         Returns one ``Detections`` per picture, boxes in that picture's own (upright) pixels, best first, only those
         with at least ``score_threshold``. A single picture gives a list of one. The model is put into evaluation mode.
-        A copy of the network is kept that is quicker, and made anew when a weight has changed; autocast is without
-        effect on it.
+        A copy of the network is kept that is quicker, and made anew when a weight has changed.
 
         Raises:
             DataError: a file is missing or not a picture.

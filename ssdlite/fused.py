@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 class FusedNetwork:
     """What ``detector`` computes in evaluation mode, in fewer steps: no norms, no gradients, channels last."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, *, for_autocast: bool = False) -> None:
+        """``for_autocast``: without packed convolutions, which compute in float32 only."""
         width = detector.config.image_size[1]
         self.mean, self.std = (values.flatten().repeat(width) for values in (detector.mean, detector.std))
         self.network = fold_batch_norms(detector).to(memory_format=torch.channels_last)
         if detector.compile_options is not None:
             self.run = self._compiled(detector.compile_options)
             return
-        if can_pack(self.network):
+        if not for_autocast and can_pack(self.network):
             pack_convolutions(self.network)
         self.run = self.network.forward_normalised
 
@@ -72,10 +73,11 @@ class PlainNetwork:
 
 
 class _Copy(NamedTuple):
-    """``network`` was made for ``compile_options`` of a detector whose weights ``watch`` looks after."""
+    """``network`` was made of a detector whose weights ``watch`` looks after, under these circumstances."""
 
     watch: WeightWatch
     compile_options: dict[str, Any] | None
+    for_autocast: bool
     network: FusedNetwork
 
 
@@ -88,10 +90,11 @@ def fused(detector: Detector) -> FusedNetwork | PlainNetwork:
     It is the detector itself, and no faster, where there are hooks or parametrisations: they belong to its own layers.
     """
     known = _copies.get(detector)
-    if known is not None and known.compile_options is detector.compile_options and known.watch.is_unchanged():
+    wanted = detector.compile_options, torch.is_autocast_enabled("cpu")
+    if known is not None and (known.compile_options, known.for_autocast) == wanted and known.watch.is_unchanged():
         return known.network
     watch = WeightWatch(detector)
     if watch.has_hooks or any(map(is_parametrized, detector.modules())):
         return PlainNetwork(detector)
-    known = _copies[detector] = _Copy(watch, detector.compile_options, FusedNetwork(detector))
+    known = _copies[detector] = _Copy(watch, *wanted, FusedNetwork(detector, for_autocast=wanted[1]))
     return known.network

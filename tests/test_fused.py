@@ -148,6 +148,18 @@ def test_pruned_and_parametrised_layers_predict_as_they_are(change: Callable[[nn
         torch.testing.assert_close(found, detector.eval()(images).class_logits, atol=2e-5, rtol=1e-4)
 
 
+def test_autocast_reaches_the_copy() -> None:
+    images = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)
+    detector = make().eval()
+    exact = detector.infer_batch(images.numpy()).class_logits
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        found = detector.infer_batch(images.numpy()).class_logits
+        expected = detector(images).class_logits
+    assert found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0.05)
+    assert torch.equal(detector.infer_batch(images.numpy()).class_logits, exact)
+
+
 def test_without_onednns_operators_it_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)
     packed = make().infer_batch(images.numpy())
