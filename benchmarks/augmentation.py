@@ -8,9 +8,8 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from benchmarks.coco_data import write_coco
+from benchmarks.coco_data import write_coco, write_picture
 from benchmarks.harness import Comparison, Contestant, Settings
 from ssdlite.datasets.dataset import DetectionDataset
 from ssdlite.datasets.discover import load_split
@@ -42,9 +41,8 @@ def comparisons(settings: Settings) -> Iterator[Comparison]:
 def _large_pictures(root: Path) -> Comparison:
     index = _coco(root, 8)
     for number, path in enumerate(index.paths):
-        small = np.random.default_rng(number).integers(0, 256, (LARGE[0] // 16, LARGE[1] // 16, 3), dtype=np.uint8)
-        Path(path).unlink()
-        Image.fromarray(small).resize(LARGE[::-1], Image.Resampling.BICUBIC).save(path, quality=90)
+        Path(path).unlink()  # a link to one of 640 x 480
+        write_picture(Path(path), LARGE, np.random.default_rng(number))
     index.sizes[:] = LARGE
     transform = DetectionTransform((SIDE, SIDE), "stretch", "ssdlite")
     whole, reduced = (DetectionDataset(index, transform, reduce_to=to) for to in (None, (SIDE, SIDE)))

@@ -25,7 +25,9 @@ def write_coco(root: Path, images: int, *, split: str = "train2017", seed: int =
     folder = root / split
     folder.mkdir(parents=True)
     (root / "annotations").mkdir(exist_ok=True)
-    originals = [_picture(root / f"original_{i}.jpg", random) for i in range(PICTURES)]
+    originals = [root / f"original_{i}.jpg" for i in range(PICTURES)]
+    for path in originals:
+        write_picture(path, (HEIGHT, WIDTH), random)
     objects = round(images * OBJECTS_PER_IMAGE)
     owners = np.sort(random.integers(0, images, objects))
     with (root / "annotations" / f"instances_{split}.json").open("w", encoding="utf-8") as file:
@@ -66,7 +68,7 @@ def _annotation(number: int, image: int, random: np.random.Generator) -> dict[st
     }
 
 
-def _picture(path: Path, random: np.random.Generator) -> Path:
-    small = random.integers(0, 256, (HEIGHT // 16, WIDTH // 16, 3), dtype=np.uint8)
-    Image.fromarray(small).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(path, quality=85)
-    return path
+def write_picture(path: Path, size: tuple[int, int], random: np.random.Generator) -> None:
+    """A JPEG of (height, width) ``size`` with as much detail as photographs have."""
+    small = random.integers(0, 256, (size[0] // 16, size[1] // 16, 3), dtype=np.uint8)
+    Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC).save(path, quality=85)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -45,9 +45,13 @@ class Sample:
         height, width = self.image.shape[:2] if self.file is None else self.file.size
         return height, width
 
-    def render(self, view: View, fill: int = LETTERBOX_FILL) -> tuple[ImageArray, View]:
-        """What ``view`` shows [*view.size, 3], and the view that this is exactly."""
-        return (view.render(self.image, fill), view) if self.file is None else self.file.render(view, fill)
+    def shown(self, view: View, fill: int = LETTERBOX_FILL) -> Sample:
+        """What ``view`` shows of the picture [*view.size, 3], with the view that this is exactly; boxes not clipped."""
+        if self.file is None:
+            image = view.render(self.image, fill)
+        else:
+            image, view = self.file.render(view, fill)
+        return replace(self, image=image, boxes=view.boxes_to_input(self.boxes), view=view, file=None)
 
 
 class BadSample(NamedTuple):

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite.anchor_audit import pairwise_iou
 from ssdlite.datasets.index import DetectionIndex, Record
 from ssdlite.errors import DataError
 from ssdlite.image import ImageArray, read_image
+from ssdlite.overlaps import pairwise_iou
 
 DECODE_THREADS = 4
 SAME_OBJECT_IOU = 0.9  # two boxes of one class that overlap like this are one object, boxed twice

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ssdlite.datasets.dataset import Sample
 from ssdlite.image import Resize, View, fit_view
+from ssdlite.overlaps import pairwise_iou
 
 Rectangle = tuple[float, float, float, float]  # x0, y0, x1, y1 in source pixels
 Boxes = npt.NDArray[np.float32]
@@ -74,13 +75,10 @@ def iou_crop(canvas: Rectangle, boxes: Boxes, generator: np.random.Generator) ->
 
 def _best_overlaps(windows: npt.NDArray[np.float64], boxes: Boxes) -> npt.NDArray[np.float64]:
     """windows [T, 4], boxes [N, 4] -> [T]: the best IoU with a box whose centre is in the window, -1 if none is."""
-    corners, boxes = windows[:, None], boxes.astype(np.float64)
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    boxes = boxes.astype(np.float64)
+    corners, centres = windows[:, None], (boxes[:, :2] + boxes[:, 2:]) / 2
     inside = ((centres > corners[..., :2]) & (centres < corners[..., 2:])).all(axis=2)
-    sides = np.minimum(boxes[:, 2:], corners[..., 2:]) - np.maximum(boxes[:, :2], corners[..., :2])
-    shared = sides.clip(0).prod(axis=2)
-    areas = [(ends[..., 2:] - ends[..., :2]).prod(axis=-1) for ends in (boxes, corners)]
-    best: npt.NDArray[np.float64] = np.where(inside, shared / (areas[0] + areas[1] - shared), -1.0).max(axis=1)
+    best: npt.NDArray[np.float64] = np.where(inside, pairwise_iou(windows, boxes), -1.0).max(axis=1)
     return best
 
 
@@ -105,8 +103,8 @@ def show(sample: Sample, view: View, cut_off: CutOff | None = None) -> Sample:
     background. Parts below MIN_BOX_SIDE are dropped.
     """
     height, width = view.size
-    image, view = sample.render(view)
-    boxes = view.boxes_to_input(sample.boxes)
+    sample = sample.shown(view)
+    boxes = sample.boxes
     limits = np.array([width, height, width, height], np.float32)
     clipped = boxes.clip(0, limits)
     sides = clipped[:, 2:] - clipped[:, :2]
@@ -119,10 +117,7 @@ def show(sample: Sample, view: View, cut_off: CutOff | None = None) -> Sample:
         keep &= (inside & (sides >= MIN_BOX_SIDE).all(axis=1)) | ignore
     return replace(
         sample,
-        image=image,
         boxes=clipped[keep].astype(np.float32),
         labels=sample.labels[keep],
         ignore=ignore[keep],
-        view=view,
-        file=None,
     )

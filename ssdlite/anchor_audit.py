@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ssdlite.anchor_reach import MATCH_THRESHOLD
 from ssdlite.anchors import AnchorConfig, generate_anchors
 from ssdlite.errors import ConfigError
+from ssdlite.overlaps import pairwise_iou
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -211,18 +212,6 @@ def _assign(places: Ints, rows: Ints, iou: Floats, best_places: Ints, overlaps: 
     winners &= ~np.isin(places, forced)
     held = np.bincount(rows[winners], minlength=len(best_places))
     return np.asarray(held + np.bincount(later_first[index], minlength=len(best_places)), np.int64)
-
-
-def pairwise_iou(boxes: Floats, others: Floats) -> Floats:
-    """[N, 4] and [M, 4] xyxy -> IoU [N, M]; 0 for boxes without area."""
-    sides = [
-        np.minimum(boxes[:, None, i + 2], others[None, :, i + 2]) - np.maximum(boxes[:, None, i], others[None, :, i])
-        for i in (0, 1)
-    ]
-    shared = np.maximum(sides[0], 0) * np.maximum(sides[1], 0)
-    areas = [(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, others)]
-    union = areas[0][:, None] + areas[1][None] - shared
-    return np.asarray(shared / np.maximum(union, np.finfo(np.float32).tiny))
 
 
 def _groups(

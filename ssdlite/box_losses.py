@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssdlite.boxes import box_area, decode_boxes, encode_boxes
+from ssdlite.boxes import decode_boxes, encode_boxes, paired_intersection_and_union
 from ssdlite.recipes import BoxLossName
 
 BoxLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -47,9 +47,7 @@ def ciou_loss(boxes: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _iou_and_union(boxes: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    low, high = torch.maximum(boxes[..., :2], wanted[..., :2]), torch.minimum(boxes[..., 2:], wanted[..., 2:])
-    shared = (high - low).clamp(min=0).prod(dim=-1)
-    union = box_area(boxes) + box_area(wanted) - shared
+    shared, union = paired_intersection_and_union(boxes, wanted)
     return shared / (union + EPS), union
 
 

@@ -32,10 +32,15 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
 def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union of boxes and others of one shape [..., 4] xyxy -> [...]; 0 for empty boxes."""
+    shared, union = paired_intersection_and_union(boxes, others)
+    return shared / union.clamp(min=torch.finfo(shared.dtype).tiny)
+
+
+def paired_intersection_and_union(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Areas for boxes and others of one shape [..., 4] xyxy -> [...] each."""
     low, high = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
     shared = (high - low).clamp(min=0).prod(dim=-1)
-    union = box_area(boxes) + box_area(others) - shared
-    return shared / union.clamp(min=torch.finfo(shared.dtype).tiny)
+    return shared, box_area(boxes) + box_area(others) - shared
 
 
 def encode_boxes(boxes: Tensor, anchors: Tensor, scales: Tensor) -> Tensor:

@@ -44,12 +44,12 @@ def score(
     truth: ScoredObjects, found: ScoredDetections, image_ids: IntArray, classes: int
 ) -> tuple[list[float], FloatArray]:
     """The twelve figures of ``COCOeval.stats``, and precision [10 IoUs, 101 recalls, classes, 4 areas, 3 limits]."""
-    parts = list(_class_ranges(found.labels, classes))
+    images = [{"id": image_id} for image_id in image_ids.tolist()]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress with print
         evaluation = None
         precisions, recalls = [], []
-        for first, last in parts:
-            evaluation = _evaluate(_within(truth, first, last), _within(found, first, last), image_ids, first, last)
+        for first, last in _class_ranges(found.labels, classes):
+            evaluation = _evaluate(_within(truth, first, last), _within(found, first, last), images, first, last)
             precisions.append(evaluation.eval["precision"])
             recalls.append(evaluation.eval["recall"])
         assert evaluation is not None  # there is at least one class
@@ -76,13 +76,17 @@ def _within(rows: Any, first: int, last: int) -> Any:
     return type(rows)(*(column[chosen] for column in rows))
 
 
-def _evaluate(truth: ScoredObjects, found: ScoredDetections, image_ids: IntArray, first: int, last: int) -> Any:
+def _evaluate(
+    truth: ScoredObjects, found: ScoredDetections, images: list[dict[str, int]], first: int, last: int
+) -> Any:
     """COCOeval behind its accumulation; labels are its category ids."""
     coco, coco_eval = _library()
-    images = [{"id": image_id} for image_id in image_ids.tolist()]
     categories = [{"id": label, "name": str(label)} for label in range(first, last)]
     tables = []
-    for entries in (_truth_annotations(truth), _found_annotations(found)):
+    for entries in (
+        _annotations(truth, truth.areas, truth.ignore),
+        _annotations(found, found.boxes_xywh[:, 2:].prod(axis=1), np.zeros(len(found.labels)), score=found.scores),
+    ):
         table = coco()
         table.dataset = {"images": images, "categories": categories, "annotations": entries}
         table.createIndex()
@@ -109,34 +113,17 @@ def _has_fast_library() -> bool:
     return importlib.util.find_spec("faster_coco_eval") is not None
 
 
-def _truth_annotations(truth: ScoredObjects) -> list[dict[str, Any]]:
+def _annotations(
+    rows: ScoredObjects | ScoredDetections, areas: npt.NDArray[Any], crowds: npt.NDArray[Any], **more: npt.NDArray[Any]
+) -> list[dict[str, Any]]:
     """Ids start at 1, because COCOeval takes a match with id 0 for none."""
-    columns = zip(*(column.tolist() for column in truth), strict=True)
-    return [
-        {
-            "id": identity,
-            "image_id": image_id,
-            "category_id": label,
-            "bbox": box_xywh,
-            "area": area,
-            "iscrowd": int(ignore),
-        }
-        for identity, (image_id, label, box_xywh, area, ignore) in enumerate(columns, start=1)
-    ]
-
-
-def _found_annotations(found: ScoredDetections) -> list[dict[str, Any]]:
-    """As ``COCO.loadRes`` would make them."""
-    columns = zip(*(column.tolist() for column in found), strict=True)
-    return [
-        {
-            "id": identity,
-            "image_id": image_id,
-            "category_id": label,
-            "bbox": box_xywh,
-            "area": box_xywh[2] * box_xywh[3],
-            "iscrowd": 0,
-            "score": value,
-        }
-        for identity, (image_id, label, box_xywh, value) in enumerate(columns, start=1)
-    ]
+    columns = {
+        "image_id": rows.image_ids,
+        "category_id": rows.labels,
+        "bbox": rows.boxes_xywh,
+        "area": areas,
+        "iscrowd": crowds.astype(int),
+        **more,
+    }
+    lines = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [{"id": identity, **dict(zip(columns, line, strict=True))} for identity, line in enumerate(lines, start=1)]

@@ -129,7 +129,6 @@ class Detector(nn.Module):
         """images [B, 3, H, W] RGB of the configured size -> the network's outputs, in evaluation mode."""
         return fused(self)(torch.from_numpy(images).to(self.mean.device))
 
-    @torch.inference_mode()
     def select_batch(self, outputs: Outputs) -> list[NumpyDetections]:
         """What was found in each image, in input pixels."""
         return list(split_batch(postprocess(outputs, self.anchors, self.config)))

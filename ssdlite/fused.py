@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from ssdlite.fold import fold_batch_norms
 from ssdlite.loss import Outputs
 from ssdlite.packed import can_pack, pack_convolutions
-from ssdlite.weight_watch import WeightWatch
+from ssdlite.weight_watch import WeightWatch, hooks_of
 
 if TYPE_CHECKING:
     from ssdlite.detector import Detector
@@ -93,8 +93,9 @@ def fused(detector: Detector) -> FusedNetwork | PlainNetwork:
     wanted = detector.compile_options, torch.is_autocast_enabled("cpu")
     if known is not None and (known.compile_options, known.for_autocast) == wanted and known.watch.is_unchanged():
         return known.network
-    watch = WeightWatch(detector)
-    if watch.has_hooks or any(map(is_parametrized, detector.modules())):
+    modules = list(detector.modules())
+    if any(hooks_of(modules)) or any(map(is_parametrized, modules)):
         return PlainNetwork(detector)
-    known = _copies[detector] = _Copy(watch, *wanted, FusedNetwork(detector, for_autocast=wanted[1]))
-    return known.network
+    network = FusedNetwork(detector, for_autocast=wanted[1])
+    _copies[detector] = _Copy(WeightWatch(detector), *wanted, network)
+    return network

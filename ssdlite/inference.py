@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -56,8 +56,7 @@ class _Frame:
     framing: Framing
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
-        image, view = sample.render(self.framing.view(sample.size), self.framing.fill)
-        return replace(sample, image=image, boxes=view.boxes_to_input(sample.boxes), view=view)
+        return sample.shown(self.framing.view(sample.size), self.framing.fill)
 
 
 class Evaluation(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from pathlib import Path
 
@@ -16,15 +15,10 @@ SKIPPED = (0xC4, 0xDB, 0xDD, 0xE0, *range(0xE2, 0xF0), 0xFE)  # tables, notes of
 def jpeg_size(path: Path | str) -> tuple[int, int] | None:
     """(height, width) of a JPEG of 8 bits that has no EXIF data; None for all else, which is for a decoder to open."""
     try:
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        with Path(path).open("rb", buffering=0) as file:
+            return find_size(file.read(FIRST_BYTES))
     except OSError:
         return None
-    try:
-        return find_size(os.read(file, FIRST_BYTES))
-    except OSError:
-        return None
-    finally:
-        os.close(file)
 
 
 def find_size(data: bytes) -> tuple[int, int] | None:

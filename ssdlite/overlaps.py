@@ -1,6 +1,8 @@
-"""Boxes in groups, and non-maximum suppression in all of them at once by the pairs that overlap. Needs no torch."""
+"""Overlaps of boxes, and non-maximum suppression in many groups at once by the pairs that overlap. Needs no torch."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,18 @@ IndexArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 MOST_PAIRS = 64  # a box, on average, up to which looking at all pairs at once is quicker than box by box
+
+
+def pairwise_iou(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """[N, 4] and [M, 4] xyxy -> IoU [N, M]; 0 for boxes without area."""
+    sides = [
+        np.minimum(boxes[:, None, i + 2], others[None, :, i + 2]) - np.maximum(boxes[:, None, i], others[None, :, i])
+        for i in (0, 1)
+    ]
+    shared = np.maximum(sides[0], 0) * np.maximum(sides[1], 0)
+    areas = [(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, others)]
+    union = areas[0][:, None] + areas[1][None] - shared
+    return np.asarray(shared / np.maximum(union, np.finfo(np.float32).tiny))
 
 
 class Groups:

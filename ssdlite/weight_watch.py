@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from operator import attrgetter, is_
 from typing import Any
@@ -16,6 +16,11 @@ SMALL = 4096  # values of a tensor that are all looked at
 _version = attrgetter("_version")
 
 
+def hooks_of(modules: Iterable[nn.Module]) -> list[dict[int, Any]]:
+    """Where forward hooks are kept: a user's, pruning's, an old-style weight norm's."""
+    return [hooks for one in modules for hooks in (one._forward_hooks, one._forward_pre_hooks)]
+
+
 class WeightWatch:
     """Remembers what ``module`` is made of.
 
@@ -25,7 +30,7 @@ class WeightWatch:
 
     def __init__(self, module: nn.Module) -> None:
         modules = list(module.modules())
-        self.hooks = [hooks for one in modules for hooks in (one._forward_hooks, one._forward_pre_hooks)]
+        self.hooks = hooks_of(modules)
         self.holders = [kept for one in modules for kept in (one._modules, one._parameters, one._buffers) if kept]
         self.held = self._now_held()
         self.tensors = [one for one in self.held if isinstance(one, Tensor)]
@@ -33,15 +38,10 @@ class WeightWatch:
         self.samples = _Samples(self.tensors)
         self.state = self._state()
 
-    @property
-    def has_hooks(self) -> bool:
-        """A user's, pruning's, or an old-style weight norm's."""
-        return any(self.hooks)
-
     def is_unchanged(self) -> bool:
         held = self._now_held()
         same = len(held) == len(self.held) and all(map(is_, held, self.held))
-        return same and not self.has_hooks and self._state() == self.state
+        return same and not any(self.hooks) and self._state() == self.state
 
     def _now_held(self) -> list[object]:
         """The modules, parameters and buffers."""
