@@ -15,12 +15,11 @@ import tyro
 from benchmarks.harness import Result, Settings, build_table, run, to_markdown
 from ssdlite import cli
 from ssdlite.benchmark.stages import use_threads
+from ssdlite.benchmark.timing import describe_machine
 from ssdlite.config import suggest
-from ssdlite.console import print_table, say
+from ssdlite.console import print_line, print_table
 from ssdlite.errors import ConfigError
-from ssdlite.files import write_text
-from ssdlite.output import prepare_folder, save_json, writing
-from ssdlite.timing import describe_machine
+from ssdlite.files import prepare_folder, save_json, write_text, writing
 
 COMPARISONS = (
     "training",
@@ -71,10 +70,10 @@ def compare(options: Options) -> None:
             results.append(run(comparison, options.rounds or comparison.rounds or module.ROUNDS))
             print_table(build_table(results[-1]))
             for note in results[-1].notes:
-                say(f"  {note}")
+                print_line(f"  {note}")
             if options.output is not None:
                 save(options.output, results)
-    say("; ".join(f"{name}: {value}" for name, value in machine().items()))
+    print_line("; ".join(f"{name}: {value}" for name, value in machine().items()))
 
 
 def save(folder: Path, results: list[Result]) -> None:

@@ -12,10 +12,9 @@ import numpy as np
 from benchmarks.coco_data import write_coco, write_picture
 from benchmarks.harness import Comparison, Contestant, Settings
 from ssdlite.datasets.dataset import DetectionDataset
-from ssdlite.datasets.discover import load_split
+from ssdlite.datasets.formats.registry import load_split
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.datasets.mosaic import build_mosaic
-from ssdlite.datasets.transforms import AUGMENTATIONS, DetectionTransform
+from ssdlite.datasets.transforms import AUGMENTATIONS, DetectionTransform, build_mosaic
 
 ROUNDS = 40
 SIDE = 320

@@ -13,13 +13,14 @@ from pathlib import Path
 import torch
 
 from ssdlite import Detector, load_detector
-from ssdlite.datasets.discover import find_splits, load_split
+from ssdlite.datasets.formats.registry import find_splits, load_split
 from ssdlite.detector import stack_images
 from ssdlite.export.graphs import NmsGraph, RawGraph
 from ssdlite.export.options import GraphOptions
-from ssdlite.image import fit_view, read_image
-from ssdlite.loss import Outputs
-from ssdlite.postprocess import class_scores, postprocess
+from ssdlite.heads.base import Outputs
+from ssdlite.heads.postprocess import class_scores, postprocess
+from ssdlite.images.geometry import fit_window
+from ssdlite.images.reading import read_image
 
 BOUNDS = (256, 512, 1024, 2048)
 
@@ -32,7 +33,7 @@ def pictures(folders: list[Path], detector: Detector) -> Iterator[torch.Tensor]:
     }
     for path in sorted(paths):
         image = read_image(path)
-        yield stack_images([fit_view(image.shape[:2], config.image_size, config.resize).render(image)])
+        yield stack_images([fit_window(image.shape[:2], config.image_size, config.resize).render(image)])
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from benchmarks.harness import Comparison, Contestant, Settings
 from ssdlite.benchmark.memory import own_peak, run_apart
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.detections import Detections
-from ssdlite.evaluator import Evaluator
+from ssdlite.evaluation.coco import Evaluator
 
 ROUNDS = 2
 IMAGES, CLASSES, OBJECTS, FOUND = 5000, 80, 7, 100

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.torchvision_peer import SIDE, copy_of, kinds_of_scores, random_picture, same_detections
+from ssdlite.benchmark.timing import take_turns, timed
 from ssdlite.detector import Detector
-from ssdlite.export.onnx_export import export_onnx
+from ssdlite.export.onnx import export_onnx
 from ssdlite.export.options import GraphOptions
-from ssdlite.loss import class_scores
-from ssdlite.postprocess import DetectionBatch
-from ssdlite.timing import take_turns, timed
+from ssdlite.heads.losses import class_scores
+from ssdlite.heads.postprocess import DetectionBatch
 
 ROUNDS = 40
 PICTURE = random_picture()

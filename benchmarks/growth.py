@@ -19,12 +19,12 @@ from benchmarks.coco_data import write_coco
 from benchmarks.harness import Comparison, Contestant, Settings
 from ssdlite import build_detector
 from ssdlite.benchmark.memory import own_peak, run_apart
-from ssdlite.datasets.collate import collate
-from ssdlite.datasets.dataset import DetectionDataset
-from ssdlite.datasets.discover import load_split
+from ssdlite.datasets.dataset import DetectionDataset, collate
+from ssdlite.datasets.formats.registry import load_split
 from ssdlite.datasets.transforms import DetectionTransform
-from ssdlite.loss import MultiBoxLoss, Outputs
-from ssdlite.postprocess import postprocess
+from ssdlite.heads.base import Outputs
+from ssdlite.heads.losses import MultiBoxLoss
+from ssdlite.heads.postprocess import postprocess
 
 ROUNDS = 7
 PRESET = "ssdlite320_mobilenet_v2"

@@ -15,8 +15,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from ssdlite.export.markdown import table
-from ssdlite.timing import take_turns, timed
+from ssdlite.benchmark.timing import take_turns, timed
+from ssdlite.export.card import table
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from benchmarks.harness import Comparison, Contestant, Settings
 from benchmarks.layers import layer_notes
 from ssdlite.benchmark.pictures import write_pictures
 from ssdlite.benchmark.stages import use_threads
+from ssdlite.benchmark.timing import timed
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
-from ssdlite.console import say
+from ssdlite.console import print_line
 from ssdlite.export.options import ExportOptions
 from ssdlite.export.pipeline import export_bundle
-from ssdlite.runtime import load_model
-from ssdlite.timing import timed
+from ssdlite.runtime.model import load_model
 from ssdlite.weights import import_weights
 
 ROUNDS = 60
@@ -35,7 +35,7 @@ REFERENCE = "LiteRT, the original file"
 
 def comparisons(settings: Settings) -> Iterator[Comparison]:
     if settings.tflite is None:
-        say("litert: left out, it needs --tflite FILE (docs/weights.md says where to get one)")
+        print_line("litert: left out, it needs --tflite FILE (docs/weights.md says where to get one)")
         return
     checkpoint = _import(settings.tflite)
     with tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,8 @@ from torchvision.ops import box_iou
 
 from benchmarks.harness import Comparison, Contestant, Settings
 from benchmarks.torchvision_peer import SLOTS, copy_of, torchvision_model
-from ssdlite.loss import MultiBoxLoss, Outputs
+from ssdlite.heads.base import Outputs
+from ssdlite.heads.losses import MultiBoxLoss
 
 ROUNDS = 30
 BATCH, OBJECTS = 16, 20

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from benchmarks.harness import Comparison, Contestant, Settings
 from benchmarks.torchvision_peer import SIDE, copy_of, kinds_of_scores, random_picture, same_detections
-from ssdlite.loss import Outputs
-from ssdlite.postprocess import postprocess
+from ssdlite.heads.base import Outputs
+from ssdlite.heads.postprocess import postprocess
 
 ROUNDS = 40
 BATCHES = (1, 16)

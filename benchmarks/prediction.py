@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.harness import Comparison, Contestant, Settings
 from benchmarks.torchvision_peer import copy_of, kinds_of_scores, random_picture, same_detections
-from ssdlite.postprocess import postprocess
+from ssdlite.heads.postprocess import postprocess
 
 ROUNDS = 30
 TARGETS = {"realistic scores": 1.8, "untrained scores": 2.2}

@@ -10,10 +10,10 @@ from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.ops import box_iou
 
 from ssdlite.detector import Detector
-from ssdlite.loss import class_scores
-from ssdlite.postprocess import DetectionBatch
-from ssdlite.weights.options import ImportOptions
-from ssdlite.weights.torchvision_ssd import read_torchvision_ssd
+from ssdlite.heads.losses import class_scores
+from ssdlite.heads.postprocess import DetectionBatch
+from ssdlite.weights.mapping import ImportOptions
+from ssdlite.weights.torchvision import read_torchvision_ssd
 
 SIDE = 320
 SLOTS = 91

@@ -12,8 +12,8 @@ from benchmarks.apart import Apart
 from benchmarks.harness import Comparison, Contestant, Settings
 from ssdlite import build_detector
 from ssdlite.device import choose_amp, choose_device
-from ssdlite.train_options import TrainOptions
-from ssdlite.training_step import TrainingStep
+from ssdlite.training.options import TrainOptions
+from ssdlite.training.step import TrainingStep
 
 ROUNDS = 8
 BATCH, OBJECTS, SLOTS, SIDE = 16, 15, 91, 320

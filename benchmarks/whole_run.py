@@ -13,13 +13,11 @@ from benchmarks.coco_data import CLASSES, write_coco
 from benchmarks.harness import Comparison, Contestant, Settings
 from benchmarks.training import finish
 from ssdlite import build_detector
-from ssdlite.datasets.collate import Batch, collate
-from ssdlite.datasets.dataset import DetectionDataset
-from ssdlite.datasets.discover import load_split
-from ssdlite.datasets.sampler import ShuffledBatches
+from ssdlite.datasets.dataset import Batch, DetectionDataset, ShuffledBatches, collate
+from ssdlite.datasets.formats.registry import load_split
 from ssdlite.datasets.transforms import DetectionTransform
-from ssdlite.train_options import TrainOptions
-from ssdlite.training_step import TrainingStep
+from ssdlite.training.options import TrainOptions
+from ssdlite.training.step import TrainingStep
 
 ROUNDS = 5
 PRESET = "ssdlite320_mobilenet_v2"

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
 
+from ssdlite.datasets.cache import BadPictureError, LargePicture, PictureCache, is_large, read_picture
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.datasets.large_pictures import BadPictureError, LargePicture, is_large, read_picture
-from ssdlite.datasets.picture_cache import PictureCache
-from ssdlite.image import LETTERBOX_FILL, ImageArray, View
+from ssdlite.errors import ConfigError
+from ssdlite.heads.base import IGNORE_LABEL, PADDING_LABEL
+from ssdlite.images.geometry import LETTERBOX_FILL, CropWindow, ImageArray
 
 if TYPE_CHECKING:
-    from ssdlite.datasets.mosaic import Layout, Mosaic
+    from ssdlite.datasets.transforms import Layout, Mosaic
+
 
 NOT_DECODED: ImageArray = np.empty((0, 0, 3), np.uint8)
 
@@ -36,7 +39,7 @@ class Sample:
     ignore: npt.NDArray[np.bool_]  # [N] crowd regions and difficult objects
     image_id: int
     position: int  # in the index
-    view: View | None = None
+    window: CropWindow | None = None
     file: LargePicture | None = None
 
     @property
@@ -45,13 +48,13 @@ class Sample:
         height, width = self.image.shape[:2] if self.file is None else self.file.size
         return height, width
 
-    def shown(self, view: View, fill: int = LETTERBOX_FILL) -> Sample:
-        """What ``view`` shows of the picture [*view.size, 3], with the view that this is exactly; boxes not clipped."""
+    def shown(self, window: CropWindow, fill: int = LETTERBOX_FILL) -> Sample:
+        """What ``window`` shows of the picture [*window.size, 3], and its exact window; boxes not clipped."""
         if self.file is None:
-            image = view.render(self.image, fill)
+            image = window.render(self.image, fill)
         else:
-            image, view = self.file.render(view, fill)
-        return replace(self, image=image, boxes=view.boxes_to_input(self.boxes), view=view, file=None)
+            image, window = self.file.render(window, fill)
+        return replace(self, image=image, boxes=window.boxes_to_input(self.boxes), window=window, file=None)
 
 
 class BadSample(NamedTuple):
@@ -131,3 +134,76 @@ class DetectionDataset(Dataset["Sample | BadSample"]):
             if self.cache is not None:
                 self.cache.put(position, image)
         return Sample(image, *own)
+
+
+# --- Samples of one size -> one batch of tensors.
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B images of one size and their objects, padded to M a picture.
+
+    images uint8 [B, 3, H, W] (stored channels-last), boxes [B, M, 4] xyxy input pixels, labels [B, M] (-1 padding,
+    -2 ignored region), ``positions`` in the index, ``views`` for the way back; ``bad`` could not be read.
+    """
+
+    images: Tensor
+    boxes: Tensor
+    labels: Tensor
+    positions: tuple[int, ...]
+    windows: tuple[CropWindow, ...]
+    bad: tuple[BadSample, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+def collate(samples: Sequence[Sample | BadSample]) -> Batch:
+    """Samples of one size -> a batch; unreadable ones are left out of the tensors and listed in ``bad``."""
+    good = [sample for sample in samples if isinstance(sample, Sample)]
+    bad = tuple(sample for sample in samples if isinstance(sample, BadSample))
+    most = max((len(sample.boxes) for sample in good), default=0)
+    boxes = np.zeros((len(good), most, 4), np.float32)
+    labels = np.full((len(good), most), PADDING_LABEL, np.int64)
+    for i, sample in enumerate(good):
+        boxes[i, : len(sample.boxes)] = sample.boxes
+        labels[i, : len(sample.boxes)] = np.where(sample.ignore, IGNORE_LABEL, sample.labels)
+    images = np.stack([sample.image for sample in good]) if good else np.empty((0, 1, 1, 3), np.uint8)
+    return Batch(
+        images=torch.from_numpy(images).permute(0, 3, 1, 2),
+        boxes=torch.from_numpy(boxes),
+        labels=torch.from_numpy(labels),
+        positions=tuple(sample.position for sample in good),
+        windows=tuple(sample.window for sample in good if sample.window is not None),
+        bad=bad,
+    )
+
+
+# --- Which images make up each training batch.
+
+
+class ShuffledBatches(Sampler[list[int]]):
+    """The positions 0..length-1 in an order that depends on (seed, epoch) alone, in batches of ``batch_size``.
+
+    An incomplete last batch is left out (the order differs every epoch, so no image is), unless it is the only one.
+    Of each batch, process ``rank`` of ``processes`` gets its share; the shares together are the batch.
+    """
+
+    def __init__(self, length: int, batch_size: int, *, seed: int, rank: int = 0, processes: int = 1) -> None:
+        if length < 1:
+            raise ConfigError("there are no images to make batches of")
+        self.length = length
+        self.batch_size = min(batch_size, length)
+        self.seed = seed
+        self.rank = rank
+        self.processes = processes
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.length // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        for batch in range(len(self)):
+            whole = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield whole[self.rank :: self.processes].tolist()

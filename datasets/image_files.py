@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ssdlite.errors import DataError
-from ssdlite.image import read_size_as_annotated
+from ssdlite.images.reading import read_size_as_annotated
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 HEADER_THREADS = 8

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssdlite.datasets.index import DetectionIndex
-from ssdlite.datasets.index_builder import problem_notes
+from ssdlite.datasets.index import DetectionIndex, problem_notes
 from ssdlite.errors import DataError
 
 VAL_SHARE = 0.2  # of a data set that has to be divided

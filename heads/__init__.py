@@ -1,7 +1,7 @@
 """What turns backbone features into predictions."""
 
-from ssdlite.heads.extra_layers import ExtraConv, ExtraLayers, ExtraOutput
-from ssdlite.heads.ssdlite_head import HeadConv, LastHeadConv, PredictionHead, SSDLiteHead, initialise_normal
+from ssdlite.heads.necks import ExtraConv, ExtraLayers, ExtraOutput
+from ssdlite.heads.ssd_head import HeadConv, LastHeadConv, PredictionHead, SSDLiteHead, initialise_normal
 
 __all__ = [
     "ExtraConv",

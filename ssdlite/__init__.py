@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ssdlite.anchors import AnchorConfig
     from ssdlite.backbones import build_backbone
-    from ssdlite.config import DetectorConfig
+    from ssdlite.build import build_detector, list_detectors, load_detector
+    from ssdlite.config import PRESETS, DetectorConfig
     from ssdlite.detections import Detection, Detections
-    from ssdlite.detector import Detector, build_detector, list_detectors, load_detector
+    from ssdlite.detector import Detector
     from ssdlite.errors import (
         CheckpointError,
         ConfigError,
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
         SsdliteError,
         TrainingError,
     )
-    from ssdlite.presets import PRESETS
     from ssdlite.weights import import_weights
     from ssdlite.weights.backbones import load_backbone_weights
 
@@ -36,16 +36,16 @@ _HOME = {  # public name: the module it is loaded from on first use
     "Detections": "ssdlite.detections",
     "Detector": "ssdlite.detector",
     "DetectorConfig": "ssdlite.config",
-    "PRESETS": "ssdlite.presets",
+    "PRESETS": "ssdlite.config",
     "ExportError": "ssdlite.errors",
     "SsdliteError": "ssdlite.errors",
     "TrainingError": "ssdlite.errors",
     "build_backbone": "ssdlite.backbones",
-    "build_detector": "ssdlite.detector",
-    "import_weights": "ssdlite.weights.formats",
-    "list_detectors": "ssdlite.detector",
+    "build_detector": "ssdlite.build",
+    "import_weights": "ssdlite.weights.api",
+    "list_detectors": "ssdlite.build",
     "load_backbone_weights": "ssdlite.weights.backbones",
-    "load_detector": "ssdlite.detector",
+    "load_detector": "ssdlite.build",
 }
 
 __all__ = [

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ssdlite.config import DetectorConfig
 from ssdlite.errors import CheckpointError, ConfigError
-from ssdlite.files import write_atomically
-from ssdlite.wording import listing
+from ssdlite.files import listing, write_atomically
 
 if TYPE_CHECKING:
     from ssdlite.detector import Detector

@@ -31,7 +31,7 @@ def training_progress(enabled: bool) -> Progress:
     )
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """One line as it is: not wrapped, no markup."""
     console.print(text, markup=False, soft_wrap=True)
 

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ssdlite.anchors import AnchorConfig, generate_anchors
+from ssdlite.anchors import generate_anchors
 from ssdlite.backbones import Backbone, build_backbone
 from ssdlite.backbones.layers import LayerOptions
 from ssdlite.config import DetectorConfig
 from ssdlite.detections import Detections
-from ssdlite.device import choose_device
 from ssdlite.errors import ConfigError
-from ssdlite.fused import fused
 from ssdlite.heads import ExtraLayers, SSDLiteHead, initialise_normal
-from ssdlite.image import Framing, ImageArray, View
-from ssdlite.loss import Outputs
-from ssdlite.postprocess import DetectionBatch, postprocess
-from ssdlite.prediction import NumpyDetections, Picture, Size, predict_pictures, to_pictures
-from ssdlite.presets import PRESETS, preset_config
+from ssdlite.heads.base import Outputs
+from ssdlite.heads.postprocess import DetectionBatch, postprocess
+from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform
+from ssdlite.images.prediction import NumpyDetections, Picture, Size, predict_pictures, to_pictures
+from ssdlite.predictor import fused
 
 FOREGROUND_PRIOR = 0.01  # initial score of a sigmoid head (arXiv 1708.02002, section 4.1)
 FOREGROUND_LOGIT = math.log(FOREGROUND_PRIOR / (1 - FOREGROUND_PRIOR))
@@ -111,18 +107,18 @@ class Detector(nn.Module):
         self.compile_options = options
 
     @property
-    def framing(self) -> Framing:
+    def input_transform(self) -> InputTransform:
         """How a picture becomes the input."""
-        return Framing(self.config.image_size, self.config.resize)
+        return InputTransform(self.config.image_size, self.config.resize)
 
     def detect_batch(
-        self, images: npt.NDArray[np.uint8], views: Sequence[View], sizes: Sequence[Size]
+        self, images: npt.NDArray[np.uint8], windows: Sequence[CropWindow], sizes: Sequence[Size]
     ) -> list[Detections]:
         """images [B, 3, H, W] RGB, rendered through ``views`` from pictures of ``sizes`` -> one result for each.
 
         In evaluation mode, whatever the model's own is.
         """
-        return to_pictures(self.select_batch(self.infer_batch(images)), views, sizes, self.class_names)
+        return to_pictures(self.select_batch(self.infer_batch(images)), windows, sizes, self.class_names)
 
     @torch.no_grad()
     def infer_batch(self, images: npt.NDArray[np.uint8]) -> Outputs:
@@ -144,68 +140,6 @@ def split_batch(batch: DetectionBatch) -> Iterator[NumpyDetections]:
     boxes, scores, labels, counts = (tensor.cpu().numpy() for tensor in batch)
     for i, count in enumerate(counts.tolist()):
         yield NumpyDetections(boxes[i, :count], scores[i, :count], labels[i, :count])
-
-
-def list_detectors() -> list[str]:
-    """The names of the presets."""
-    return list(PRESETS)
-
-
-def build_detector(
-    preset: str = "ssdlite320_mobilenet_v2",
-    *,
-    num_classes: int | None = None,
-    class_names: Sequence[str] | None = None,
-    width_mult: float | None = None,
-    image_size: int | tuple[int, int] | None = None,
-    anchors: AnchorConfig | None = None,
-    resize: Literal["stretch", "letterbox"] | None = None,
-    backbone_weights: str | Path | None = None,
-    **options: Any,
-) -> Detector:
-    """A detector, randomly initialised but for ``backbone_weights``.
-
-    Args:
-        preset: one of ``list_detectors()``.
-        num_classes: without background; the names are then ``class_0``, ... unless ``class_names`` gives them.
-            With neither, COCO's 80.
-        width_mult: channels, as a factor of the published network's.
-        image_size: of the input, one side in pixels or (height, width); need not be a multiple of 32.
-        anchors: shapes per map, in place of the preset's.
-        resize: ``stretch`` pictures to the input, or keep their shape and pad (``letterbox``).
-        backbone_weights: ``imagenet`` downloads weights of the backbone from torchvision or timm; a path reads a file
-            of theirs. Input normalisation, padding and the norms' epsilon are then those of the weights, unless given.
-        options: any other field of ``DetectorConfig``.
-
-    Raises:
-        ConfigError: an unknown preset or option (the known ones are listed), a value out of range, or weights that
-            cannot be downloaded.
-        CheckpointError: a file of weights that is damaged, or not of this backbone.
-    """
-    changes: dict[str, Any] = {
-        "num_classes": num_classes,
-        "class_names": class_names,
-        "width_mult": width_mult,
-        "image_size": image_size,
-        "anchors": anchors,
-        "resize": resize,
-        **options,
-    }
-    config = preset_config(preset, **changes)
-    if backbone_weights is None:
-        return detector_from_config(config)
-    from ssdlite.weights.backbones import load_backbone_weights, read_backbone_weights
-
-    weights = read_backbone_weights(backbone_weights, name=config.backbone, width_mult=config.width_mult)
-    detector = detector_from_config(preset_config(preset, **{**weights.options, **changes}))
-    report = load_backbone_weights(detector.backbone, weights, name=config.backbone)
-    if report.random:
-        warnings.warn(
-            f"{config.backbone}: {len(report.random)} tensors from {report.random[0]} on stay random, no weights are "
-            f"published for them; backbone={config.backbone.removesuffix('_reduced')!r} has weights throughout",
-            stacklevel=2,
-        )
-    return detector
 
 
 def detector_from_config(config: DetectorConfig) -> Detector:
@@ -247,16 +181,3 @@ def detector_from_config(config: DetectorConfig) -> Detector:
     if config.score_function == "sigmoid":
         head.classification.set_bias(torch.full((config.num_classes + 1,), FOREGROUND_LOGIT))
     return Detector(config=config, backbone=backbone, extra_layers=extra_layers, head=head)
-
-
-def load_detector(path: str | Path, *, device: str | torch.device = "cpu") -> Detector:
-    """The detector of a checkpoint (its averaged weights, where training kept an average), in evaluation mode.
-
-    Raises:
-        CheckpointError: not a checkpoint of ours, damaged, or one that does not fit its own description.
-        ConfigError: a device that is not there.
-    """
-    from ssdlite.checkpoint import load_checkpoint
-
-    detector = load_checkpoint(path).build_detector()
-    return detector.to(choose_device(str(device))).eval()

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ssdlite.contract import (
+from ssdlite.runtime.contract import (
     OUTPUTS,
     AnchorSpec,
     Contract,

@@ -49,10 +49,10 @@ def _write_bundle(folder: Path, options: list, settings: dict) -> None:
     import torch
 
     import ssdlite
-    from ssdlite.contract import ModelSpec, Provenance
     from ssdlite.export.bundle import build_contract, write_contract
-    from ssdlite.export.golden import write_golden
-    from ssdlite.export.onnx_export import attach_contract, export_onnx, input_spec, opset_of, output_specs
+    from ssdlite.export.onnx import attach_contract, export_onnx, input_spec, opset_of, output_specs
+    from ssdlite.export.verify.golden import write_golden
+    from ssdlite.runtime.contract import ModelSpec, Provenance
 
     torch.manual_seed(0)
     detector = ssdlite.build_detector(
@@ -111,8 +111,8 @@ def colour_bundle(make_colour_model: Callable[..., Any], tmp_path: Path) -> Path
     """nms.onnx with its contract inside, raw.onnx without, and the contract of both."""
     import onnx
 
-    from ssdlite.contract import METADATA_KEY
-    from ssdlite.plain import to_json
+    from ssdlite.runtime.contract import METADATA_KEY
+    from ssdlite.runtime.plain import to_json
 
     folder = tmp_path / "bundle"
     folder.mkdir()

@@ -42,7 +42,7 @@ def test_large_arrays_come_back_without_page_faults() -> None:
 
 
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ssdlite import allocator
+    from ssdlite.training import step as allocator
 
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(allocator.ctypes, "CDLL", None)

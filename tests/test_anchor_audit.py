@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from ssdlite import anchor_audit
-from ssdlite.anchor_audit import AnchorReport, audit_anchors, describe_levels, size_buckets
-from ssdlite.anchor_fit import fit_anchors
 from ssdlite.anchors import AnchorConfig, generate_anchors, tensorflow_anchors, torchvision_anchors
-from ssdlite.datasets.discover import load_data
-from ssdlite.datasets.input_boxes import input_boxes
+from ssdlite.datasets import anchor_coverage as anchor_audit
+from ssdlite.datasets.anchor_coverage import AnchorReport, audit_anchors, describe_levels, size_buckets
+from ssdlite.datasets.anchor_fitting import fit_anchors, input_boxes
+from ssdlite.datasets.formats.registry import load_data
 from ssdlite.errors import ConfigError
-from ssdlite.matcher import Matcher
+from ssdlite.heads.assigners import MaxIoUAssigner
 
 STRIDES = (16, 32, 64, 128, 256, 512)
 TWO_BY_TWO = AnchorConfig((((0.5, 0.5),),))  # at 64 px: squares of 32 px at (16, 16), (48, 16), (16, 48), (48, 48)
@@ -75,7 +74,7 @@ def test_assignment_is_that_of_the_matcher() -> None:
     anchors = tensorflow_anchors()
     grids = tuple((-(-320 // s), -(-320 // s)) for s in STRIDES)
     placed = torch.from_numpy(generate_anchors(anchors, (320, 320), grids))
-    matches = Matcher()(placed, boxes, torch.zeros(20, 12, dtype=torch.int64))
+    matches = MaxIoUAssigner()(placed, boxes, torch.zeros(20, 12, dtype=torch.int64))
     expected = torch.stack([(matches == i).sum(1) for i in range(12)], dim=1).reshape(-1)
     reach = audit(anchors, boxes.reshape(-1, 4).numpy(), images=np.repeat(np.arange(20), 12)).boxes
     assert reach.assigned.tolist() == expected.tolist()

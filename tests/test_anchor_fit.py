@@ -8,8 +8,8 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from ssdlite.anchor_fit import fit_anchors
-from ssdlite.anchor_reach import expected_positives, reach_probability, shape_iou
+from ssdlite.datasets.anchor_coverage import expected_positives, reach_probability, shape_iou
+from ssdlite.datasets.anchor_fitting import fit_anchors
 from ssdlite.errors import ConfigError
 
 STRIDES = (16, 32, 64, 128, 256, 512)

@@ -9,9 +9,9 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from ssdlite.anchors import AnchorConfig, generate_anchors
-from ssdlite.assigners import AtssMatcher, SimOtaMatcher, build_matcher
-from ssdlite.matcher import IGNORE_LABEL, IGNORED, NEGATIVE, PADDING_LABEL, Matcher
-from ssdlite.presets import preset_config
+from ssdlite.config import preset_config
+from ssdlite.heads.assigners import IGNORED, NEGATIVE, AtssAssigner, MaxIoUAssigner, SimOtaAssigner, build_assigner
+from ssdlite.heads.base import IGNORE_LABEL, PADDING_LABEL
 
 
 class Predicted(NamedTuple):
@@ -35,36 +35,36 @@ def assign(matcher, boxes, labels, predicted=None, anchors=ROW):
 def test_atss_takes_what_overlaps_more_than_usual_and_has_its_centre_inside():
     # Overlaps with the box 0..20 are 1/2, 1/2, 0: mean 1/3, deviation sqrt(1/12) = 0.289, so 0.622 is asked for; none
     # reaches it, and the best anchor steps in.
-    assert assign(AtssMatcher([4], [1], candidates=3), [0, 0, 20, 10], [0]) == [0, NEGATIVE, NEGATIVE, NEGATIVE]
+    assert assign(AtssAssigner([4], [1], candidates=3), [0, 0, 20, 10], [0]) == [0, NEGATIVE, NEGATIVE, NEGATIVE]
     # The box 1..11 overlaps the first by 9/11 and the second by 1/19: mean 0.435, deviation 0.541, threshold 0.977.
-    assert assign(AtssMatcher([4], [1], candidates=2), [1, 0, 11, 10], [0]) == [0, NEGATIVE, NEGATIVE, NEGATIVE]
+    assert assign(AtssAssigner([4], [1], candidates=2), [1, 0, 11, 10], [0]) == [0, NEGATIVE, NEGATIVE, NEGATIVE]
     # A box over all four: each overlaps by 1/4, the threshold is 1/4, and every centre lies inside.
-    assert assign(AtssMatcher([4], [1], candidates=4), [0, 0, 40, 10], [0]) == [0, 0, 0, 0]
+    assert assign(AtssAssigner([4], [1], candidates=4), [0, 0, 40, 10], [0]) == [0, 0, 0, 0]
 
 
 def test_simota_takes_as_many_as_the_predicted_overlaps_sum_up_to():
     # The predictions are the anchors; the box 0..40 overlaps each by 1/4: they sum to 1, so one is taken, any of them.
-    assert sorted(assign(SimOtaMatcher(torch.full((4,), 10.0)), [0, 0, 40, 10], [0])) == [NEGATIVE] * 3 + [0]
+    assert sorted(assign(SimOtaAssigner(torch.full((4,), 10.0)), [0, 0, 40, 10], [0])) == [NEGATIVE] * 3 + [0]
     # Three predictions are the box itself: they sum to 3.25, three are taken, wherever their anchors stand.
     boxes = torch.tensor([[[0.0, 0, 40, 10], [0, 0, 10, 10], [0, 0, 40, 10], [0, 0, 40, 10]]])
     predicted = Predicted(torch.full((1, 4, 1), 0.5), boxes)
-    assert assign(SimOtaMatcher(torch.full((4,), 10.0)), [0, 0, 40, 10], [0], predicted) == [0, NEGATIVE, 0, 0]
+    assert assign(SimOtaAssigner(torch.full((4,), 10.0)), [0, 0, 40, 10], [0], predicted) == [0, NEGATIVE, 0, 0]
 
 
 def test_simota_prefers_the_anchor_that_scores_the_class():
     # Both middle anchors predict the box with overlap 1/2 (so one is taken); only the second believes in the class.
     boxes = torch.tensor([[[0.0, 0, 1, 1], [10, 0, 20, 10], [20, 0, 30, 10], [0, 0, 1, 1]]])
     scores = torch.tensor([[[0.01], [0.01], [0.5], [0.01]]])
-    found = assign(SimOtaMatcher(torch.full((4,), 10.0)), [10, 0, 30, 10], [0], Predicted(scores, boxes))
+    found = assign(SimOtaAssigner(torch.full((4,), 10.0)), [10, 0, 30, 10], [0], Predicted(scores, boxes))
     assert found == [NEGATIVE, NEGATIVE, 0, NEGATIVE]
 
 
 def test_simota_looks_only_near_the_box():
     # Every prediction is the box, but with a radius of 1 only anchors within 10 pixels of its centre (5, 5) may answer.
     predicted = Predicted(torch.full((1, 4, 1), 0.5), torch.tensor([[[0.0, 0, 10, 10]] * 4]))
-    near = SimOtaMatcher(torch.full((4,), 10.0), radius=1.0)
+    near = SimOtaAssigner(torch.full((4,), 10.0), radius=1.0)
     assert assign(near, [0, 0, 10, 10], [0], predicted) == [0, NEGATIVE, NEGATIVE, NEGATIVE]
-    wide = SimOtaMatcher(torch.full((4,), 10.0), radius=2.5)
+    wide = SimOtaAssigner(torch.full((4,), 10.0), radius=2.5)
     assert assign(wide, [0, 0, 10, 10], [0], predicted) == [0, 0, 0, NEGATIVE]
 
 
@@ -75,14 +75,14 @@ BOTH = pytest.mark.parametrize("name", ["atss", "simota"])
 
 @BOTH
 def test_no_objects_padding_and_ignored_regions(name):
-    matcher = build_matcher(name, CONFIG, torch.device("cpu"))
+    matcher = build_assigner(name, CONFIG, torch.device("cpu"))
     predicted = nothing(ANCHORS, classes=2)
     empty = matcher(ANCHORS, torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.int64), predicted)
     assert (empty == NEGATIVE).all()
     boxes = torch.tensor([[[50.0, 50, 90, 90], [0, 0, 160, 80], [0.0, 0, 0, 0]]])
     labels = torch.tensor([[1, IGNORE_LABEL, PADDING_LABEL]])
     found = matcher(ANCHORS, boxes, labels, predicted)
-    ssd = Matcher()(ANCHORS, boxes, labels)
+    ssd = MaxIoUAssigner()(ANCHORS, boxes, labels)
     assert set(found.unique().tolist()) == {0, NEGATIVE, IGNORED}
     unmatched = (found < 0) & (ssd < 0)
     assert torch.equal(found[unmatched], ssd[unmatched])
@@ -90,7 +90,7 @@ def test_no_objects_padding_and_ignored_regions(name):
 
 @BOTH
 def test_a_box_without_area_gets_no_anchor(name):
-    matcher = build_matcher(name, CONFIG, torch.device("cpu"))
+    matcher = build_assigner(name, CONFIG, torch.device("cpu"))
     boxes = torch.tensor([[[50.0, 50, 50, 50], [60, 60, 60, 90]]])
     assert (matcher(ANCHORS, boxes, torch.tensor([[0, 0]]), nothing(ANCHORS)) == NEGATIVE).all()
 
@@ -112,7 +112,7 @@ def test_atss_is_the_papers_algorithm_as_loops():
     anchors = torch.from_numpy(generate_anchors(shapes, CONFIG.image_size, CONFIG.grid_sizes))
     boxes, labels, predicted = random_case(anchors)
     cells = [rows * columns for rows, columns in CONFIG.grid_sizes]
-    found = AtssMatcher(cells, [1] * 6)(anchors, boxes, labels, predicted)
+    found = AtssAssigner(cells, [1] * 6)(anchors, boxes, labels, predicted)
     centres = (anchors[:, :2] + anchors[:, 2:]) / 2
     for image in range(len(boxes)):
         overlap = box_iou(boxes[image], anchors)
@@ -136,7 +136,7 @@ def test_atss_is_the_papers_algorithm_as_loops():
 def test_simota_is_the_papers_algorithm_as_loops():
     anchors = ANCHORS
     boxes, labels, predicted = random_case(anchors, seed=1)
-    found = build_matcher("simota", CONFIG, torch.device("cpu"))(anchors, boxes, labels, predicted)
+    found = build_assigner("simota", CONFIG, torch.device("cpu"))(anchors, boxes, labels, predicted)
     strides = []
     for (rows, columns), shapes, stride in zip(
         CONFIG.grid_sizes, CONFIG.anchors.shapes_per_cell, CONFIG.strides, strict=True

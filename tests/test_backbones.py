@@ -6,13 +6,7 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssdlite.backbones import (
-    BACKBONES,
-    DepthwiseSeparableConv,
-    InvertedResidual,
-    LayerOptions,
-    build_backbone,
-)
+from ssdlite.backbones import BACKBONES, DepthwiseSeparableConv, InvertedResidual, LayerOptions, build_backbone
 from ssdlite.backbones.layers import SamePadConv2d, round_channels
 from ssdlite.errors import ConfigError
 

@@ -13,8 +13,8 @@ from ssdlite.benchmark.compare import Load, percentile, summarise
 from ssdlite.benchmark.memory import own_peak, peak_memory
 from ssdlite.benchmark.report import cells
 from ssdlite.benchmark.stages import Pipeline, StageTimes
-from ssdlite.image import Framing
-from ssdlite.prediction import NumpyDetections
+from ssdlite.images.geometry import InputTransform
+from ssdlite.images.prediction import NumpyDetections
 from ssdlite.tools import benchmark
 
 NOTHING = NumpyDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
@@ -24,7 +24,7 @@ class Sleeper:
     """Takes 40 ms a batch in the network and 80 ms behind it, and remembers what it saw."""
 
     class_names = ("thing",)
-    framing = Framing((32, 48), "stretch")
+    input_transform = InputTransform((32, 48), "stretch")
 
     def __init__(self) -> None:
         self.seen: list[np.ndarray] = []

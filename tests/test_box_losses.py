@@ -10,10 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
 from ssdlite import build_detector
-from ssdlite.box_losses import BOX_LOSSES, ciou_loss, diou_loss, giou_loss
-from ssdlite.loss import LOSSES, Outputs
-from ssdlite.run_setup import build_loss
-from ssdlite.train_options import TrainOptions
+from ssdlite.heads.base import Outputs
+from ssdlite.heads.losses import BOX_LOSSES, LOSSES, ciou_loss, diou_loss, giou_loss
+from ssdlite.training.options import TrainOptions
+from ssdlite.training.setup import build_loss
 
 
 def random_boxes(seed: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torchvision.models.detection._utils import BoxCoder
 
-from ssdlite.boxes import box_area, box_intersection, box_iou, clip_boxes, decode_boxes, encode_boxes
+from ssdlite.heads.boxes import box_area, box_intersection, box_iou, clip_boxes, decode_boxes, encode_boxes
 
 SCALES = torch.tensor([10.0, 10.0, 5.0, 5.0])
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdlite.anchor_audit import audit_anchors
 from ssdlite.anchors import torchvision_anchors
-from ssdlite.datasets.check import CheckOptions, DataCheck, check_data
-from ssdlite.datasets.check_report import shortcomings
-from ssdlite.datasets.duplicates import fingerprint, same_pictures
+from ssdlite.config import PRESETS
+from ssdlite.datasets.anchor_coverage import audit_anchors
+from ssdlite.datasets.audit.checks import CheckOptions, DataCheck, check_data
+from ssdlite.datasets.audit.duplicates import fingerprint, same_pictures
+from ssdlite.datasets.audit.report import shortcomings
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.presets import PRESETS
 from ssdlite.tools import check_data as tool
 
 CONFIG = PRESETS["ssdlite320_mobilenet_v2"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdlite.datasets.coco import load_coco
+from ssdlite.datasets.formats.coco import load_coco
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.errors import DataError
 

@@ -3,11 +3,10 @@
 import numpy as np
 import torch
 
-from ssdlite.datasets.collate import collate
-from ssdlite.datasets.dataset import BadSample, Sample
-from ssdlite.image import View
+from ssdlite.datasets.dataset import BadSample, Sample, collate
+from ssdlite.images.geometry import CropWindow
 
-VIEW = View(0, 0, 8, 4, (4, 8))
+VIEW = CropWindow(0, 0, 8, 4, (4, 8))
 
 
 def make_sample(position: int, boxes, labels, ignore=None) -> Sample:
@@ -20,7 +19,7 @@ def make_sample(position: int, boxes, labels, ignore=None) -> Sample:
         np.zeros(len(labels), bool) if ignore is None else np.array(ignore),
         image_id=100 + position,
         position=position,
-        view=VIEW,
+        window=VIEW,
     )
 
 
@@ -42,7 +41,7 @@ def test_objects_are_padded_to_the_most_of_the_batch():
     assert batch.boxes.dtype == torch.float32
     assert batch.labels.dtype == torch.int64
     assert batch.positions == (5, 2, 9)
-    assert batch.views == (VIEW,) * 3
+    assert batch.windows == (VIEW,) * 3
     assert batch.bad == ()
 
 
@@ -71,7 +70,7 @@ def test_unreadable_samples_are_left_out_and_listed():
     bad = BadSample(4, "x.jpg: cannot be read")
     batch = collate([make_sample(3, [[0, 0, 1, 1]], [0]), bad, make_sample(5, [], [])])
     assert batch.positions == (3, 5)
-    assert batch.images.shape[0] == batch.boxes.shape[0] == len(batch.views) == 2
+    assert batch.images.shape[0] == batch.boxes.shape[0] == len(batch.windows) == 2
     assert batch.bad == (bad,)
 
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from ssdlite.anchors import AnchorConfig, torchvision_anchors
-from ssdlite.config import DetectorConfig, convert, override, suggest
+from ssdlite.config import PRESETS, DetectorConfig, convert, override, suggest
 from ssdlite.errors import ConfigError
-from ssdlite.presets import PRESETS
 
 
 @pytest.mark.parametrize("preset", PRESETS)

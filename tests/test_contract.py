@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from ssdlite.contract_file import MAX_CONTRACT_BYTES, parse_contract, read_contract
 from ssdlite.errors import ContractError
-from ssdlite.plain import to_plain
+from ssdlite.runtime.contract_file import MAX_CONTRACT_BYTES, parse_contract, read_contract
+from ssdlite.runtime.plain import to_plain
 
 INPUT = {"name": "images", "type": "uint8", "layout": "NCHW", "batch": 1, "height": 64, "width": 96}
 POSTPROCESS = {

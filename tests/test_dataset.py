@@ -61,7 +61,7 @@ def test_a_sample_has_the_picture_and_its_objects(tmp_path: Path) -> None:
     assert sample.boxes.tolist() == [[0, 0, 4, 4], [1, 1, 8, 5]]
     assert sample.labels.tolist() == [1, 0]
     assert sample.ignore.tolist() == [False, True]
-    assert (sample.image_id, sample.position, sample.view) == (11, 0, None)
+    assert (sample.image_id, sample.position, sample.window) == (11, 0, None)
     assert len(dataset) == 2
 
 

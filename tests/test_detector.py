@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 
 import ssdlite
-from ssdlite.detector import Detector, load_detector, split_batch, stack_images
+from ssdlite.build import load_detector
+from ssdlite.detector import Detector, split_batch, stack_images
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.image import View
-from ssdlite.postprocess import DetectionBatch
+from ssdlite.heads.postprocess import DetectionBatch
+from ssdlite.images.geometry import CropWindow
 
 SMALL = "ssdlite192_mobilenet_v2_050"
 
@@ -315,8 +316,8 @@ def test_stacked_images_share_memory_with_nothing_and_are_channels_last():
 
 def test_the_same_picture_through_predict_and_forward(detector, picture):
     """What an app gets is what the network says of the resized picture."""
-    view = View(0, 0, 70, 50, (64, 96))
-    direct = detector.eval().detect(stack_images([view.render(picture)]))
+    window = CropWindow(0, 0, 70, 50, (64, 96))
+    direct = detector.eval().detect(stack_images([window.render(picture)]))
     (found,) = detector.predict(picture, score_threshold=0.0)
     scale = np.array([70 / 96, 50 / 64, 70 / 96, 50 / 64])
     assert len(found) == int(direct.counts[0])

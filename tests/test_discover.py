@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ssdlite.datasets.discover import find_splits, load_data, load_split
+from ssdlite.datasets.formats.registry import find_splits, load_data, load_split
 from ssdlite.datasets.splits import choose_splits, match_split, split_to_evaluate
 from ssdlite.errors import DataError
 

@@ -8,10 +8,10 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ssdlite import coco_scoring
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.detections import Detections
-from ssdlite.evaluator import FIGURES, Evaluator
+from ssdlite.evaluation import coco as coco_scoring
+from ssdlite.evaluation.coco import FIGURES, Evaluator
 
 
 @pytest.fixture(

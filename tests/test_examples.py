@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
-from ssdlite.export.verify import verify_bundle
-from ssdlite.image import fit_view
+from ssdlite.export.verify.bundle import verify_bundle
+from ssdlite.images.geometry import fit_window
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 JAVASCRIPT = EXAMPLES / "javascript"
@@ -80,7 +80,7 @@ def expect_resized(folder: Path, mode: str) -> None:
         if mode == "stretch":
             expected = cv2.resize(picture, target[::-1], interpolation=cv2.INTER_LINEAR)
         else:
-            expected = fit_view(size, target, "letterbox").render(picture, 114)
+            expected = fit_window(size, target, "letterbox").render(picture, 114)
         actual = np.fromfile(folder / f"{number}.out", np.uint8).reshape(expected.shape)
         assert np.array_equal(actual, expected), (size, target)
 
@@ -96,8 +96,8 @@ def test_javascript_resizes_as_opencv_bit_for_bit(node: str, tmp_path: Path, mod
         import {{ fitView, render }} from {json.dumps((JAVASCRIPT / "ssdlite.mjs").as_uri())};
         {json.dumps(RESIZES)}.forEach(([size, target], i) => {{
           const picture = {{ data: new Uint8Array(readFileSync(`${{i}}.in`)), height: size[0], width: size[1] }};
-          const view = fitView(picture, {{ height: target[0], width: target[1] }}, "{mode}");
-          writeFileSync(`${{i}}.out`, render(view, picture, 114));
+          const window = fitView(picture, {{ height: target[0], width: target[1] }}, "{mode}");
+          writeFileSync(`${{i}}.out`, render(window, picture, 114));
         }});
     """
     run(node, "--input-type=module", "--eval", program, cwd=tmp_path)
@@ -118,8 +118,8 @@ def test_cpp_resizes_as_opencv_bit_for_bit(compiler: str, tmp_path: Path, mode: 
             while (std::cin >> picture.height >> picture.width >> height >> width >> letterbox) {
                 std::ifstream in(std::to_string(number) + ".in", std::ios::binary);
                 picture.pixels.assign(std::istreambuf_iterator<char>(in), {});
-                const auto view = ssdlite::fit_view(picture, height, width, letterbox != 0);
-                const auto result = ssdlite::render(view, picture, 114);
+                const auto window = ssdlite::fit_window(picture, height, width, letterbox != 0);
+                const auto result = ssdlite::render(window, picture, 114);
                 std::ofstream out(std::to_string(number++) + ".out", std::ios::binary);
                 out.write(reinterpret_cast<const char*>(result.pixels.data()), result.pixels.size());
             }
@@ -165,22 +165,22 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { postprocess } from MODULE;
 const { contract, size } = JSON.parse(readFileSync("contract.json"));
 const read = (name) => new Float32Array(new Uint8Array(readFileSync(name)).buffer);
-const view = { x0: 0, y0: 0, x1: size[1], y1: size[0], height: size[0], width: size[1] };
+const window = { x0: 0, y0: 0, x1: size[1], y1: size[0], height: size[0], width: size[1] };
 const picture = { width: size[1], height: size[0] };
 const outputs = { class_logits: read("logits"), box_deltas: read("deltas") };
-const found = postprocess(contract, contract.models[0], outputs, view, picture, 0);
+const found = postprocess(contract, contract.models[0], outputs, window, picture, 0);
 writeFileSync("found.json", JSON.stringify(found));
 """
 
 
 @pytest.mark.parametrize("score_function", ["softmax", "sigmoid"])
 def test_javascript_finds_in_a_crowd_what_pytorch_finds(node: str, tmp_path: Path, score_function: str) -> None:
-    """Thousands of candidates: limits per class and image, suppression, clipping, against ``ssdlite.postprocess``."""
+    """Limits per class and image, suppression and clipping of thousands, against ``ssdlite.heads.postprocess``."""
     import torch
 
     from ssdlite.config import DetectorConfig
-    from ssdlite.loss import Outputs
-    from ssdlite.postprocess import postprocess
+    from ssdlite.heads.base import Outputs
+    from ssdlite.heads.postprocess import postprocess
 
     rng = np.random.default_rng(1)
     height, width, anchors, classes = 96, 128, 3000, 4

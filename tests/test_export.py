@@ -18,16 +18,15 @@ from torchvision.ops import box_iou
 
 import ssdlite
 from ssdlite.anchors import torchvision_anchors
-from ssdlite.boxes import decode_boxes
-from ssdlite.config import override
+from ssdlite.backbones.batch_norm import fold_batch_norms
+from ssdlite.config import PRESETS, override
 from ssdlite.detector import Detector
 from ssdlite.errors import ExportError
-from ssdlite.export.onnx_export import export_onnx, opset_of
+from ssdlite.export.onnx import export_onnx, opset_of
 from ssdlite.export.options import GraphOptions
-from ssdlite.fold import fold_batch_norms
-from ssdlite.presets import PRESETS
-from ssdlite.weights.options import ImportOptions
-from ssdlite.weights.torchvision_ssd import read_torchvision_ssd
+from ssdlite.heads.boxes import decode_boxes
+from ssdlite.weights.mapping import ImportOptions
+from ssdlite.weights.torchvision import read_torchvision_ssd
 
 Arrays = dict[str, npt.NDArray[Any]]
 SMALL = {"preset": "ssdlite192_mobilenet_v2_050", "num_classes": 3, "width_mult": 0.25, "image_size": 96}

@@ -11,15 +11,14 @@ import torchvision
 from ssdlite import build_detector
 from ssdlite.backbones import build_backbone
 from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ssdlite.datasets.discover import load_data
+from ssdlite.datasets.formats.registry import load_data
 from ssdlite.datasets.shapes import generate_shapes
-from ssdlite.engine import Trainer, train
 from ssdlite.errors import ConfigError
-from ssdlite.freezing import stage_layers
-from ssdlite.image import read_image
-from ssdlite.run_setup import reestimate_norms
-from ssdlite.train_options import TrainOptions
-from ssdlite.transfer import transfer_weights
+from ssdlite.images.reading import read_image
+from ssdlite.training.finetune import stage_layers, transfer_weights
+from ssdlite.training.options import TrainOptions
+from ssdlite.training.setup import reestimate_norms
+from ssdlite.training.trainer import Trainer, train
 
 PRESET = "ssdlite192_mobilenet_v2_050"
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import ssdlite
-from ssdlite.fused import fused
+from ssdlite.predictor import fused
 
 PRESETS = ("ssdlite320_mobilenet_v1", "ssdlite320_mobilenet_v2", "ssdlite320_mobilenet_v3_large", "ssd300_mobilenet_v2")
 
@@ -163,7 +163,7 @@ def test_autocast_reaches_the_copy() -> None:
 def test_without_onednns_operators_it_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)
     packed = make().infer_batch(images.numpy())
-    monkeypatch.setattr("ssdlite.fused.can_pack", lambda module: False)
+    monkeypatch.setattr("ssdlite.predictor.can_pack", lambda module: False)
     plain = make().infer_batch(images.numpy())
     torch.testing.assert_close(packed.class_logits, plain.class_logits, atol=2e-5, rtol=1e-4)
 

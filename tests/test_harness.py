@@ -11,7 +11,7 @@ import torch
 from benchmarks.apart import Apart
 from benchmarks.coco_data import write_coco
 from benchmarks.harness import Comparison, Contestant, build_table, cells, growth, run, summarise, to_markdown
-from ssdlite.datasets.discover import load_split
+from ssdlite.datasets.formats.registry import load_split
 
 
 def compare(**changes) -> Comparison:

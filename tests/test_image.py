@@ -10,14 +10,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from ssdlite.errors import DataError
-from ssdlite.image import (
-    View,
-    fit_view,
-    read_image,
-    read_image_size,
-    read_size_as_annotated,
-    to_rgb,
-)
+from ssdlite.images.geometry import CropWindow, fit_window
+from ssdlite.images.reading import read_image, read_image_size, read_size_as_annotated, to_rgb
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -181,30 +175,30 @@ def test_pillow_pictures_are_turned_and_converted_too(tmp_path: Path) -> None:
 
 
 def test_stretching_maps_the_whole_image() -> None:
-    view = fit_view((100, 200), (320, 320), "stretch")
-    assert view == View(0, 0, 200, 100, (320, 320))
+    window = fit_window((100, 200), (320, 320), "stretch")
+    assert window == CropWindow(0, 0, 200, 100, (320, 320))
     boxes = np.array([[0, 0, 200, 100], [50, 25, 100, 50]], np.float32)
-    assert view.boxes_to_input(boxes).tolist() == [[0, 0, 320, 320], [80, 80, 160, 160]]
+    assert window.boxes_to_input(boxes).tolist() == [[0, 0, 320, 320], [80, 80, 160, 160]]
 
 
 def test_letterboxing_keeps_the_aspect_ratio() -> None:
-    view = fit_view((100, 200), (320, 320), "letterbox")
-    assert view == View(0, -50, 200, 150, (320, 320))
+    window = fit_window((100, 200), (320, 320), "letterbox")
+    assert window == CropWindow(0, -50, 200, 150, (320, 320))
     boxes = np.array([[0, 0, 200, 100]], np.float32)
-    np.testing.assert_allclose(view.boxes_to_input(boxes), [[0, 80, 320, 240]], atol=1e-4)
+    np.testing.assert_allclose(window.boxes_to_input(boxes), [[0, 80, 320, 240]], atol=1e-4)
 
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox"])
 @pytest.mark.parametrize("image_size", [(1, 1), (3, 500), (500, 3), (481, 639), (320, 320)])
 def test_boxes_come_back(resize: str, image_size: tuple[int, int]) -> None:
-    view = fit_view(image_size, (320, 256), resize)
+    window = fit_window(image_size, (320, 256), resize)
     boxes = np.array([[0, 0, image_size[1], image_size[0]], [0.25, 0.5, 0.75, 1]], np.float32)
-    np.testing.assert_allclose(view.boxes_to_source(view.boxes_to_input(boxes)), boxes, atol=1e-3)
+    np.testing.assert_allclose(window.boxes_to_source(window.boxes_to_input(boxes)), boxes, atol=1e-3)
 
 
 def test_rendering_fills_what_is_outside_the_image() -> None:
     image = np.full((10, 20, 3), 200, np.uint8)
-    rendered = fit_view((10, 20), (40, 40), "letterbox").render(image)
+    rendered = fit_window((10, 20), (40, 40), "letterbox").render(image)
     assert rendered.shape == (40, 40, 3)
     assert (rendered[:10] == 114).all()
     assert (rendered[10:30] == 200).all()
@@ -212,10 +206,10 @@ def test_rendering_fills_what_is_outside_the_image() -> None:
 
 
 def test_rendering_a_view_beside_the_image_is_all_fill() -> None:
-    rendered = View(100, 100, 120, 120, (8, 8)).render(np.zeros((10, 20, 3), np.uint8))
+    rendered = CropWindow(100, 100, 120, 120, (8, 8)).render(np.zeros((10, 20, 3), np.uint8))
     assert (rendered == 114).all()
 
 
 def test_rendering_a_crop_at_its_own_size_copies_its_pixels() -> None:
     image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    assert np.array_equal(View(1, 2, 5, 4, (2, 4)).render(image), image[2:4, 1:5])
+    assert np.array_equal(CropWindow(1, 2, 5, 4, (2, 4)).render(image), image[2:4, 1:5])

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 import ssdlite
 from ssdlite.anchors import generate_anchors
-from ssdlite.boxes import decode_boxes
 from ssdlite.checkpoint import save_checkpoint
 from ssdlite.detector import Detector
 from ssdlite.errors import CheckpointError, ConfigError
-from ssdlite.weights.ledger import Imported
-from ssdlite.weights.options import ImportOptions
+from ssdlite.heads.boxes import decode_boxes
+from ssdlite.weights.mapping import Imported, ImportOptions
 from ssdlite.weights.pytorch_ssd import is_pytorch_ssd, pytorch_ssd_anchors, read_pytorch_ssd
 
 reference: Any = runpy.run_path(str(Path(__file__).with_name("pytorch_ssd_layouts.py")))

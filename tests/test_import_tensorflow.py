@@ -12,9 +12,8 @@ import pytest
 import torch
 
 import ssdlite
-from ssdlite.weights.pipeline_config import read_label_map, read_pipeline
-from ssdlite.weights.tensorflow_checkpoint import find_checkpoint, read_checkpoint
-from ssdlite.weights.tensorflow_graph import read_frozen_graph
+from ssdlite.weights.tensorflow.files import find_checkpoint, read_checkpoint, read_frozen_graph
+from ssdlite.weights.tensorflow.pipeline_config import read_label_map, read_pipeline
 
 here = Path(__file__).parent
 models: Any = runpy.run_path(str(here / "tensorflow_models.py"))

@@ -17,8 +17,9 @@ from torchvision.ops import box_convert, nms
 
 import ssdlite
 from ssdlite.detector import Detector
-from ssdlite.image import Framing, ImageArray, read_image
-from ssdlite.weights import norms
+from ssdlite.images.geometry import ImageArray, InputTransform
+from ssdlite.images.reading import read_image
+from ssdlite.weights import mapping as norms
 
 pytest.importorskip("tflite", reason="needs the package tflite, which is not installed")
 
@@ -77,9 +78,11 @@ class RealModel:
         self.imported = ssdlite.import_weights(path, class_names=names, pictures=photographs)
         self.detector = self.imported.checkpoint.build_detector().eval()
         files = sorted(photographs.glob("*.jpg"))[:: len(list(photographs.glob("*.jpg"))) // 6][:6]
-        framing = Framing((300, 300), "stretch")
+        input_transform = InputTransform((300, 300), "stretch")
         self.files = files
-        self.pictures = [framing.view(picture.shape[:2]).render(picture) for picture in map(read_image, files)]
+        self.pictures = [
+            input_transform.window(picture.shape[:2]).render(picture) for picture in map(read_image, files)
+        ]
         self.outputs = [models["run_tflite"](path, picture) for picture in self.pictures]
 
 
@@ -128,7 +131,7 @@ def test_real_model_finds_the_same_objects(real: RealModel) -> None:
 def test_real_model_exported(real: RealModel, tmp_path: Path) -> None:
     import onnx
 
-    from ssdlite.export.onnx_export import export_onnx
+    from ssdlite.export.onnx import export_onnx
     from ssdlite.export.options import GraphOptions
 
     onnx.save(export_onnx(real.detector, GraphOptions(variant="raw")), tmp_path / "raw.onnx")
@@ -376,7 +379,7 @@ def test_networks_that_are_not_quite_one(small: Callable[..., Path], change: Any
 
 def test_damaged_files(small: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is cut off or overwritten: one error of ours, at once, or a model that still makes sense."""
-    monkeypatch.setattr("ssdlite.weights.tflite_ssd.measure_restored_norms", lambda imported, _: imported)
+    monkeypatch.setattr("ssdlite.weights.tflite.ssd.calibrate_restored_norms", lambda imported, _: imported)
     path = small(add_detections, scores="LOGISTIC", half=True)
     content = path.read_bytes()
     rng = np.random.default_rng(1)

@@ -15,10 +15,9 @@ from torchvision.ops import box_iou
 
 from ssdlite.detector import Detector
 from ssdlite.errors import CheckpointError, ConfigError
-from ssdlite.loss import MultiBoxLoss
-from ssdlite.weights.ledger import Imported
-from ssdlite.weights.options import ImportOptions
-from ssdlite.weights.torchvision_ssd import download_torchvision_ssd, is_torchvision_ssd, read_torchvision_ssd
+from ssdlite.heads.losses import MultiBoxLoss
+from ssdlite.weights.mapping import Imported, ImportOptions
+from ssdlite.weights.torchvision import download_torchvision_ssd, is_torchvision_ssd, read_torchvision_ssd
 
 State = dict[str, Tensor]
 PICTURES = torch.randint(0, 256, (2, 3, 320, 320), generator=torch.Generator().manual_seed(1)).to(torch.uint8)

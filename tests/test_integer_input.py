@@ -7,9 +7,8 @@ import pytest
 from onnx import numpy_helper, parser
 
 from ssdlite.export.body import find_body
-from ssdlite.export.calibration import calibrate
-from ssdlite.export.integer_input import find_integer_input
-from ssdlite.export.quantise import count_convolutions, quantise
+from ssdlite.export.int8.calibration import calibrate
+from ssdlite.export.int8.quantize import count_convolutions, find_integer_input, quantise
 
 NORMALISE = "centred = Sub(values, mean) normal = Div(centred, std)"
 LAYOUTS = {

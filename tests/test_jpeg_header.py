@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdlite.image import read_image_size
-from ssdlite.jpeg_header import FIRST_BYTES, find_size, jpeg_size
+from ssdlite.images.reading import FIRST_BYTES, find_size, jpeg_size, read_image_size
 
 
 def encoded(size: tuple[int, int] = (31, 47), mode: str = "RGB", **options: object) -> bytes:

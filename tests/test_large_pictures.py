@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssdlite.datasets.cache import LargePicture, is_large, reduction
 from ssdlite.datasets.dataset import BadSample, DetectionDataset, Sample
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.datasets.large_pictures import LargePicture, is_large, reduction
 from ssdlite.datasets.transforms import DetectionTransform
-from ssdlite.image import View, read_image
+from ssdlite.images.geometry import CropWindow
+from ssdlite.images.reading import read_image
 
 SIZE = (1003, 1501)  # height, width; no multiple of anything
 BOX = (300, 200, 900, 700)
@@ -68,7 +69,7 @@ def test_what_is_no_upright_jpeg_comes_whole(tmp_path: Path) -> None:
     ("span", "times"), [((320, 320), 1), ((639, 900), 1), ((640, 900), 2), ((1400, 1290), 4), ((9999, 9999), 8)]
 )
 def test_the_reduction_leaves_a_pixel_for_every_one_shown(span: tuple[int, int], times: int) -> None:
-    assert reduction(View(7, 9, 7 + span[1], 9 + span[0], (320, 320))) == times
+    assert reduction(CropWindow(7, 9, 7 + span[1], 9 + span[0], (320, 320))) == times
 
 
 def test_only_jpegs_of_twice_the_size_are_large() -> None:
@@ -99,8 +100,8 @@ def test_boxes_stay_on_their_objects(tmp_path: Path, augmentation: str) -> None:
 
 def test_the_same_is_shown_as_of_the_whole_picture(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", quality=95)
-    view = View(-100, 60, 1301, 961, (80, 120))
-    image, shown = LargePicture(str(path), SIZE, 0).render(view, 114)
+    window = CropWindow(-100, 60, 1301, 961, (80, 120))
+    image, shown = LargePicture(str(path), SIZE, 0).render(window, 114)
     assert (shown.x0, shown.y0, shown.x1, shown.y1) == (-104, 56, 1304, 968)
     whole = shown.render(read_image(path, SIZE))
     assert np.abs(image.astype(int) - whole).mean() < 3

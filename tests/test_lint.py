@@ -13,12 +13,12 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ssdlite.contract import Contract, InputSpec, ModelSpec, OutputSpec, PostprocessSpec, Provenance, ResizeSpec
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.export.lint import Finding, Report, examine, lint, partition_sizes
-from ssdlite.export.lint_graph import GraphFacts
-from ssdlite.export.targets import oldest_runtime
+from ssdlite.export.lint.graph import GraphFacts
+from ssdlite.export.lint.report import Finding, Report, examine, lint, partition_sizes
+from ssdlite.export.lint.rules import oldest_runtime
 from ssdlite.files import write_json
+from ssdlite.runtime.contract import Contract, InputSpec, ModelSpec, OutputSpec, PostprocessSpec, Provenance, ResizeSpec
 from ssdlite.tools import lint_model
 
 FLOAT, UINT8, INT8 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT8

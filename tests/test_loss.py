@@ -12,10 +12,10 @@ from torchvision.models.detection._utils import BoxCoder, SSDMatcher
 from torchvision.models.detection.ssd import SSD
 
 from ssdlite.anchors import generate_anchors
-from ssdlite.box_losses import BOX_LOSSES
-from ssdlite.loss import FocalLoss, Losses, MultiBoxLoss, Outputs, QualityFocalLoss
-from ssdlite.matcher import IGNORE_LABEL, PADDING_LABEL, Matcher
-from ssdlite.presets import PRESETS
+from ssdlite.config import PRESETS
+from ssdlite.heads.assigners import MaxIoUAssigner
+from ssdlite.heads.base import IGNORE_LABEL, PADDING_LABEL, Outputs
+from ssdlite.heads.losses import BOX_LOSSES, FocalLoss, Losses, MultiBoxLoss, QualityFocalLoss
 
 SCALES = torch.tensor([10.0, 10.0, 5.0, 5.0])
 LOG = math.log
@@ -196,7 +196,7 @@ def test_focal_loss_is_torchvisions_sigmoid_focal_loss():
     labels[0, 0] = IGNORE_LABEL
     criterion = FocalLoss(anchors, SCALES, alpha=0.6, gamma=1.5, box_weight=0.7)
     losses = criterion(outputs, boxes, labels)
-    matches = Matcher()(anchors, boxes, labels)
+    matches = MaxIoUAssigner()(anchors, boxes, labels)
     total, count = 0.0, 0
     for i in range(3):
         positive = matches[i] >= 0
@@ -308,7 +308,7 @@ def test_an_image_counts_the_same_in_any_batch(kind):
     """The sums over a batch are the sums of its images: nothing leaks from one image into another."""
     anchors, outputs, boxes, labels = random_case(images=3, slots=5, seed=6)
     criterion = kind(anchors, SCALES)
-    matches = (Matcher()(anchors, boxes, labels) >= 0).sum(dim=1)
+    matches = (MaxIoUAssigner()(anchors, boxes, labels) >= 0).sum(dim=1)
     together = criterion(outputs, boxes, labels)
     alone = [
         criterion(Outputs(*(tensor[i : i + 1] for tensor in outputs)), boxes[i : i + 1], labels[i : i + 1]).total

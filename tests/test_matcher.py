@@ -7,8 +7,9 @@ import torchvision
 from torchvision.models.detection._utils import SSDMatcher
 
 from ssdlite.anchors import generate_anchors
-from ssdlite.matcher import IGNORE_LABEL, IGNORED, NEGATIVE, PADDING_LABEL, Matcher, build_targets
-from ssdlite.presets import PRESETS
+from ssdlite.config import PRESETS
+from ssdlite.heads.assigners import IGNORED, NEGATIVE, MaxIoUAssigner, build_targets
+from ssdlite.heads.base import IGNORE_LABEL, PADDING_LABEL
 
 # Four anchors of 10 x 10 side by side, with gaps of 10.
 ANCHORS = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]])
@@ -18,7 +19,9 @@ GRIDS_96 = ((6, 6), (3, 3), (2, 2), (1, 1), (1, 1), (1, 1))
 def match(boxes: list[list[float]], labels: list[int] | None = None, anchors: torch.Tensor = ANCHORS) -> list[int]:
     """One image; every box is of class 0 unless ``labels`` says otherwise."""
     labels = [0] * len(boxes) if labels is None else labels
-    found = Matcher()(anchors, torch.tensor(boxes).view(1, -1, 4), torch.tensor(labels, dtype=torch.int64).view(1, -1))
+    found = MaxIoUAssigner()(
+        anchors, torch.tensor(boxes).view(1, -1, 4), torch.tensor(labels, dtype=torch.int64).view(1, -1)
+    )
     return found[0].tolist()
 
 
@@ -99,7 +102,7 @@ def test_an_object_in_an_ignored_region_is_an_object():
 
 def test_no_boxes_at_all():
     assert match([]) == [NEGATIVE] * 4
-    found = Matcher()(ANCHORS, torch.zeros(3, 0, 4), torch.zeros(3, 0, dtype=torch.int64))
+    found = MaxIoUAssigner()(ANCHORS, torch.zeros(3, 0, 4), torch.zeros(3, 0, dtype=torch.int64))
     assert found.shape == (3, 4)
     assert found.dtype == torch.int64
 
@@ -107,10 +110,10 @@ def test_no_boxes_at_all():
 def test_other_thresholds():
     boxes, labels = torch.tensor([[[0.0, 0, 10, 15]]]), torch.tensor([[0]])
     anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 12]])  # IoU 2/3 and 4/5
-    assert Matcher(0.6)(anchors, boxes, labels).tolist() == [[0, 0]]
-    assert Matcher(0.7)(anchors, boxes, labels).tolist() == [[NEGATIVE, 0]]
+    assert MaxIoUAssigner(0.6)(anchors, boxes, labels).tolist() == [[0, 0]]
+    assert MaxIoUAssigner(0.7)(anchors, boxes, labels).tolist() == [[NEGATIVE, 0]]
     region = torch.tensor([[IGNORE_LABEL]])
-    assert Matcher(ignore_threshold=1.01)(anchors, boxes, region).tolist() == [[NEGATIVE, NEGATIVE]]
+    assert MaxIoUAssigner(ignore_threshold=1.01)(anchors, boxes, region).tolist() == [[NEGATIVE, NEGATIVE]]
 
 
 @pytest.mark.parametrize("preset", ["ssdlite320_mobilenet_v2", "ssdlite320_mobilenet_v3_large"])
@@ -118,7 +121,7 @@ def test_matches_are_torchvisions(preset):
     config = PRESETS[preset]
     anchors = torch.from_numpy(generate_anchors(config.anchors, config.image_size, config.grid_sizes))
     boxes, labels = random_batch(images=40, most=12, side=320, seed=0)
-    ours = Matcher()(anchors, boxes, labels)
+    ours = MaxIoUAssigner()(anchors, boxes, labels)
     theirs = SSDMatcher(0.5)
     forced = 0
     for i in range(len(boxes)):
@@ -132,8 +135,8 @@ def test_matches_are_torchvisions(preset):
 def test_images_do_not_influence_each_other():
     anchors = torch.from_numpy(generate_anchors(PRESETS["ssdlite320_mobilenet_v2"].anchors, (96, 96), GRIDS_96))
     boxes, labels = random_batch(images=6, most=5, side=96, seed=1)
-    together = Matcher()(anchors, boxes, labels)
-    alone = torch.cat([Matcher()(anchors, boxes[i : i + 1], labels[i : i + 1]) for i in range(6)])
+    together = MaxIoUAssigner()(anchors, boxes, labels)
+    alone = torch.cat([MaxIoUAssigner()(anchors, boxes[i : i + 1], labels[i : i + 1]) for i in range(6)])
     assert torch.equal(together, alone)
 
 

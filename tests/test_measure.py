@@ -9,13 +9,13 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from ssdlite.benchmark.timing import processor_name
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.detections import Detections
 from ssdlite.errors import ConfigError, ContractError, ExportError
 from ssdlite.export.measure import measure_accuracy, measure_latencies
-from ssdlite.export.onnx_export import attach_contract
-from ssdlite.image import Framing, View
-from ssdlite.timing import processor_name
+from ssdlite.export.onnx import attach_contract
+from ssdlite.images.geometry import CropWindow, InputTransform
 
 BOXES = np.array([[10, 20, 50, 60], [5, 5, 45, 25], [0, 0, 40, 48]], np.float32)  # one in each of three pictures
 
@@ -24,14 +24,14 @@ class Seer:
     """Finds in picture i the box i, of class i % 2, moved by ``shift`` pixels to the right."""
 
     class_names = ("cat", "dog")
-    framing = Framing((32, 32), "stretch")
+    input_transform = InputTransform((32, 32), "stretch")
 
     def __init__(self, shift: float) -> None:
         self.shift = shift
         self.seen = 0
 
     def detect_batch(
-        self, images: np.ndarray, views: Sequence[View], sizes: Sequence[tuple[int, int]]
+        self, images: np.ndarray, windows: Sequence[CropWindow], sizes: Sequence[tuple[int, int]]
     ) -> list[Detections]:
         results = []
         for i in range(self.seen, self.seen + len(images)):

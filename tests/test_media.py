@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.media import PICTURE_FORMATS, VideoReader, VideoWriter, find_sources, save_picture
-from ssdlite.output import prepare_folder, save_json_list
+from ssdlite.files import prepare_folder, save_json_list
+from ssdlite.images.media import PICTURE_FORMATS, VideoReader, VideoWriter, find_sources, save_picture
 
 
 def touch(*paths: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from ssdlite.contract import (
+from ssdlite.export.card import code, write_model_card
+from ssdlite.runtime.contract import (
     AccuracyFigure,
     AnchorSpec,
     BoxSpec,
@@ -24,10 +25,8 @@ from ssdlite.contract import (
     QuantisationFacts,
     ResizeSpec,
 )
-from ssdlite.contract_file import parse_contract
-from ssdlite.export.markdown import code
-from ssdlite.export.model_card import write_model_card
-from ssdlite.plain import to_json
+from ssdlite.runtime.contract_file import parse_contract
+from ssdlite.runtime.plain import to_json
 
 UINT8 = InputSpec(name="images", type="uint8", layout="NCHW", batch=1, height=96, width=128)
 FLOAT = InputSpec(

@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 import pytest
 
-from ssdlite import backends
-from ssdlite.backends import OnnxBackend
-from ssdlite.contract import METADATA_KEY, Contract
 from ssdlite.errors import ConfigError, ContractError
-from ssdlite.model_files import is_exported
-from ssdlite.plain import to_json
-from ssdlite.runtime import load_model
+from ssdlite.runtime.backends import onnxruntime as backends
+from ssdlite.runtime.backends.onnxruntime import OnnxBackend
+from ssdlite.runtime.contract import METADATA_KEY, Contract
+from ssdlite.runtime.files import is_exported
+from ssdlite.runtime.model import load_model
+from ssdlite.runtime.plain import to_json
 
 WHITE = np.full((32, 48, 3), 255, np.uint8)
 

@@ -8,16 +8,14 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ssdlite.datasets.collate import collate
-from ssdlite.datasets.dataset import BadSample, DetectionDataset, Sample
+from ssdlite.datasets.dataset import BadSample, DetectionDataset, Sample, collate
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.datasets.mosaic import Layout, Mosaic, Tile, build_mosaic
 from ssdlite.datasets.shapes import generate_shapes
-from ssdlite.datasets.transforms import DetectionTransform
-from ssdlite.engine import train
+from ssdlite.datasets.transforms import DetectionTransform, Layout, Mosaic, Tile, build_mosaic
 from ssdlite.errors import ConfigError
-from ssdlite.image import View
-from ssdlite.train_options import TrainOptions
+from ssdlite.images.geometry import CropWindow
+from ssdlite.training.options import TrainOptions
+from ssdlite.training.trainer import train
 
 
 class Script:
@@ -129,7 +127,7 @@ def test_each_tile_shows_its_part_of_its_picture_pixel_for_pixel():
     assert result.labels.tolist() == [0, 1, 3]
     assert result.ignore.tolist() == [False, False, True]
     assert (result.image_id, result.position) == (10, 0)
-    assert result.view == View(0, 0, 8, 8, (8, 8))
+    assert result.window == CropWindow(0, 0, 8, 8, (8, 8))
 
 
 def test_at_half_the_size_four_pictures_are_whole():
@@ -353,7 +351,7 @@ def test_an_unreadable_picture_in_a_mosaic_is_reported_under_its_own_name(
         assert sample.position == 2
         assert str(tmp_path / "2.png") in sample.error
     batch = collate(samples)
-    assert (len(batch), len(batch.views), batch.bad) == (8 - len(bad), 8 - len(bad), tuple(bad))
+    assert (len(batch), len(batch.windows), batch.bad) == (8 - len(bad), 8 - len(bad), tuple(bad))
 
 
 def test_a_training_has_mosaics_but_for_its_last_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

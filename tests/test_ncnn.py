@@ -18,17 +18,17 @@ from onnx import numpy_helper
 from torch import nn
 
 import ssdlite
-from ssdlite.boxes import clip_boxes, decode_boxes
-from ssdlite.contract import ModelSpec
+from ssdlite.config import PRESETS
 from ssdlite.detector import Detector
 from ssdlite.errors import ContractError, ExportError
-from ssdlite.export import ncnn_export
-from ssdlite.export.lint import examine
-from ssdlite.export.ncnn_export import convert_to_ncnn, export_ncnn, ncnn_spec
-from ssdlite.export.onnx_export import export_onnx
+from ssdlite.export.lint.report import examine
+from ssdlite.export.onnx import export_onnx
 from ssdlite.export.options import GraphOptions
-from ssdlite.ncnn_backend import NcnnBackend
-from ssdlite.presets import PRESETS
+from ssdlite.export.targets import ncnn as ncnn_export
+from ssdlite.export.targets.ncnn import convert_to_ncnn, export_ncnn, ncnn_spec
+from ssdlite.heads.boxes import clip_boxes, decode_boxes
+from ssdlite.runtime.backends.ncnn import NcnnBackend
+from ssdlite.runtime.contract import ModelSpec
 
 HAS_NCNN = all(importlib.util.find_spec(name) is not None for name in ("ncnn", "pnnx"))
 NO_NCNN = "ncnn and pnnx are not installed (the extra ssdlite[ncnn])"
@@ -277,7 +277,7 @@ def test_damaged_files_and_wrong_inputs_are_contract_errors(
 
 @needs_ncnn
 def test_running_ncnn_needs_no_torch(exported: tuple[Path, ModelSpec]) -> None:
-    code = "import sys; import ncnn, ssdlite.ncnn_backend; sys.exit('torch' in sys.modules)"
+    code = "import sys; import ncnn, ssdlite.runtime.backends.ncnn; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

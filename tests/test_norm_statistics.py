@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import ssdlite
-from ssdlite.norm_statistics import remeasure_norms
+from ssdlite.backbones.batch_norm import recalibrate_norms
 
 
 def one_channel(conv_weight: float, *, mean: float, variance: float, weight: float, bias: float) -> nn.Sequential:
@@ -24,7 +24,7 @@ def test_numbers_by_hand() -> None:
     """Inputs 1, 3 and then 5, 7, doubled: mean 8, variance 20. The norm was y = 3 (x - 1) / sqrt(3.5 + .5) + 2."""
     network = one_channel(2.0, mean=1.0, variance=3.5, weight=3.0, bias=2.0)
     batches = [torch.tensor([1.0, 3.0]).view(1, 1, 1, 2), torch.tensor([5.0, 7.0]).view(2, 1, 1, 1)]
-    remeasure_norms(network, batches)
+    recalibrate_norms(network, batches)
     conv, norm = network[0], network[1]
     assert norm.running_mean.item() == 8.0
     assert norm.running_var.item() == pytest.approx(20.0)
@@ -35,7 +35,7 @@ def test_numbers_by_hand() -> None:
 
 def test_rescaling_by_hand() -> None:
     network = one_channel(2.0, mean=1.0, variance=3.5, weight=3.0, bias=2.0)
-    remeasure_norms(network, [torch.tensor([1.0, 3.0, 5.0, 7.0]).view(1, 1, 1, 4)], rescale=True)
+    recalibrate_norms(network, [torch.tensor([1.0, 3.0, 5.0, 7.0]).view(1, 1, 1, 4)], rescale=True)
     conv, norm = network[0], network[1]
     assert conv.weight.item() == pytest.approx(2.0 / 20**0.5)
     assert norm.running_mean.item() == pytest.approx(8.0 / 20**0.5)
@@ -48,7 +48,7 @@ def test_rescaling_by_hand() -> None:
 @pytest.mark.parametrize("rescale", [False, True])
 def test_constant_channels_stay_harmless(rescale: bool) -> None:
     network = one_channel(0.0, mean=0.0, variance=1.0, weight=1.0, bias=0.25)
-    remeasure_norms(network, [torch.rand(4, 1, 3, 3)], rescale=rescale)
+    recalibrate_norms(network, [torch.rand(4, 1, 3, 3)], rescale=rescale)
     assert all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
     assert network[0].weight.item() == 0.0
     for mode in (True, False):
@@ -68,7 +68,7 @@ def test_a_detector_computes_the_same_in_both_modes(rescale: bool) -> None:
         before = detector.eval()(images)
         detector.train()
         detector.backbone.features[0].eval()
-        remeasure_norms(detector, [images[:5], images[5:]], rescale=rescale)
+        recalibrate_norms(detector, [images[:5], images[5:]], rescale=rescale)
         assert detector.training and not detector.backbone.features[0].training  # as it was
         trained = detector.train()(images)
         after = detector.eval()(images)
@@ -80,4 +80,4 @@ def test_a_detector_computes_the_same_in_both_modes(rescale: bool) -> None:
 
 def test_without_pictures() -> None:
     with pytest.raises(ssdlite.ConfigError, match="there are none"):
-        remeasure_norms(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)), [])
+        recalibrate_norms(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)), [])

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 
-from ssdlite import onnx_wire
-from ssdlite.contract import METADATA_KEY
+from ssdlite import protobuf as onnx_wire
 from ssdlite.errors import ContractError
-from ssdlite.plain import to_json
-from ssdlite.runtime import load_model
+from ssdlite.runtime.contract import METADATA_KEY
+from ssdlite.runtime.model import load_model
+from ssdlite.runtime.plain import to_json
 
 
 def external(name: str) -> onnx.TensorProto:

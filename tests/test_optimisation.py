@@ -5,8 +5,8 @@ import math
 import pytest
 from torch import nn
 
-from ssdlite.optimisation import WeightAverage, build_optimizer, learning_rate, set_learning_rate
-from ssdlite.train_options import TrainOptions
+from ssdlite.training.options import TrainOptions
+from ssdlite.training.step import WeightAverage, build_optimizer, learning_rate, set_learning_rate
 
 
 def test_learning_rate_rises_then_falls_as_a_cosine() -> None:

@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ssdlite.contract import METADATA_KEY
 from ssdlite.errors import ExportError
-from ssdlite.export.ort_format import Optimisation, to_ort_format, write_required_operators
+from ssdlite.export.onnx import Optimisation, to_ort_format, write_required_operators
+from ssdlite.runtime.contract import METADATA_KEY
 
 RNG = np.random.default_rng(0)
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torchvision
 
-from ssdlite import suppression
-from ssdlite.overlaps import Groups, survivors
-from ssdlite.postprocess import _suppress_at_once, _suppress_in_chunks, _suppress_on_cpu
-from ssdlite.presets import PRESETS
+from ssdlite.config import PRESETS
+from ssdlite.heads.postprocess import _suppress_at_once, _suppress_in_chunks, _suppress_on_cpu
+from ssdlite.nms import Groups, grouped_nms
+from ssdlite.runtime import postprocess as suppression
 
 PRESET = PRESETS["ssdlite320_mobilenet_v3_large"]
 CASES = [(0, 3, 10), (1, 1, 10), (400, 60, 10_000), (400, 60, 3), (700, 1, 10_000), (700, 2, 200), (900, 5, 10_000)]
@@ -45,7 +45,7 @@ def test_all_ways_leave_what_torchvision_leaves(count: int, groups: int, limit: 
     ordered, order = boxes[chosen.order], torch.from_numpy(chosen.order)
     config = replace(PRESET, nms_threshold=threshold, candidates_per_class=limit)
     ways = {
-        "pairs": survivors(ordered.numpy(), chosen, threshold),
+        "pairs": grouped_nms(ordered.numpy(), chosen, threshold),
         "box by box": suppression._in_turn(ordered.numpy(), chosen, threshold),
         "chunks": _suppress_in_chunks(ordered, group[order], chosen.ends, config) if count else [],
     }

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ssdlite.datasets import large_pictures
+from ssdlite.datasets import cache as large_pictures
+from ssdlite.datasets.cache import PictureCache
 from ssdlite.datasets.dataset import DetectionDataset
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.datasets.picture_cache import PictureCache
 from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.errors import ConfigError
 

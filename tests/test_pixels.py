@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdlite import optional
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.image import read_image, read_image_size
-from ssdlite.pixels import resize_bilinear, resize_with_numpy
+from ssdlite.images import geometry as optional
+from ssdlite.images.geometry import resize_bilinear, resize_with_numpy
+from ssdlite.images.reading import read_image, read_image_size
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -58,7 +58,7 @@ def test_resizing_takes_the_way_that_is_there(monkeypatch: pytest.MonkeyPatch):
     image = noise(50, 70)
     expected = with_opencv(image, 32, 32)
     assert np.array_equal(resize_bilinear(image, 32, 32), expected)
-    monkeypatch.setattr("ssdlite.pixels.find_opencv", lambda: None)
+    monkeypatch.setattr("ssdlite.images.geometry.find_opencv", lambda: None)
     assert np.array_equal(resize_bilinear(image, 32, 32), expected)
     assert np.array_equal(resize_bilinear(image[:, ::-1], 50, 70), image[:, ::-1])
     assert np.array_equal(resize_bilinear(image[::2, ::-1], 31, 29), with_opencv(image[::2, ::-1].copy(), 31, 29))
@@ -77,7 +77,7 @@ def test_a_ramp_is_resized_to_what_one_calculates():
 @pytest.fixture
 def no_pillow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if Pillow were not installed; the test itself still writes its files with it."""
-    monkeypatch.setattr("ssdlite.image.find_pillow", lambda: None)
+    monkeypatch.setattr("ssdlite.images.geometry.find_pillow", lambda: None)
     yield
 
 
@@ -166,7 +166,7 @@ def test_opencv_says_what_is_wrong_in_one_error(tmp_path: Path, capfd: pytest.Ca
 
 def test_with_neither_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("find_pillow", "find_opencv"):
-        monkeypatch.setattr(f"ssdlite.image.{name}", lambda: None)
+        monkeypatch.setattr(f"ssdlite.images.geometry.{name}", lambda: None)
     with pytest.raises(ConfigError, match=r"needs Pillow or OpenCV; `pip install pillow`"):
         read_image(tmp_path / "a.png")
 

@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import parser
 
-from ssdlite.export.pooling import pool_globally
+from ssdlite.export.onnx import pool_globally
 
 
 @pytest.mark.parametrize(

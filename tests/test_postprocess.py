@@ -10,13 +10,12 @@ from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.ssd import SSD
 
-from ssdlite import postprocess as module
 from ssdlite.anchors import generate_anchors
-from ssdlite.boxes import decode_boxes
-from ssdlite.config import DetectorConfig
-from ssdlite.loss import Outputs
-from ssdlite.postprocess import DetectionBatch, class_scores, postprocess
-from ssdlite.presets import PRESETS
+from ssdlite.config import PRESETS, DetectorConfig
+from ssdlite.heads import postprocess as module
+from ssdlite.heads.base import Outputs
+from ssdlite.heads.boxes import decode_boxes
+from ssdlite.heads.postprocess import DetectionBatch, class_scores, postprocess
 
 V3 = PRESETS["ssdlite320_mobilenet_v3_large"]  # 3234 anchors
 ANCHORS_V3 = torch.from_numpy(generate_anchors(V3.anchors, V3.image_size, V3.grid_sizes))

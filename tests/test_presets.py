@@ -8,10 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssdlite import build_detector, list_detectors
 from ssdlite.backbones.layers import SamePadConv2d
-from ssdlite.coco_names import COCO_NAMES
+from ssdlite.config import COCO_NAMES, PRESETS
 from ssdlite.detector import Detector
-from ssdlite.loss import FocalLoss, MultiBoxLoss
-from ssdlite.presets import PRESETS
+from ssdlite.heads.losses import FocalLoss, MultiBoxLoss
 
 V1_AND_V2 = [name for name, preset in PRESETS.items() if preset.backbone in ("mobilenet_v1", "mobilenet_v2")]
 

@@ -24,18 +24,18 @@ def test_importing_costs_nothing():
 
 def test_configuration_and_results_need_no_torch():
     loaded = modules_after(
-        "import ssdlite; ssdlite.PRESETS; ssdlite.DetectorConfig; ssdlite.Detections; import ssdlite.image"
+        "import ssdlite; ssdlite.PRESETS; ssdlite.DetectorConfig; ssdlite.Detections; import ssdlite.images.geometry"
     )
     assert not loaded & {"torch", "torchvision", "albumentations", "matplotlib"}
 
 
 def test_reading_pictures_costs_nothing_before_there_is_one():
-    loaded = modules_after("import ssdlite.image")
+    loaded = modules_after("import ssdlite.images.geometry")
     assert not loaded & {"cv2", "PIL"}
 
 
 def test_the_runtime_needs_little():
-    loaded = modules_after("import ssdlite.runtime, ssdlite.models; ssdlite.runtime.load_model")
+    loaded = modules_after("import ssdlite.runtime.model, ssdlite.build; ssdlite.runtime.model.load_model")
     assert not loaded & {"torch", "torchvision", "onnx", "onnxruntime", "msgspec", "albumentations", "rich", "tyro"}
 
 

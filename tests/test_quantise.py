@@ -13,11 +13,11 @@ from onnx import numpy_helper
 
 import ssdlite
 from ssdlite.errors import ExportError
-from ssdlite.export.calibration import METHODS, Calibration, calibrate
-from ssdlite.export.onnx_export import export_onnx
+from ssdlite.export.int8.calibration import METHODS, Calibration, calibrate
+from ssdlite.export.int8.quantize import count_convolutions, quantisation_facts, quantise
+from ssdlite.export.int8.sensitivity import choose_float_layers, output_error, rank_layers
+from ssdlite.export.onnx import export_onnx
 from ssdlite.export.options import GraphOptions
-from ssdlite.export.quantise import count_convolutions, quantisation_facts, quantise
-from ssdlite.export.sensitivity import choose_float_layers, output_error, rank_layers
 
 CONVOLUTIONS = 74
 PLANTED = "backbone.features.2.conv.0.0.Conv"  # everything passes through it

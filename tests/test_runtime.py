@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ssdlite.contract import METADATA_KEY, BoxSpec, ResizeSpec
 from ssdlite.errors import ConfigError, ContractError, DataError
-from ssdlite.plain import to_json
-from ssdlite.runtime import RuntimeDetector, load_model
+from ssdlite.runtime.contract import METADATA_KEY, BoxSpec, ResizeSpec
+from ssdlite.runtime.model import RuntimeDetector, load_model
+from ssdlite.runtime.plain import to_json
 
 KINDS = [  # what a contract may ask of the app
     {},

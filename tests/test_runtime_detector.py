@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 
 import ssdlite
-from ssdlite.contract import ModelSpec, Provenance
 from ssdlite.detections import Detections
 from ssdlite.detector import Detector
-from ssdlite.runtime import load_model
+from ssdlite.runtime.contract import ModelSpec, Provenance
+from ssdlite.runtime.model import load_model
 
 SIZES = ((50, 70), (96, 96), (300, 40), (1, 1))
 
@@ -48,7 +48,7 @@ def pictures() -> list[np.ndarray]:
 def exported(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """raw.onnx and nms.onnx, each with its contract inside."""
     from ssdlite.export.bundle import build_contract
-    from ssdlite.export.onnx_export import attach_contract, export_onnx, input_spec, output_specs
+    from ssdlite.export.onnx import attach_contract, export_onnx, input_spec, output_specs
     from ssdlite.export.options import GraphOptions
 
     folder = tmp_path_factory.mktemp("exported")
@@ -91,7 +91,7 @@ def test_the_same_detections_as_the_detectors(
 def test_a_data_set_is_evaluated_alike(detector: Detector, exported: Path, tmp_path: Path, variant: str):
     """Both through detect_dataset, over an index that has one picture of each size."""
     from ssdlite.datasets.index import DetectionIndex
-    from ssdlite.inference import detect_dataset
+    from ssdlite.evaluation.inference import detect_dataset
 
     random = np.random.default_rng(1)
     paths = []

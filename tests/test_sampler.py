@@ -4,7 +4,7 @@ from itertools import chain
 
 import pytest
 
-from ssdlite.datasets.sampler import ShuffledBatches
+from ssdlite.datasets.dataset import ShuffledBatches
 from ssdlite.errors import ConfigError
 
 

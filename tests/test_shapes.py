@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssdlite.datasets import shape_scenes
-from ssdlite.datasets.discover import load_data
-from ssdlite.datasets.shape_scenes import draw_scene
-from ssdlite.datasets.shapes import generate_shapes
+from ssdlite.datasets import shapes as shape_scenes
+from ssdlite.datasets.formats.registry import load_data
+from ssdlite.datasets.shapes import draw_scene, generate_shapes
 from ssdlite.errors import DataError
-from ssdlite.image import read_image
+from ssdlite.images.reading import read_image
 
 
 @pytest.fixture(scope="module")

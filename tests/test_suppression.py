@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from ssdlite.anchors import AnchorConfig
-from ssdlite.boxes import MAX_LOG_SCALE
 from ssdlite.config import DetectorConfig
-from ssdlite.contract import AnchorSpec, BoxSpec, PostprocessSpec
-from ssdlite.loss import Outputs
-from ssdlite.postprocess import postprocess
-from ssdlite.suppression import boxes_to_pixels, class_scores, decode_boxes, select_detections
+from ssdlite.heads.base import Outputs
+from ssdlite.heads.boxes import MAX_LOG_SCALE
+from ssdlite.heads.postprocess import postprocess
+from ssdlite.runtime.contract import AnchorSpec, BoxSpec, PostprocessSpec
+from ssdlite.runtime.postprocess import boxes_to_pixels, class_scores, decode_boxes, select_detections
 
 SIZE = (64, 96)
 
@@ -97,8 +97,8 @@ def test_the_same_as_in_torch(anchors: int, classes: int, changes: dict[str, obj
 
 
 def test_wild_deltas_decode_as_in_torch():
-    from ssdlite.boxes import clip_boxes
-    from ssdlite.boxes import decode_boxes as decode_tensors
+    from ssdlite.heads.boxes import clip_boxes
+    from ssdlite.heads.boxes import decode_boxes as decode_tensors
 
     corners = random_anchors(np.random.default_rng(0), 50)
     deltas = np.random.default_rng(1).normal(0, 100, (1, 50, 4)).astype(np.float32)

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from ssdlite.benchmark.timing import take_turns, timed
 from ssdlite.errors import ConfigError
-from ssdlite.timing import take_turns, timed
 
 
 def test_contestants_take_turns() -> None:

@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
+from ssdlite.build import build_detector
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.detections import Detections
-from ssdlite.detector import build_detector
-from ssdlite.image import read_image
-from ssdlite.media import VideoReader, VideoWriter
+from ssdlite.images.drawing import class_colour
+from ssdlite.images.media import VideoReader, VideoWriter
+from ssdlite.images.reading import read_image
 from ssdlite.tools import eval_det, predict
-from ssdlite.visualize import class_colour
 
 NAMES = ("thing", "other", "none")
 
@@ -49,7 +49,7 @@ class WhiteDetector:
 
 @pytest.fixture
 def white_detector(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssdlite.detector.load_detector", lambda path, device: WhiteDetector())
+    monkeypatch.setattr("ssdlite.build.load_detector", lambda path, device: WhiteDetector())
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +224,7 @@ def test_eval_scores_and_writes_original_ids(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("ssdlite.inference.detect_dataset", detect_white)
+    monkeypatch.setattr("ssdlite.evaluation.inference.detect_dataset", detect_white)
     out = tmp_path / "out"
     assert eval_det.main(["w.pt", "--data", str(coco_folder), "--output", str(out)]) == 0
     report = json.loads((out / "metrics.json").read_text())
@@ -254,7 +254,7 @@ def test_eval_names_and_leaves_out_images_that_cannot_be_decoded(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("ssdlite.inference.detect_dataset", detect_white)
+    monkeypatch.setattr("ssdlite.evaluation.inference.detect_dataset", detect_white)
     arguments = ["w.pt", "--data", str(coco_folder), "--skip-bad", "--json", str(tmp_path / "m.json")]
     assert eval_det.main(arguments) == 0
     report = json.loads((tmp_path / "m.json").read_text())
@@ -308,6 +308,6 @@ def test_eval_says_when_no_class_is_known(
     coco_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     strange = SimpleNamespace(class_names=("car", "bus"), config=WhiteDetector.config)
-    monkeypatch.setattr("ssdlite.detector.load_detector", lambda path, device: strange)
+    monkeypatch.setattr("ssdlite.build.load_detector", lambda path, device: strange)
     assert eval_det.main(["w.pt", "--data", str(coco_folder)]) == 2
     assert "no class 'car', 'bus'; known" in capsys.readouterr().err

@@ -15,10 +15,10 @@ from PIL import Image
 
 import ssdlite
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
-from ssdlite.contract import METADATA_KEY
-from ssdlite.contract_file import parse_contract, read_contract
 from ssdlite.datasets.shapes import generate_shapes
-from ssdlite.runtime import load_model
+from ssdlite.runtime.contract import METADATA_KEY
+from ssdlite.runtime.contract_file import parse_contract, read_contract
+from ssdlite.runtime.model import load_model
 from ssdlite.tools.export_onnx import main
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssdlite.build import load_any
 from ssdlite.errors import ConfigError
-from ssdlite.models import load_any
 from ssdlite.tools import eval_det, predict
 
 
@@ -94,8 +94,8 @@ def test_predict_names_mistakes_in_one_line(
 
 
 def test_one_function_loads_both(colour_bundle: Path, tmp_path: Path) -> None:
+    from ssdlite.build import build_detector
     from ssdlite.checkpoint import Checkpoint, save_checkpoint
-    from ssdlite.detector import build_detector
 
     detector = build_detector("ssdlite192_mobilenet_v2_050", num_classes=2, width_mult=0.25, image_size=(64, 96))
     save_checkpoint(Checkpoint(detector.config, detector.state_dict()), tmp_path / "small.pt")
@@ -103,7 +103,7 @@ def test_one_function_loads_both(colour_bundle: Path, tmp_path: Path) -> None:
     thresholds = {"score_threshold": None, "max_detections": 3}
     for path, size, count in ((tmp_path / "small.pt", (64, 96), 3), (colour_bundle, (32, 48), 0)):
         model = load_any(path, device="cpu", thresholds=thresholds)
-        assert model.framing.size == size
+        assert model.input_transform.size == size
         assert len(model.predict(picture, score_threshold=0.0)[0]) == count
     with pytest.raises(ConfigError, match="max_detections: expected 1 to 100000"):
         load_any(tmp_path / "small.pt", thresholds={"max_detections": 0})

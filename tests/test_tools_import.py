@@ -18,7 +18,8 @@ from PIL import Image
 import ssdlite
 from ssdlite import cli
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
-from ssdlite.weights import FORMATS, norms
+from ssdlite.weights import FORMATS
+from ssdlite.weights import mapping as norms
 from ssdlite.weights.torch_files import load_state_dict
 
 here = Path(__file__).parent
@@ -201,7 +202,7 @@ def test_published_weights_without_a_network(run: Callable[..., Any], monkeypatc
     def fail() -> None:
         raise OSError("no route to host")
 
-    monkeypatch.setattr("ssdlite.weights.torchvision_ssd.download_torchvision_ssd", fail)
+    monkeypatch.setattr("ssdlite.weights.torchvision.download_torchvision_ssd", fail)
     status, said, output = run("torchvision:coco")
     assert status == 2 and not output.exists()
     assert "torchvision:coco: cannot be downloaded (no route to host). Fetch https://" in said

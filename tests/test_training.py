@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import torch
 
+from ssdlite.build import load_detector
 from ssdlite.checkpoint import load_checkpoint
 from ssdlite.cli import main
 from ssdlite.datasets.shapes import generate_shapes
-from ssdlite.detector import load_detector
-from ssdlite.engine import train
 from ssdlite.errors import ConfigError, DataError, TrainingError
-from ssdlite.train_options import TrainOptions
+from ssdlite.training.options import TrainOptions
+from ssdlite.training.trainer import train
 
 TRAIN_DET = Path(__file__).parents[1] / "tools" / "train_det.py"
 EVAL_DET = Path(__file__).parents[1] / "tools" / "eval_det.py"

@@ -9,13 +9,13 @@ import torch
 
 from ssdlite import build_detector
 from ssdlite.anchors import AnchorConfig
-from ssdlite.boxes import decode_boxes
 from ssdlite.checkpoint import Checkpoint
-from ssdlite.datasets.class_names import match_classes
+from ssdlite.datasets.index import match_classes
 from ssdlite.detector import Detector, detector_from_config
 from ssdlite.errors import CheckpointError, ConfigError
-from ssdlite.head_transfer import convert_box_rows, convert_class_rows, nearest_shapes
-from ssdlite.transfer import config_for_transfer, transfer_weights
+from ssdlite.heads.boxes import decode_boxes
+from ssdlite.training.finetune import config_for_transfer, transfer_weights
+from ssdlite.training.head_transfer import convert_box_rows, convert_class_rows, nearest_shapes
 
 SMALL = {"width_mult": 0.25, "image_size": 96}  # maps of 6, 3, 2 and 1 cells a side: 36 * 3 + (9 + 4 + 1) * 6 anchors
 ON_STRIDE_16 = 108

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torchvision
 
-from ssdlite.datasets import windows
+from ssdlite.datasets import transforms
 from ssdlite.datasets.dataset import Sample
 from ssdlite.datasets.transforms import AUGMENTATIONS, DetectionTransform
 from ssdlite.errors import ConfigError
@@ -53,8 +53,8 @@ def assert_valid(sample: Sample, image_size: tuple[int, int]) -> None:
     assert (sample.boxes <= [width, height, width, height]).all()
     assert (sample.boxes[:, 2:] > sample.boxes[:, :2]).all()
     assert (sample.image_id, sample.position) == (17, 3)
-    assert sample.view is not None
-    assert sample.view.size == image_size
+    assert sample.window is not None
+    assert sample.window.size == image_size
 
 
 @ALL
@@ -160,7 +160,7 @@ def test_boxes_stay_on_their_pixels(augmentation, resize, image_size):
         result = transform(make_sample(image, [[x0, y0, x1, y1]]), np.random.default_rng(number))
         found = find_bright(result.image)
         if len(result.boxes) and found is not None:
-            enlarged = max(result.view.scale)  # a pixel's blur is as wide as the pixel has become
+            enlarged = max(result.window.scale)  # a pixel's blur is as wide as the pixel has become
             np.testing.assert_allclose(found, result.boxes[0], atol=1.5 + enlarged / 2)
             compared += 1
     assert compared >= 50
@@ -186,12 +186,12 @@ def test_labels_stay_on_their_colours(augmentation, resize):
 
 
 def test_no_augmentation_is_the_way_back_of_prediction():
-    """What training sees of a picture, evaluation undoes: the view takes the boxes back to where they were."""
+    """What training sees of a picture, evaluation undoes: the window takes the boxes back to where they were."""
     boxes = np.array([[3, 4, 50, 60], [10, 0, 199, 99]], np.float32)
     for resize in ("stretch", "letterbox"):
         sample = make_sample(np.zeros((100, 200, 3), np.uint8), boxes)
         result = DetectionTransform((320, 320), resize)(sample, np.random.default_rng(0))
-        np.testing.assert_allclose(result.view.boxes_to_source(result.boxes), boxes, atol=1e-3)
+        np.testing.assert_allclose(result.window.boxes_to_source(result.boxes), boxes, atol=1e-3)
 
 
 def test_stretching_by_hand():
@@ -232,7 +232,7 @@ def test_pictures_from_above_come_in_every_symmetry_of_the_input(image_size, sym
         generator = np.random.default_rng(number)
         # as an ignored region: there is no object to crop around
         result = transform(make_sample(image, [[0, 0, width // 2, height // 4]], ignore=[True]), generator)
-        if (result.view.x0, result.view.y0, result.view.x1, result.view.y1) == (0, 0, width, height):
+        if (result.window.x0, result.window.y0, result.window.x1, result.window.y1) == (0, 0, width, height):
             seen.add(tuple(np.round(result.boxes[0]).astype(int).tolist()))
     assert len(seen) == symmetries
 
@@ -245,7 +245,7 @@ def test_flips_and_colours_are_drawn_independently():
     outcomes = {(mirrored, coloured): 0 for mirrored in (False, True) for coloured in (False, True)}
     for number in range(120):
         result = transform(make_sample(image, []), np.random.default_rng(number))
-        if result.view.x1 - result.view.x0 > 64:
+        if result.window.x1 - result.window.x0 > 64:
             continue  # zoomed out
         mirrored = bool(result.image[:, 32:].mean() > result.image[:, :32].mean())
         pixel = result.image[32, 48 if mirrored else 16]
@@ -259,12 +259,12 @@ def test_zooming_out_leaves_room_around_the_picture():
     sample = make_sample(image, [])  # no objects: no crop either
     sides = []
     for number in range(60):
-        view = transform(sample, np.random.default_rng(number)).view
-        assert view.x0 <= 0
-        assert view.y0 <= 0
-        assert view.x1 >= 96
-        assert view.y1 >= 96
-        sides.append(view.x1 - view.x0)
+        window = transform(sample, np.random.default_rng(number)).window
+        assert window.x0 <= 0
+        assert window.y0 <= 0
+        assert window.x1 >= 96
+        assert window.y1 >= 96
+        sides.append(window.x1 - window.x0)
     assert max(sides) > 3 * 96
     assert max(sides) <= 4 * 96 + 1
     assert 15 <= sides.count(96) <= 45  # half of them stay as they are
@@ -284,7 +284,7 @@ def test_windows_of_scaled_pictures_by_hand(factor, places, expected):
             assert low <= number <= high
             return number
 
-    assert windows.scaled_window((60, 80), (60, 80), factor, Script()) == expected
+    assert transforms.scaled_region((60, 80), (60, 80), factor, Script()) == expected
 
 
 @pytest.mark.parametrize(("resize", "span"), [("stretch", (50, 200)), ("letterbox", (200, 200))])
@@ -294,11 +294,11 @@ def test_scale_jitter_shows_half_to_twice_the_picture(resize, span):
     sample = make_sample(np.zeros((50, 200, 3), np.uint8), [])
     factors, lefts = [], []
     for number in range(200):
-        view = transform(sample, np.random.default_rng(number)).view
-        for start, end, side, whole in ((view.y0, view.y1, 50, span[0]), (view.x0, view.x1, 200, span[1])):
+        window = transform(sample, np.random.default_rng(number)).window
+        for start, end, side, whole in ((window.y0, window.y1, 50, span[0]), (window.x0, window.x1, 200, span[1])):
             assert (start >= 0 and end <= side) or (start <= 0 and end >= side)
             factors.append(whole / (end - start))
-        lefts.append(view.x0)
+        lefts.append(window.x0)
     assert 0.49 < min(factors) < 0.6
     assert 1.8 < max(factors) < 2.1  # windows are whole source pixels
     assert -200 <= min(lefts) < -100  # at half the size the picture is anywhere in a window of 400
@@ -311,10 +311,10 @@ def test_scale_jitter_ignores_objects_whose_centre_it_leaves_out():
     outcomes = set()
     for number in range(80):
         result = transform(sample, np.random.default_rng(number))
-        view = result.view
+        window = result.window
         for label, (x, y, half) in enumerate([(50, 50, 30), (150, 160, 30)]):
-            seen = max(abs(x - (view.x0 + view.x1) / 2) - (view.x1 - view.x0) / 2,
-                       abs(y - (view.y0 + view.y1) / 2) - (view.y1 - view.y0) / 2)  # fmt: skip
+            seen = max(abs(x - (window.x0 + window.x1) / 2) - (window.x1 - window.x0) / 2,
+                       abs(y - (window.y0 + window.y1) / 2) - (window.y1 - window.y0) / 2)  # fmt: skip
             expected = "object" if seen <= 0 else "ignored" if seen < half else "gone"
             found = result.ignore[result.labels == label].tolist()
             assert found == {"object": [False], "ignored": [True], "gone": []}[expected]
@@ -328,9 +328,11 @@ def test_crops_keep_an_object_and_drop_those_whose_centre_is_outside():
     counts = []
     for number in range(80):
         result = transform(sample, np.random.default_rng(number))
-        view = result.view
+        window = result.window
         centres = {0: (50, 50), 1: (150, 160)}
-        inside = [label for label, (x, y) in centres.items() if view.x0 <= x <= view.x1 and view.y0 <= y <= view.y1]
+        inside = [
+            label for label, (x, y) in centres.items() if window.x0 <= x <= window.x1 and window.y0 <= y <= window.y1
+        ]
         assert result.labels.tolist() == inside
         counts.append(len(inside))
     assert set(counts) == {1, 2}
@@ -338,15 +340,15 @@ def test_crops_keep_an_object_and_drop_those_whose_centre_is_outside():
 
 @pytest.mark.parametrize("least", [0.3, 0.5, 0.7])
 def test_crops_overlap_an_object_as_much_as_was_drawn(monkeypatch, least):
-    monkeypatch.setattr(windows, "CROP_OVERLAPS", (least,))
+    monkeypatch.setattr(transforms, "CROP_OVERLAPS", (least,))
     transform = DetectionTransform((96, 96), "stretch", "ssdlite")
     boxes = np.array([[40, 40, 160, 160], [170, 170, 180, 180]], np.float32)
     sample = make_sample(np.zeros((200, 200, 3), np.uint8), boxes)
     overlaps = []
     for number in range(25):
-        view = transform(sample, np.random.default_rng(number)).view
-        window = torch.tensor([[view.x0, view.y0, view.x1, view.y1]], dtype=torch.float32)
-        overlaps.append(torchvision.ops.box_iou(window, torch.from_numpy(boxes)).max().item())
+        window = transform(sample, np.random.default_rng(number)).window
+        region = torch.tensor([[window.x0, window.y0, window.x1, window.y1]], dtype=torch.float32)
+        overlaps.append(torchvision.ops.box_iou(region, torch.from_numpy(boxes)).max().item())
     assert least - 0.02 <= min(overlaps) < least + 0.2  # the window is rounded to whole pixels
 
 
@@ -358,7 +360,7 @@ def test_crops_keep_what_is_left_of_ignored_regions():
     )
     for number in range(40):
         result = transform(sample, np.random.default_rng(number))
-        assert (1 in result.labels) == (result.view.x1 > 100) or result.view.x1 == 100
+        assert (1 in result.labels) == (result.window.x1 > 100) or result.window.x1 == 100
 
 
 def test_a_misspelt_augmentation_names_the_known_ones():

@@ -17,10 +17,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from ssdlite.contract import CONTRACT_FILE, METADATA_KEY
 from ssdlite.errors import ContractError
-from ssdlite.export.verify import verify_bundle
-from ssdlite.export.verify_report import Report, StepResult
+from ssdlite.export.verify.bundle import verify_bundle
+from ssdlite.export.verify.report import Report, StepResult
+from ssdlite.runtime.contract import CONTRACT_FILE, METADATA_KEY
 from ssdlite.tools.verify_bundle import main
 
 RAW, DECODED, NMS, FLOAT = (
@@ -341,7 +341,7 @@ def test_a_wrongly_resized_picture_in_a_dump(
 
 def test_only_the_step_that_makes_the_mistake_fails(golden_bundles: Path, dump: Path) -> None:
     """An app with BGR tensors: its outputs and detections are wrong as well, but follow from its input."""
-    from ssdlite.runtime import load_model
+    from ssdlite.runtime.model import load_model
 
     golden = golden_bundles / "stretch"
     detector = load_model(golden, DECODED)
@@ -358,7 +358,7 @@ def test_only_the_step_that_makes_the_mistake_fails(golden_bundles: Path, dump: 
 
 
 def test_outputs_alone_tell_what_the_network_was_fed(golden_bundles: Path, dump: Path) -> None:
-    from ssdlite.runtime import load_model
+    from ssdlite.runtime.model import load_model
 
     golden = golden_bundles / "stretch"
     tensor = read(dump, "image_1.float32_NHWC.bin", "<f4", (1, 96, 96, 3))
@@ -383,15 +383,15 @@ def test_detections_alone_tell_what_the_network_was_fed(
     golden_bundles: Path, tmp_path: Path, resize: Callable[[Any], Any], likely: str
 ) -> None:
     """The whole way of an app, of which only the end was written down."""
-    from ssdlite.image import fit_view
-    from ssdlite.prediction import to_picture
-    from ssdlite.runtime import load_model
+    from ssdlite.images.geometry import fit_window
+    from ssdlite.images.prediction import to_picture
+    from ssdlite.runtime.model import load_model
 
     golden = golden_bundles / "stretch"
     rgb = read(golden / "golden", "image_2.rgb.bin", "u1", (75, 200, 3))
     detector = load_model(golden, DECODED)
     (found,) = detector.detect(np.ascontiguousarray(resize(rgb))[None].transpose(0, 3, 1, 2))
-    own = to_picture(found, fit_view((75, 200), (96, 96), "stretch"), (75, 200), detector.class_names).above(0.3)
+    own = to_picture(found, fit_window((75, 200), (96, 96), "stretch"), (75, 200), detector.class_names).above(0.3)
     (tmp_path / f"image_2.{DECODED}.detections.json").write_text(json.dumps(own.to_list()))
     report = verify_bundle(golden, dump=tmp_path)
     assert report.failed_steps() == {DECODED: ["detections"]}
@@ -553,8 +553,8 @@ def test_verify_imports_no_torch(golden_bundles: Path) -> None:
 
 
 def test_a_detection_in_its_place_under_another_name_is_never_let_pass():
-    from ssdlite.export.agreement import compare_detections
-    from ssdlite.export.vectors import GoldenDetection
+    from ssdlite.export.verify.agreement import compare_detections
+    from ssdlite.export.verify.vectors import GoldenDetection
 
     cells = [GoldenDetection(name="red", label=0, score=0.9, box=(i, 0.0, i + 5.0, 5.0)) for i in range(20)]
     renamed = [*cells[:-1], GoldenDetection(name="white", label=0, score=0.9, box=cells[-1].box)]

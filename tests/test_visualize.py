@@ -10,8 +10,7 @@ from PIL import Image
 
 from ssdlite.datasets.index import Record
 from ssdlite.detections import Detections
-from ssdlite.plots import plot_curves
-from ssdlite.visualize import (
+from ssdlite.images.drawing import (
     IGNORED_COLOUR,
     add_caption,
     class_colour,
@@ -19,6 +18,7 @@ from ssdlite.visualize import (
     draw_boxes,
     draw_detections,
     draw_ground_truth,
+    plot_curves,
     side_by_side,
 )
 
@@ -175,14 +175,14 @@ def test_curves_of_next_to_nothing(history: list[dict], tmp_path: Path) -> None:
 
 
 def test_drawing_loads_neither_matplotlib_nor_torch() -> None:
-    code = "import sys, ssdlite.visualize, ssdlite.plots; print({'matplotlib', 'torch'} & {m for m in sys.modules})"
+    code = "import sys, ssdlite.images.drawing; print({'matplotlib', 'torch'} & {m for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
 def test_plotting_leaves_matplotlibs_global_state_alone(tmp_path: Path) -> None:
     code = (
-        "import sys; from ssdlite.plots import plot_curves; "
+        "import sys; from ssdlite.images.drawing import plot_curves; "
         f"plot_curves([{{'loss': 1.0}}], {str(tmp_path / 'c.png')!r}); print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssdlite.datasets.formats.voc import image_sets, load_voc
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.datasets.voc import image_sets, load_voc
 from ssdlite.errors import DataError
 
 BOMB = """<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY a "lol"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>

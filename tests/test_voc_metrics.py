@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.evaluator import ImageResult
-from ssdlite.voc_metrics import (
-    average_precision_11point,
-    average_precision_all_points,
-    compute_voc_metrics,
-)
+from ssdlite.evaluation.coco import ImageResult
+from ssdlite.evaluation.voc import average_precision_11point, average_precision_all_points, compute_voc_metrics
 
 
 def make_index(objects: list[tuple[int, str, list[float], bool]], images: int, classes=("a", "b")) -> DetectionIndex:

@@ -14,7 +14,7 @@ import tyro
 
 from ssdlite import cli
 from ssdlite.errors import ConfigError
-from ssdlite.wording import counted
+from ssdlite.files import counted
 
 if TYPE_CHECKING:
     from ssdlite.benchmark.candidates import Candidate
@@ -59,9 +59,9 @@ def benchmark(options: BenchmarkOptions) -> None:
     from ssdlite.benchmark.candidates import find_candidates
     from ssdlite.benchmark.compare import Load, compare
     from ssdlite.benchmark.report import build_table, by_load, describe
-    from ssdlite.console import print_table, say
-    from ssdlite.output import prepare_folder
-    from ssdlite.timing import describe_machine
+    from ssdlite.benchmark.timing import describe_machine
+    from ssdlite.console import print_line, print_table
+    from ssdlite.files import prepare_folder
 
     _check(options)
     if options.output is not None:
@@ -78,14 +78,14 @@ def benchmark(options: BenchmarkOptions) -> None:
                 runs=options.runs,
                 device=options.device,
                 memory=options.memory,
-                on_load=lambda load: say(f"timing with {describe(load)}"),
+                on_load=lambda load: print_line(f"timing with {describe(load)}"),
             )
         )
         facts = {"runs": options.runs, "pictures": len(pictures), **describe_machine(PACKAGES)}
     rows = [replace(row, accuracy=scores.get(row.name)) for row in rows]
     for group in by_load(rows).values():
         print_table(build_table(group))
-    say(
+    print_line(
         "milliseconds a picture, medians; memory in MB; "
         + "; ".join(f"{name}: {value}" for name, value in facts.items())
     )
@@ -111,14 +111,14 @@ def _check(options: BenchmarkOptions) -> None:
 
 
 def _accuracy(candidate: Candidate, options: BenchmarkOptions) -> Accuracy:
-    from ssdlite.console import say
-    from ssdlite.datasets.discover import load_split
+    from ssdlite.console import print_line
+    from ssdlite.datasets.formats.registry import load_split
     from ssdlite.export.measure import measure_accuracy
 
     assert options.data is not None  # the caller's condition
     model = candidate.load(device=options.device)
     index = load_split(options.data, options.split, classes=model.class_names, allow_absent=True)
-    say(f"scoring {candidate.name} on {index.name}, {counted(len(index), 'image')}")
+    print_line(f"scoring {candidate.name} on {index.name}, {counted(len(index), 'image')}")
     return measure_accuracy(model, index)
 
 
@@ -128,7 +128,7 @@ def _pictures(options: BenchmarkOptions) -> Iterator[list[Path]]:
     if options.pictures is not None:
         yield _files(options.pictures)
     elif options.data is not None:
-        from ssdlite.datasets.discover import load_split
+        from ssdlite.datasets.formats.registry import load_split
 
         yield [Path(path) for path in load_split(options.data, options.split).paths[:MOST_PICTURES]]
     else:
@@ -149,16 +149,15 @@ def _files(path: Path) -> list[Path]:
 
 def _write(folder: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
     from ssdlite.benchmark.report import draw, to_markdown
-    from ssdlite.console import say
-    from ssdlite.files import write_text
-    from ssdlite.output import save_json, writing
+    from ssdlite.console import print_line
+    from ssdlite.files import save_json, write_text, writing
 
     table, text, picture = (folder / name for name in FILES)
     save_json(table, {**facts, "rows": [row.to_dict() for row in rows]})
     with writing(folder):
         write_text(text, to_markdown(rows, facts))
         draw(rows, picture)
-    say(f"wrote {', '.join(FILES)} to {folder}")
+    print_line(f"wrote {', '.join(FILES)} to {folder}")
 
 
 if __name__ == "__main__":

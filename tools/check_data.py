@@ -14,12 +14,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ssdlite.cli import run
-from ssdlite.datasets.check import CheckOptions, DataCheck, check_data
-from ssdlite.datasets.check_pictures import draw_report, draw_samples
-from ssdlite.datasets.check_report import print_report, report_values
-from ssdlite.files import write_json
-from ssdlite.output import prepare_folder
-from ssdlite.presets import preset_config
+from ssdlite.config import preset_config
+from ssdlite.datasets.audit.checks import CheckOptions, DataCheck, check_data
+from ssdlite.datasets.audit.pictures import draw_report, draw_samples
+from ssdlite.datasets.audit.report import print_report, report_values
+from ssdlite.files import prepare_folder, write_json
 
 PLAIN_WIDTH = 160  # characters, where the output is not a terminal
 

@@ -17,18 +17,17 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ssdlite import cli
+from ssdlite.build import Thresholds, load_any
 from ssdlite.errors import ConfigError
-from ssdlite.model_files import is_exported
-from ssdlite.models import Thresholds, load_any
-from ssdlite.output import prepare_folder, save_json, save_json_list
-from ssdlite.wording import listing
+from ssdlite.files import listing, prepare_folder, save_json, save_json_list
+from ssdlite.runtime.files import is_exported
 
 if TYPE_CHECKING:
     from ssdlite.datasets.index import DetectionIndex
-    from ssdlite.distributed import Processes
-    from ssdlite.evaluator import Evaluator, Metrics
-    from ssdlite.prediction import DetectionModel
-    from ssdlite.voc_metrics import VocMetrics
+    from ssdlite.device import Processes
+    from ssdlite.evaluation.coco import Evaluator, Metrics
+    from ssdlite.evaluation.voc import VocMetrics
+    from ssdlite.images.prediction import DetectionModel
 
 PROGRAM = "ssdlite eval"
 DESCRIPTIONS = {  # of COCO's figures, by name
@@ -87,7 +86,7 @@ def evaluate(options: EvalOptions) -> None:
 
     Under torchrun each process takes a share of the images; the figures are those of a single one.
     """
-    from ssdlite.distributed import join_processes
+    from ssdlite.device import join_processes
 
     files = _output_files(options)
     with join_processes(options.device) as processes:
@@ -107,7 +106,7 @@ def _report(
     console: Console,
     files: OutputFiles,
 ) -> None:
-    from ssdlite.voc_metrics import compute_voc_metrics
+    from ssdlite.evaluation.voc import compute_voc_metrics
 
     metrics = evaluator.compute()
     voc = compute_voc_metrics(evaluator.index, evaluator.state())
@@ -167,8 +166,8 @@ def _load_model(options: EvalOptions) -> DetectionModel:
 
 def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -> DetectionIndex:
     """The split under the detector's class names, saying what does not fit."""
-    from ssdlite.datasets.discover import find_splits, load_split
-    from ssdlite.datasets.index_builder import problem_notes
+    from ssdlite.datasets.formats.registry import find_splits, load_split
+    from ssdlite.datasets.index import problem_notes
 
     index = load_split(
         options.data,
@@ -194,7 +193,7 @@ def _detect(
 ) -> Evaluator:
     """Run the model over the split. Images that cannot be decoded (with --skip-bad) are not scored."""
     from ssdlite.device import autocast, choose_amp, choose_device
-    from ssdlite.inference import evaluate_dataset
+    from ssdlite.evaluation.inference import evaluate_dataset
 
     device = choose_device("cpu" if is_exported(options.checkpoint) else options.device)
     with (

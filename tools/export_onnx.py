@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from ssdlite import cli
-from ssdlite.console import console, format_figure, say
+from ssdlite.console import console, format_figure, print_line
 from ssdlite.export.options import ExportOptions
 
 if TYPE_CHECKING:
-    from ssdlite.contract import Contract
+    from ssdlite.runtime.contract import Contract
 
 PROGRAM = "ssdlite export"
 
@@ -23,14 +23,14 @@ def export(options: ExportOptions) -> None:
     """Export a checkpoint to a bundle: models for phones, how to feed them, and the proof that they are right."""
     from ssdlite.export.pipeline import export_bundle
 
-    contract = export_bundle(options, say)
+    contract = export_bundle(options, print_line)
     _print_files(contract, options.output)
     _print_quantisation(contract)
     if options.target:
         from ssdlite.tools.lint_model import print_findings
 
         print_findings(options.output, options.target)
-    say(f"bundle: {options.output}  (check it anywhere with: ssdlite verify {options.output})")
+    print_line(f"bundle: {options.output}  (check it anywhere with: ssdlite verify {options.output})")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,10 +57,12 @@ def _print_files(contract: Contract, bundle: Path) -> None:
     console.print(table)
     latency = next((model.latency for model in contract.models if model.latency), None)
     if latency:
-        say(f"ms: median of an image, {latency.threads} thread of {latency.processor}; compare within this table only")
+        print_line(
+            f"ms: median of an image, {latency.threads} thread of {latency.processor}; compare within this table only"
+        )
     accuracy = next((model.accuracy for model in contract.models if model.accuracy), None)
     if accuracy:
-        say(f"AP: {accuracy.data}, {accuracy.split}, {accuracy.images} images; drop from the same in PyTorch")
+        print_line(f"AP: {accuracy.data}, {accuracy.split}, {accuracy.images} images; drop from the same in PyTorch")
 
 
 def _print_quantisation(contract: Contract) -> None:
@@ -68,7 +70,7 @@ def _print_quantisation(contract: Contract) -> None:
         facts = model.quantisation
         if facts:
             kept = f"; in float: {', '.join(facts.float_layers)}" if facts.float_layers else ""
-            say(
+            print_line(
                 f"{model.file}: {facts.quantised_layers} of {facts.total_layers} layers in integers, "
                 f"{facts.activation_type} activations, {facts.calibration_method} over {facts.calibration_images} "
                 f"pictures of {facts.calibration_data}{kept}"

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssdlite import cli
-from ssdlite.console import console, say
+from ssdlite.console import console, print_line
 from ssdlite.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class ImportWeightsOptions:
 def import_file(options: ImportWeightsOptions) -> None:
     """Turn another project's SSD MobileNet into a checkpoint: all of it, or nothing is written."""
     from ssdlite.checkpoint import save_checkpoint
-    from ssdlite.output import writing
+    from ssdlite.files import writing
     from ssdlite.weights import import_weights
 
     _check_output(options)
@@ -81,12 +81,14 @@ def import_file(options: ImportWeightsOptions) -> None:
         save_checkpoint(imported.checkpoint, options.output)
     _print_summary(imported, Path(options.source).name)
     _print_tensors(imported, options.verbose)
-    say(f"checkpoint: {options.output}  (ssdlite predict, eval, export; ssdlite train --weights to fine-tune it)")
+    print_line(
+        f"checkpoint: {options.output}  (ssdlite predict, eval, export; ssdlite train --weights to fine-tune it)"
+    )
 
 
 def _check_output(options: ImportWeightsOptions) -> None:
     """Raises ConfigError where the output could not be written, before there is anything to lose."""
-    from ssdlite.output import writing
+    from ssdlite.files import writing
 
     output = options.output
     with writing(output):
@@ -106,8 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _class_names(options: ImportWeightsOptions) -> tuple[str, ...] | None:
-    from ssdlite.weights.pipeline_config import read_label_map
-    from ssdlite.weights.tflite_labels import read_label_file
+    from ssdlite.weights.tensorflow.pipeline_config import read_label_map
+    from ssdlite.weights.tflite.file import read_label_file
 
     if options.labels is None:
         return options.class_names
@@ -160,17 +162,17 @@ def _plain(values: Sequence[float]) -> str:
 def _print_tensors(imported: Imported, verbose: bool) -> None:
     """What was matched, made and left: how many and why, or each by name."""
     made = [(ours, why) for ours, why in imported.made if not ours.endswith(BOOK_KEEPING)]
-    say(f"{len(imported.matched)} tensors matched, {len(made)} made, {len(imported.left)} left over")
+    print_line(f"{len(imported.matched)} tensors matched, {len(made)} made, {len(imported.left)} left over")
     if verbose:
         for ours, theirs in imported.matched:
-            say(f"  {theirs} -> {ours}")
+            print_line(f"  {theirs} -> {ours}")
     for what, entries in (("made", made), ("left", imported.left)):
         if verbose:
             for name, why in entries:
-                say(f"  {what}: {name} ({why})")
+                print_line(f"  {what}: {name} ({why})")
         else:
             for why, count in Counter(why for _, why in entries).items():
-                say(f"  {what}: {count} ({why})")
+                print_line(f"  {what}: {count} ({why})")
 
 
 if __name__ == "__main__":

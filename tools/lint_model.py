@@ -14,13 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssdlite import cli
-from ssdlite.console import console, say
+from ssdlite.console import console, print_line
 from ssdlite.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import onnx
 
-    from ssdlite.export.lint import Finding, Report
+    from ssdlite.export.lint.report import Finding, Report
 
 PROGRAM = "ssdlite lint"
 WORDS = {"refused": "refused", "cpu": "left to the CPU", "note": "note"}
@@ -70,8 +70,8 @@ def print_findings(path: Path, targets: Sequence[str]) -> bool:
 
 
 def _examine(path: Path, targets: Sequence[str]) -> list[tuple[Path, Report]]:
-    from ssdlite.export.lint import examine
-    from ssdlite.export.targets import check_target
+    from ssdlite.export.lint.report import examine
+    from ssdlite.export.lint.rules import check_target
 
     for target in targets:
         check_target(target)
@@ -81,7 +81,7 @@ def _examine(path: Path, targets: Sequence[str]) -> list[tuple[Path, Report]]:
 def _find(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    from ssdlite.contract_file import read_contract
+    from ssdlite.runtime.contract_file import read_contract
 
     names = [model.file for model in read_contract(path).models if model.file.endswith(".onnx")]
     if not names:
@@ -92,8 +92,8 @@ def _find(path: Path) -> list[Path]:
 def _load(path: Path) -> onnx.ModelProto:
     import onnx
 
-    from ssdlite.backends import read_model_file
-    from ssdlite.onnx_wire import check_self_contained
+    from ssdlite.protobuf import check_self_contained
+    from ssdlite.runtime.backends.onnxruntime import read_model_file
 
     content = read_model_file(path)
     check_self_contained(content, str(path))
@@ -107,14 +107,14 @@ def _load(path: Path) -> onnx.ModelProto:
 
 
 def _print(reports: Sequence[tuple[Path, Report]]) -> None:
-    from ssdlite.export.targets import TARGETS
+    from ssdlite.export.lint.rules import TARGETS
 
     for path, report in reports:
-        say(f"{path.name} on {report.target}: {_summary(report)}")
-        say(f"  {TARGETS[report.target]}; needs {report.needs}")
+        print_line(f"{path.name} on {report.target}: {_summary(report)}")
+        print_line(f"  {TARGETS[report.target]}; needs {report.needs}")
         if report.findings:
             console.print(_table(report.findings))
-        say("")
+        print_line("")
 
 
 def _summary(report: Report) -> str:

@@ -14,13 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ssdlite import cli
+from ssdlite.build import load_any
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.image import ImageArray, read_image
-from ssdlite.media import Source, VideoReader, VideoWriter, find_sources, save_picture
-from ssdlite.models import load_any
-from ssdlite.output import prepare_folder, save_json_list, writing
-from ssdlite.prediction import DetectionModel
-from ssdlite.visualize import draw_detections
+from ssdlite.files import prepare_folder, save_json_list, writing
+from ssdlite.images.drawing import draw_detections
+from ssdlite.images.geometry import ImageArray
+from ssdlite.images.media import Source, VideoReader, VideoWriter, find_sources, save_picture
+from ssdlite.images.prediction import DetectionModel
+from ssdlite.images.reading import read_image
 
 PROGRAM = "ssdlite predict"
 T = TypeVar("T")

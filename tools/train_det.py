@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 
 from ssdlite.cli import run
-from ssdlite.train_options import TrainOptions
+from ssdlite.training.options import TrainOptions
 
 
 def train_det(options: TrainOptions) -> None:
     """Train a MobileNet SSD-Lite on a COCO or VOC data set, or on the built-in shapes."""
-    from ssdlite.engine import train
+    from ssdlite.training.trainer import train
 
     train(options)
 

@@ -12,9 +12,9 @@ from typing import Annotated
 import tyro
 
 from ssdlite import cli
-from ssdlite.console import say
-from ssdlite.export.verify import verify_bundle
-from ssdlite.export.verify_report import format_report
+from ssdlite.console import print_line
+from ssdlite.export.verify.bundle import verify_bundle
+from ssdlite.export.verify.report import format_report
 
 PROGRAM = "ssdlite verify"
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps(report.to_dict(), indent=2, allow_nan=False, ensure_ascii=False))
             return
         for line in format_report(report):
-            say(line)
+            print_line(line)
 
     return cli.run(verify, VerifyOptions, argv, PROGRAM) or int(not passed[0])
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssdlite.model_files import is_exported, read_bundle
-from ssdlite.models import load_any
-from ssdlite.prediction import DetectionModel
+from ssdlite.build import load_any
+from ssdlite.images.prediction import DetectionModel
+from ssdlite.runtime.files import is_exported, read_bundle
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ssdlite.benchmark.candidates import Candidate
 from ssdlite.benchmark.memory import peak_memory
 from ssdlite.benchmark.stages import Pipeline, StageTimes
-from ssdlite.timing import take_turns
+from ssdlite.benchmark.timing import take_turns
 
 if TYPE_CHECKING:
     from ssdlite.export.measure import Accuracy

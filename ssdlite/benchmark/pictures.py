@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssdlite.pixels import resize_bilinear
+from ssdlite.images.geometry import resize_bilinear
 
 COUNT = 8
 HEIGHT, WIDTH = 480, 640
@@ -17,7 +17,7 @@ def write_pictures(folder: Path) -> list[Path]:
     """JPEG files of 640 x 480 pixels with made-up scenes, the same every time."""
     from PIL import Image
 
-    from ssdlite.datasets.shape_scenes import draw_scene
+    from ssdlite.datasets.shapes import draw_scene
 
     paths = []
     for number in range(COUNT):

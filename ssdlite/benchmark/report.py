@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssdlite.benchmark.compare import Load, Row
-from ssdlite.export.markdown import code, table
+from ssdlite.export.card import code, table
 from ssdlite.files import write_atomically
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ssdlite.image import read_image
-from ssdlite.optional import find_opencv
-from ssdlite.prediction import DetectionModel, frame, to_pictures
+from ssdlite.images.geometry import find_opencv
+from ssdlite.images.prediction import DetectionModel, frame, to_pictures
+from ssdlite.images.reading import read_image
 
 
 class StageTimes(NamedTuple):
@@ -46,12 +46,12 @@ class Pipeline:
         marks = [time.perf_counter()]
         pictures = [read_image(path) for path in paths]
         marks.append(time.perf_counter())
-        framed = frame(pictures, model.framing)
+        framed = frame(pictures, model.input_transform)
         marks.append(time.perf_counter())
         outputs = model.infer_batch(framed.images)
         _wait_for(outputs)
         marks.append(time.perf_counter())
-        to_pictures(model.select_batch(outputs), framed.views, framed.sizes, model.class_names)
+        to_pictures(model.select_batch(outputs), framed.windows, framed.sizes, model.class_names)
         marks.append(time.perf_counter())
         return StageTimes(*(1000 * (b - a) / self._batch_size for a, b in itertools.pairwise(marks)))
 

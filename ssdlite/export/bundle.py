@@ -12,10 +12,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ssdlite.boxes import MAX_LOG_SCALE
 from ssdlite.checkpoint import Checkpoint, current_versions
 from ssdlite.config import DetectorConfig
-from ssdlite.contract import (
+from ssdlite.detector import Detector
+from ssdlite.errors import ConfigError
+from ssdlite.files import umask, write_text, writing
+from ssdlite.heads.boxes import MAX_LOG_SCALE
+from ssdlite.images.geometry import LETTERBOX_FILL
+from ssdlite.runtime.contract import (
     CONTRACT_FILE,
     AnchorSpec,
     Contract,
@@ -24,11 +28,6 @@ from ssdlite.contract import (
     Provenance,
     ResizeSpec,
 )
-from ssdlite.detector import Detector
-from ssdlite.errors import ConfigError
-from ssdlite.files import umask, write_text
-from ssdlite.image import LETTERBOX_FILL
-from ssdlite.output import writing
 
 CARD_FILE = "README.md"  # the model card, where hubs and people look for it
 

@@ -1,16 +1,62 @@
-"""The networks that are exported: a detector with what stands before and behind it inside the graph."""
+"""Non-maximum suppression as one operator with a fixed output shape, so that ``torch.export`` can trace it."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Callable
+from typing import Any
 
-from ssdlite.boxes import MAX_LOG_SCALE
+import torch
+from onnxscript import opset18
+from torch import Tensor, nn
+from torchvision.ops import nms
+
+from ssdlite.backbones.batch_norm import fold_batch_norms
 from ssdlite.detector import Detector
 from ssdlite.export.options import GraphOptions
-from ssdlite.export.suppress import suppress
-from ssdlite.fold import fold_batch_norms
-from ssdlite.loss import class_scores
+from ssdlite.heads.boxes import MAX_LOG_SCALE
+from ssdlite.heads.losses import class_scores
+
+NO_LIMIT = 1 << 30
+op: Any = opset18  # typed for values, used here for the symbols of a trace
+
+
+@torch.library.custom_op("ssdlite::suppress", mutates_args=())
+def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """Non-maximum suppression within each image and class.
+
+    boxes [B, P, 4] xyxy and scores [B, K, P], each candidate with a score above 0 in its own class's row alone
+    -> [B, P] bool, the grouped_nms.
+    """
+    keep = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
+    for image, classes in enumerate(scores):
+        for row in classes:
+            candidates = row.nonzero().squeeze(1)
+            keep[image, candidates[nms(boxes[image, candidates], row[candidates], iou_threshold)]] = True
+    return keep
+
+
+@suppress.register_fake
+def _(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    return boxes.new_empty(boxes.shape[:2], dtype=torch.bool)
+
+
+def suppress_in_onnx(boxes: Any, scores: Any, iou_threshold: float) -> Any:
+    """The same in ONNX's operators; NonMaxSuppression answers (image, class, candidate) for every survivor."""
+    limit = op.Constant(value_ints=[NO_LIMIT])
+    selected = op.NonMaxSuppression(
+        boxes, scores, limit, op.Constant(value_floats=[iou_threshold]), op.Constant(value_floats=[0.0])
+    )
+    places = op.Gather(selected, op.Constant(value_ints=[0, 2]), axis=1)
+    first, second = op.Constant(value_ints=[0]), op.Constant(value_ints=[2])
+    nothing = op.ConstantOfShape(op.Slice(op.Shape(boxes), first, second, first))
+    zeros = op.ConstantOfShape(op.Slice(op.Shape(places), first, op.Constant(value_ints=[1]), first))
+    return op.Cast(op.ScatterND(nothing, places, zeros + op.Constant(value_float=1.0)), to=9)
+
+
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.ssdlite.suppress.default: suppress_in_onnx}
+
+
+# --- The networks that are exported: a detector with what stands before and behind it inside the graph.
 
 
 def build_graph(detector: Detector, options: GraphOptions) -> nn.Module:

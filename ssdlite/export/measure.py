@@ -1,4 +1,4 @@
-"""How good and how fast an exported file is: measured on the file itself, by the runtime that apps use."""
+"""How far an exported model is from PyTorch, on pictures that it was not traced with."""
 
 from __future__ import annotations
 
@@ -9,15 +9,46 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from ssdlite.contract import LatencyFigure
+import numpy as np
+import torch
+
+from ssdlite.benchmark.timing import processor_name, take_turns, timed
 from ssdlite.datasets.index import DetectionIndex
+from ssdlite.detector import Detector
 from ssdlite.errors import ExportError
-from ssdlite.evaluator import Evaluator
-from ssdlite.image import ImageArray
-from ssdlite.inference import detect_dataset
-from ssdlite.prediction import DetectionModel
-from ssdlite.runtime import load_model
-from ssdlite.timing import processor_name, take_turns, timed
+from ssdlite.evaluation.coco import Evaluator
+from ssdlite.evaluation.inference import detect_dataset
+from ssdlite.export.graphs import build_graph
+from ssdlite.export.options import GraphOptions
+from ssdlite.images.geometry import ImageArray
+from ssdlite.images.prediction import DetectionModel
+from ssdlite.runtime.contract import OUTPUTS, LatencyFigure
+from ssdlite.runtime.model import RuntimeDetector, load_model
+
+
+def difference_from_pytorch(
+    exported: RuntimeDetector, detector: Detector, options: GraphOptions, pictures: Sequence[ImageArray]
+) -> float:
+    """The largest absolute difference of any output on ``pictures``, from the same graph in float32 PyTorch.
+
+    Of the nms variant only the scores are compared: neighbours of equal score may change places.
+    """
+    plain = GraphOptions(variant=options.variant, max_candidates=options.max_candidates)
+    reference = build_graph(detector, plain)
+    meanings = OUTPUTS[options.variant]
+    largest = 0.0
+    for picture in pictures:
+        tensor, window = exported.preprocess(picture)
+        pixels = torch.from_numpy(window.render(picture, exported.input_transform.fill)).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            expected = dict(zip(meanings, reference(pixels), strict=True))
+        found = exported.infer(tensor)
+        for meaning in ("scores",) if options.variant == "nms" else meanings:
+            largest = max(largest, float(np.abs(found[meaning] - expected[meaning].numpy()).max()))
+    return largest
+
+
+# --- How good and how fast an exported file is: measured on the file itself, by the runtime that apps use.
 
 RUNS = 50
 

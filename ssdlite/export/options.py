@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ssdlite.contract import Precision, Variant
 from ssdlite.errors import ConfigError
+from ssdlite.runtime.contract import Precision, Variant
 
 LOWEST_OPSET = 13  # per-channel QuantizeLinear; ONNX Runtime 1.6 of 2020 has it
 HIGHEST_OPSET = 23  # newer ones are a matter of torch's exporter and ONNX Runtime alone

@@ -9,32 +9,38 @@ from pathlib import Path
 
 import onnx
 
-from ssdlite.backends import OnnxBackend
 from ssdlite.checkpoint import load_checkpoint
 from ssdlite.config import override
-from ssdlite.contract import AccuracyFigure, Contract, ModelSpec, Precision, Provenance, Variant
 from ssdlite.detector import Detector
 from ssdlite.errors import ExportError
 from ssdlite.export.bundle import CARD_FILE, build_contract, provenance_of, staged_folder, write_contract
-from ssdlite.export.difference import difference_from_pytorch
-from ssdlite.export.golden import write_golden
-from ssdlite.export.int8 import Opener, Quantiser
-from ssdlite.export.measure import Accuracy, measure_accuracy, measure_latencies
-from ssdlite.export.model_card import write_model_card
-from ssdlite.export.onnx_export import attach_contract, export_onnx, input_spec, opset_of, output_specs
+from ssdlite.export.card import write_model_card
+from ssdlite.export.int8.sensitivity import Opener, Quantiser
+from ssdlite.export.measure import Accuracy, difference_from_pytorch, measure_accuracy, measure_latencies
+from ssdlite.export.onnx import (
+    attach_contract,
+    export_onnx,
+    input_spec,
+    opset_of,
+    output_specs,
+    to_ort_format,
+    write_required_operators,
+)
 from ssdlite.export.options import ExportOptions
-from ssdlite.export.ort_format import to_ort_format, write_required_operators
 from ssdlite.export.pictures import ExportPictures, find_pictures
+from ssdlite.export.verify.golden import write_golden
 from ssdlite.files import write_atomically, write_text
-from ssdlite.image import ImageArray
-from ssdlite.runtime import RuntimeDetector, load_model
+from ssdlite.images.geometry import ImageArray
+from ssdlite.runtime.backends.onnxruntime import OnnxBackend
+from ssdlite.runtime.contract import AccuracyFigure, Contract, ModelSpec, Precision, Provenance, Variant
+from ssdlite.runtime.model import RuntimeDetector, load_model
 
 OPERATORS_FILE = "required_operators.config"  # for a reduced build of ONNX Runtime
-Say = Callable[[str], object]
+Notify = Callable[[str], object]
 
 
-def export_bundle(options: ExportOptions, say: Say) -> Contract:
-    """Carry out ``options``; ``say`` is told what is being done.
+def export_bundle(options: ExportOptions, notify: Notify) -> Contract:
+    """Carry out ``options``; ``notify`` is told what is being done.
 
     Returns the contract of the finished bundle.
 
@@ -48,7 +54,7 @@ def export_bundle(options: ExportOptions, say: Say) -> Contract:
         detector = checkpoint.build_detector().eval()
         detector.config = override(detector.config, **options.thresholds)
         provenance = provenance_of(options.checkpoint, checkpoint, options.licence)
-        return ExportJob(options, folder, detector, provenance, find_pictures(options, detector), say).run()
+        return ExportJob(options, folder, detector, provenance, find_pictures(options, detector), notify).run()
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class ExportJob:
     detector: Detector
     provenance: Provenance
     pictures: ExportPictures
-    say: Say
+    notify: Notify
 
     def run(self) -> Contract:
         golden = self.pictures.golden(self.options.golden_images)
@@ -85,7 +91,7 @@ class ExportJob:
         if self.options.ort:
             onnx_files = [self.folder / spec.file for spec in specs if spec.file.endswith(".onnx")]
             write_required_operators(onnx_files, self.folder / OPERATORS_FILE)
-        self.say("writing golden vectors and the model card")
+        self.notify("writing golden vectors and the model card")
         write_golden(self.folder, contract, golden)
         write_text(self.folder / CARD_FILE, write_model_card(contract, self.folder))
         return contract
@@ -94,7 +100,7 @@ class ExportJob:
         gate = self.pictures.gate
         if gate is None:
             return None
-        self.say(f"scoring PyTorch's model on {gate.name}, {len(gate)} images")
+        self.notify(f"scoring PyTorch's model on {gate.name}, {len(gate)} images")
         return measure_accuracy(self.detector, gate)
 
     def _export_onnx(self, reference: Accuracy | None) -> list[Artefact]:
@@ -102,7 +108,7 @@ class ExportJob:
         artefacts = []
         for variant in self.options.variant:
             for precision in self.options.precision:
-                self.say(f"exporting {variant}, {precision}")
+                self.notify(f"exporting {variant}, {precision}")
                 options = self.options.graph(variant, precision)
                 model = export_onnx(self.detector, options)
                 facts = None
@@ -117,12 +123,12 @@ class ExportJob:
     def _export_ncnn(self) -> list[Artefact]:
         if not self.options.ncnn:
             return []
-        from ssdlite.export.ncnn_export import export_ncnn
+        from ssdlite.export.targets.ncnn import export_ncnn
 
         precisions: list[Precision] = [one for one in self.options.precision if one != "int8"] or ["fp32"]
         artefacts = []
         for precision in precisions:
-            self.say(f"exporting decoded, {precision}, for ncnn")
+            self.notify(f"exporting decoded, {precision}, for ncnn")
             options = self.options.graph("decoded", precision)
             artefacts.append(Artefact(export_ncnn(self.detector, options, self.folder, f"decoded_{precision}_ncnn")))
         return artefacts
@@ -133,11 +139,11 @@ class ExportJob:
         def measure_drop(model: RuntimeDetector) -> float:
             assert reference is not None and gate is not None  # only then is it passed on
             drop = reference.AP - measure_accuracy(model, gate).AP
-            self.say(f"  AP {reference.AP - drop:.4f}, drop {drop:+.4f}")
+            self.notify(f"  AP {reference.AP - drop:.4f}, drop {drop:+.4f}")
             return drop
 
         def rankable() -> tuple[onnx.ModelProto, Opener]:
-            self.say("  finding the layers that suffer most from integers")
+            self.notify("  finding the layers that suffer most from integers")
             return export_onnx(self.detector, self.options.graph("raw", "fp32")), self._opener("raw", "fp32")
 
         return Quantiser(
@@ -146,7 +152,7 @@ class ExportJob:
             measure_drop=None if reference is None else measure_drop,
             max_drop=self.options.max_ap_drop,
             rankable=rankable,
-            say=self.say,
+            notify=self.notify,
         )
 
     def _opener(self, variant: Variant, precision: Precision) -> Opener:
@@ -204,7 +210,7 @@ class ExportJob:
     def _scored(self, spec: ModelSpec, reference: Accuracy) -> ModelSpec:
         gate = self.pictures.gate
         assert gate is not None  # the reference was measured on it
-        self.say(f"scoring {spec.file}")
+        self.notify(f"scoring {spec.file}")
         found = measure_accuracy(self._open(spec), gate)
         figure = AccuracyFigure(
             AP=round(found.AP, 5),
@@ -217,7 +223,7 @@ class ExportJob:
         return replace(spec, accuracy=figure)
 
     def _timed(self, specs: Sequence[ModelSpec], picture: ImageArray) -> list[ModelSpec]:
-        self.say("timing all files in turns")
+        self.notify("timing all files in turns")
         figures = measure_latencies([self.folder / spec.file for spec in specs], picture)
         return [replace(spec, latency=figures[self.folder / spec.file]) for spec in specs]
 

@@ -1,6 +1,6 @@
 """Other projects' weights, read into detectors of ours."""
 
-from ssdlite.weights.formats import FORMATS, Format, ImportOptions, import_weights
-from ssdlite.weights.ledger import Imported, Ledger
+from ssdlite.weights.api import FORMATS, Format, ImportOptions, import_weights
+from ssdlite.weights.mapping import Imported, WeightMapping
 
-__all__ = ["FORMATS", "Format", "ImportOptions", "Imported", "Ledger", "import_weights"]
+__all__ = ["FORMATS", "Format", "ImportOptions", "Imported", "WeightMapping", "import_weights"]

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 from ssdlite.errors import CheckpointError, ConfigError
-from ssdlite.protobuf_wire import DamagedError
+from ssdlite.protobuf import DamagedError
 
 TFLITE = "TensorFlow Lite file"
 INDEX = "index of a TensorFlow checkpoint"

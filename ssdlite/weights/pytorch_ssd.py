@@ -14,13 +14,18 @@ import torch
 from torch import Tensor
 
 from ssdlite.anchors import AnchorConfig, torchvision_anchors
+from ssdlite.backbones.batch_norm import identity_norm
 from ssdlite.config import DetectorConfig, override
 from ssdlite.errors import CheckpointError
-from ssdlite.norm_statistics import identity_norm
-from ssdlite.weights.class_slots import HOW_TO_NAME, count_slots, name_slots
-from ssdlite.weights.ledger import Imported, Ledger
-from ssdlite.weights.norms import measure_restored_norms
-from ssdlite.weights.options import ImportOptions
+from ssdlite.weights.mapping import (
+    HOW_TO_NAME,
+    Imported,
+    ImportOptions,
+    WeightMapping,
+    calibrate_restored_norms,
+    count_slots,
+    name_slots,
+)
 
 SOURCE = "pytorch-ssd"
 COUNTER = "num_batches_tracked"
@@ -112,11 +117,11 @@ def read_pytorch_ssd(state: Mapping[str, Tensor], path: str, options: ImportOpti
         anchors=pytorch_ssd_anchors(side),
         **LAYOUTS[layout],
     )
-    ledger = Ledger(state, path, f"{SOURCE} {layout}")
+    mapping = WeightMapping(state, path, f"{SOURCE} {layout}")
     for layer in (*_backbone(layout), *_extra_layers(layout), *_heads(layout)):
-        _move(ledger, layer, config.norm_eps)
-    imported = ledger.close(config)
-    return measure_restored_norms(imported, options) if layout in WITHOUT_NORMS else imported
+        _move(mapping, layer, config.norm_eps)
+    imported = mapping.close(config)
+    return calibrate_restored_norms(imported, options) if layout in WITHOUT_NORMS else imported
 
 
 def pytorch_ssd_anchors(side: int) -> AnchorConfig:
@@ -132,33 +137,33 @@ def pytorch_ssd_anchors(side: int) -> AnchorConfig:
     return AnchorConfig(levels, steps=steps if uneven else ())
 
 
-def _move(ledger: Ledger, layer: Layer, norm_eps: float) -> None:
-    ledger.move(f"{layer.theirs}.weight", f"{layer.ours}.weight")
+def _move(mapping: WeightMapping, layer: Layer, norm_eps: float) -> None:
+    mapping.move(f"{layer.theirs}.weight", f"{layer.ours}.weight")
     bias = f"{layer.theirs}.bias"
     if layer.our_norm is None:
-        ledger.move(bias, f"{layer.ours}.bias")
+        mapping.move(bias, f"{layer.ours}.bias")
     elif layer.their_norm is None:
-        if bias in ledger.tensors:
-            for entry, value in identity_norm(ledger.tensors[bias], norm_eps).items():
+        if bias in mapping.tensors:
+            for entry, value in identity_norm(mapping.tensors[bias], norm_eps).items():
                 if entry != "bias":
-                    ledger.make(f"{layer.our_norm}.{entry}", value, "the convolution has a bias and no norm")
-        ledger.move(bias, f"{layer.our_norm}.bias")
+                    mapping.make(f"{layer.our_norm}.{entry}", value, "the convolution has a bias and no norm")
+        mapping.move(bias, f"{layer.our_norm}.bias")
     else:
-        _move_norm(ledger, layer.their_norm, layer.our_norm, bias)
+        _move_norm(mapping, layer.their_norm, layer.our_norm, bias)
 
 
-def _move_norm(ledger: Ledger, theirs: str, ours: str, bias: str) -> None:
+def _move_norm(mapping: WeightMapping, theirs: str, ours: str, bias: str) -> None:
     """A norm, and with it the ``bias`` [C] of the convolution before it, where it has one."""
-    shift, mean = ledger.tensors.get(bias), ledger.tensors.get(f"{theirs}.running_mean")
+    shift, mean = mapping.tensors.get(bias), mapping.tensors.get(f"{theirs}.running_mean")
     for entry in ("weight", "bias", "running_mean", "running_var"):
-        ledger.move(f"{theirs}.{entry}", f"{ours}.{entry}")
+        mapping.move(f"{theirs}.{entry}", f"{ours}.{entry}")
     if shift is not None and mean is not None and shift.shape == mean.shape:
-        ledger.weights[f"{ours}.running_mean"] = mean - shift
-        ledger.leave([bias], "biases of convolutions, now in the running mean of the norm behind them")
-    if f"{theirs}.{COUNTER}" in ledger.tensors:
-        ledger.move(f"{theirs}.{COUNTER}", f"{ours}.{COUNTER}")
+        mapping.weights[f"{ours}.running_mean"] = mean - shift
+        mapping.leave([bias], "biases of convolutions, now in the running mean of the norm behind them")
+    if f"{theirs}.{COUNTER}" in mapping.tensors:
+        mapping.move(f"{theirs}.{COUNTER}", f"{ours}.{COUNTER}")
     else:
-        ledger.make(f"{ours}.{COUNTER}", torch.tensor(0), "PyTorch before 0.4.1 did not count")
+        mapping.make(f"{ours}.{COUNTER}", torch.tensor(0), "PyTorch before 0.4.1 did not count")
 
 
 def _backbone(layout: str) -> Iterator[Layer]:

@@ -134,7 +134,7 @@ def _is_entry(name: Any, value: Any) -> bool:
 
 
 def _check_memory(tensors: Mapping[str, Tensor], path: str) -> None:
-    """Refuse views that claim more than is stored: the file would be small, what is made of it is not."""
+    """Refuse windows that claim more than is stored: the file would be small, what is made of it is not."""
     stored = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if claimed > 2 * sum(stored.values()) + 2**20:

@@ -1,0 +1,274 @@
+"""How far predicted boxes are from wanted ones: on the box code, or by the overlap of the boxes themselves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, distributed, nn
+from torchvision.ops import sigmoid_focal_loss
+
+from ssdlite.config import BoxLossName
+from ssdlite.heads.assigners import Assigner, MaxIoUAssigner, Predicted, Targets, build_targets
+from ssdlite.heads.base import Outputs
+from ssdlite.heads.boxes import decode_boxes, encode_boxes, paired_intersection_and_union, paired_iou
+
+BoxLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""Deltas [B, A, 4], wanted boxes [B, A, 4] xyxy, anchors [A, 4] and code scales [4] -> [B, A]."""
+
+EPS = 1e-7  # for boxes without area
+
+
+def smooth_l1(deltas: Tensor, wanted: Tensor, anchors: Tensor, scales: Tensor) -> Tensor:
+    """On the four numbers of the box code (arXiv 1512.02325, eq. 2)."""
+    return F.smooth_l1_loss(deltas, encode_boxes(wanted, anchors, scales), reduction="none").sum(dim=-1)
+
+
+def giou_loss(boxes: Tensor, wanted: Tensor) -> Tensor:
+    """Boxes [..., 4] xyxy, both -> [...] in 0..2: 1 - generalised IoU (arXiv 1902.09630, algorithm 1)."""
+    iou, union = _iou_and_union(boxes, wanted)
+    hull = _hull(boxes, wanted).prod(dim=-1)
+    return 1 - iou + (hull - union) / (hull + EPS)
+
+
+def diou_loss(boxes: Tensor, wanted: Tensor) -> Tensor:
+    """Boxes [..., 4] xyxy, both -> [...] in 0..2: 1 - IoU, and the centres' distance (arXiv 1911.08287, eq. 7)."""
+    iou, _ = _iou_and_union(boxes, wanted)
+    return 1 - iou + _distance(boxes, wanted)
+
+
+def ciou_loss(boxes: Tensor, wanted: Tensor) -> Tensor:
+    """``diou_loss`` and how far the aspect ratio is off (arXiv 1911.08287, eq. 10 and 11)."""
+    iou, _ = _iou_and_union(boxes, wanted)
+    angles = [torch.atan2(*_sides(ends).unbind(-1)) for ends in (boxes, wanted)]
+    ratio = 4 / math.pi**2 * (angles[1] - angles[0]).square()
+    with torch.no_grad():
+        weight = ratio / (1 - iou + ratio + EPS)
+    return 1 - iou + _distance(boxes, wanted) + weight * ratio
+
+
+def _iou_and_union(boxes: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    shared, union = paired_intersection_and_union(boxes, wanted)
+    return shared / (union + EPS), union
+
+
+def _hull(boxes: Tensor, wanted: Tensor) -> Tensor:
+    """Width and height [..., 2] of the smallest box around both."""
+    return torch.maximum(boxes[..., 2:], wanted[..., 2:]) - torch.minimum(boxes[..., :2], wanted[..., :2])
+
+
+def _distance(boxes: Tensor, wanted: Tensor) -> Tensor:
+    """The squared distance of the centres, as a share of the squared diagonal of the hull."""
+    shift = (boxes[..., :2] + boxes[..., 2:] - wanted[..., :2] - wanted[..., 2:]) / 2
+    return shift.square().sum(dim=-1) / (_hull(boxes, wanted).square().sum(dim=-1) + EPS)
+
+
+def _sides(boxes: Tensor) -> Tensor:
+    return boxes[..., 2:] - boxes[..., :2]
+
+
+def overlap_loss(loss: Callable[[Tensor, Tensor], Tensor]) -> BoxLoss:
+    """A loss on pairs of boxes, as one on deltas."""
+
+    def on_deltas(deltas: Tensor, wanted: Tensor, anchors: Tensor, scales: Tensor) -> Tensor:
+        return loss(decode_boxes(deltas, anchors, scales), wanted)
+
+    return on_deltas
+
+
+BOX_LOSSES: dict[BoxLossName, BoxLoss] = {
+    "smooth_l1": smooth_l1,
+    "giou": overlap_loss(giou_loss),
+    "diou": overlap_loss(diou_loss),
+    "ciou": overlap_loss(ciou_loss),
+}
+
+
+# --- The training losses over all anchors of a batch.
+
+OVERLAP_WEIGHT = 2.0  # of 1 - IoU beside the classification loss (arXiv 2006.04388, section 4)
+
+
+def class_scores(logits: Tensor, score_function: str) -> Tensor:
+    """logits [B, A, K + 1] -> scores [B, A, K] without background."""
+    if score_function == "softmax":
+        return torch.softmax(logits, dim=-1)[..., 1:]
+    return torch.sigmoid(logits[..., 1:])
+
+
+class Losses(NamedTuple):
+    """Scalars; ``total`` is what is minimised."""
+
+    total: Tensor
+    classification: Tensor
+    box: Tensor
+
+
+class Predictions:
+    """Scores and boxes of outputs, without gradient, computed when they are asked for: few losses and assigners do."""
+
+    def __init__(self, outputs: Outputs, anchors: Tensor, box_code_scales: Tensor, score_function: str) -> None:
+        self._outputs = Outputs(outputs.class_logits.detach(), outputs.box_deltas.detach())
+        self._anchors = anchors
+        self._scales = box_code_scales
+        self._score_function = score_function
+
+    @cached_property
+    def scores(self) -> Tensor:
+        """[B, A, K] in 0..1"""
+        return class_scores(self._outputs.class_logits, self._score_function)
+
+    @cached_property
+    def boxes(self) -> Tensor:
+        """[B, A, 4] xyxy input pixels"""
+        return decode_boxes(self._outputs.box_deltas, self._anchors, self._scales)
+
+
+class DetectionLoss(nn.Module):
+    """Matches, then sums box and classification losses over the batch and divides by its number of matched anchors.
+
+    An image without objects counts as one match in that number, so that a batch of nothing but empty images has a
+    finite loss, and one that still teaches background. With several processes the number is their mean, so that they
+    train as one would.
+
+    Attributes:
+        score_function: of the detector that this loss trains.
+        box_weight: of the box loss; by default ``code_weight`` for smooth L1 on the box code, and OVERLAP_WEIGHT for
+            losses on overlaps.
+    """
+
+    score_function: ClassVar[Literal["softmax", "sigmoid"]] = "softmax"
+    code_weight: ClassVar[float] = 1.0
+    anchors: Tensor
+    box_code_scales: Tensor
+
+    def __init__(
+        self,
+        anchors: Tensor,
+        box_code_scales: Tensor,
+        *,
+        matcher: Assigner | None = None,
+        box_loss: BoxLossName = "smooth_l1",
+        box_weight: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.matcher = matcher or MaxIoUAssigner()
+        self.box_loss = BOX_LOSSES[box_loss]
+        if box_weight is None:
+            box_weight = self.code_weight if box_loss == "smooth_l1" else OVERLAP_WEIGHT
+        self.box_weight = box_weight
+        self.register_buffer("anchors", anchors, persistent=False)
+        self.register_buffer("box_code_scales", box_code_scales, persistent=False)
+
+    def forward(self, outputs: Outputs, boxes: Tensor, labels: Tensor) -> Losses:
+        """Outputs of B images, boxes [B, M, 4] in input pixels, labels [B, M] (-1 padding, -2 ignored) -> scalars."""
+        logits, deltas = outputs.class_logits.float(), outputs.box_deltas.float()
+        predicted = Predictions(Outputs(logits, deltas), self.anchors, self.box_code_scales, self.score_function)
+        targets = build_targets(self.matcher(self.anchors, boxes, labels, predicted), boxes, labels)
+        normaliser = _mean_over_processes(_count_matches(targets))
+        # Anchors stand in for the boxes of unmatched anchors: their code is zero, so nothing overflows to NaN.
+        wanted = torch.where(targets.positive[:, :, None], targets.boxes, self.anchors)
+        box_losses = self.box_loss(deltas, wanted, self.anchors, self.box_code_scales)
+        box_loss = torch.where(targets.positive, box_losses, 0.0).sum() / normaliser
+        class_loss = self.classification_loss(logits, targets, predicted) / normaliser
+        return Losses(class_loss + self.box_weight * box_loss, class_loss, box_loss)
+
+    def classification_loss(self, logits: Tensor, targets: Targets, predicted: Predicted) -> Tensor:
+        """logits [B, A, K + 1] -> the sum over the batch."""
+        raise TypeError(f"{type(self).__name__} has no classification loss")
+
+
+class MultiBoxLoss(DetectionLoss):
+    """Softmax cross-entropy on matches and the hardest negatives, smooth L1 on boxes (arXiv 1512.02325, eq. 1-3).
+
+    In each image ``negatives_per_match`` times its matches are taken from the unmatched anchors, highest loss first;
+    in an image without objects ``negatives_per_empty_image`` (torchvision: none).
+    """
+
+    negatives_per_match = 3
+    negatives_per_empty_image = 3
+
+    def classification_loss(self, logits: Tensor, targets: Targets, predicted: Predicted) -> Tensor:
+        losses = F.cross_entropy(logits.flatten(0, 1), targets.slots.flatten(), reduction="none")
+        losses = losses.view_as(targets.slots)
+        matches = targets.positive.sum(dim=1, keepdim=True)
+        wanted = torch.where(matches > 0, matches * self.negatives_per_match, self.negatives_per_empty_image)
+        hardness = torch.where(targets.negative, losses.detach(), -torch.inf)
+        rank = hardness.argsort(dim=1, descending=True).argsort(dim=1)
+        chosen = targets.positive | (targets.negative & (rank < wanted))
+        return torch.where(chosen, losses, 0.0).sum()
+
+
+class FocalLoss(DetectionLoss):
+    """Sigmoid focal loss on every anchor that is not ignored, smooth L1 on boxes (arXiv 1708.02002).
+
+    ``alpha`` and ``gamma`` are those of Google's later SSDLite recipes (MobileDet, MobileNetV3). Slot 0 takes no
+    part: with sigmoids, background is the absence of every class.
+    """
+
+    score_function = "sigmoid"
+    code_weight = 0.25
+
+    def __init__(
+        self,
+        anchors: Tensor,
+        box_code_scales: Tensor,
+        *,
+        matcher: Assigner | None = None,
+        box_loss: BoxLossName = "smooth_l1",
+        box_weight: float | None = None,
+        alpha: float = 0.75,
+        gamma: float = 2.0,
+    ) -> None:
+        super().__init__(anchors, box_code_scales, matcher=matcher, box_loss=box_loss, box_weight=box_weight)
+        self.alpha = alpha
+        self.gamma = gamma
+
+    def classification_loss(self, logits: Tensor, targets: Targets, predicted: Predicted) -> Tensor:
+        classes = logits[:, :, 1:]
+        wanted = _one_hot(targets.slots, classes)
+        losses = sigmoid_focal_loss(classes, wanted, alpha=self.alpha, gamma=self.gamma).sum(dim=2)
+        return torch.where(targets.positive | targets.negative, losses, 0.0).sum()
+
+
+class QualityFocalLoss(DetectionLoss):
+    """The score of a match's class learns the overlap of its predicted box (arXiv 2006.04388, equation 4).
+
+    Cross-entropy with that overlap as target (0 for all other classes and anchors), times the difference of score and
+    target to the power ``beta``. Slot 0 takes no part.
+    """
+
+    score_function = "sigmoid"
+    code_weight = 0.25
+    beta = 2.0
+
+    def classification_loss(self, logits: Tensor, targets: Targets, predicted: Predicted) -> Tensor:
+        classes = logits[:, :, 1:]
+        quality = torch.where(targets.positive, paired_iou(predicted.boxes, targets.boxes), 0.0)
+        wanted = _one_hot(targets.slots, classes) * quality[:, :, None]
+        entropy = F.binary_cross_entropy_with_logits(classes, wanted, reduction="none")
+        losses = (entropy * (wanted - classes.sigmoid()).abs().pow(self.beta)).sum(dim=2)
+        return torch.where(targets.positive | targets.negative, losses, 0.0).sum()
+
+
+LOSSES: dict[str, type[DetectionLoss]] = {"multibox": MultiBoxLoss, "focal": FocalLoss, "qfl": QualityFocalLoss}
+
+
+def _one_hot(slots: Tensor, classes: Tensor) -> Tensor:
+    """slots [B, A], 0 for background -> 0 or 1 like ``classes`` [B, A, K]. ``F.one_hot`` looks at the values first."""
+    return (slots[:, :, None] == torch.arange(1, classes.shape[2] + 1, device=slots.device)).to(classes.dtype)
+
+
+def _count_matches(targets: Targets) -> Tensor:
+    return targets.positive.sum(dim=1).clamp(min=1).sum().float()
+
+
+def _mean_over_processes(count: Tensor) -> Tensor:
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return count
+    distributed.all_reduce(count)
+    return count / distributed.get_world_size()

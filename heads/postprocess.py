@@ -1,0 +1,208 @@
+"""From the network's outputs to detections: threshold, decode, suppress, cap. Batched over images and classes.
+
+What cannot become a detection is left behind as early as it is known: anchors by a comparison of logits, classes by
+their scores, the rest by rank; only what remains is decoded.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import nms
+
+from ssdlite.config import DetectorConfig
+from ssdlite.heads.base import Outputs
+from ssdlite.heads.boxes import clip_boxes, decode_boxes
+from ssdlite.heads.losses import class_scores
+from ssdlite.nms import Groups, grouped_nms
+
+FIRST_CANDIDATES = 1024  # per image; enough in all but untrained or very crowded cases, where it is doubled
+MARGIN = 1e-3  # of logits, for rounding, where a bound on a score stands for the score
+CHUNK = 128  # boxes that are suppressed together on a CPU, where the time for n boxes grows with n * n
+
+
+class DetectionBatch(NamedTuple):
+    """Detections of B images, best first, padded to D = ``max_detections`` with score 0 and label -1."""
+
+    boxes: Tensor  # [B, D, 4] xyxy in input pixels
+    scores: Tensor  # [B, D]
+    labels: Tensor  # [B, D] in 0..K-1
+    counts: Tensor  # [B]
+
+
+def postprocess(outputs: Outputs, anchors: Tensor, config: DetectorConfig) -> DetectionBatch:
+    """Outputs of B images and anchors [A, 4] -> detections, the same that torchvision's SSD gives.
+
+    Per class, the ``candidates_per_class`` best anchors with a score above ``score_threshold`` enter non-maximum
+    suppression; per image the ``max_detections`` best survivors remain.
+
+    Suppression only ever comes from higher scores, so the best candidates of all classes are enough as soon as they
+    leave ``max_detections`` of them: it starts with a few and takes more only when they run short.
+    """
+    with torch.inference_mode():  # many small operations: each costs less
+        found = _detect(outputs, anchors, config)
+    return DetectionBatch(*(tensor.clone() for tensor in found))  # tensors like all others
+
+
+def _detect(outputs: Outputs, anchors: Tensor, config: DetectorConfig) -> DetectionBatch:
+    likely = _likely_anchors(outputs.class_logits.float(), config)
+    limit = FIRST_CANDIDATES
+    while True:
+        candidates = _best_candidates(likely, limit, config.score_threshold)
+        boxes = _decode(outputs.box_deltas, candidates.anchors, anchors, config)
+        keep = _suppress(boxes, candidates, config)
+        enough = candidates.complete | (keep.sum(dim=1) >= config.max_detections)
+        if bool(enough.all()):
+            return _gather(boxes, candidates, keep, config.max_detections)
+        limit *= 2
+
+
+class _LikelyAnchors(NamedTuple):
+    """At most R anchors of each image: all of which some class may score above the threshold."""
+
+    anchors: Tensor  # [B, R]
+    scores: Tensor  # [B, R, K], 0 for a place that is not taken
+
+
+def _likely_anchors(logits: Tensor, config: DetectorConfig) -> _LikelyAnchors:
+    """logits [B, A, K + 1] -> the anchors and their scores.
+
+    A softmax score is at most exp(logit - logit of background), a sigmoid score grows with its logit.
+    """
+    best, threshold = _row_max(logits[..., 1:]), config.score_threshold
+    if config.score_function == "softmax":
+        best, odds = best - logits[..., 0], threshold
+    else:
+        odds = threshold / (1 - threshold) if threshold < 1 else math.inf
+    bound = math.log(odds) - MARGIN if odds > 0 else -math.inf
+    wanted = best > bound
+    chosen, taken = _places(wanted, wanted.sum(dim=1))
+    rows = chosen + torch.arange(len(logits), device=logits.device)[:, None] * logits.shape[1]
+    own = logits.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, logits.shape[2])
+    scores = class_scores(own, config.score_function)
+    return _LikelyAnchors(chosen, scores if bool(taken.all()) else scores * taken[:, :, None])
+
+
+def _row_max(values: Tensor) -> Tensor:
+    """[..., N] -> [...]: ``amax``, quicker for short rows: halves are laid on one another until little is left."""
+    while (columns := values.shape[-1]) > 24:
+        half = -(-columns // 2)
+        values = torch.maximum(values[..., :half], values[..., -half:])
+    return values.amax(dim=-1)
+
+
+def _places(wanted: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """wanted [B, M] bool, in each row as many as counts [B] -> their places [B, R], in order, and which are taken."""
+    if len(wanted) == 1:
+        places = wanted.nonzero()[:, 1][None]
+        return places, torch.ones_like(places, dtype=torch.bool)
+    most = int(counts.max()) if len(counts) else 0
+    taken = torch.arange(most, device=wanted.device) < counts[:, None]
+    found = wanted.flatten().nonzero().squeeze(1) % max(wanted.shape[1], 1)
+    return torch.zeros_like(taken, dtype=torch.long).masked_scatter(taken, found), taken
+
+
+class _Candidates(NamedTuple):
+    scores: Tensor  # [B, P], best first; 0 for a place that is not taken
+    anchors: Tensor  # [B, P]
+    labels: Tensor  # [B, P]
+    complete: Tensor  # [B] bool: no further pair is above the threshold
+
+
+def _best_candidates(likely: _LikelyAnchors, limit: int, threshold: float) -> _Candidates:
+    """The ``limit`` best pairs of an anchor and a class in each image, above the threshold."""
+    flat = likely.scores.flatten(1)
+    eligible = flat > threshold
+    counts = eligible.sum(dim=1)
+    complete = counts <= limit
+    if bool(complete.all()):
+        places, taken = _places(eligible, counts)
+        scores, order = torch.where(taken, flat.gather(1, places), 0.0).sort(dim=1, descending=True, stable=True)
+        places = places.gather(1, order)
+    else:
+        scores, places = torch.where(eligible, flat, 0.0).topk(min(limit, flat.shape[1]), dim=1)
+    classes = likely.scores.shape[2]
+    return _Candidates(scores, likely.anchors.gather(1, places // classes), places % classes, complete)
+
+
+def _decode(deltas: Tensor, chosen: Tensor, anchors: Tensor, config: DetectorConfig) -> Tensor:
+    """deltas [B, A, 4] and anchors [A, 4] -> the boxes [B, P, 4] of the ``chosen`` anchors [B, P], clipped."""
+    own = deltas.gather(1, chosen[:, :, None].expand(-1, -1, 4)).float()
+    boxes = decode_boxes(own, anchors[chosen], anchors.new_tensor(config.box_code_scales))
+    return clip_boxes(boxes, config.image_size)
+
+
+def _suppress(boxes: Tensor, candidates: _Candidates, config: DetectorConfig) -> Tensor:
+    """Non-maximum suppression of the best candidates of each class -> [B, P] bool: what is left."""
+    valid = candidates.scores > 0
+    group = candidates.labels + torch.arange(len(valid), device=valid.device)[:, None] * config.num_classes
+    suppress = _suppress_on_cpu if boxes.device.type == "cpu" else _suppress_at_once
+    if bool(valid.all()):
+        return suppress(boxes.flatten(0, 1).double(), group.flatten(), config).view_as(valid)
+    return torch.zeros_like(valid).masked_scatter(valid, suppress(boxes[valid].double(), group[valid], config))
+
+
+def _suppress_on_cpu(boxes: Tensor, group: Tensor, config: DetectorConfig) -> Tensor:
+    """boxes [N, 4] of groups [N], best first -> [N] bool, what is left."""
+    groups = Groups(group.numpy(), config.candidates_per_class)
+    order = torch.from_numpy(groups.order)
+    ordered = boxes[order]
+    if groups.has_few_pairs:
+        alive = torch.from_numpy(grouped_nms(ordered.numpy(), groups, config.nms_threshold))
+    else:
+        alive = _suppress_in_chunks(ordered, group[order], groups.ends, config)
+    return torch.zeros(len(boxes), dtype=torch.bool).index_put((order,), alive)
+
+
+def _suppress_in_chunks(boxes: Tensor, group: Tensor, ends: npt.NDArray[np.int64], config: DetectorConfig) -> Tensor:
+    """boxes [N, 4], group by group, best first in each -> [N] bool, what is left."""
+    places = _apart(boxes, group, config)
+    best_first = torch.arange(len(boxes), 0, -1, dtype=torch.float64)
+    cuts = [0]
+    while cuts[-1] < len(boxes):
+        cuts.append(int(ends[min(cuts[-1] + CHUNK, len(boxes)) - 1]))
+    kept = [
+        start + nms(places[start:end], best_first[start:end], config.nms_threshold) for start, end in pairwise(cuts)
+    ]
+    return torch.zeros(len(boxes), dtype=torch.bool).index_fill(0, torch.cat(kept), True)
+
+
+def _suppress_at_once(boxes: Tensor, group: Tensor, config: DetectorConfig) -> Tensor:
+    """What ``_suppress_on_cpu`` gives, in one call of an operator that takes as long for many boxes as for few."""
+    ordered, order = group.sort(stable=True)
+    rank = torch.arange(len(group), device=group.device) - torch.searchsorted(ordered, ordered)
+    chosen = order[rank < config.candidates_per_class].sort().values
+    best_first = torch.arange(len(chosen), 0, -1, dtype=torch.float64, device=group.device)
+    kept = nms(_apart(boxes[chosen], group[chosen], config), best_first, config.nms_threshold)
+    return torch.zeros_like(group, dtype=torch.bool).index_fill(0, chosen[kept], True)
+
+
+def _apart(boxes: Tensor, group: Tensor, config: DetectorConfig) -> Tensor:
+    """Boxes moved so that no two groups overlap; in float64, so that no overlap changes in the last digit."""
+    return boxes + (group * (max(config.image_size) + 1))[:, None]
+
+
+def _gather(boxes: Tensor, candidates: _Candidates, keep: Tensor, limit: int) -> DetectionBatch:
+    scores, labels = torch.where(keep, candidates.scores, 0.0), candidates.labels
+    padding = limit - scores.shape[1]
+    if padding > 0:
+        scores, labels = F.pad(scores, (0, padding)), F.pad(labels, (0, padding))
+        boxes = F.pad(boxes, (0, 0, 0, padding))
+    top, index = scores.sort(dim=1, descending=True, stable=True)
+    top, index = top[:, :limit], index[:, :limit]
+    found = top > 0
+    labels = labels.gather(1, index)
+    chosen = boxes.gather(1, index[:, :, None].expand(-1, -1, 4))
+    return DetectionBatch(
+        boxes=torch.where(found[:, :, None], chosen, 0.0),
+        scores=top,
+        labels=torch.where(found, labels, -1),
+        counts=found.sum(dim=1),
+    )

@@ -1,0 +1,142 @@
+"""The detector: normalise, backbone, extra layers, head; and around it what an app calls."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import torch
+
+from ssdlite.anchors import AnchorConfig
+from ssdlite.config import PRESETS, preset_config
+from ssdlite.detector import Detector, detector_from_config
+from ssdlite.device import choose_device
+from ssdlite.errors import ConfigError
+from ssdlite.images.prediction import DetectionModel
+from ssdlite.runtime.files import is_exported
+
+
+def list_detectors() -> list[str]:
+    """The names of the presets."""
+    return list(PRESETS)
+
+
+def build_detector(
+    preset: str = "ssdlite320_mobilenet_v2",
+    *,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    width_mult: float | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    anchors: AnchorConfig | None = None,
+    resize: Literal["stretch", "letterbox"] | None = None,
+    backbone_weights: str | Path | None = None,
+    **options: Any,
+) -> Detector:
+    """A detector, randomly initialised but for ``backbone_weights``.
+
+    Args:
+        preset: one of ``list_detectors()``.
+        num_classes: without background; the names are then ``class_0``, ... unless ``class_names`` gives them.
+            With neither, COCO's 80.
+        width_mult: channels, as a factor of the published network's.
+        image_size: of the input, one side in pixels or (height, width); need not be a multiple of 32.
+        anchors: shapes per map, in place of the preset's.
+        resize: ``stretch`` pictures to the input, or keep their shape and pad (``letterbox``).
+        backbone_weights: ``imagenet`` downloads weights of the backbone from torchvision or timm; a path reads a file
+            of theirs. Input normalisation, padding and the norms' epsilon are then those of the weights, unless given.
+        options: any other field of ``DetectorConfig``.
+
+    Raises:
+        ConfigError: an unknown preset or option (the known ones are listed), a value out of range, or weights that
+            cannot be downloaded.
+        CheckpointError: a file of weights that is damaged, or not of this backbone.
+    """
+    changes: dict[str, Any] = {
+        "num_classes": num_classes,
+        "class_names": class_names,
+        "width_mult": width_mult,
+        "image_size": image_size,
+        "anchors": anchors,
+        "resize": resize,
+        **options,
+    }
+    config = preset_config(preset, **changes)
+    if backbone_weights is None:
+        return detector_from_config(config)
+    from ssdlite.weights.backbones import load_backbone_weights, read_backbone_weights
+
+    weights = read_backbone_weights(backbone_weights, name=config.backbone, width_mult=config.width_mult)
+    detector = detector_from_config(preset_config(preset, **{**weights.options, **changes}))
+    report = load_backbone_weights(detector.backbone, weights, name=config.backbone)
+    if report.random:
+        warnings.warn(
+            f"{config.backbone}: {len(report.random)} tensors from {report.random[0]} on stay random, no weights are "
+            f"published for them; backbone={config.backbone.removesuffix('_reduced')!r} has weights throughout",
+            stacklevel=2,
+        )
+    return detector
+
+
+def load_detector(path: str | Path, *, device: str | torch.device = "cpu") -> Detector:
+    """The detector of a checkpoint (its averaged weights, where training kept an average), in evaluation mode.
+
+    Raises:
+        CheckpointError: not a checkpoint of ours, damaged, or one that does not fit its own description.
+        ConfigError: a device that is not there.
+    """
+    from ssdlite.checkpoint import load_checkpoint
+
+    detector = load_checkpoint(path).build_detector()
+    return detector.to(choose_device(str(device))).eval()
+
+
+# --- One way to load whatever detects, a checkpoint or an exported model. Only checkpoints load torch.
+
+
+class Thresholds(TypedDict, total=False):
+    """Settings that may differ from those that a detector brings along; None leaves one as it is."""
+
+    score_threshold: float | None
+    nms_threshold: float | None
+    max_detections: int | None
+
+
+def load_any(
+    path: Path,
+    *,
+    model: str | None = None,
+    device: str = "auto",
+    thresholds: Thresholds | None = None,
+    threads: int | None = None,
+) -> DetectionModel:
+    """The detector of a checkpoint on ``device``, or of an exported file or bundle (``model``: which file of it).
+
+    ``threads`` that compute are for exported models; those of torch are the process's own (``torch.set_num_threads``).
+
+    Raises:
+        CheckpointError, ContractError: the file is missing, not ours, damaged, or contradicts itself.
+        ConfigError: a device that is not there or not for this file, or a threshold that cannot be had.
+    """
+    given = {name: value for name, value in (thresholds or {}).items() if value is not None}
+    if is_exported(path):
+        from ssdlite.runtime.model import load_model
+
+        check_runs_on_cpu(path, device)
+        return load_model(path, model, threads=threads).with_thresholds(**given)  # type: ignore[arg-type]
+    if model is not None:
+        raise ConfigError(f"--model {model}: chooses a file of a bundle, and {path} is no bundle")
+    from ssdlite.config import override
+    from ssdlite.device import choose_device
+
+    detector = load_detector(path, device=choose_device(device))
+    detector.config = override(detector.config, **given)
+    return detector
+
+
+def check_runs_on_cpu(path: Path, device: str) -> None:
+    """Raises ConfigError for an exported model that is asked onto another device."""
+    if device not in ("auto", "cpu"):
+        raise ConfigError(f"--device {device}: the exported model {path} runs on the CPU; only a checkpoint uses a GPU")

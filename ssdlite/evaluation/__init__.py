@@ -1,0 +1,1 @@
+"""Scoring detections: COCO's and VOC's figures."""

@@ -1,0 +1,313 @@
+"""COCO's evaluation, in bounded memory: some classes at a time.
+
+By faster-coco-eval where it is installed (``pip install 'ssdlite[fast-eval]'``), else by pycocotools: the same figures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite.datasets.index import DetectionIndex
+from ssdlite.detections import Detections
+
+MOST_DETECTIONS = 100_000  # looked at together, where they are of more than one class
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+class ScoredObjects(NamedTuple):
+    """The ground truth, N objects: boxes x, y, width, height in pixels, and whether one is for crowds."""
+
+    image_ids: IntArray  # [N]
+    labels: IntArray  # [N]
+    boxes_xywh: FloatArray  # [N, 4]
+    areas: npt.NDArray[Any]  # [N]
+    ignore: npt.NDArray[np.bool_]  # [N]
+
+
+class ScoredDetections(NamedTuple):
+    """What was found, N detections."""
+
+    image_ids: IntArray  # [N]
+    labels: IntArray  # [N]
+    boxes_xywh: FloatArray  # [N, 4]
+    scores: npt.NDArray[np.float32]  # [N]
+
+
+def score(
+    truth: ScoredObjects, found: ScoredDetections, image_ids: IntArray, classes: int
+) -> tuple[list[float], FloatArray]:
+    """The twelve figures of ``COCOeval.stats``, and precision [10 IoUs, 101 recalls, classes, 4 areas, 3 limits]."""
+    images = [{"id": image_id} for image_id in image_ids.tolist()]
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress with print
+        evaluation = None
+        precisions, recalls = [], []
+        for first, last in _class_ranges(found.labels, classes):
+            evaluation = _evaluate(_within(truth, first, last), _within(found, first, last), images, first, last)
+            precisions.append(evaluation.eval["precision"])
+            recalls.append(evaluation.eval["recall"])
+        assert evaluation is not None  # there is at least one class
+        precision = np.concatenate(precisions, axis=2)
+        evaluation.eval |= {"precision": precision, "recall": np.concatenate(recalls, axis=1)}
+        evaluation.summarize()
+    return evaluation.stats.tolist(), precision
+
+
+def _class_ranges(labels: IntArray, classes: int) -> Iterator[tuple[int, int]]:
+    """Ranges of classes, each of one, or of several with at most MOST_DETECTIONS detections."""
+    counts = np.bincount(labels, minlength=classes).tolist()
+    first = total = 0
+    for label, count in enumerate(counts):
+        if label > first and total + count > MOST_DETECTIONS:
+            yield first, label
+            first, total = label, 0
+        total += count
+    yield first, classes
+
+
+def _within(rows: Any, first: int, last: int) -> Any:
+    chosen = (rows.labels >= first) & (rows.labels < last)
+    return type(rows)(*(column[chosen] for column in rows))
+
+
+def _evaluate(
+    truth: ScoredObjects, found: ScoredDetections, images: list[dict[str, int]], first: int, last: int
+) -> Any:
+    """COCOeval behind its accumulation; labels are its category ids."""
+    coco, coco_eval = _library()
+    categories = [{"id": label, "name": str(label)} for label in range(first, last)]
+    tables = []
+    for entries in (
+        _annotations(truth, truth.areas, truth.ignore),
+        _annotations(found, found.boxes_xywh[:, 2:].prod(axis=1), np.zeros(len(found.labels)), score=found.scores),
+    ):
+        table = coco()
+        table.dataset = {"images": images, "categories": categories, "annotations": entries}
+        table.createIndex()
+        tables.append(table)
+    evaluation = coco_eval(*tables, "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation
+
+
+def _library() -> tuple[Any, Any]:
+    """The classes COCO and COCOeval."""
+    if _has_fast_library():
+        import faster_coco_eval as fast
+
+        return fast.COCO, partial(fast.COCOeval_faster, print_function=lambda *_: None)
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    return COCO, COCOeval
+
+
+def _has_fast_library() -> bool:
+    return importlib.util.find_spec("faster_coco_eval") is not None
+
+
+def _annotations(
+    rows: ScoredObjects | ScoredDetections, areas: npt.NDArray[Any], crowds: npt.NDArray[Any], **more: npt.NDArray[Any]
+) -> list[dict[str, Any]]:
+    """Ids start at 1, because COCOeval takes a match with id 0 for none."""
+    columns = {
+        "image_id": rows.image_ids,
+        "category_id": rows.labels,
+        "bbox": rows.boxes_xywh,
+        "area": areas,
+        "iscrowd": crowds.astype(int),
+        **more,
+    }
+    lines = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [{"id": identity, **dict(zip(columns, line, strict=True))} for identity, line in enumerate(lines, start=1)]
+
+
+# --- COCO's twelve figures for one split, from what a detector found.
+
+FIGURES = (  # in the order of COCOeval.stats
+    "AP",
+    "AP50",
+    "AP75",
+    "AP_small",
+    "AP_medium",
+    "AP_large",
+    "AR1",
+    "AR10",
+    "AR100",
+    "AR_small",
+    "AR_medium",
+    "AR_large",
+)
+
+
+class ImageResult(NamedTuple):
+    """The detections of one image: boxes [N, 4] float32 xyxy in its own pixels, scores [N], labels [N]."""
+
+    boxes: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+
+
+EvaluatorState = dict[int, ImageResult]  # by position in the index; plain arrays, so that processes can exchange it
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """Average precision of one class, in 0..1; None where the split has no object of it."""
+
+    AP: float | None
+    AP50: float | None
+    AP75: float | None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """COCO's figures, in 0..1: average precision (AP) and recall (AR) over IoU 0.50:0.95.
+
+    AP50 and AP75 are at that one IoU; AR1, AR10 and AR100 allow that many detections an image. Small,
+    medium and large are areas below 32^2, below 96^2 and above. None stands where there is no object to
+    find (pycocotools' -1).
+    """
+
+    AP: float | None
+    AP50: float | None
+    AP75: float | None
+    AP_small: float | None
+    AP_medium: float | None
+    AP_large: float | None
+    AR1: float | None
+    AR10: float | None
+    AR100: float | None
+    AR_small: float | None
+    AR_medium: float | None
+    AR_large: float | None
+    per_class: dict[str, ClassMetrics]
+
+    def figures(self) -> dict[str, float | None]:
+        """The twelve figures alone, in COCO's order."""
+        return {name: getattr(self, name) for name in FIGURES}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: the figures and ``per_class: {name: {"AP": ..., "AP50": ...}}``."""
+        return asdict(self)
+
+
+class Evaluator:
+    """Collects detections image by image and scores them against an index.
+
+    Crowd regions and ``difficult`` objects follow COCO's crowd rule: they are not asked for, and detections
+    inside them are not held against the detector. Images that were never updated count as images without
+    detections.
+    """
+
+    def __init__(self, index: DetectionIndex) -> None:
+        if len(np.unique(index.image_ids)) != len(index):
+            raise ValueError(f"{index.name}: image ids must differ from each other to be scored")
+        self.index = index
+        self._results: EvaluatorState = {}
+
+    def reset(self) -> None:
+        self._results = {}
+
+    def update(self, position: int, detections: Detections) -> None:
+        """Take the detections of the image at ``position`` in the index; a second call replaces the first."""
+        if not 0 <= position < len(self.index):
+            raise ValueError(f"{self.index.name}: expected a position in 0..{len(self.index) - 1}, got {position}")
+        if tuple(detections.class_names) != self.index.class_names:
+            raise ValueError(
+                f"{self.index.name}: the detections' classes {list(detections.class_names)} "
+                f"are not the index's {list(self.index.class_names)}"
+            )
+        self._results[int(position)] = ImageResult(detections.boxes, detections.scores, detections.labels)
+
+    def state(self) -> EvaluatorState:
+        """What this process collected, for ``torch.distributed.all_gather_object``."""
+        return dict(self._results)
+
+    def merge(self, states: Iterable[Mapping[int, ImageResult]]) -> None:
+        """Take over what other processes collected; an image that several of them saw counts once."""
+        for state in states:
+            for position, result in state.items():
+                self._results.setdefault(position, ImageResult(*result))
+
+    def compute(self) -> Metrics:
+        index, found = self.index, self._columns()
+        truth = ScoredObjects(
+            image_ids=np.repeat(index.image_ids, np.diff(index.offsets)),
+            labels=index.labels,
+            boxes_xywh=_to_xywh(index.boxes),
+            areas=index.areas,
+            ignore=index.ignore,
+        )
+        stats, precision = score(truth, found, index.image_ids, len(index.class_names))
+        figures = {name: _known(value) for name, value in zip(FIGURES, stats, strict=True)}
+        return Metrics(**figures, per_class=_per_class(index.class_names, precision))
+
+    def coco_results(self) -> list[dict[str, Any]]:
+        """The detections as COCO's result format has them, with the data set's own image and category ids."""
+        found = self._columns()
+        columns = (
+            found.image_ids.tolist(),
+            np.asarray(self.index.category_ids)[found.labels].tolist(),
+            found.boxes_xywh.tolist(),
+            found.scores.tolist(),
+        )
+        return [
+            {"image_id": image_id, "category_id": category_id, "bbox": box_xywh, "score": value}
+            for image_id, category_id, box_xywh, value in zip(*columns, strict=True)
+        ]
+
+    def _columns(self) -> ScoredDetections:
+        """Every detection, in the order of the index."""
+        positions = sorted(self._results)
+        results = [self._results[position] for position in positions]
+        counts = [len(result.labels) for result in results]
+        return ScoredDetections(
+            image_ids=np.repeat(self.index.image_ids[positions], counts),
+            labels=_join([result.labels for result in results], (0,), np.int64),
+            boxes_xywh=_to_xywh(_join([result.boxes for result in results], (0, 4), np.float32)),
+            scores=_join([result.scores for result in results], (0,), np.float32),
+        )
+
+
+def _join(arrays: list[npt.NDArray[Any]], empty: tuple[int, ...], kind: type) -> npt.NDArray[Any]:
+    return np.concatenate([np.zeros(empty, kind), *arrays])
+
+
+def _to_xywh(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """boxes [N, 4] xyxy -> x, y, width, height, in double precision as COCO's files are."""
+    wide = boxes.astype(np.float64)
+    return np.concatenate([wide[:, :2], wide[:, 2:] - wide[:, :2]], axis=1)
+
+
+def _per_class(class_names: tuple[str, ...], precision: npt.NDArray[np.float64]) -> dict[str, ClassMetrics]:
+    """precision [IoU threshold, recall, class, area, detections allowed], as COCOeval accumulates it."""
+    everything = precision[:, :, :, 0, -1]  # all areas, 100 detections
+    return {
+        name: ClassMetrics(
+            AP=_mean(everything[:, :, label]),
+            AP50=_mean(everything[0, :, label]),
+            AP75=_mean(everything[5, :, label]),  # thresholds are 0.50, 0.55, ...
+        )
+        for label, name in enumerate(class_names)
+    }
+
+
+def _mean(precision: npt.NDArray[np.float64]) -> float | None:
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else None
+
+
+def _known(value: float) -> float | None:
+    return None if value < 0 else float(value)

@@ -1,0 +1,1 @@
+"""Integers: calibration, quantisation, and which layers do not bear it."""

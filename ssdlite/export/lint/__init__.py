@@ -1,0 +1,1 @@
+"""What a mobile runtime will refuse or leave to the CPU."""

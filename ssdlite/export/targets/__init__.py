@@ -1,0 +1,1 @@
+"""What exported files are for: one module for each runtime."""

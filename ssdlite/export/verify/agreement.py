@@ -1,0 +1,231 @@
+"""Whether two results of one step agree: tolerances by precision, arrays, and lists of detections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite.export.verify.vectors import GoldenDetection
+from ssdlite.images.geometry import CropWindow
+from ssdlite.images.prediction import NumpyDetections
+from ssdlite.runtime.contract import Contract, ModelSpec
+
+Array = npt.NDArray[Any]
+FloatArray = npt.NDArray[np.float64]
+
+
+class Tolerance(NamedTuple):
+    """How far results may be apart. ``share`` of the values may miss ``worst``, by up to ``OUTLIER`` times as much."""
+
+    worst: float
+    share: float = 0.0
+
+
+OUTLIER = 3.0
+
+
+# Of 255. Bilinear resizing in floating point, in OpenCV's integers or on a GPU rounds differently: by 1, rarely by 2.
+# Smoothing, other pixel centres or another mode differ by tens where the picture has edges.
+RESIZE_TOLERANCE = Tolerance(2.0)
+# Of 255, before mean and std: the tensor from given pixels is one subtraction and one division.
+INPUT_TOLERANCE = Tolerance(0.01)
+# Outputs for the same input: of 1 (scores, boxes as fractions), or of the largest logit or delta. Another processor
+# adds float32 sums in another order (1e-6 to 1e-4). Half precision has 11 bits for each of some fifty layers. In int8 a
+# value on the other side of a rounding step changes all that follow it: ONNX Runtime's integer kernels and its float
+# emulation of the same file differ by up to 0.04.
+OUTPUT_TOLERANCES = {"fp32": Tolerance(1e-3), "fp16": Tolerance(0.02, 1e-3), "int8": Tolerance(0.05, 0.01)}
+# Added where the input is not known, since the app dumped neither it nor the resized picture: a difference of one grey
+# level everywhere, which is rounding, moves scores by up to 0.04, boxes by 0.005, deltas by 0.08 of the largest.
+UNKNOWN_INPUT = {"scores": 0.05, "boxes": 0.015, "class_logits": 0.05, "box_deltas": 0.1}
+UNKNOWN_INPUT_SHARE = 0.005
+# Share of the detections that may come and go, as overlaps fall on the other side of a threshold.
+UNMATCHED_SHARES = {"fp32": 0.0, "fp16": 0.05, "int8": 0.15}
+UNMATCHED_SHARE_UNKNOWN = 0.1
+# Decoding and suppression of given outputs: float32 or float64.
+SCORE_TOLERANCE = 1e-3
+BOX_TOLERANCE = 0.05  # pixels of the input
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a comparison found: ``text`` for a person, the largest difference and what was allowed."""
+
+    passed: bool
+    text: str
+    worst: float | None = None
+    allowed: float | None = None
+
+
+def compare_arrays(
+    expected: Array, actual: Array, tolerance: Tolerance, scale: float = 1.0, unit: str = ""
+) -> Difference:
+    """Differences are divided by ``scale`` before they are judged and shown."""
+    if expected.shape != actual.shape:
+        return Difference(False, f"shape {list(actual.shape)}, expected {list(expected.shape)}")
+    if expected.size == 0:
+        return Difference(True, "nothing to compare", 0.0, tolerance.worst)
+    apart = np.abs(expected.astype(np.float64) - actual.astype(np.float64)) / scale
+    apart = np.where(np.isnan(apart), np.inf, apart)
+    worst, beyond = float(apart.max()), float((apart > tolerance.worst).mean())
+    passed = worst <= tolerance.worst or (beyond <= tolerance.share and worst <= OUTLIER * tolerance.worst)
+    suffix = f" {unit}" if unit else ""
+    if passed:
+        return Difference(True, f"differs by at most {worst:.3g}{suffix}", worst, tolerance.worst)
+    part = f"{beyond:.1%}" if beyond >= 0.001 else f"{beyond * apart.size:.0f}"
+    text = f"{part} of the values differ by more than {tolerance.worst:g}{suffix}, by up to {worst:.3g}"
+    return Difference(False, text, worst, tolerance.worst)
+
+
+def compare_outputs(
+    expected: Mapping[str, Array],
+    actual: Mapping[str, Array],
+    contract: Contract,
+    model: ModelSpec,
+    *,
+    known_input: bool = True,
+) -> Difference:
+    """Outputs [1, ...] by meaning, of the same input or, where that is not known, of one like it.
+
+    Those of nms models are compared as detections, since equal scores may change places.
+    """
+    missing = [meaning for meaning in expected if meaning not in actual]
+    if missing:
+        return Difference(False, f"there is no output {', '.join(missing)}")
+    if model.variant == "nms":
+        return _compare_nms(expected, actual, contract, model, known_input)
+    parts = {}
+    for meaning, golden in expected.items():
+        scale = 1.0 if meaning in ("scores", "boxes") else max(float(np.abs(golden).max(initial=0)), 1.0)
+        if meaning == "boxes" and contract.boxes.scale == "pixels":
+            scale = float(max(model.input.height, model.input.width))
+        tolerance = output_tolerance(meaning, model, known_input)
+        parts[meaning] = compare_arrays(golden, actual[meaning], tolerance, scale)
+    return join_differences(parts)
+
+
+def output_tolerance(meaning: str, model: ModelSpec, known_input: bool) -> Tolerance:
+    own = OUTPUT_TOLERANCES[model.precision]
+    if known_input:
+        return own
+    return Tolerance(own.worst + UNKNOWN_INPUT[meaning], max(own.share, UNKNOWN_INPUT_SHARE))
+
+
+def unmatched_share(model: ModelSpec, known_input: bool) -> float:
+    return UNMATCHED_SHARES[model.precision] if known_input else UNMATCHED_SHARE_UNKNOWN
+
+
+def join_differences(parts: Mapping[str, Difference]) -> Difference:
+    """One difference for several things: of those that failed, or the largest."""
+    failed = {name: part for name, part in parts.items() if not part.passed}
+    worst = max((failed or parts).values(), key=lambda part: part.worst or 0.0)
+    text = "; ".join(f"{name}: {part.text}" for name, part in failed.items()) or worst.text
+    return Difference(not failed, text, worst.worst, worst.allowed)
+
+
+def compare_detections(
+    expected: Sequence[GoldenDetection],
+    actual: Sequence[GoldenDetection],
+    *,
+    score: float = SCORE_TOLERANCE,
+    box: float,
+    least_score: float,
+    share: float = 0.0,
+) -> Difference:
+    """Both lists agree where each detection has a partner of the same name and label, within the tolerances.
+
+    Those that score less than ``least_score + score`` need none: they may be on either side of the threshold.
+    ``share`` of the others may go without, but none whose place and score are right and whose name is not.
+    """
+    lonely, unused = match_detections(expected, list(actual), score, box)
+    needy, total = (
+        sum(not one.score < least_score + score for one in some)  # NaN needs one as well
+        for some in ([*lonely, *unused], [*expected, *actual])
+    )
+    misnamed = any(_agree_in_place(one, other, score, box) for one in lonely for other in unused)
+    if needy <= share * total and not misnamed:
+        return Difference(True, "the same detections", float(needy), share * total)
+    text = f"{len(expected)} detections expected, {len(actual)} given, {len(expected) - len(lonely)} agree"
+    if lonely and actual:
+        text += f"; expected {_show(lonely[0])}, nearest in score is {_show(_nearest(lonely[0], unused or actual))}"
+    return Difference(False, text, float(needy), share * total)
+
+
+def box_tolerance(window: CropWindow) -> float:
+    """``BOX_TOLERANCE`` in pixels of the picture that ``view`` shows."""
+    return BOX_TOLERANCE * max(1.0, *(1 / scale for scale in window.scale))
+
+
+def match_detections(
+    expected: Sequence[GoldenDetection], actual: list[GoldenDetection], score: float, box: float
+) -> tuple[list[GoldenDetection], list[GoldenDetection]]:
+    """(expected ones without a partner, actual ones without)."""
+    unused = list(actual)
+    lonely = []
+    for one in expected:
+        partner = next((other for other in unused if _agree(one, other, score, box)), None)
+        if partner is None:
+            lonely.append(one)
+        else:
+            unused.remove(partner)
+    return lonely, unused
+
+
+def nms_detections(outputs: Mapping[str, Array], class_names: Sequence[str]) -> list[GoldenDetection]:
+    """The outputs [1, ...] of an nms model as they are: boxes unscaled, and names where labels have one."""
+    count = int(outputs["count"].reshape(-1)[0])
+    own = NumpyDetections(outputs["boxes"][0][:count], outputs["scores"][0][:count], outputs["labels"][0][:count])
+    return [
+        GoldenDetection(
+            name=class_names[label] if 0 <= label < len(class_names) else "?",
+            label=label,
+            score=score,
+            box=(values[0], values[1], values[2], values[3]),
+        )
+        for values, score, label in zip(own.boxes.tolist(), own.scores.tolist(), own.labels.tolist(), strict=True)
+    ]
+
+
+def _compare_nms(
+    expected: Mapping[str, Array], actual: Mapping[str, Array], contract: Contract, model: ModelSpec, known_input: bool
+) -> Difference:
+    for meaning, golden in expected.items():
+        if golden.shape != actual[meaning].shape:
+            return Difference(False, f"{meaning}: shape {list(actual[meaning].shape)}, expected {list(golden.shape)}")
+    limit, count = contract.postprocess.max_detections, int(actual["count"].reshape(-1)[0])
+    if not 0 <= count <= limit:
+        return Difference(False, f"count: {count}, expected 0 to {limit}")
+    found = [nms_detections(outputs, contract.class_names) for outputs in (expected, actual)]
+    full = any(len(own) >= limit for own in found)
+    lowest = min((one.score for own in found for one in own), default=0.0) if full else 0.0
+    side = max(model.input.height, model.input.width) if contract.boxes.scale == "pixels" else 1
+    return compare_detections(
+        *found,
+        score=output_tolerance("scores", model, known_input).worst,
+        box=output_tolerance("boxes", model, known_input).worst * side,
+        least_score=max(contract.postprocess.score_threshold, lowest),
+        share=unmatched_share(model, known_input),
+    )
+
+
+def _agree(one: GoldenDetection, other: GoldenDetection, score: float, box: float) -> bool:
+    return one.label == other.label and one.name == other.name and _agree_in_place(one, other, score, box)
+
+
+def _agree_in_place(one: GoldenDetection, other: GoldenDetection, score: float, box: float) -> bool:
+    return (
+        abs(one.score - other.score) <= score
+        and max(abs(a - b) for a, b in zip(one.box, other.box, strict=True)) <= box
+    )
+
+
+def _nearest(one: GoldenDetection, others: Sequence[GoldenDetection]) -> GoldenDetection:
+    return min(others, key=lambda other: abs(other.score - one.score))
+
+
+def _show(one: GoldenDetection) -> str:
+    digits = 1 if max(map(abs, one.box)) > 2 else 3
+    return f"{one.name} (label {one.label}) {one.score:.3f} {[round(value, digits) for value in one.box]}"

@@ -1,0 +1,1 @@
+"""Pictures and videos in, drawings out. Needs no torch."""

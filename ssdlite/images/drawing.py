@@ -1,0 +1,293 @@
+"""Boxes, names and scores drawn on pictures, and the curves of a training run."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from ssdlite.datasets.index import Record
+from ssdlite.detections import Detections
+from ssdlite.files import write_atomically
+from ssdlite.images.geometry import ImageArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Colour = tuple[int, int, int]
+Rectangle = tuple[float, float, float, float]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+PALETTE: tuple[Colour, ...] = (  # told apart at a glance on photographs; further classes walk round the hues
+    (255, 64, 64),
+    (64, 160, 255),
+    (64, 220, 96),
+    (255, 200, 0),
+    (225, 70, 245),
+    (0, 225, 225),
+    (255, 130, 30),
+    (150, 110, 255),
+    (255, 130, 190),
+    (160, 235, 30),
+    (20, 110, 200),
+    (170, 90, 40),
+)
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2  # steps of this size round the hue circle never come close to each other
+IGNORED_COLOUR: Colour = (190, 190, 190)
+DARKEST_LUMA = 110  # of 255; darker lines are lost in shadows
+PAPER: Colour = (255, 255, 255)
+INK: Colour = (25, 25, 25)
+SMALLEST_FONT = 10  # pixels; the default face cannot be read below
+
+
+def class_colour(label: int) -> Colour:
+    """The colour of a class, the same in every picture."""
+    if label < len(PALETTE):
+        return PALETTE[label]
+    step = label - len(PALETTE)
+    hue, saturation, value = step * GOLDEN_RATIO % 1, (0.85, 0.55)[step % 2], (1.0, 0.75)[step // 2 % 2]
+    red, green, blue = (round(channel * 255) for channel in colorsys.hsv_to_rgb(hue, saturation, value))
+    white = max(0.0, (DARKEST_LUMA - _luma((red, green, blue))) / 255)
+    return _towards_white(red, white), _towards_white(green, white), _towards_white(blue, white)
+
+
+def draw_detections(image: ImageArray, detections: Detections) -> ImageArray:
+    """image [H, W, 3] RGB -> a copy with a box, the class name and the score of each detection."""
+    labels = detections.labels.tolist()
+    captions = [f"{name} {score:.2f}" for name, score in zip(detections.names, detections.scores.tolist(), strict=True)]
+    return draw_boxes(image, detections.boxes, captions, [class_colour(label) for label in labels])
+
+
+def draw_ground_truth(image: ImageArray, ground_truth: Record, class_names: Sequence[str]) -> ImageArray:
+    """image [H, W, 3] RGB -> a copy with each annotated object; crowds and ``difficult`` ones in grey."""
+    labels, ignored = ground_truth.labels.tolist(), ground_truth.ignore.tolist()
+    captions = [
+        class_names[label] + (" (ignored)" if ignore else "") for label, ignore in zip(labels, ignored, strict=True)
+    ]
+    colours = [IGNORED_COLOUR if ignore else class_colour(label) for label, ignore in zip(labels, ignored, strict=True)]
+    return draw_boxes(image, ground_truth.boxes, captions, colours)
+
+
+def side_by_side(image: ImageArray, ground_truth: Record, detections: Detections) -> ImageArray:
+    """image [H, W, 3] RGB -> ground truth on the left, detections on the right, each under a caption."""
+    panes = (
+        (
+            draw_ground_truth(image, ground_truth, detections.class_names),
+            "ground truth",
+            len(ground_truth.labels),
+        ),
+        (draw_detections(image, detections), "detections", len(detections)),
+    )
+    left, right = (add_caption(pane, f"{title} ({count})") for pane, title, count in panes)
+    gap = np.full((left.shape[0], max(2, image.shape[1] // 100), 3), PAPER, np.uint8)
+    return np.concatenate([left, gap, right], axis=1)
+
+
+def add_caption(image: ImageArray, text: str) -> ImageArray:
+    """image [H, W, 3] -> the image below a strip with ``text``, shortened where it is too wide."""
+    style = Style.for_size(image.shape[0], image.shape[1])
+    margin = max(2, style.font_size // 3)
+    strip = Image.new("RGB", (image.shape[1], style.font_size + 3 * margin), PAPER)
+    draw = ImageDraw.Draw(strip)
+    while len(text) > 1 and draw.textlength(text, style.font) > strip.width - 2 * margin:
+        text = text[:-2] + "…"
+    draw.text((margin, margin), text, INK, style.font)
+    return np.concatenate([np.asarray(strip), image])
+
+
+def contact_sheet(images: Sequence[ImageArray], columns: int, cell: int = 480) -> ImageArray:
+    """Pictures of any size -> one picture, ``columns`` to a row.
+
+    Each is resized to a longer side of ``cell`` pixels; a row is as high as its highest picture.
+    """
+    if columns < 1:
+        raise ValueError(f"expected at least one column, got {columns}")
+    gap = max(2, cell // 60)
+    columns = max(1, min(columns, len(images)))
+    tiles = [_fit(image, cell) for image in images]
+    rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
+    heights = [max(tile.height for tile in row) for row in rows]
+    sheet = Image.new("RGB", (columns * (cell + gap) + gap, sum(heights) + (len(rows) + 1) * gap), PAPER)
+    top = gap
+    for row, height in zip(rows, heights, strict=True):
+        for column, tile in enumerate(row):
+            left = gap + column * (cell + gap)
+            sheet.paste(tile, (left + (cell - tile.width) // 2, top + (height - tile.height) // 2))
+        top += height + gap
+    return np.array(sheet)
+
+
+def draw_boxes(
+    image: ImageArray,
+    boxes: npt.NDArray[np.float32],
+    captions: Sequence[str],
+    colours: Sequence[Colour],
+) -> ImageArray:
+    """image [H, W, 3] RGB -> a copy with boxes [N, 4] xyxy pixels, each in its colour under its caption.
+
+    Give the most important box first: it is drawn on top and its caption chooses its place first. Lines and
+    letters grow with the picture.
+    """
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    style = Style.for_size(picture.height, picture.width)
+    edges = [_visible(box, picture.size) for box in boxes.tolist()]
+    for edge, colour in reversed(list(zip(edges, colours, strict=True))):
+        draw.rectangle(edge, outline=colour, width=style.line)
+    places: list[Rectangle] = []
+    for edge, caption in zip(edges, captions, strict=True):
+        places.append(_place_caption(edge, style.caption_size(caption), picture.size, style.line, places))
+    for place, caption, colour in reversed(list(zip(places, captions, colours, strict=True))):
+        draw.rectangle(place, fill=colour)
+        middle = (place[1] + place[3]) / 2
+        draw.text((place[0] + style.padding, middle), caption, _ink_on(colour), style.font, anchor="lm")
+    return np.array(picture)
+
+
+@dataclass(frozen=True)
+class Style:
+    """Line width, letter size and space beside a caption, in pixels, for a picture of one size."""
+
+    line: int
+    font_size: int
+    padding: int
+
+    @classmethod
+    def for_size(cls, height: int, width: int) -> Style:
+        side = math.sqrt(height * width)
+        font_size = max(SMALLEST_FONT, round(side / 42))
+        return cls(line=max(1, round(side / 260)), font_size=font_size, padding=max(2, font_size // 5))
+
+    @property
+    def font(self) -> Font:
+        return _font(self.font_size)
+
+    def caption_size(self, caption: str) -> tuple[float, float]:
+        return _text_width(caption, self.font_size) + 2 * self.padding, self.font_size * 1.3
+
+
+@lru_cache(maxsize=16)
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size)
+
+
+@lru_cache(maxsize=4096)
+def _text_width(text: str, font_size: int) -> float:
+    return _font(font_size).getlength(text)
+
+
+def _visible(box: list[float], picture_size: tuple[int, int]) -> Rectangle:
+    """box xyxy -> the pixels to draw, inside a picture of (width, height), at least one."""
+    width, height = picture_size
+    x0, y0 = (min(max(round(value), 0), side - 1) for value, side in zip(box[:2], (width, height), strict=True))
+    x1, y1 = (min(max(round(value) - 1, 0), side - 1) for value, side in zip(box[2:], (width, height), strict=True))
+    return x0, y0, max(x0, x1), max(y0, y1)
+
+
+def _place_caption(
+    box: Rectangle,
+    size: tuple[float, float],
+    picture_size: tuple[int, int],
+    line: int,
+    taken: Sequence[Rectangle],
+) -> Rectangle:
+    """The rectangle of a caption of (width, height): above its box, or where it fits and hides no other."""
+    width, height = size
+    right = max(0.0, picture_size[0] - width)
+    bottom = max(0.0, picture_size[1] - height)
+    corners = (
+        (box[0], box[1] - height),
+        (box[0] + line, box[1] + line),
+        (box[0], box[3] + 1),
+        (box[2] + 1 - width, box[1] - height),
+        (box[0] + line, box[3] - line - height),
+    )
+    places = [(x, y, x + width, y + height) for x, y in ((min(max(x, 0.0), right), y) for x, y in corners)]
+    inside = [place for place in places if 0 <= place[1] <= bottom]
+    free = [place for place in inside if not any(_overlap(place, other) for other in taken)]
+    if free or inside:
+        return (free or inside)[0]
+    x, y = places[1][0], min(max(places[1][1], 0.0), bottom)
+    return x, y, x + width, y + height
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _ink_on(colour: Colour) -> Colour:
+    """Black or white, whichever is easier to read on ``colour``."""
+    return (0, 0, 0) if _luma(colour) > 120 else (255, 255, 255)
+
+
+def _luma(colour: Colour) -> float:
+    """Rec. 601 brightness, 0..255."""
+    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+
+
+def _towards_white(channel: int, share: float) -> int:
+    return round(channel + (255 - channel) * share)
+
+
+def _fit(image: ImageArray, side: int) -> Image.Image:
+    picture = Image.fromarray(image)
+    scale = side / max(picture.size)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    return picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
+
+
+LOSS_CURVES = ("loss", "class_loss", "box_loss")  # in this order; other keys with "loss" in them follow
+AP_CURVES = ("AP", "AP50", "AP75")
+
+
+def plot_curves(history: Sequence[Mapping[str, Any]], path: Path | str) -> None:
+    """Draw losses (left) and average precision (right) over the epochs; ``path`` ends in .png, .svg or .pdf.
+
+    ``history`` has one mapping an epoch, as in ``metrics.jsonl``: ``epoch`` (counted from 1 where it is
+    missing), any keys that contain ``loss``, and ``AP``, ``AP50``, ``AP75``. None is passed over.
+    """
+    from matplotlib.figure import Figure
+
+    losses = [key for key in LOSS_CURVES if _has(history, key)]
+    losses += sorted({key for row in history for key in row if "loss" in key and _has(history, key)} - set(losses))
+    figure = Figure(figsize=(11, 4), dpi=120, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _draw(left, history, losses, "loss")
+    _draw(right, history, [key for key in AP_CURVES if _has(history, key)], "average precision")
+    right.set_ylim(0, 1)
+    kind = Path(path).suffix.lstrip(".") or "png"
+    write_atomically(path, lambda file: figure.savefig(file, format=kind))
+
+
+def _draw(axes: Axes, history: Sequence[Mapping[str, Any]], keys: Sequence[str], title: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for key in keys:
+        points = [
+            (row.get("epoch", number), row[key])
+            for number, row in enumerate(history, start=1)
+            if _is_number(row.get(key))
+        ]
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1.5, label=key)
+    axes.set_title(title)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    if keys:
+        axes.legend(loc="best", frameon=False)
+
+
+def _has(history: Sequence[Mapping[str, Any]], key: str) -> bool:
+    return any(_is_number(row.get(key)) for row in history)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,198 @@
+"""Pillow and OpenCV: either reads pictures, and each may be missing. They are imported when first needed."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    pass
+
+
+MOST_PIXELS = 178_956_970  # of a picture, as Pillow allows
+
+
+@cache
+def find_pillow() -> Any:
+    """The module ``PIL.Image``, or None."""
+    return _import("PIL.Image")
+
+
+@cache
+def find_opencv() -> Any:
+    """The module ``cv2``, or None."""
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))  # it reads this once, when loaded
+    return _import("cv2")
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+# --- Arithmetic on the pixels of pictures. Needs numpy only; uses OpenCV where it is there, with the same result.
+
+ImageArray = npt.NDArray[np.uint8]
+
+ONE = np.float32(2048)  # OpenCV's weights are whole numbers, this is their sum
+
+
+def resize_bilinear(image: ImageArray, height: int, width: int) -> ImageArray:
+    """image [H, W, 3] -> [height, width, 3] as ``cv2.resize`` with ``INTER_LINEAR`` does it, to the last bit.
+
+    Each pixel is a mean of the four next to its place in the source, pixels being squares whose centre is at a half.
+    """
+    if image.shape[:2] == (height, width):
+        return np.ascontiguousarray(image)
+    cv2 = find_opencv()
+    if cv2 is None:
+        return resize_with_numpy(image, height, width)
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def resize_with_numpy(image: ImageArray, height: int, width: int) -> ImageArray:
+    """What ``resize_bilinear`` does without OpenCV: its fixed-point arithmetic, and how that cuts digits off."""
+    left, shift_x = _source_places(image.shape[1], width)
+    outside = (left < 0) | (left >= image.shape[1] - 1)
+    shift_x[outside] = 0  # columns beyond the edge repeat it; rows (below) mix it with itself, which rounds otherwise
+    left = left.clip(0, image.shape[1] - 1)
+    right = np.minimum(left + 1, image.shape[1] - 1)
+    top, shift_y = _source_places(image.shape[0], height)
+    weights_x = [weight[None, :, None] for weight in _weights(shift_x)]
+    weights_y = [weight[:, None, None] for weight in _weights(shift_y)]
+    result = np.full((height, width, image.shape[2]), 2, np.int32)
+    for rows, weight_y in zip((top, top + 1), weights_y, strict=True):
+        lines = image[rows.clip(0, image.shape[0] - 1)]
+        blended = lines[:, left] * weights_x[0] + lines[:, right] * weights_x[1]
+        result += (weight_y * (blended >> 4)) >> 16
+    return (result >> 2).clip(0, 255).astype(np.uint8)
+
+
+def deep_grey_to_rgb(pixels: npt.NDArray[Any]) -> ImageArray:
+    """Grey pixels of 16 or 32 bits [H, W] -> uint8 RGB.
+
+    Values to 65535 are 16-bit, to 255 8-bit ones in a wide file, floats to 1 fractions; more is scaled.
+    """
+    values = np.nan_to_num(pixels.astype(np.float64), posinf=0.0, neginf=0.0)
+    highest = values.max(initial=0)
+    if highest > 255:
+        values = values / 257 if highest <= 65535 else values * (255 / highest)
+    elif highest <= 1 and np.issubdtype(pixels.dtype, np.floating):
+        values = values * 255
+    grey = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _source_places(source: int, target: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """For each of ``target`` pixels, the source pixel at or before its centre, and how far beyond that it is."""
+    scale = 1.0 / (target / source)  # in this order: OpenCV rounds twice
+    places = ((np.arange(target) + 0.5) * scale - 0.5).astype(np.float32)
+    first = np.floor(places)
+    return first.astype(np.int64), places - first
+
+
+def _weights(shift: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Of the first and the second source pixel."""
+    return np.rint((1 - shift) * ONE).astype(np.int32), np.rint(shift * ONE).astype(np.int32)
+
+
+# --- Reading pictures, and the one geometry that takes them to the network's input and boxes back again.
+
+Resize = Literal["stretch", "letterbox"]
+
+LETTERBOX_FILL = 114  # the grey that detectors conventionally pad with
+
+
+@dataclass(frozen=True)
+class CropWindow:
+    """The rectangle of a source image that fills the network's input.
+
+    ``x0, y0, x1, y1`` are source pixels and may reach outside the image (that part is filled); ``size`` is
+    the input's (height, width). Stretching, letterboxing, cropping and zooming out are all windows.
+    """
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    size: tuple[int, int]
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Input pixels per source pixel, (x, y)."""
+        height, width = self.size
+        return width / (self.x1 - self.x0), height / (self.y1 - self.y0)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """(height, width) in source pixels."""
+        return self.y1 - self.y0, self.x1 - self.x0
+
+    def boxes_to_input(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """boxes [N, 4] xyxy in source pixels -> xyxy in input pixels, not clipped."""
+        scale, origin = self._affine()
+        return (boxes - origin) * scale
+
+    def boxes_to_source(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """boxes [N, 4] xyxy in input pixels -> xyxy in source pixels, not clipped."""
+        scale, origin = self._affine()
+        return boxes / scale + origin
+
+    def render(self, image: ImageArray, fill: int = LETTERBOX_FILL) -> ImageArray:
+        """image [H, W, 3] -> the window [*size, 3], bilinear with half-pixel centres (``cv2.INTER_LINEAR``)."""
+        height, width = self.size
+        image_height, image_width = image.shape[:2]
+        x0, y0 = max(self.x0, 0), max(self.y0, 0)
+        x1, y1 = min(self.x1, image_width), min(self.y1, image_height)
+        if (x0, y0, x1, y1) == (self.x0, self.y0, self.x1, self.y1):
+            return resize_bilinear(image[y0:y1, x0:x1], height, width)
+        canvas = np.full((height, width, 3), fill, np.uint8)
+        scale_x, scale_y = self.scale
+        left, right = round((x0 - self.x0) * scale_x), round((x1 - self.x0) * scale_x)
+        top, bottom = round((y0 - self.y0) * scale_y), round((y1 - self.y0) * scale_y)
+        if right > left and bottom > top and x1 > x0 and y1 > y0:
+            canvas[top:bottom, left:right] = resize_bilinear(image[y0:y1, x0:x1], bottom - top, right - left)
+        return canvas
+
+    def _affine(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        scale = np.array(self.scale * 2, np.float32)
+        origin = np.array([self.x0, self.y0] * 2, np.float32)
+        return scale, origin
+
+
+@dataclass(frozen=True)
+class InputTransform:
+    """How whole pictures become the network's input: its (height, width), ``resize``, and what fills the rest."""
+
+    size: tuple[int, int]
+    resize: Resize
+    fill: int = LETTERBOX_FILL
+
+    def window(self, image_size: tuple[int, int]) -> CropWindow:
+        """The window that shows a picture of (height, width) ``image_size``."""
+        return fit_window(image_size, self.size, self.resize)
+
+
+def fit_window(image_size: tuple[int, int], input_size: tuple[int, int], resize: Resize) -> CropWindow:
+    """The window that shows a whole image, both sizes (height, width).
+
+    ``stretch`` fills the input and gives up the aspect ratio; ``letterbox`` keeps it, centred, and pads.
+    """
+    height, width = image_size
+    if resize == "stretch":
+        return CropWindow(0, 0, width, height, input_size)
+    scale = min(input_size[0] / height, input_size[1] / width)
+    view_width, view_height = (
+        max(round(input_size[1] / scale), width),
+        max(round(input_size[0] / scale), height),
+    )
+    left, top = (view_width - width) // 2, (view_height - height) // 2
+    return CropWindow(-left, -top, view_width - left, view_height - top, input_size)

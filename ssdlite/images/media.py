@@ -1,0 +1,208 @@
+"""Finding pictures and videos, reading videos, and writing both, for prediction."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ssdlite.datasets.image_files import IMAGE_SUFFIXES
+from ssdlite.errors import ConfigError, DataError
+from ssdlite.files import write_atomically
+from ssdlite.images.geometry import ImageArray
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")
+PICTURE_FORMATS = {  # what annotated pictures can be written as; others become PNG
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+}
+LOSSY_QUALITY = 92
+DEFAULT_FRAME_RATE = 25.0  # where a video states none
+HIGHEST_FRAME_RATE = 1000.0  # a stated rate beyond is a container's time base, not a rate
+
+
+class Source(NamedTuple):
+    """A picture or video; ``target`` is where its annotated copy goes, below the output folder."""
+
+    path: Path
+    target: Path
+    is_video: bool
+
+
+def find_sources(paths: Sequence[Path], output: Path) -> tuple[list[Source], list[str]]:
+    """Files, and the pictures and videos anywhere in folders -> (what to work on, what was wrong).
+
+    Each file is listed once, in the order given, folders by name; the output folder is not searched. Targets
+    have the source's name (below a folder: its path), with a number where several sources share one.
+
+    Raises:
+        ConfigError: a target is itself a source and would be overwritten.
+    """
+    found: dict[Path, tuple[Path, Path]] = {}  # real path -> (path, path below its folder)
+    problems = []
+    for given in paths:
+        try:
+            files = _files_in(given, output) if given.is_dir() else [given]
+        except OSError as error:
+            problems.append(f"{error.filename}: cannot be read ({error.strerror})")
+            continue
+        if not given.exists():
+            problems.append(f"{given}: no such file or folder")
+        elif not files:
+            problems.append(f"{given}: no pictures or videos in it")
+        else:
+            for path in files:
+                below = path.relative_to(given) if given.is_dir() else Path(path.name)
+                found.setdefault(path.resolve(), (path, below))
+    sources = _with_targets(list(found.values()))
+    for source in sources:
+        if (output / source.target).resolve() in found:
+            raise ConfigError(f"{output / source.target} is a source; choose another folder with --output")
+    return sources, problems
+
+
+def save_picture(path: Path, image: ImageArray) -> None:
+    """Write image [H, W, 3] RGB in the format of the suffix of ``path``, one of ``PICTURE_FORMATS``."""
+    kind = PICTURE_FORMATS[path.suffix.lower()]
+    options = {"quality": LOSSY_QUALITY} if kind in ("JPEG", "WEBP") else {}
+    picture = Image.fromarray(image)
+    write_atomically(path, lambda file: picture.save(file, kind, **options))
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """``frame_count`` is what the file states, 0 where it states nothing, and may be wrong."""
+
+    frames_per_second: float
+    frame_count: int
+
+
+class VideoReader:
+    """The frames of a video as RGB arrays [H, W, 3]; a context manager.
+
+    Raises:
+        DataError: the file cannot be opened as a video.
+    """
+
+    def __init__(self, path: Path) -> None:
+        _silence_ffmpeg()
+        loudness = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        cv2.utils.logging.setLogLevel(loudness)
+        if not self._capture.isOpened():
+            self._capture.release()
+            raise DataError(f"{path}: cannot be read as a video")
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.info = VideoInfo(
+            frames_per_second=float(rate) if 0 < rate <= HIGHEST_FRAME_RATE else DEFAULT_FRAME_RATE,
+            frame_count=max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))),
+        )
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._capture.release()
+
+    def __iter__(self) -> Iterator[ImageArray]:
+        while True:
+            there, frame = self._capture.read()
+            if not there:
+                return
+            yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+class VideoWriter:
+    """Writes RGB frames to an .mp4 file that takes its name only once it is complete; a context manager.
+
+    MPEG-4 has even sides only: OpenCV drops the last row or column of others.
+    """
+
+    def __init__(self, path: Path, frames_per_second: float) -> None:
+        self._path = path
+        self._partial = path.with_name(f".{path.stem}.part{path.suffix}")
+        self._rate = frames_per_second
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+
+    def __enter__(self) -> VideoWriter:
+        _silence_ffmpeg()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def write(self, frame: ImageArray) -> None:
+        """frame [H, W, 3]; a frame of another size than the first is resized to it."""
+        if self._writer is None:
+            self._size = (frame.shape[1], frame.shape[0])
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            self._writer = cv2.VideoWriter(str(self._partial), cv2.CAP_FFMPEG, code, self._rate, self._size)
+            if not self._writer.isOpened():
+                raise DataError(f"{self._path}: cannot be written as an MPEG-4 video of {self._size} pixels")
+        if (frame.shape[1], frame.shape[0]) != self._size:
+            frame = np.asarray(cv2.resize(frame, self._size), np.uint8)
+        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.release()
+        if kind is None and self._writer is not None:
+            self._partial.replace(self._path)
+        else:
+            self._partial.unlink(missing_ok=True)
+
+
+def _silence_ffmpeg() -> None:
+    """Keep FFmpeg's own complaints about damaged files off the terminal; it reads this once, when first used."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+
+def _files_in(folder: Path, output: Path) -> list[Path]:
+    """Pictures and videos below ``folder``, by name; without the output folder, unless that is ``folder``."""
+
+    def give_up(error: OSError) -> None:
+        raise error
+
+    left_out = output.resolve() if output.exists() and not output.samefile(folder) else None
+    files = []
+    for directory, subfolders, names in os.walk(folder, onerror=give_up):
+        here = Path(directory)
+        subfolders[:] = sorted(name for name in subfolders if (here / name).resolve() != left_out)
+        files += [
+            here / name
+            for name in sorted(names)
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES
+        ]
+    return files
+
+
+def _with_targets(found: Sequence[tuple[Path, Path]]) -> list[Source]:
+    taken: set[str] = set()
+    sources = []
+    for path, below in found:
+        suffix = path.suffix.lower()
+        is_video = suffix in VIDEO_SUFFIXES
+        if is_video:
+            target = below.with_suffix(".mp4")
+        else:
+            target = below if suffix in PICTURE_FORMATS else below.with_name(below.name + ".png")
+        number, wanted = 1, target
+        while str(target).casefold() in taken:  # many file systems take x.jpg and X.JPG for one file
+            number += 1
+            target = wanted.with_stem(f"{wanted.stem}_{number}")
+        taken.add(str(target).casefold())
+        sources.append(Source(path, target, is_video))
+    return sources

@@ -1,0 +1,173 @@
+"""Pictures in, detections out: what a checkpoint's detector and an exported model have in common. Needs no torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite.detections import Detections
+from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform
+from ssdlite.images.reading import read_image, to_rgb
+
+if TYPE_CHECKING:
+    import PIL.Image
+    import torch
+
+
+Picture: TypeAlias = "str | Path | PIL.Image.Image | npt.NDArray[np.uint8] | torch.Tensor"
+Size = tuple[int, int]  # height, width
+
+
+class NumpyDetections(NamedTuple):
+    """What was found in one image, in the network's own terms, best score first."""
+
+    boxes: npt.NDArray[np.float32]  # [N, 4] xyxy in input pixels
+    scores: npt.NDArray[np.float32]  # [N]
+    labels: npt.NDArray[np.int64]  # [N] in 0..K-1
+
+
+class DetectionModel(Protocol):
+    """A detector that can be asked, whatever runs it."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """By label."""
+
+    @property
+    def input_transform(self) -> InputTransform:
+        """How a picture becomes the input."""
+
+    def detect_batch(
+        self, images: npt.NDArray[np.uint8], windows: Sequence[CropWindow], sizes: Sequence[Size]
+    ) -> list[Detections]:
+        """images [B, 3, H, W] RGB, rendered through ``views`` from pictures of ``sizes`` -> one result for each."""
+
+    def predict(
+        self, images: Picture | Iterable[Picture], *, score_threshold: float = 0.3, batch_size: int = 16
+    ) -> list[Detections]:
+        """Detect in pictures of any size; see ``Detector.predict``."""
+
+    def infer_batch(self, images: npt.NDArray[np.uint8]) -> Any:
+        """The network alone, the first half of ``detect_batch``: its outputs, whatever they are."""
+
+    def select_batch(self, outputs: Any) -> list[NumpyDetections]:
+        """The second half: what was found in each image, of the outputs of ``infer_batch``."""
+
+
+def predict_pictures(
+    model: DetectionModel, images: Picture | Iterable[Picture], score_threshold: float, batch_size: int
+) -> list[Detections]:
+    """The work of every ``predict``: read, frame, detect in batches, and give what reaches ``score_threshold``.
+
+    Raises:
+        DataError: a file is missing or not a picture.
+        TypeError, ValueError: something else than a picture, or an array of another shape or type.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
+    pictures = _as_list(images)
+    input_transform = model.input_transform
+    results: list[Detections] = []
+    for start in range(0, len(pictures), batch_size):
+        arrays = [to_array(picture, start + i) for i, picture in enumerate(pictures[start : start + batch_size])]
+        batch = frame(arrays, input_transform)
+        results += [found.above(score_threshold) for found in model.detect_batch(*batch)]
+    return results
+
+
+class InputBatch(NamedTuple):
+    """Pictures as the network takes them."""
+
+    images: npt.NDArray[np.uint8]  # [B, 3, H, W] RGB
+    windows: list[CropWindow]
+    sizes: list[Size]
+
+
+def frame(pictures: Sequence[ImageArray], input_transform: InputTransform) -> InputBatch:
+    """RGB pictures [H, W, 3] of any sizes, at least one -> one batch."""
+    sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
+    windows = [input_transform.window(size) for size in sizes]
+    rendered = [window.render(picture, input_transform.fill) for window, picture in zip(windows, pictures, strict=True)]
+    return InputBatch(np.stack(rendered).transpose(0, 3, 1, 2), windows, sizes)
+
+
+def to_pictures(
+    found: Iterable[NumpyDetections], windows: Iterable[CropWindow], sizes: Iterable[Size], class_names: Sequence[str]
+) -> list[Detections]:
+    """``to_picture`` for each image of a batch."""
+    return [to_picture(own, window, size, class_names) for own, window, size in zip(found, windows, sizes, strict=True)]
+
+
+def to_picture(found: NumpyDetections, window: CropWindow, size: Size, class_names: Sequence[str]) -> Detections:
+    """From input pixels to those of the picture of ``size``, clipped to it; boxes without area there are left out."""
+    height, width = size
+    limits = np.array([width, height, width, height], np.float32)
+    boxes = window.boxes_to_source(found.boxes).astype(np.float32).clip(0, limits)
+    visible = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    return Detections(
+        boxes[visible],
+        found.scores[visible].astype(np.float32),
+        found.labels[visible].astype(np.int64),
+        class_names,
+    )
+
+
+def to_array(picture: Picture, position: int) -> ImageArray:
+    """Any picture as uint8 RGB [H, W, 3]; ``position`` is its place in what was given, for messages."""
+    if isinstance(picture, (str, Path)):
+        return read_image(picture)
+    if isinstance(picture, np.ndarray):
+        return _check_array(picture, position, channels_axis=2)
+    if _is_pillow(picture):
+        return _check_array(to_rgb(picture), position, channels_axis=2)
+    if _is_tensor(picture):
+        values = picture.detach().cpu()
+        array = (values.float() if values.is_floating_point() else values).numpy()  # numpy knows no bfloat16
+        planes = _check_array(array, position, channels_axis=0)
+        return np.ascontiguousarray(planes.transpose(1, 2, 0))
+    raise TypeError(
+        f"image {position}: expected a path, PIL image, array [H, W, 3] or tensor [3, H, W], "
+        f"got {type(picture).__name__}"
+    )
+
+
+def _as_list(images: Picture | Iterable[Picture]) -> list[Picture]:
+    if isinstance(images, (str, Path, np.ndarray)) or _is_pillow(images) or _is_tensor(images):
+        return [images]
+    if not isinstance(images, Iterable):
+        raise TypeError(f"expected a picture or a sequence of pictures, got {type(images).__name__}")
+    return list(images)
+
+
+def _is_pillow(value: object) -> TypeGuard[PIL.Image.Image]:
+    return _is_a(value, "PIL.Image", "Image")
+
+
+def _is_tensor(value: object) -> TypeGuard[torch.Tensor]:
+    return _is_a(value, "torch", "Tensor")
+
+
+def _is_a(value: object, module: str, name: str) -> bool:
+    """Whether ``value`` is an instance of a class whose module may not be there, or need not be loaded for it."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(value, getattr(loaded, name))
+
+
+def _check_array(array: npt.NDArray[Any], position: int, channels_axis: int) -> ImageArray:
+    form = "[3, H, W]" if channels_axis == 0 else "[H, W, 3]"
+    if array.ndim != 3 or array.shape[channels_axis] != 3 or 0 in array.shape:
+        raise ValueError(f"image {position}: expected RGB {form}, got shape {array.shape}")
+    if array.dtype == np.uint8:
+        return np.asarray(array, np.uint8)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"image {position}: expected uint8 or floats in 0..255, got {array.dtype}")
+    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 255:
+        raise ValueError(f"image {position}: expected values in 0..255, got {array.min()} to {array.max()}")
+    if 0 < array.max() <= 1:
+        raise ValueError(f"image {position}: expected values in 0..255, these look like 0..1; multiply by 255")
+    return np.asarray(np.rint(array), np.uint8)

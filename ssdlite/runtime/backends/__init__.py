@@ -1,0 +1,1 @@
+"""What executes an exported network: one module for each runtime."""

@@ -1,0 +1,168 @@
+"""Reading contracts, which anyone may have written: types, ranges, names of files and counts are all checked."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ssdlite.errors import ContractError
+from ssdlite.runtime.contract import (
+    CONTRACT_FILE,
+    FORMAT,
+    FORMAT_VERSION,
+    MAX_SIDE,
+    OUTPUTS,
+    AnchorSpec,
+    Contract,
+    Meaning,
+    ModelSpec,
+    PostprocessSpec,
+)
+from ssdlite.runtime.plain import PlainError, from_plain, parse_json
+
+MAX_CONTRACT_BYTES = 64 << 20
+MAX_BATCH = 1024
+MAX_CLASSES = 100_000
+MAX_ANCHORS = 500_000
+MAX_MODELS = 100
+
+
+def parse_contract(text: str | bytes, where: str) -> Contract:
+    """The contract that ``text`` (JSON) holds, wholly checked: types, ranges, names of files, agreement of counts.
+
+    Raises:
+        ContractError: says where, what was expected and what came.
+    """
+    if len(text) > MAX_CONTRACT_BYTES:
+        raise ContractError(f"{where}: a contract of {len(text)} bytes, more than the {MAX_CONTRACT_BYTES} allowed")
+    try:
+        values = parse_json(text)
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise PlainError(f"not a contract of ssdlite: expected an object with format {FORMAT!r}")
+        if values.get("format_version") != FORMAT_VERSION:
+            raise PlainError(
+                f"format version {values.get('format_version')!r}; this version of ssdlite reads {FORMAT_VERSION}"
+            )
+        contract = from_plain(Contract, values, "contract")
+        _check_contract(contract)
+    except PlainError as error:
+        raise ContractError(f"{where}: {error}") from None
+    return contract
+
+
+def read_contract(bundle: Path) -> Contract:
+    """The contract of a bundle folder. Raises ContractError."""
+    path = bundle / CONTRACT_FILE
+    try:
+        if path.stat().st_size > MAX_CONTRACT_BYTES:
+            raise ContractError(f"{path}: larger than the {MAX_CONTRACT_BYTES} bytes allowed")
+        return parse_contract(path.read_bytes(), str(path))
+    except OSError as error:
+        raise ContractError(f"{path}: cannot be read as the contract of a bundle ({error.strerror})") from None
+
+
+def _check_contract(contract: Contract) -> None:
+    count = len(contract.class_names)
+    _expect(1 <= count <= MAX_CLASSES, f"class_names: expected 1 to {MAX_CLASSES} names, got {count}")
+    _expect(len(set(contract.class_names)) == count, "class_names: names must differ")
+    _expect(
+        len(contract.category_ids) in (0, count),
+        f"category_ids: expected {count}, one per class, or none, got {len(contract.category_ids)}",
+    )
+    _expect(0 <= contract.resize.padding_value <= 255, "resize.padding_value: expected 0 to 255")
+    _check_postprocess(contract.postprocess)
+    _expect(1 <= len(contract.models) <= MAX_MODELS, f"models: expected 1 to {MAX_MODELS}, got {len(contract.models)}")
+    files = [name for model in contract.models for name in (model.file, model.weights_file) if name is not None]
+    _expect(len(set(files)) == len(files), "models: files must differ")
+    for name in files:
+        _expect(is_plain_file_name(name), f"models: expected the name of a file in the bundle, got {name[:80]!r}")
+    if contract.anchors is not None:
+        _check_anchors(contract.anchors)
+    for model in contract.models:
+        _check_model(model, contract)
+
+
+def is_plain_file_name(name: str) -> bool:
+    """Whether ``name`` is a file's name and nothing else: no folder, no hidden file, nothing that a system refuses."""
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}", name) is not None
+
+
+def _check_postprocess(spec: PostprocessSpec) -> None:
+    for name in ("score_threshold", "nms_threshold"):
+        _expect(0 <= getattr(spec, name) <= 1, f"postprocess.{name}: expected 0 to 1, got {getattr(spec, name)}")
+    for name in ("candidates_per_class", "max_detections", "max_candidates"):
+        value = getattr(spec, name)
+        _expect(1 <= value <= MAX_ANCHORS, f"postprocess.{name}: expected 1 to {MAX_ANCHORS}, got {value}")
+    _expect(spec.background_slot == 0, f"postprocess.background_slot: expected 0, got {spec.background_slot}")
+
+
+def _check_anchors(spec: AnchorSpec) -> None:
+    _expect(1 <= len(spec.values) <= MAX_ANCHORS, f"anchors: expected 1 to {MAX_ANCHORS}, got {len(spec.values)}")
+    _expect(all(0 < v < 1e6 for v in spec.box_code_scales), "anchors.box_code_scales: expected positive numbers")
+    _expect(0 < spec.max_log_scale <= 20, f"anchors.max_log_scale: expected 0 to 20, got {spec.max_log_scale}")
+    values = np.array(spec.values, np.float64)
+    within = (np.abs(values[:, :2]) <= 16).all() and (values[:, 2:] > 0).all() and (values[:, 2:] <= 16).all()
+    _expect(bool(within), "anchors.values: expected centres and positive sizes as fractions of the input")
+
+
+def _check_model(model: ModelSpec, contract: Contract) -> None:
+    where = f"model {model.file}"
+    spec = model.input
+    _expect(
+        32 <= spec.height <= MAX_SIDE and 32 <= spec.width <= MAX_SIDE,
+        f"{where}: input: expected sides of 32 to {MAX_SIDE}, got {spec.height} x {spec.width}",
+    )
+    _expect(
+        spec.batch is None or 1 <= spec.batch <= MAX_BATCH,
+        f"{where}: input: expected a batch of 1 to {MAX_BATCH}, got {spec.batch}",
+    )
+    _expect(all(abs(v) <= 1e6 for v in spec.mean), f"{where}: input.mean: expected finite numbers, got {spec.mean}")
+    _expect(all(1e-6 <= v <= 1e6 for v in spec.std), f"{where}: input.std: expected positive numbers, got {spec.std}")
+    identity = spec.mean == (0.0, 0.0, 0.0) and spec.std == (1.0, 1.0, 1.0)
+    _expect(spec.type != "uint8" or identity, f"{where}: input: a uint8 tensor cannot be normalised by the app")
+    meanings = tuple(output.meaning for output in model.outputs)
+    _expect(
+        meanings == OUTPUTS[model.variant],
+        f"{where}: outputs: a {model.variant} model has {', '.join(OUTPUTS[model.variant])}, got {', '.join(meanings)}",
+    )
+    _expect(model.runtime != "ncnn" or model.weights_file is not None, f"{where}: weights_file is missing")
+    _expect(model.variant != "raw" or contract.anchors is not None, f"{where}: a raw model needs anchors")
+    _check_outputs(model, contract, where)
+
+
+def _check_outputs(model: ModelSpec, contract: Contract, where: str) -> None:
+    """Every output's shape follows from the classes, the anchors and the batch."""
+    batch, classes, limit = model.input.batch, len(contract.class_names), contract.postprocess.max_detections
+    shapes = {output.meaning: output.shape for output in model.outputs}
+    if model.variant == "nms":
+        expected: dict[Meaning, tuple[int | None, ...]] = {
+            "boxes": (batch, limit, 4),
+            "scores": (batch, limit),
+            "labels": (batch, limit),
+            "count": (batch,),
+        }
+    else:
+        first = model.outputs[0].shape
+        count = first[1] if len(first) == 3 else None
+        _expect(
+            isinstance(count, int) and 1 <= count <= MAX_ANCHORS,
+            f"{where}: outputs: expected [batch, anchors, columns], got {list(first)}",
+        )
+        if model.variant == "raw" and contract.anchors is not None:
+            anchors = len(contract.anchors.values)
+            _expect(count == anchors, f"{where}: outputs: {count} anchors, the contract lists {anchors}")
+            expected = {"class_logits": (batch, count, classes + 1), "box_deltas": (batch, count, 4)}
+        else:
+            expected = {"scores": (batch, count, classes), "boxes": (batch, count, 4)}
+    for meaning, shape in expected.items():
+        _expect(
+            shapes[meaning] == shape,
+            f"{where}: output {meaning}: expected shape {list(shape)}, got {list(shapes[meaning])}",
+        )
+
+
+def _expect(condition: bool, message: str) -> None:
+    if not condition:
+        raise PlainError(message)

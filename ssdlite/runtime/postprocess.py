@@ -1,0 +1,113 @@
+"""From an exported network's outputs to detections, in numpy: what ``ssdlite.heads.postprocess`` does with tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite.images.prediction import NumpyDetections
+from ssdlite.nms import Groups, grouped_nms
+from ssdlite.runtime.contract import AnchorSpec, BoxSpec, PostprocessSpec
+
+FloatArray = npt.NDArray[np.float32]
+IndexArray = npt.NDArray[np.int64]
+
+FIRST_CANDIDATES = 4096  # per image; enough in all but untrained or very crowded cases, where it is doubled
+
+
+def class_scores(logits: FloatArray, score_function: str) -> FloatArray:
+    """logits [B, A, K + 1], background first -> scores [B, A, K] without it."""
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite logits are the network's own affair
+        if score_function == "softmax":
+            powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+            return np.asarray(powers[..., 1:] / powers.sum(axis=-1, keepdims=True), np.float32)
+        return np.asarray(1 / (1 + np.exp(-logits[..., 1:])), np.float32)
+
+
+def decode_boxes(deltas: FloatArray, anchors: AnchorSpec, size: tuple[int, int]) -> FloatArray:
+    """deltas [B, A, 4] -> boxes [B, A, 4] xyxy in pixels of an input of ``size`` (height, width), clipped to it."""
+    sides = np.array([size[1], size[0]], np.float32)
+    values = anchors.array()
+    centres, sizes = values[:, :2] * sides, values[:, 2:] * sides
+    code = deltas / np.array(anchors.box_code_scales, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre = centres + code[..., :2] * sizes
+        half = 0.5 * sizes * np.exp(np.minimum(code[..., 2:], np.float32(anchors.max_log_scale)))
+        return clip_boxes(np.concatenate([centre - half, centre + half], axis=-1), size)
+
+
+def boxes_to_pixels(boxes: FloatArray, spec: BoxSpec, size: tuple[int, int]) -> FloatArray:
+    """boxes [..., 4] as ``spec`` says -> xyxy in pixels of an input of ``size`` (height, width), clipped to it."""
+    height, width = size
+    if spec.format == "yxyx":
+        boxes = boxes[..., [1, 0, 3, 2]]
+    if spec.scale == "fraction":
+        with np.errstate(over="ignore", invalid="ignore"):
+            boxes = boxes * np.array([width, height, width, height], np.float32)
+    return clip_boxes(boxes, size)
+
+
+def clip_boxes(boxes: npt.NDArray[Any], size: tuple[int, int]) -> FloatArray:
+    """[..., 4] xyxy, limited to an image of (height, width)."""
+    height, width = size
+    return np.asarray(boxes.clip(0, np.array([width, height, width, height], np.float32)), np.float32)
+
+
+def select_detections(scores: FloatArray, boxes: FloatArray, spec: PostprocessSpec) -> NumpyDetections:
+    """scores [A, K] and boxes [A, 4] xyxy of one image -> its detections.
+
+    Per class, the ``candidates_per_class`` best anchors with a score above ``score_threshold`` enter non-maximum
+    suppression; the ``max_detections`` best survivors of all classes remain. Of equal scores the one whose anchor,
+    and then whose class, comes first counts as better.
+
+    Suppression only ever comes from higher scores, so the best candidates are enough as soon as they leave
+    ``max_detections`` of them: it starts with a few and takes more only when they run short.
+    """
+    flat = scores.reshape(-1)
+    eligible = np.flatnonzero(flat > spec.score_threshold)
+    values = flat[eligible]
+    limit = FIRST_CANDIDATES
+    while True:
+        order = _best_first(values, limit)
+        anchors, labels = np.divmod(eligible[order], scores.shape[1])
+        groups = Groups(labels, spec.candidates_per_class)
+        keep = _suppress(boxes[anchors].astype(np.float64), groups, spec.nms_threshold, spec.max_detections)
+        if len(order) == len(values) or len(keep) == spec.max_detections:
+            return NumpyDetections(boxes[anchors[keep]], scores[anchors[keep], labels[keep]], labels[keep])
+        limit *= 2
+
+
+def _best_first(values: FloatArray, limit: int) -> IndexArray:
+    """Where the ``limit`` highest stand, and all that equal the last of them; highest first, ties in their order."""
+    if len(values) <= limit:
+        return np.argsort(-values, kind="stable")
+    last = np.partition(values, len(values) - limit)[len(values) - limit]
+    chosen = np.flatnonzero(values >= last)
+    return chosen[np.argsort(-values[chosen], kind="stable")]
+
+
+def _suppress(boxes: npt.NDArray[np.float64], groups: Groups, threshold: float, limit: int) -> IndexArray:
+    """boxes [P, 4], best first -> where the first ``limit`` that are left stand."""
+    ordered = boxes[groups.order]
+    alive = grouped_nms(ordered, groups, threshold) if groups.has_few_pairs else _in_turn(ordered, groups, threshold)
+    return np.sort(groups.order[alive])[:limit]
+
+
+def _in_turn(boxes: npt.NDArray[np.float64], groups: Groups, threshold: float) -> npt.NDArray[np.bool_]:
+    """What ``grouped_nms`` gives, box by box: each one that is left drops the worse ones of its group."""
+    corners = np.ascontiguousarray(boxes.T)  # [4, N]: a slice of a group is then quick to work on
+    low, high = corners[:2], corners[2:]
+    areas = (high[0] - low[0]) * (high[1] - low[1])
+    alive = np.ones(len(boxes), bool)
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # two boxes without area do not overlap
+        for place, end in enumerate(groups.ends.tolist()):
+            if not alive[place]:
+                continue
+            rest = slice(place + 1, end)
+            sides = np.minimum(high[:, rest], high[:, place, None]) - np.maximum(low[:, rest], low[:, place, None])
+            sides = np.maximum(sides, 0)
+            shared = sides[0] * sides[1]
+            alive[rest] &= ~(shared / (areas[place] + areas[rest] - shared) > threshold)
+    return alive

@@ -1,0 +1,1 @@
+"""Training a detector: options, setup, the loop, the run folder, fine-tuning."""

@@ -1,0 +1,235 @@
+"""What of a detector does not follow the training: its first stages, and batch-norm statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ssdlite.anchors import AnchorConfig, with_finer_level
+from ssdlite.backbones import Backbone
+from ssdlite.checkpoint import Checkpoint
+from ssdlite.config import DetectorConfig, override, preset_config
+from ssdlite.datasets.index import match_classes
+from ssdlite.detector import Detector
+from ssdlite.errors import ConfigError
+from ssdlite.training.head_transfer import (
+    NewClasses,
+    PartReport,
+    ScoreFunction,
+    TransferReport,
+    count_predictors,
+    count_tensors,
+    transfer_head,
+)
+from ssdlite.weights.backbones import BackboneWeights, load_backbone_weights
+
+
+def stage_layers(backbone: Backbone, count: int) -> list[nn.Module]:
+    """The layers of the first ``count`` stages: those whose output has a stride of at most 2^count."""
+    layers, stride = [], 1
+    for layer in backbone.features:
+        stride *= math.prod(module.stride[0] for module in layer.modules() if isinstance(module, nn.Conv2d))
+        if count and stride <= 2**count:
+            layers.append(layer)
+    return layers
+
+
+class Freezing:
+    """Keeps the first stages of a detector's backbone as they are, and the batch-norm statistics of ``norm_layers``.
+
+    Frozen stages have no gradients, and their norms neither learn nor measure; of the norms in ``norm_layers`` (names
+    of layers, prefixes in the state dict) weight and bias learn. ``apply`` is to be called after every ``train()``,
+    which puts all modules into training mode.
+    """
+
+    def __init__(self, detector: Detector, stages: int, norm_layers: Iterable[str] = ()) -> None:
+        self.norm_layers = tuple(norm_layers)
+        self.layers = stage_layers(detector.backbone, stages)
+        prefixes = tuple(f"{name}." for name in self.norm_layers)
+        self.norms = [
+            module
+            for name, module in detector.named_modules()
+            if name.startswith(prefixes) and isinstance(module, nn.BatchNorm2d)
+        ]
+        for layer in self.layers:
+            layer.requires_grad_(False)
+
+    def apply(self) -> None:
+        for module in (*self.layers, *self.norms):
+            module.eval()
+
+
+# --- Transfer learning: a detector that starts from a checkpoint with other classes, anchors, input size or maps.
+
+NEW_CLASSES: NewClasses = "mean"
+SCORE_NOTE = "class scores: {} there, {} here; rows are the log-odds against background"
+DEEPENED_NOTE = "predictors deepened: their new layers begin as the identity, so that they compute what they did"
+# whatever the preset says
+GOES_WITH_WEIGHTS = ("padding", "narrowing", "norm_eps", "norm_momentum", "activation", "mean", "std")
+
+
+def config_for_transfer(
+    source: Checkpoint,
+    *,
+    preset: str | None = None,
+    class_names: tuple[str, ...] | None = None,
+    width_mult: float | None = None,
+    image_size: int | None = None,
+    resize: Literal["stretch", "letterbox"] | None = None,
+    finest_stride: Literal[8, 16] | None = None,
+    score_function: ScoreFunction | None = None,
+) -> DetectorConfig:
+    """The detector to fine-tune: the source's own shape, or a preset's with what belongs to the source's weights.
+
+    None leaves what the source, or the preset, has.
+
+    Raises:
+        ConfigError: another backbone than the source's; values out of range.
+    """
+    config = source.config
+    changes: dict[str, Any] = {
+        "class_names": class_names,
+        "width_mult": width_mult,
+        "image_size": None if image_size is None else (image_size, image_size),
+        "resize": resize,
+        "finest_stride": finest_stride,
+        "score_function": score_function,
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    if preset is not None:
+        result = preset_config(preset, **given, **{name: getattr(config, name) for name in GOES_WITH_WEIGHTS})
+    else:
+        if class_names is not None:
+            given["category_ids"] = ()
+        result = override(config, **given, anchors=_anchors_for(config, finest_stride, image_size))
+    _check_backbone(result, source)
+    return result
+
+
+def _anchors_for(config: DetectorConfig, finest_stride: int | None, image_size: int | None) -> AnchorConfig:
+    """The source's anchors for an input or for maps that may be others."""
+    anchors = config.anchors
+    if image_size is not None and (image_size, image_size) != config.image_size:
+        anchors = replace(anchors, steps=())  # which belong to one size
+    if finest_stride is None or finest_stride == config.finest_stride:
+        return anchors
+    if finest_stride < config.finest_stride:
+        return with_finer_level(anchors)
+    return replace(anchors, levels=anchors.levels[1:], steps=anchors.steps[1:])
+
+
+def _check_backbone(config: DetectorConfig, source: Checkpoint) -> None:
+    ours = f"{config.backbone} of width {config.width_mult:g}"
+    theirs = f"{source.config.backbone} of width {source.config.width_mult:g}"
+    if ours.replace("_reduced", "") != theirs.replace("_reduced", ""):
+        raise ConfigError(
+            f"--weights {source.path}: they have the backbone {theirs}, this detector {ours}; "
+            "leave out --preset and --width-mult to keep the shape of the weights"
+        )
+
+
+def transfer_weights(
+    detector: Detector, checkpoint: Checkpoint, *, new_classes: NewClasses = NEW_CLASSES
+) -> TransferReport:
+    """Give ``detector`` every weight of ``checkpoint`` that means the same in it.
+
+    Backbone and extra layers: up to the first layer whose tensors do not all agree in name and shape. Predictors:
+    those of the map with the same stride, where the layers before it came over: each anchor from the nearest anchor
+    there, each class from the class of the same name (case, spaces, hyphens and underscores aside), so that the same
+    boxes and scores come out of them. Other classes start as ``new_classes`` says; whatever else is new stays as it is.
+
+    Raises:
+        ConfigError: no layer of the backbone fits.
+        CheckpointError: the checkpoint does not fit its own description.
+    """
+    source = checkpoint.build_detector()
+    backbone, layers = _transfer_layers("backbone", detector.backbone.features, source.backbone.features)
+    if not layers:
+        raise ConfigError(f"{checkpoint.path}: none of its backbone's layers fits this detector")
+    extra, more_layers = _transfer_layers(
+        "extra layers", detector.extra_layers, source.extra_layers, connected=not backbone.new
+    )
+    names = [f"backbone.features.{i}" for i in layers] + [f"extra_layers.{i}" for i in more_layers]
+
+    matches = match_classes(detector.class_names, source.class_names)
+    intact = _intact_strides(detector, len(layers), len(more_layers))
+    heads, predictors = transfer_head(detector, source, intact, matches, new_classes)
+    used = {match for match in matches if match is not None}
+    kinds = source.config.score_function, detector.config.score_function
+    notes = [] if kinds[0] == kinds[1] else [SCORE_NOTE.format(*kinds)]
+    if any(part.loaded and part.new for part in heads):
+        notes.append(DEEPENED_NOTE)
+    return TransferReport(
+        path=checkpoint.path,
+        parts=(backbone, extra, *heads),
+        kept_classes=tuple(n for n, match in zip(detector.class_names, matches, strict=True) if match is not None),
+        new_classes=tuple(n for n, match in zip(detector.class_names, matches, strict=True) if match is None),
+        left_classes=tuple(name for label, name in enumerate(source.class_names) if label not in used),
+        loaded_layers=(*names, *predictors),
+        notes=tuple(notes),
+    )
+
+
+def transfer_backbone(detector: Detector, weights: BackboneWeights) -> TransferReport:
+    """Give ``detector`` a classifier's weights; see ``load_backbone_weights`` for the errors."""
+    found = load_backbone_weights(detector.backbone, weights, name=detector.config.backbone)
+    partly = {".".join(name.split(".")[:2]) for name in found.random}
+    layers = [f"features.{name}" for name, _ in detector.backbone.features.named_children()]
+    return TransferReport(
+        path=found.source,
+        parts=(
+            PartReport("backbone", count_tensors(found.loaded), new=len(found.random), left=count_tensors(found.left)),
+            PartReport("extra layers", new=count_tensors(detector.extra_layers.state_dict())),
+            *(
+                PartReport(f"predictors, stride {stride}", new=count_predictors(detector, level))
+                for level, stride in enumerate(detector.config.strides)
+            ),
+        ),
+        kept_classes=(),
+        new_classes=detector.class_names,
+        left_classes=(),
+        loaded_layers=tuple(f"backbone.{layer}" for layer in layers if layer not in partly),
+    )
+
+
+def _transfer_layers(
+    part: str, ours: nn.Module, theirs: nn.Module, *, connected: bool = True
+) -> tuple[PartReport, list[str]]:
+    """Load the layers up to the first that differs; none if they are not ``connected`` to loaded ones. Says which."""
+    sources = dict(theirs.named_children())
+    loaded: list[str] = []
+    for name, layer in ours.named_children():
+        if not (connected and name in sources and _load_if_it_fits(layer, sources[name])):
+            break
+        loaded.append(name)
+    new = sum(count_tensors(layer.state_dict()) for name, layer in ours.named_children() if name not in loaded)
+    left = sum(count_tensors(layer.state_dict()) for name, layer in sources.items() if name not in loaded)
+    return PartReport(part, loaded=count_tensors(ours.state_dict()) - new, new=new, left=left), loaded
+
+
+def _intact_strides(detector: Detector, layers: int, extra_layers: int) -> list[int]:
+    """Strides of the maps that the first ``layers`` of the backbone, and of the extra layers behind it, suffice for.
+
+    A map of the backbone may be tapped inside the first layer of the next stage.
+    """
+    strides = detector.config.strides
+    own = detector.backbone.feature_strides
+    found = [stride for stride in own if len(stage_layers(detector.backbone, stride.bit_length())) <= layers]
+    return found + list(strides[len(own) : len(own) + extra_layers])
+
+
+def _load_if_it_fits(ours: nn.Module, theirs: nn.Module) -> bool:
+    state = theirs.state_dict()
+    if _shapes(ours.state_dict()) != _shapes(state):
+        return False
+    ours.load_state_dict(state)
+    return True
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}

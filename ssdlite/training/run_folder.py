@@ -1,0 +1,111 @@
+"""The files of a training run. ``last.pt`` is the one that counts: the others can be made again from it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ssdlite.config import DetectorConfig
+from ssdlite.errors import ConfigError, TrainingError
+from ssdlite.files import write_atomically, write_json, write_text
+from ssdlite.images.drawing import plot_curves
+from ssdlite.images.geometry import ImageArray
+from ssdlite.training.options import TrainOptions
+
+
+class RunFolder:
+    """config.json, metrics.jsonl (a line per epoch), summary.json, best.pt, last.pt, curves.png, samples.png.
+
+    Where tensorboard is installed the lines of metrics.jsonl also go to ``tensorboard/``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last = path / "last.pt"
+        self.best = path / "best.pt"
+        self._tensorboard: Any = None
+
+    def require_free(self) -> None:
+        """Raise ConfigError where the folder holds a run already."""
+        if self.last.exists():
+            raise ConfigError(
+                f"{self.path} holds a run already; continue it with --resume {self.path}, or name another --output"
+            )
+
+    def describe(self, options: TrainOptions, detector: DetectorConfig) -> None:
+        """Write config.json: every option, and the detector they led to, with its anchors and class names.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        try:
+            write_json(self.path / "config.json", {"options": options.to_dict(), "detector": detector.to_dict()})
+        except OSError as error:
+            raise ConfigError(f"--output {self.path}: cannot be written ({error.strerror})") from None
+
+    def stored_options(self) -> TrainOptions:
+        """The options of the run in this folder. Raises ConfigError where there is none."""
+        try:
+            options = json.loads((self.path / "config.json").read_text())["options"]
+        except OSError as error:
+            raise ConfigError(
+                f"--resume {self.path}: expected a run folder with a config.json ({error.strerror})"
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{self.path / 'config.json'}: expected the options of a run under 'options', got {error!r}"
+            ) from None
+        return TrainOptions.from_dict(options)
+
+    def load_last(self) -> Checkpoint | None:
+        """The newest checkpoint; None where the run was stopped before its first."""
+        return load_checkpoint(self.last) if self.last.exists() else None
+
+    def save_epoch(self, checkpoint: Checkpoint, history: Sequence[dict[str, Any]], is_best: bool) -> None:
+        """Write what an epoch leaves. ``last.pt`` comes last, so a run stopped in between just repeats the epoch."""
+        lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in history)
+        try:
+            if is_best:
+                options = {"options": checkpoint.training["options"]}
+                save_checkpoint(replace(checkpoint, training=options), self.best)
+            write_text(self.path / "metrics.jsonl", lines)
+            save_checkpoint(checkpoint, self.last)
+        except (OSError, RuntimeError) as error:  # torch says RuntimeError when the disk is full
+            raise TrainingError(f"{self.path}: the epoch cannot be saved ({error}); make room and --resume") from error
+        self._log_to_tensorboard(history)
+
+    def _log_to_tensorboard(self, history: Sequence[dict[str, Any]]) -> None:
+        """Log the newest line; on the first call of a process all earlier ones, in place of what was logged before."""
+        if self._tensorboard is None:
+            if importlib.util.find_spec("tensorboard") is None:
+                return
+            from torch.utils.tensorboard import SummaryWriter
+
+            shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+            self._tensorboard = SummaryWriter(str(self.path / "tensorboard"))
+            self._log_rows(history[:-1])
+        self._log_rows(history[-1:])
+
+    def _log_rows(self, rows: Sequence[dict[str, Any]]) -> None:
+        for row in rows:
+            for name, value in row.items():
+                if name != "epoch" and value is not None:
+                    self._tensorboard.add_scalar(name, value, row["epoch"])
+        self._tensorboard.flush()
+
+    def finish(self, summary: dict[str, Any], history: Sequence[dict[str, Any]], samples: ImageArray | None) -> None:
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        plot_curves(history, self.path / "curves.png")
+        if samples is not None:
+            _, encoded = cv2.imencode(".png", samples[:, :, ::-1])
+            write_atomically(self.path / "samples.png", lambda file: file.write(encoded.tobytes()))
+        write_json(self.path / "summary.json", summary)

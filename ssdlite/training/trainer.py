@@ -1,0 +1,327 @@
+"""Training, read from top to bottom: ``train`` prepares, ``Trainer.run`` goes over the epochs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.progress import Progress, TaskID
+from torch.utils.data import DataLoader
+
+from ssdlite.checkpoint import Checkpoint
+from ssdlite.console import format_figure, print_line, print_metrics, training_progress
+from ssdlite.datasets.cache import PictureCache
+from ssdlite.datasets.dataset import Batch, DetectionDataset, ShuffledBatches, collate
+from ssdlite.datasets.splits import DataSplits
+from ssdlite.datasets.transforms import DetectionTransform, build_mosaic
+from ssdlite.detector import Detector
+from ssdlite.device import Processes, choose_device, join_processes
+from ssdlite.errors import CheckpointError, ConfigError, TrainingError
+from ssdlite.evaluation.coco import Metrics
+from ssdlite.evaluation.inference import detect_dataset, evaluate_dataset, refuse_bad
+from ssdlite.files import counted
+from ssdlite.heads.losses import Losses
+from ssdlite.images.drawing import contact_sheet, side_by_side
+from ssdlite.images.reading import read_image
+from ssdlite.training.finetune import Freezing
+from ssdlite.training.head_transfer import print_transfer
+from ssdlite.training.options import TrainOptions
+from ssdlite.training.run_folder import RunFolder
+from ssdlite.training.setup import build_for_run, build_freezing, load_splits, open_run, reestimate_norms
+from ssdlite.training.step import TrainingStep, learning_rate, set_learning_rate
+
+STATUS_INTERVAL = 5  # steps between updates of the progress bar: reading the loss makes a GPU wait
+SAMPLE_COUNT = 8  # validation images in samples.png
+SAMPLE_SCORE = 0.4
+
+
+def train(options: TrainOptions) -> dict[str, Any]:
+    """Train as ``options`` say and return what ``summary.json`` holds.
+
+    Raises:
+        SsdliteError: the options, the data or a checkpoint cannot be used, or the loss is no longer finite.
+    """
+    with join_processes(options.device) as processes:
+        options, folder, source = open_run(options, processes)
+        splits = load_splits(options, processes)
+        checkpoint = None if options.resume is None else folder.load_last()
+        torch.manual_seed(options.seed)
+        detector, report = build_for_run(options, splits.train, source, checkpoint)
+        if report is not None and options.batch_norm_mode == "reestimate":
+            reestimate_norms(detector.to(choose_device(options.device)), splits.train, options, report)
+        freezing = build_freezing(detector, options, report, checkpoint)
+        trainer = Trainer(detector, splits, options, folder, processes, freezing=freezing)
+        if checkpoint is not None:
+            trainer.restore(checkpoint)
+        if processes.is_first:
+            folder.describe(options, detector.config)
+            if report is not None:
+                print_transfer(report)
+            trainer.introduce()
+        try:
+            return trainer.run()
+        except KeyboardInterrupt:
+            print_line(f"stopped; ssdlite train --resume {folder.path} continues behind epoch {trainer.done.epoch}")
+            raise
+
+
+@dataclass
+class Progressed:
+    """How far a run has come. ``epoch`` counts the finished ones."""
+
+    epoch: int = 0
+    images_seen: int = 0
+    seconds: float = 0.0
+    best_ap: float = -1.0
+    skipped_images: int = 0
+
+
+class Trainer:
+    """One run: a detector, its data, and the state that ``last.pt`` holds."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        splits: DataSplits,
+        options: TrainOptions,
+        folder: RunFolder,
+        processes: Processes,
+        *,
+        freezing: Freezing,
+    ) -> None:
+        self.options, self.folder, self.processes, self.splits = options, folder, processes, splits
+        self.freezing = freezing
+        self.step = TrainingStep(detector, options)
+        self.detector = self.step.detector
+        config = detector.config
+        transform = DetectionTransform(config.image_size, config.resize, options.settings.augment)
+        mosaic = build_mosaic(transform, options.settings.mosaic, options.settings.epochs)
+        reduce_to = config.image_size if options.reduced_decoding else None
+        cache = PictureCache(splits.train.sizes) if options.cache else None
+        self.dataset = DetectionDataset(
+            splits.train, transform, options.seed, mosaic=mosaic, reduce_to=reduce_to, cache=cache
+        )
+        self.batches = ShuffledBatches(
+            len(splits.train),
+            options.settings.batch_size,
+            seed=options.seed,
+            rank=processes.rank,
+            processes=processes.count,
+        )
+        if self.batches.batch_size < 2 * processes.count:
+            raise ConfigError(
+                f"batches of {self.batches.batch_size} images for {processes.count} processes: batch norm needs at "
+                "least 2 images in each process's batch"
+            )
+        if processes.count > 1:
+            self.step.share_gradients(processes.local_rank)
+        self.done = Progressed()
+        self.history: list[dict[str, Any]] = []
+
+    def introduce(self) -> None:
+        """Say what is going to be trained, how, and where it will be found."""
+        config, options = self.detector.config, self.options
+        precision = "float32" if self.step.amp is None else str(self.step.amp).removeprefix("torch.")
+        shape = f"the detector of {options.weights}" if options.weights and not options.preset else options.preset_name
+        print_line(
+            f"{shape}: {config.image_size[1]} x {config.image_size[0]} px, {config.num_classes} classes, "
+            f"{config.num_anchors} anchors ({options.settings.anchors}) on maps from stride {config.strides[0]} on; "
+            f"{self.step.device}, {precision}; "
+            f"{counted(options.settings.epochs, 'epoch')} of {counted(len(self.batches), 'step')}; "
+            f"run folder {self.folder.path}"
+        )
+        print_line(options.summary)
+        if options.has_weights:
+            print_line(f"fine-tuning: {', '.join(self._fine_tuning())}")
+        if self.done.epoch:
+            print_line(f"resuming behind epoch {self.done.epoch}")
+
+    def _fine_tuning(self) -> Iterator[str]:
+        options = self.options
+        if options.freeze_stages:
+            frozen = sum(p.numel() for p in self.detector.parameters() if not p.requires_grad)
+            yield f"{counted(options.freeze_stages, 'stage')} frozen ({frozen / 1e6:.2f} M weights)"
+        if options.backbone_lr_factor != 1:
+            yield f"backbone at {options.backbone_lr_factor:g} of the learning rate"
+        yield f"batch norm: {options.batch_norm_mode}"
+
+    def run(self) -> dict[str, Any]:
+        """Train the epochs that are left, saving after each, and finish the run folder."""
+        options, first = self.options, self.processes.is_first
+        loader: DataLoader[Batch] = DataLoader(
+            self.dataset,  # type: ignore[arg-type]
+            batch_sampler=self.batches,
+            num_workers=options.workers,
+            collate_fn=collate,
+            persistent_workers=options.workers > 0,
+            pin_memory=self.step.device.type == "cuda",
+            generator=torch.Generator(),  # the loader's own draws must not touch the global one
+        )
+        metrics = None
+        with training_progress(first) as progress:
+            task = progress.add_task("training", total=len(self.batches) * options.settings.epochs, status="")
+            progress.update(task, completed=self.done.epoch * len(self.batches))
+            for epoch in range(self.done.epoch, options.settings.epochs):
+                started = time.perf_counter()
+                row = self._train_epoch(epoch, loader, progress, task)
+                self.done.epoch += 1
+                is_last = self.done.epoch == options.settings.epochs
+                metrics = self._evaluate() if is_last or self.done.epoch % options.eval_interval == 0 else None
+                self.done.seconds += time.perf_counter() - started
+                self._finish_epoch(row, metrics)
+        return self._finish(metrics or self._evaluate())
+
+    def _train_epoch(self, epoch: int, loader: DataLoader[Batch], progress: Progress, task: TaskID) -> dict[str, Any]:
+        """One pass over the training images; returns the epoch's line for metrics.jsonl."""
+        self.dataset.set_epoch(epoch)
+        self.batches.epoch = epoch
+        self.step.model.train()
+        self.freezing.apply()
+        steps, total = len(self.batches), len(self.batches) * self.options.settings.epochs
+        sums = torch.zeros(3, device=self.step.device)
+        started, images, rate = time.perf_counter(), 0, 0.0
+        for step, (batch, losses) in enumerate(self._steps(epoch, loader)):
+            sums += torch.stack(losses).detach()
+            images += len(batch) * self.processes.count
+            rate = images / (time.perf_counter() - started)
+            if not progress.disable and step % STATUS_INTERVAL == 0:
+                lr = learning_rate(epoch * steps + step, total, self.options)
+                progress.update(
+                    task,
+                    completed=epoch * steps + step + 1,
+                    description=f"epoch {epoch + 1}/{self.options.settings.epochs}",
+                    status=f"loss {losses.total.item():.3f}  lr {lr:.1e}  {rate:.0f} images/s",
+                )
+        self.done.images_seen += images
+        loss, class_loss, box_loss = (sums / max(steps, 1)).tolist()
+        return {
+            "epoch": epoch + 1,
+            "loss": loss,
+            "class_loss": class_loss,
+            "box_loss": box_loss,
+            "lr": learning_rate((epoch + 1) * steps - 1, total, self.options),
+            "images_per_second": round(rate, 2),
+        }
+
+    def _steps(self, epoch: int, loader: DataLoader[Batch]) -> Iterator[tuple[Batch, Losses]]:
+        """Take the optimiser's steps of an epoch. A loss is looked at once the next step is under way.
+
+        Looking at it at once would make a GPU wait for the host at every step.
+        """
+        steps, total = len(self.batches), len(self.batches) * self.options.settings.epochs
+        pending: tuple[Batch, Losses, int] | None = None
+        for step, batch in enumerate(loader):
+            refuse_bad(batch.bad, self.options.skip_bad)
+            self.done.skipped_images += len(batch.bad)
+            if len(batch) < 2:  # too few for batch norm
+                if self.processes.count > 1:
+                    raise TrainingError("nearly all images of a process's batch are unreadable; mend the data first")
+                continue
+            set_learning_rate(self.step.optimizer, learning_rate(epoch * steps + step, total, self.options))
+            losses = self.step(batch.images, batch.boxes, batch.labels)
+            if pending is not None:
+                self._require_finite(*pending)
+            pending = batch, losses, step
+            yield batch, losses
+        if pending is not None:
+            self._require_finite(*pending)
+
+    def _require_finite(self, batch: Batch, losses: Losses, step: int) -> None:
+        if bool(torch.isfinite(losses.total)):
+            return
+        paths = ", ".join(self.splits.train.paths[position] for position in batch.positions)
+        raise TrainingError(
+            f"the loss is {losses.total.item()} at step {step + 1} of epoch {self.done.epoch + 1} "
+            f"(classification {losses.classification.item()}, boxes {losses.box.item()}); "
+            f"try a lower --lr than {self.options.peak_lr:g}. Images of the batch: {paths}"
+        )
+
+    def _evaluate(self) -> Metrics:
+        """Score the evaluated weights on the validation split, each process its share of the images.
+
+        In float32, as they will be used, and as ``ssdlite eval`` does.
+        """
+        self.processes.synchronise(self.step.evaluated)
+        evaluation = evaluate_dataset(
+            self.step.evaluated,
+            self.splits.val,
+            self.processes,
+            batch_size=self.options.settings.batch_size,
+            workers=self.options.workers,
+            skip_bad=self.options.skip_bad,
+        )
+        return evaluation.evaluator.compute()
+
+    def _finish_epoch(self, row: dict[str, Any], metrics: Metrics | None) -> None:
+        row |= {"images_seen": self.done.images_seen, "seconds": round(self.done.seconds, 2)}
+        if metrics is not None:
+            row |= {name: metrics.figures()[name] for name in ("AP", "AP50", "AP75")}
+        self.history.append(row)
+        if not self.processes.is_first:
+            return
+        ap = -1.0 if metrics is None else (metrics.AP or 0.0)
+        is_best = metrics is not None and ap >= self.done.best_ap
+        self.done.best_ap = max(self.done.best_ap, ap)
+        self.folder.save_epoch(self._checkpoint(metrics), self.history, is_best)
+        scores = "" if metrics is None else f"  AP {format_figure(metrics.AP)}  AP50 {format_figure(metrics.AP50)}"
+        print_line(
+            f"epoch {row['epoch']}/{self.options.settings.epochs}  loss {row['loss']:.3f}{scores}  "
+            f"{row['images_per_second']:.0f} images/s  {row['seconds']:.0f} s"
+        )
+
+    def _checkpoint(self, metrics: Metrics | None) -> Checkpoint:
+        return Checkpoint(
+            config=self.detector.config,
+            weights=self.step.evaluated.state_dict(),
+            metrics={} if metrics is None else metrics.to_dict(),
+            training={
+                "options": self.options.to_dict(),
+                "frozen_norms": list(self.freezing.norm_layers),
+                "progress": vars(self.done),
+                "history": self.history,
+                **self.step.state(),
+            },
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue where ``checkpoint`` was written: everything random depends on (seed, epoch) and needs no state."""
+        training = checkpoint.training
+        try:
+            self.done = Progressed(**training["progress"])
+            self.history = list(training["history"])
+            self.step.restore(checkpoint)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{checkpoint.path}: its training state cannot be resumed ({error})") from error
+
+    def _finish(self, metrics: Metrics) -> dict[str, Any]:
+        summary: dict[str, Any] = {
+            **metrics.figures(),
+            "per_class": metrics.to_dict()["per_class"],
+            "images_seen": self.done.images_seen,
+            "seconds": round(self.done.seconds, 2),
+            "epochs": self.done.epoch,
+            "skipped_images": self.done.skipped_images,
+            "output": str(self.folder.path),
+        }
+        if self.processes.is_first:
+            self.folder.finish(summary, self.history, self._draw_samples())
+            print_metrics(f"{self.splits.val.name}, last epoch", metrics.figures(), summary["per_class"])
+            best = max(self.history, key=lambda row: (row.get("AP") or -1.0, row["epoch"]))
+            print_line(f"best.pt: epoch {best['epoch']}, AP {format_figure(best.get('AP'))}")
+            print_line(f"run folder: {self.folder.path} (best.pt, last.pt, samples.png, curves.png)")
+        return summary
+
+    def _draw_samples(self) -> npt.NDArray[np.uint8] | None:
+        index = self.splits.val
+        positions = list(range(0, len(index), max(len(index) // SAMPLE_COUNT, 1)))[:SAMPLE_COUNT]
+        pictures = []
+        for position, found in detect_dataset(self.step.evaluated, index, positions=positions, skip_bad=True):
+            record = index.record(position)
+            image = read_image(record.path, record.size)
+            pictures.append(side_by_side(image, record, found.above(SAMPLE_SCORE)))
+        return contact_sheet(pictures, columns=2, cell=960) if pictures else None

@@ -1,0 +1,1 @@
+"""SSDs of the TensorFlow Object Detection API, from checkpoints and frozen graphs."""

@@ -1,0 +1,386 @@
+"""SSD MobileNets of the TensorFlow Object Detection API: their layers' names, and the detector of ours that each is."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ssdlite.anchors import SSDLITE_SCALES, AnchorConfig, tensorflow_anchors
+from ssdlite.backbones.layers import Narrowing
+from ssdlite.config import DetectorConfig, override
+from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.files import listing
+from ssdlite.weights.mapping import (
+    ClassSlots,
+    DetectorLayers,
+    Imported,
+    ImportOptions,
+    Layer,
+    WeightMapping,
+    backbone_shapes,
+    detector_layers,
+    name_slots,
+)
+from ssdlite.weights.tensorflow.files import FLOAT, HALF, INT32, TensorFlowFile
+from ssdlite.weights.tensorflow.pipeline_config import FILE_NAME, Pipeline, read_pipeline
+from ssdlite.weights.tflite.file import labels_hint
+from ssdlite.weights.tflite.graph import LEAST_SCORE
+
+FIRST_TAPS = {"mobilenet_v1": "Conv2d_11_pointwise", "mobilenet_v2": "expanded_conv_13/expand"}
+LAST_LAYERS = {"mobilenet_v1": "Conv2d_13_pointwise", "mobilenet_v2": "Conv_1"}
+EXTRA_PREFIXES = {"mobilenet_v1": "Conv2d_13_pointwise", "mobilenet_v2": "layer_19"}
+WIDTHS = (1.0, 1.4, 1.3, 0.75, 0.5, 0.35, 0.25)  # those that were published, common ones first
+NMS_THRESHOLD = 0.6  # ssd_mobilenet_v1_coco.config and its descendants
+ROWS = torch.tensor([1, 0, 3, 2])  # TensorFlow's (y, x, height, width) as our (x, y, width, height)
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What tensors of a source say about its detector. ``shapes`` are those of the backbone's filters, in order."""
+
+    backbone: Literal["mobilenet_v1", "mobilenet_v2"]
+    shapes: tuple[Shape, ...]
+    extra_channels: tuple[int, ...]
+    extra_conv: Literal["separable", "plain"]
+    head_conv: Literal["separable", "pointwise", "plain"]
+    anchors_per_cell: tuple[int, ...]
+    slots: int
+
+
+def backbone_scopes(backbone: str) -> list[str]:
+    """TensorFlow's names of a backbone's convolutions, in the order in which they run."""
+    if backbone == "mobilenet_v1":
+        blocks = [f"Conv2d_{block}_{part}" for block in range(1, 14) for part in ("depthwise", "pointwise")]
+        return ["Conv2d_0", *blocks]
+    blocks = [f"expanded_conv_{block}/{part}" for block in range(1, 17) for part in ("expand", "depthwise", "project")]
+    return ["Conv", "expanded_conv/depthwise", "expanded_conv/project", *blocks, "Conv_1"]
+
+
+def extra_scopes(layout: Layout) -> list[str]:
+    """The same of the extra layers."""
+    prefix, scopes = EXTRA_PREFIXES[layout.backbone], []
+    for number, channels in enumerate(layout.extra_channels, 2):
+        scopes.append(f"{prefix}_1_Conv2d_{number}_1x1_{channels // 2}")
+        last = f"{prefix}_2_Conv2d_{number}_3x3_s2_{channels}"
+        scopes += [f"{last}_depthwise", last] if layout.extra_conv == "separable" else [last]
+    return scopes
+
+
+def trunk_taps(layout: Layout) -> tuple[int, ...]:
+    """How many layers lead to each of the maps that are predicted on, finest first."""
+    scopes = backbone_scopes(layout.backbone)
+    taps = [scopes.index(names[layout.backbone]) + 1 for names in (FIRST_TAPS, LAST_LAYERS)]
+    step = 3 if layout.extra_conv == "separable" else 2
+    return (*taps, *(len(scopes) + step * (i + 1) for i in range(len(layout.extra_channels))))
+
+
+def detector_config(
+    layout: Layout,
+    *,
+    image_size: tuple[int, int],
+    classes: ClassSlots,
+    score_function: Literal["sigmoid", "softmax"],
+    path: str,
+    anchors: AnchorConfig | None = None,
+    changes: Mapping[str, Any],
+) -> DetectorConfig:
+    """The configuration of our detector; ``anchors`` where the source holds its own, else TensorFlow's for it.
+
+    ``changes`` are other values that the source gives.
+
+    Raises:
+        CheckpointError: there is no such detector.
+    """
+    width, narrowing = _width(layout)
+    try:
+        config = DetectorConfig(
+            backbone=layout.backbone,
+            width_mult=width,
+            narrowing=narrowing,
+            image_size=image_size,
+            class_names=classes.names,
+            category_ids=classes.category_ids,
+            anchors=anchors or standard_anchors(layout.anchors_per_cell, path),
+            extra_channels=tuple(_unscaled(channels, width) for channels in layout.extra_channels),
+            extra_conv=layout.extra_conv,
+            head_conv=layout.head_conv,
+            padding="same",
+            score_function=score_function,
+            nms_threshold=NMS_THRESHOLD,
+        )
+        return override(config, **changes)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def _width(layout: Layout) -> tuple[float, Narrowing]:
+    """The width whose filters most of the source's are like; what still differs, the import names."""
+    best: tuple[float, Narrowing] = WIDTHS[0], "classifier"
+    most = -1
+    for width, narrowing in itertools.product(WIDTHS, get_args(Narrowing)):
+        own = backbone_shapes(layout.backbone, width, narrowing)
+        alike = sum(ours == theirs for ours, theirs in zip(own, layout.shapes, strict=False))
+        if alike > most:
+            best, most = (width, narrowing), alike
+        if alike == len(own):
+            break
+    return best
+
+
+def _unscaled(channels: int, width: float) -> int:
+    """The number that ``width`` turns into ``channels``, of those that do the usual one."""
+    usual = (one for one in (512, 256, 128) if max(int(one * width), 16) == channels)
+    return next(usual, math.ceil(channels / width - 1e-6))
+
+
+def standard_anchors(anchors_per_cell: Sequence[int], path: str) -> AnchorConfig:
+    """TensorFlow's ``ssd_anchor_generator`` with scales .2 to .95, as all published configurations have it."""
+    maps = len(anchors_per_cell)
+    scales = [0.2 + 0.75 * i / max(maps - 1, 1) for i in range(maps)] + [1.0]
+    for reduced in (True, False):
+        anchors = tensorflow_anchors(SSDLITE_SCALES if maps == 6 else scales, reduce_lowest=reduced)
+        if anchors.shapes_per_cell == tuple(anchors_per_cell):
+            return anchors
+    raise CheckpointError(
+        f"{path}: its anchors are not TensorFlow's usual ones (per cell of each map 3 or 6, then 6; here "
+        f"{', '.join(map(str, anchors_per_cell))}), and the file does not hold them"
+    )
+
+
+def to_torch(layer: Layer) -> Callable[[Tensor], Tensor]:
+    """Filters as checkpoints hold them, HWIO or HWCM -> ours."""
+    return (
+        (lambda tensor: tensor.permute(2, 3, 0, 1)) if layer.depthwise else (lambda tensor: tensor.permute(3, 2, 0, 1))
+    )
+
+
+def box_rows(tensor: Tensor) -> Tensor:
+    """Box predictor [A * 4, ...] of (y, x, height, width) -> of (x, y, width, height)."""
+    return tensor.reshape(-1, 4, *tensor.shape[1:])[:, ROWS].flatten(0, 1)
+
+
+# --- SSD and SSDLite MobileNets of the TensorFlow Object Detection API, from checkpoints and frozen graphs, by name.
+
+SOURCE = "TensorFlow Object Detection API SSD"
+PREFIXES = {"mobilenet_v1": "FeatureExtractor/MobilenetV1/", "mobilenet_v2": "FeatureExtractor/MobilenetV2/"}
+WEIGHT = re.compile(r"(?:weights|depthwise_weights|biases|BatchNorm/(?:gamma|beta|moving_mean|moving_variance))$")
+TRAINING = re.compile(r"/(?:RMSProp|Momentum|Adam|ExponentialMovingAverage)(?:_\d+)?$")
+NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+DEFAULT_SIDE = 300  # of all published SSD MobileNets V1 and V2 for TensorFlow 1
+DEFAULT_EXTRAS = (512, 256, 256, 128)
+BOX, CLASS = "BoxEncodingPredictor", "ClassPredictor"
+
+
+def read_tensorflow_ssd(file: TensorFlowFile, options: ImportOptions) -> Imported:
+    """The SSD among the variables of ``file``; a pipeline.config beside it is heeded.
+
+    Raises:
+        CheckpointError: it is another network, tensors are missing or left over, or its classes have no names.
+        ConfigError: pictures were given, or another size of the input than the file or the pipeline.config says.
+    """
+    options.refuse_pictures(file.path, SOURCE)
+    names = [name for name in file.variables if _is_weight(name)]
+    _check_memory(file, names)
+    layout = _layout(file, names)
+    pipeline = read_pipeline(Path(file.path).parent)
+    score_function = _score_function(file, pipeline)
+    hint = labels_hint(Path(file.path))
+    classes = name_slots(layout.slots, options.class_names, score_function, file.path, hint)
+    config = detector_config(
+        layout,
+        image_size=_image_size(file, pipeline, options),
+        classes=classes,
+        score_function=score_function,
+        path=file.path,
+        anchors=pipeline.anchors if pipeline else None,
+        changes=_changes(file, pipeline),
+    )
+    mapping = WeightMapping({name: torch.from_numpy(file.variables[name].read()) for name in names}, file.path, SOURCE)
+    _move_all(mapping, layout, detector_layers(config), classes)
+    imported = mapping.close(config)
+    left = tuple((name, _why_left(name)) for name in file.variables if name not in mapping.tensors)
+    return replace(imported, left=imported.left + left)
+
+
+def _is_weight(name: str) -> bool:
+    return name.startswith(("FeatureExtractor/", "BoxPredictor_")) and WEIGHT.search(name) is not None
+
+
+def _why_left(name: str) -> str:
+    if name.endswith(".ATTRIBUTES/VARIABLE_VALUE") or "/" not in name or TRAINING.search(name):
+        return "state of the training"
+    return "not a weight of the network"
+
+
+def _check_memory(file: TensorFlowFile, names: list[str]) -> None:
+    """Refuse types that are no floats, and more values than such a network has."""
+    for name in names:
+        if file.variables[name].kind not in (FLOAT, HALF):
+            raise CheckpointError(f"{file.path}: {name} is not of type float32 or float16")
+    claimed = sum(4 * _count(file.variables[name].shape) for name in names)
+    held = sum(path.stat().st_size for path in _files(Path(file.path)))
+    if claimed > 3 * held + 2**20:  # a graph may write a constant of equal values as one
+        raise CheckpointError(f"{file.path}: damaged: its tensors claim {claimed} bytes, the files hold {held}")
+
+
+def _files(path: Path) -> Iterable[Path]:
+    return path.parent.glob(f"{path.stem}.data-*") if path.suffix == ".index" else [path]
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    count = 1
+    for side in shape:
+        count *= side
+    return count
+
+
+def _layout(file: TensorFlowFile, names: list[str]) -> Layout:
+    """What names and shapes say, as far as they go; what is missing, the mapping names."""
+    backbone = _backbone(file, names)
+    extras = _extra_layers(names, backbone)
+    boxes, classes = _rows(file, names, BOX), _rows(file, names, CLASS)
+    slots = classes[0] * 4 // boxes[0]
+    if slots < 2 or any(box % 4 or box // 4 * slots != row for box, row in zip(boxes, classes, strict=True)):
+        raise CheckpointError(
+            f"{file.path}: its predictors give {boxes} and {classes} values per cell: not 4 and one number of classes "
+            "for each anchor"
+        )
+    kernel = file.variables[f"BoxPredictor_0/{CLASS}/weights"].shape[0]
+    separable = any(name.startswith(f"BoxPredictor_0/{CLASS}_depthwise/") for name in names)
+    return Layout(
+        backbone,
+        tuple(_backbone_shapes(file, backbone)),
+        tuple(extras.get(level, (DEFAULT_EXTRAS[min(level, 5) - 2], False))[0] for level in range(2, len(boxes))),
+        "separable" if any(depthwise for _, depthwise in extras.values()) else "plain",
+        "separable" if separable else "pointwise" if kernel == 1 else "plain",
+        tuple(box // 4 for box in boxes),
+        slots,
+    )
+
+
+def _backbone(file: TensorFlowFile, names: list[str]) -> Literal["mobilenet_v1", "mobilenet_v2"]:
+    if any(name.startswith(PREFIXES["mobilenet_v2"]) for name in names):
+        return "mobilenet_v2"
+    if any(name.startswith(PREFIXES["mobilenet_v1"]) for name in names):
+        return "mobilenet_v1"
+    if any(name.endswith(".ATTRIBUTES/VARIABLE_VALUE") for name in file.variables):
+        raise CheckpointError(
+            f"{file.path}: an object-based checkpoint of TensorFlow 2, whose names say little; convert the model to a "
+            "float TensorFlow Lite file and import that"
+        )
+    held = listing(names or list(file.variables)) or "none"
+    raise CheckpointError(f"{file.path}: no SSD with a MobileNet V1 or V2; it holds variables such as {held}")
+
+
+def _backbone_shapes(file: TensorFlowFile, backbone: str) -> Iterator[tuple[int, ...]]:
+    for scope in backbone_scopes(backbone):
+        depthwise = scope.endswith("depthwise")
+        variable = file.variables.get(f"{PREFIXES[backbone]}{scope}/{_kind(depthwise)}")
+        shape = variable.shape if variable and len(variable.shape) == 4 else (0, 0, 0, 0)
+        rows, columns, inputs, outputs = shape
+        yield (inputs, outputs, rows, columns) if depthwise else (outputs, inputs, rows, columns)
+
+
+def _extra_layers(names: list[str], backbone: str) -> dict[int, tuple[int, bool]]:
+    """For each extra layer, by TensorFlow's number, its channels and whether it is separable."""
+    prefix = re.escape(f"{PREFIXES[backbone]}{EXTRA_PREFIXES[backbone]}_2_Conv2d_")
+    pattern = re.compile(prefix + r"(\d{1,2})_3x3_s2_(\d{1,4})(_depthwise)?/")
+    found: dict[int, tuple[int, bool]] = {}
+    for name in names:
+        if match := pattern.match(name):
+            number = int(match[1])
+            found[number] = int(match[2]), match[3] is not None or found.get(number, (0, False))[1]
+    return found
+
+
+def _rows(file: TensorFlowFile, names: list[str], predictor: str) -> list[int]:
+    """Values that a kind of predictor gives for a cell of each map."""
+    levels = {int(match[1]) for name in names if (match := re.match(r"BoxPredictor_(\d{1,2})/", name))}
+    rows = []
+    for level in range(max(levels, default=0) + 1):
+        for part, rank in (("weights", 4), ("biases", 1)):
+            name = f"BoxPredictor_{level}/{predictor}/{part}"
+            variable = file.variables.get(name)
+            if variable is None or len(variable.shape) != rank or 0 in variable.shape:
+                found = "is missing" if variable is None else f"is {list(variable.shape)}"
+                raise CheckpointError(f"{file.path}: read as {SOURCE}, but {name} {found}")
+        rows.append(file.variables[f"BoxPredictor_{level}/{predictor}/biases"].shape[0])
+    return rows
+
+
+def _kind(depthwise: bool) -> str:
+    return "depthwise_weights" if depthwise else "weights"
+
+
+def _score_function(file: TensorFlowFile, pipeline: Pipeline | None) -> Literal["sigmoid", "softmax"]:
+    """Of the graph, or of the pipeline.config; all published ones have sigmoid."""
+    for name, operator in file.operators.items():
+        if name.startswith("Postprocessor/") and operator in ("Sigmoid", "Softmax"):
+            return "sigmoid" if operator == "Sigmoid" else "softmax"
+    return pipeline.score_function if pipeline else "sigmoid"
+
+
+def _image_size(file: TensorFlowFile, pipeline: Pipeline | None, options: ImportOptions) -> tuple[int, int]:
+    if pipeline and pipeline.image_size:
+        options.check_image_size(pipeline.image_size, str(Path(file.path).with_name(FILE_NAME)))
+        return pipeline.image_size
+    for name, variable in file.variables.items():
+        if re.match(r"Preprocessor/.*ResizeImage/", name) and variable.shape == (2,) and variable.kind == INT32:
+            height, width = variable.read().astype(int).tolist()
+            options.check_image_size((height, width), file.path)
+            return height, width
+    side = options.image_size or DEFAULT_SIDE
+    return side, side
+
+
+def _changes(file: TensorFlowFile, pipeline: Pipeline | None) -> dict[str, Any]:
+    """To our configuration."""
+    changes: dict[str, Any] = {}
+    if pipeline:
+        changes = {
+            "norm_eps": pipeline.norm_eps,
+            "box_code_scales": pipeline.box_code_scales,
+            "score_threshold": max(pipeline.score_threshold, LEAST_SCORE),
+            "nms_threshold": pipeline.nms_threshold,
+        }
+    if len(file.epsilons) == 1:
+        changes["norm_eps"] = file.epsilons[0]
+    return changes
+
+
+def _move_all(mapping: WeightMapping, layout: Layout, layers: DetectorLayers, classes: ClassSlots) -> None:
+    prefix = PREFIXES[layout.backbone]
+    scopes = [prefix + scope for scope in (*backbone_scopes(layout.backbone), *extra_scopes(layout))]
+    for scope, trunk_layer in zip(scopes, layers.trunk, strict=True):
+        _move(mapping, scope, trunk_layer)
+    for kind, rows, predictors in ((BOX, box_rows, layers.boxes), (CLASS, classes.select, layers.classes)):
+        for level, predictor in enumerate(predictors):
+            *depthwise, last = predictor
+            scope = f"BoxPredictor_{level}/{kind}"
+            for layer in depthwise:
+                _move(mapping, f"{scope}_depthwise", layer)
+            _move_predictor(mapping, scope, last, rows)
+
+
+def _move(mapping: WeightMapping, scope: str, layer: Layer) -> None:
+    """A convolution and its norm."""
+    mapping.move(f"{scope}/{_kind(layer.depthwise)}", f"{layer.conv}.weight", to_torch(layer))
+    for theirs, ours in NORM.items():
+        mapping.move(f"{scope}/BatchNorm/{theirs}", f"{layer.norm}.{ours}")
+    mapping.make(f"{layer.norm}.num_batches_tracked", torch.tensor(0), "TensorFlow does not count batches")
+
+
+def _move_predictor(mapping: WeightMapping, scope: str, layer: Layer, rows: Callable[[Tensor], Tensor]) -> None:
+    filters = to_torch(layer)
+    mapping.move(f"{scope}/weights", f"{layer.conv}.weight", lambda tensor: rows(filters(tensor)))
+    mapping.move(f"{scope}/biases", f"{layer.conv}.bias", rows)

@@ -1,0 +1,1 @@
+"""SSDs in TensorFlow Lite files."""

@@ -1,0 +1,282 @@
+"""Class names that a TensorFlow Lite file carries, in a zip behind the model, as TensorFlow's metadata writer does."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.protobuf import DamagedError
+from ssdlite.weights.file_kinds import TFLITE, damaged_file
+
+MAX_LABEL_BYTES = 2**20
+LABEL_FILES = ("labels.txt", "labelmap.txt", "label_map.txt", "label_map.pbtxt", "labelmap.pbtxt")
+
+
+def packed_labels(path: Path) -> tuple[str, ...] | None:
+    """The names in a file's packed label map, one a line; None where it has none.
+
+    Raises:
+        CheckpointError: there is one, but it is damaged, enormous, or not text.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            texts = [entry for entry in archive.infolist() if entry.filename.lower().endswith(".txt")]
+            texts.sort(key=lambda entry: "label" not in PurePosixPath(entry.filename).name.lower())
+            if not texts:
+                return None
+            with archive.open(texts[0]) as file:
+                return read_labels(file.read(MAX_LABEL_BYTES + 1), f"{path}: its packed {texts[0].filename}")
+    except CheckpointError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise CheckpointError(f"{path}: its packed labels cannot be read ({error})") from None
+
+
+def read_label_file(path: Path) -> tuple[str, ...]:
+    """The names in a text file; see ``read_labels``.
+
+    Raises:
+        CheckpointError: also where it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return read_labels(file.read(MAX_LABEL_BYTES + 1), str(path))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def read_labels(content: bytes, where: str) -> tuple[str, ...]:
+    """Names, one a line; empty lines at the end do not count.
+
+    Raises:
+        CheckpointError: it is not UTF-8 text, has no names, or an empty line between them; the message begins with
+            ``where``.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise CheckpointError(f"{where}: expected a name a line, in UTF-8; it is not text") from None
+    if len(content) > MAX_LABEL_BYTES:
+        raise CheckpointError(f"{where}: expected a name a line, it has more than {MAX_LABEL_BYTES} bytes")
+    names = tuple(line.strip() for line in text.rstrip().splitlines())
+    if not names:
+        raise CheckpointError(f"{where}: expected a name a line, it is empty")
+    if "" in names:
+        raise CheckpointError(
+            f"{where}: expected a name a line, line {names.index('') + 1} is empty; a row without a class is ???"
+        )
+    return names
+
+
+def labels_hint(path: Path) -> str:
+    """Words for an error: a label file that lies beside the model."""
+    for name in LABEL_FILES:
+        if (path.parent / name).is_file():
+            return f" (perhaps those in {path.parent / name})"
+    return ""
+
+
+# --- A TensorFlow Lite file as plain data: operators in order, and tensors that are read when asked for.
+
+MAX_BYTES = 512 * 2**20  # a MobileNet SSD has 5 to 40 MB
+MAX_ITEMS = 20_000  # operators, tensors, buffers; such a model has some hundreds
+MAX_RANK = 8
+DAMAGE = (DamagedError, struct.error, IndexError, TypeError, ValueError, AttributeError, OverflowError, KeyError)
+FLOATS = {0: np.float32, 1: np.float16}  # TensorType: what it is in numpy
+OPTION_TABLES = {
+    "CONV_2D": "Conv2DOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "ADD": "AddOptions",
+    "SOFTMAX": "SoftmaxOptions",
+}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """``inputs`` and ``outputs`` are numbers of tensors, -1 for an input that is left out.
+
+    ``options`` holds those of a convolution, a sum or a softmax; ``custom_options`` the bytes of a custom operator's.
+    """
+
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: dict[str, int]
+    custom_options: bytes = b""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """``kind`` is the schema's TensorType; ``data`` the raw bytes, empty for what is computed."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    data: memoryview
+
+
+@dataclass(frozen=True)
+class TfliteGraph:
+    """The one subgraph of a file; operators stand in an order in which they can run."""
+
+    path: str
+    tensors: tuple[TensorInfo, ...]
+    operators: tuple[Operator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    def values(self, number: int) -> npt.NDArray[np.float32]:
+        """The constant tensor of that number, float16 widened.
+
+        Raises:
+            CheckpointError: it is computed, quantised, or not as long as its shape says.
+        """
+        tensor = self.tensors[number]
+        if tensor.kind not in FLOATS:
+            raise CheckpointError(
+                f"{self.path}: {tensor.name} is quantised or not a float; the float32 or float16 model is needed"
+            )
+        expected = int(np.prod(tensor.shape, dtype=np.int64)) * np.dtype(FLOATS[tensor.kind]).itemsize
+        if len(tensor.data) != expected:
+            raise CheckpointError(
+                f"{self.path}: {tensor.name} {list(tensor.shape)} needs {expected} bytes, the file holds "
+                f"{len(tensor.data)}"
+            )
+        return np.frombuffer(tensor.data, FLOATS[tensor.kind]).astype(np.float32).reshape(tensor.shape)
+
+
+def read_tflite(path: Path) -> TfliteGraph:
+    """Read a .tflite file.
+
+    Raises:
+        CheckpointError: it is missing, too large, damaged, or has more than one graph.
+        ConfigError: the package that reads it is not installed.
+    """
+    schema = _schema()
+    if path.stat().st_size > MAX_BYTES:
+        raise CheckpointError(f"{path}: {path.stat().st_size} bytes, more than the {MAX_BYTES} that are read")
+    content = path.read_bytes()
+    try:
+        return _read_model(schema, content, str(path))
+    except CheckpointError:
+        raise
+    except DAMAGE as error:
+        raise damaged_file(path, TFLITE, error) from None
+
+
+def _schema() -> Any:
+    try:
+        import tflite
+    except ImportError:
+        raise ConfigError("reading .tflite files needs the package tflite: pip install 'ssdlite[tflite]'") from None
+    return tflite
+
+
+def _read_model(schema: Any, content: bytes, path: str) -> TfliteGraph:
+    if content[4:8] != b"TFL3":
+        raise DamagedError("it does not begin as one")
+    model = schema.Model.GetRootAs(content, 0)
+    if model.SubgraphsLength() != 1:
+        raise CheckpointError(f"{path}: expected a model of one graph, it has {model.SubgraphsLength()}")
+    graph = model.Subgraphs(0)
+    buffers = _list(model.BuffersLength, model.Buffers)
+    data = [_data(buffer, content) for buffer in buffers]
+    tensors = tuple(_tensor(tensor, data) for tensor in _list(graph.TensorsLength, graph.Tensors))
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    codes = _list(model.OperatorCodesLength, model.OperatorCodes)
+    operators = tuple(
+        _operator(schema, operator, codes, names) for operator in _list(graph.OperatorsLength, graph.Operators)
+    )
+    inputs, outputs = _numbers(graph.InputsLength, graph.Inputs), _numbers(graph.OutputsLength, graph.Outputs)
+    _check_order(tensors, operators, inputs, outputs)
+    return TfliteGraph(path, tensors, operators, inputs, outputs)
+
+
+def _list(length: Callable[[], int], item: Callable[[int], T]) -> list[T]:
+    count = length()
+    if count > MAX_ITEMS:
+        raise DamagedError(f"a list of {count} entries")
+    return [item(number) for number in range(count)]
+
+
+def _numbers(length: Callable[[], int], item: Callable[[int], int]) -> tuple[int, ...]:
+    return tuple(int(value) for value in _list(length, item))
+
+
+def _data(buffer: Any, content: bytes) -> memoryview:
+    """The bytes of a buffer, without copying them."""
+    count = buffer.DataLength()
+    if not count:
+        return memoryview(b"")
+    start = buffer._tab.Vector(buffer._tab.Offset(4))  # what DataAsNumpy does, without its silence about a wrong length
+    if start < 0 or start + count > len(content):
+        raise DamagedError(f"a buffer of {count} bytes reaches past the end")
+    return memoryview(content)[start : start + count]
+
+
+def _tensor(tensor: Any, data: list[memoryview]) -> TensorInfo:
+    if tensor.ShapeLength() > MAX_RANK:
+        raise DamagedError(f"a tensor of {tensor.ShapeLength()} dimensions")
+    shape = _numbers(tensor.ShapeLength, tensor.Shape)
+    name = (tensor.Name() or b"").decode("utf-8", "replace")
+    return TensorInfo(name, shape, tensor.Type(), data[tensor.Buffer()])
+
+
+def _operator(schema: Any, operator: Any, codes: list[Any], names: dict[int, str]) -> Operator:
+    code = codes[operator.OpcodeIndex()]
+    # files from before schema version 3a have the code in the deprecated field alone, newer ones in both
+    name = names.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "of an unknown kind")
+    custom = b""
+    if name == "CUSTOM":
+        name = (code.CustomCode() or b"").decode("utf-8", "replace")
+        custom = bytes(_numbers(operator.CustomOptionsLength, operator.CustomOptions))
+    inputs = _numbers(operator.InputsLength, operator.Inputs)
+    outputs = _numbers(operator.OutputsLength, operator.Outputs)
+    return Operator(name, inputs, outputs, _options(schema, operator, name), custom)
+
+
+def _options(schema: Any, operator: Any, name: str) -> dict[str, int]:
+    table = operator.BuiltinOptions() if name in OPTION_TABLES else None
+    if table is None:
+        return {}
+    options = getattr(schema, OPTION_TABLES[name])()
+    options.Init(table.Bytes, table.Pos)
+    if name == "SOFTMAX":
+        return {"plain": int(options.Beta() == 1)}
+    if name == "ADD":
+        return {"activation": options.FusedActivationFunction()}
+    return {
+        "activation": options.FusedActivationFunction(),
+        "padding": options.Padding(),
+        "stride": max(options.StrideH(), options.StrideW()),
+        "square": int(options.StrideH() == options.StrideW()),
+        "dilation": max(options.DilationHFactor(), options.DilationWFactor()),
+    }
+
+
+def _check_order(
+    tensors: tuple[TensorInfo, ...], operators: tuple[Operator, ...], inputs: tuple[int, ...], outputs: tuple[int, ...]
+) -> None:
+    """Every operator uses what stands before it: so there are no cycles, and all numbers are of tensors there are."""
+    known = {number for number, tensor in enumerate(tensors) if tensor.data} | set(inputs) | {-1}
+    for number, operator in enumerate(operators):
+        if not operator.inputs or operator.inputs[0] < 0:
+            raise DamagedError(f"operator {number} ({operator.name}) has no input")
+        missing = [tensor for tensor in operator.inputs if tensor not in known]
+        if missing or not all(0 <= tensor < len(tensors) and tensor not in known for tensor in operator.outputs):
+            raise DamagedError(f"operator {number} ({operator.name}) is not in an order in which it can run")
+        known.update(operator.outputs)
+    if not all(0 <= tensor < len(tensors) for tensor in inputs) or not set(outputs) <= known - {-1}:
+        raise DamagedError("inputs or outputs of the graph are not there")
