@@ -35,7 +35,7 @@ def test_reading_pictures_costs_nothing_before_there_is_one():
 
 
 def test_the_runtime_needs_little():
-    loaded = modules_after("import ssdlite.runtime.model, ssdlite.build; ssdlite.runtime.model.load_model")
+    loaded = modules_after("from ssdlite.runtime import RuntimeDetector, load_model")
     assert not loaded & {"torch", "torchvision", "onnx", "onnxruntime", "msgspec", "albumentations", "rich", "tyro"}
 
 
@@ -61,6 +61,18 @@ def test_unknown_names_fail_as_usual():
     with pytest.raises(AttributeError, match="no attribute 'bild_detector'"):
         _ = ssdlite.bild_detector
     assert not hasattr(ssdlite, "torch")
+
+
+@pytest.mark.parametrize("package", ["export", "runtime"])
+def test_rooms_load_their_names_on_first_use(package):
+    loaded = modules_after(f"import ssdlite.{package}; dir(ssdlite.{package})")
+    assert not loaded & {"torch", "numpy", "onnx", "onnxruntime", "msgspec"}
+    room = __import__(f"ssdlite.{package}", fromlist=["__name__"])
+    for name in room.__all__:
+        assert name in dir(room)
+        assert getattr(room, name) is vars(room)[name]
+    with pytest.raises(AttributeError, match=rf"^module 'ssdlite.{package}' has no attribute 'lode_model'$"):
+        _ = room.lode_model
 
 
 def test_blocks_are_public():
