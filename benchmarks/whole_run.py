@@ -13,6 +13,7 @@ from benchmarks.coco_data import CLASSES, write_coco
 from benchmarks.harness import Comparison, Contestant, Settings
 from benchmarks.training import finish
 from ssdlite import build_detector
+from ssdlite.cli import keep_freed_memory
 from ssdlite.datasets.dataset import Batch, DetectionDataset, ShuffledBatches, collate
 from ssdlite.datasets.formats.registry import load_split
 from ssdlite.datasets.transforms import DetectionTransform
@@ -39,6 +40,8 @@ def comparisons(settings: Settings) -> Iterator[Comparison]:
             persistent_workers=True,
         )
         step = TrainingStep(build_detector(PRESET, num_classes=CLASSES).train(), TrainOptions())
+        if step.device.type == "cpu":
+            keep_freed_memory()
         kept = list(loader)
         yield Comparison(
             f"training run, V2, 320 px, batch {BATCH}, JPEG pictures of 640 x 480, {WORKERS} workers",

@@ -19,13 +19,18 @@ Amp = Literal["auto", "off", "bfloat16", "float16"]
 def choose_device(name: str) -> torch.device:
     """``auto`` is the GPU where there is one. Raises ConfigError for a device that torch does not know or have."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if names_gpu(name) else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
     return device
+
+
+def names_gpu(device: str) -> bool:
+    """Whether ``choose_device`` gives a GPU; reserves nothing on it."""
+    return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
 
 
 def choose_amp(amp: Amp, device: torch.device) -> torch.dtype | None:
@@ -58,7 +63,7 @@ def _cpu_has_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-# --- Several processes that train or evaluate as one, started by torchrun. A single process needs none of it.
+# --- Several processes that train or evaluate as one. A single process needs none of it.
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,6 @@ class Processes:
 
     rank: int = 0
     count: int = 1
-    local_rank: int = 0
 
     @property
     def is_first(self) -> bool:
@@ -98,17 +102,23 @@ class Processes:
 
 @contextmanager
 def join_processes(device: str) -> Iterator[Processes]:
-    """Join the process group that torchrun's environment describes (nccl on GPUs, gloo on CPUs), if there is one."""
+    """This process among those that work as one, until the end of the block.
+
+    A process group that the caller has initialised is used, and stays. Otherwise the group that torchrun's environment
+    describes is joined (nccl on GPUs, gloo on CPUs) and left again; without one this process is alone.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        yield Processes(distributed.get_rank(), distributed.get_world_size())
+        return
     count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1 or distributed.is_initialized():
+    if count == 1:
         yield Processes()
         return
-    processes = Processes(int(os.environ["RANK"]), count, int(os.environ["LOCAL_RANK"]))
-    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    on_gpu = names_gpu(device)
     if on_gpu:
-        torch.cuda.set_device(processes.local_rank)
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     try:
-        yield processes
+        yield Processes(int(os.environ["RANK"]), count)
     finally:
         distributed.destroy_process_group()

@@ -1,10 +1,8 @@
-"""The C library's allocator, told to keep what is freed."""
+"""The step that changes the weights, and everything it needs: precision, loss, optimiser, weight average."""
 
 from __future__ import annotations
 
-import ctypes
 import math
-import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -19,25 +17,6 @@ from ssdlite.device import autocast, choose_amp, choose_device
 from ssdlite.heads.losses import Losses
 from ssdlite.training.options import TrainOptions
 from ssdlite.training.setup import build_loss
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-
-
-def keep_freed_memory() -> None:
-    """From now on this process returns no memory to the system before it ends. Does nothing without glibc.
-
-    A training step frees some gigabytes of large tensors and asks for them again. Returned each time, they come back
-    page by page, a fault for each: a sixth of the step on a CPU (docs/performance.md).
-    """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, -1)
-
-
-# --- Optimiser, learning rate and weight average of a training run.
 
 
 def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
@@ -115,9 +94,6 @@ class WeightAverage:
         torch._foreach_lerp_(list(averages), list(values), 1 - decay)
 
 
-# --- The step that changes the weights, and everything it needs: precision, loss, optimiser, weight average.
-
-
 class TrainingStep:
     """Trains ``detector``, which it moves to the device of ``options`` and stores channels last.
 
@@ -127,7 +103,7 @@ class TrainingStep:
     """
 
     def __init__(self, detector: Detector, options: TrainOptions, *, fast: bool = True) -> None:
-        """``fast=False``: in float32, without channels_last, and memory goes back to the system; to compare with."""
+        """``fast=False``: in float32 and without channels_last, to compare with."""
         self.device = choose_device(options.device)
         self.amp = choose_amp(options.amp if fast else "off", self.device)
         layout = torch.channels_last if fast else torch.contiguous_format
@@ -138,18 +114,15 @@ class TrainingStep:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
         self.average = WeightAverage(detector, options.ema_decay) if options.ema_decay else None
         self.clip_norm = options.clip_norm
-        if fast and self.device.type == "cpu":
-            keep_freed_memory()
 
     @property
     def evaluated(self) -> Detector:
         """The weights that are evaluated and saved: the average, where one is kept."""
         return self.detector if self.average is None else cast(Detector, self.average.model)
 
-    def share_gradients(self, rank: int) -> None:
-        """With the other processes that train; ``rank`` is this one's on its machine."""
-        ids = [rank] if self.device.type == "cuda" else None
-        self.model = DistributedDataParallel(self.detector, device_ids=ids)
+    def share_gradients(self) -> None:
+        """With the other processes that train."""
+        self.model = DistributedDataParallel(self.detector)
 
     def __call__(self, images: Tensor, boxes: Tensor, labels: Tensor) -> Losses:
         """images uint8 [B, 3, H, W], boxes [B, M, 4] in input pixels, labels [B, M], -1 where there is no object."""

@@ -119,7 +119,7 @@ class Trainer:
                 "least 2 images in each process's batch"
             )
         if processes.count > 1:
-            self.step.share_gradients(processes.local_rank)
+            self.step.share_gradients()
         self.done = Progressed()
         self.history: list[dict[str, Any]] = []
 

@@ -22,8 +22,8 @@ from ssdlite.errors import ConfigError, DataError, TrainingError
 from ssdlite.training.options import TrainOptions
 from ssdlite.training.trainer import train
 
-TRAIN_DET = Path(__file__).parents[1] / "tools" / "train_det.py"
-EVAL_DET = Path(__file__).parents[1] / "tools" / "eval_det.py"
+TRAIN_DET = Path(__file__).parents[2] / "tools" / "train_det.py"
+EVAL_DET = Path(__file__).parents[2] / "tools" / "eval_det.py"
 SMALL = {"preset": "ssdlite192_mobilenet_v2_050", "width_mult": 0.25, "image_size": 96, "batch_size": 8}
 RUN_FILES = {"config.json", "metrics.jsonl", "summary.json", "best.pt", "last.pt", "curves.png", "samples.png"}
 TENSORBOARD = {"tensorboard"} if importlib.util.find_spec("tensorboard") else set()
@@ -163,6 +163,35 @@ def test_two_processes_train_as_one_writer_and_score_the_same(shapes: Path, tmp_
     assert figures[0] == figures[1]
     for name in ("AP", "AP50", "AR100"):
         assert figures[0][name] == pytest.approx(summary[name], abs=1e-6)
+
+
+IN_A_GROUP = """
+import sys
+from torch import distributed
+from ssdlite.training.options import TrainOptions
+from ssdlite.training.trainer import train
+
+rank, data, output, store = int(sys.argv[1]), *sys.argv[2:]
+distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+summary = train(TrainOptions(
+    data=data, output=output, preset="ssdlite192_mobilenet_v2_050", width_mult=0.1, image_size=32, batch_size=8,
+    epochs=1, workers=0, overfit=8, device="cpu",
+))
+print(rank, summary["images_seen"], distributed.is_initialized())
+distributed.destroy_process_group()
+"""
+
+
+def test_a_process_group_of_the_callers_is_used_and_stays(shapes: Path, tmp_path: Path) -> None:
+    arguments = [str(shapes), str(tmp_path / "run"), str(tmp_path / "store")]
+    both = [
+        subprocess.Popen([sys.executable, "-c", IN_A_GROUP, rank, *arguments], stdout=subprocess.PIPE, text=True)
+        for rank in "01"
+    ]
+    printed = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert [text.splitlines()[-1] for text in printed] == ["0 8 True", "1 8 True"]
+    assert ["epoch 1/1" in text for text in printed] == [True, False]
 
 
 def test_resuming_refuses_what_would_make_it_another_run(shapes: Path, tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""The command line may change its own process; the library leaves it as it found it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ssdlite import cli
+
+ALLOCATOR = """
+import platform, resource, sys
+import numpy as np
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def use():
+    for _ in range(10):
+        np.ones(16 << 20, np.uint8), np.ones(64 << 20, np.uint8)
+
+if sys.argv[1] == "command":
+    from ssdlite.cli import main
+    assert main(["train", "--data", "nowhere", "--device", "cpu"]) == 2
+else:
+    import torch
+    from ssdlite import build_detector
+    from ssdlite.training.options import TrainOptions
+    from ssdlite.training.step import TrainingStep
+    detector = build_detector("ssdlite192_mobilenet_v2_050", num_classes=1, width_mult=0.1, image_size=32).train()
+    step = TrainingStep(detector, TrainOptions(device="cpu"))
+    step(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.zeros(2, 1, 4), torch.full((2, 1), -1))
+use()
+before = faults()
+use()
+print(platform.libc_ver()[0], faults() - before)
+"""
+
+
+def page_faults(of: str) -> tuple[str, int]:
+    done = subprocess.run([sys.executable, "-c", ALLOCATOR, of], capture_output=True, text=True, check=True)
+    library, _, count = done.stdout.strip().rpartition(" ")
+    return library, int(count)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator of glibc, on Linux")
+def test_the_command_keeps_freed_memory_and_a_step_of_the_library_does_not() -> None:
+    library, kept = page_faults("command")
+    if library != "glibc":
+        pytest.skip("the C library is another than glibc")
+    _, returned = page_faults("library")
+    assert kept < 100 < returned
+
+
+def test_elsewhere_the_allocator_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.sys, "platform", "win32")
+    monkeypatch.setattr(cli.ctypes, "CDLL", None)  # calling it fails
+    cli.keep_freed_memory()
