@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssdlite.config import DetectorConfig
 from ssdlite.heads.base import IGNORE_LABEL
-from ssdlite.heads.boxes import box_area, box_intersection, box_iou
+from ssdlite.heads.boxes import box_area, box_intersection, box_iou, intersection_and_union
 
 NEGATIVE = -1
 IGNORED = -2
@@ -39,8 +39,7 @@ class MaxIoUAssigner:
         batch, count = labels.shape
         if count == 0:
             return labels.new_full((batch, len(anchors)), NEGATIVE)
-        shared = box_intersection(boxes, anchors)
-        union = box_area(boxes)[:, :, None] + box_area(anchors) - shared
+        shared, union = intersection_and_union(boxes[:, :, None], anchors)
         is_object = (labels >= 0)[:, :, None]
         iou = torch.where(is_object, shared / union.clamp(min=torch.finfo(shared.dtype).tiny), -1.0)
 
@@ -219,4 +218,4 @@ def _resolve(cost: Tensor, anchors: Tensor, boxes: Tensor, labels: Tensor) -> Te
     cost = torch.where((labels >= 0)[:, :, None], cost, UNREACHABLE)
     cheapest, number = cost.min(dim=1)
     matches = torch.where(cheapest < UNREACHABLE, number, NEGATIVE)
-    return ignore_covered(matches, box_intersection(boxes, anchors), anchors, labels)
+    return ignore_covered(matches, box_intersection(boxes[:, :, None], anchors), anchors, labels)

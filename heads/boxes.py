@@ -16,31 +16,27 @@ def box_area(boxes: Tensor) -> Tensor:
 
 
 def box_intersection(boxes: Tensor, others: Tensor) -> Tensor:
-    """Shared area of every pair: [..., N, 4] and [..., M, 4] xyxy -> [..., N, M]."""
-    low = torch.maximum(boxes[..., :, None, :2], others[..., None, :, :2])
-    high = torch.minimum(boxes[..., :, None, 2:], others[..., None, :, 2:])
+    """Shared area of boxes and others [..., 4] xyxy, whose shapes broadcast -> [...]."""
+    low, high = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
     sides = (high - low).clamp(min=0)
     return sides[..., 0] * sides[..., 1]
 
 
-def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union of every pair: [..., N, 4] and [..., M, 4] xyxy -> [..., N, M]; 0 for empty boxes."""
+def intersection_and_union(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Areas of boxes and others [..., 4] xyxy, whose shapes broadcast -> [...] each."""
     shared = box_intersection(boxes, others)
-    union = box_area(boxes)[..., :, None] + box_area(others)[..., None, :] - shared
-    return shared / union.clamp(min=torch.finfo(shared.dtype).tiny)
+    return shared, box_area(boxes) + box_area(others) - shared
 
 
 def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union of boxes and others of one shape [..., 4] xyxy -> [...]; 0 for empty boxes."""
-    shared, union = paired_intersection_and_union(boxes, others)
+    """Intersection over union of boxes and others [..., 4] xyxy, whose shapes broadcast -> [...]; 0 for empty boxes."""
+    shared, union = intersection_and_union(boxes, others)
     return shared / union.clamp(min=torch.finfo(shared.dtype).tiny)
 
 
-def paired_intersection_and_union(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Areas for boxes and others of one shape [..., 4] xyxy -> [...] each."""
-    low, high = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
-    shared = (high - low).clamp(min=0).prod(dim=-1)
-    return shared, box_area(boxes) + box_area(others) - shared
+def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """``paired_iou`` of every pair: [..., N, 4] and [..., M, 4] xyxy -> [..., N, M]."""
+    return paired_iou(boxes[..., :, None, :], others[..., None, :, :])
 
 
 def encode_boxes(boxes: Tensor, anchors: Tensor, scales: Tensor) -> Tensor:

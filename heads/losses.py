@@ -15,7 +15,7 @@ from torchvision.ops import sigmoid_focal_loss
 from ssdlite.config import BoxLossName
 from ssdlite.heads.assigners import Assigner, MaxIoUAssigner, Predicted, Targets, build_targets
 from ssdlite.heads.base import Outputs
-from ssdlite.heads.boxes import decode_boxes, encode_boxes, paired_intersection_and_union, paired_iou
+from ssdlite.heads.boxes import decode_boxes, encode_boxes, intersection_and_union, paired_iou
 
 BoxLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """Deltas [B, A, 4], wanted boxes [B, A, 4] xyxy, anchors [A, 4] and code scales [4] -> [B, A]."""
@@ -52,7 +52,7 @@ def ciou_loss(boxes: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _iou_and_union(boxes: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    shared, union = paired_intersection_and_union(boxes, wanted)
+    shared, union = intersection_and_union(boxes, wanted)
     return shared / (union + EPS), union
 
 

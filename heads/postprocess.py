@@ -21,10 +21,10 @@ from ssdlite.config import DetectorConfig
 from ssdlite.heads.base import Outputs
 from ssdlite.heads.boxes import clip_boxes, decode_boxes
 from ssdlite.heads.losses import class_scores
-from ssdlite.nms import Groups, grouped_nms
+from ssdlite.nms import FIRST_CANDIDATES, Groups, suppress_by_pairs
 
-FIRST_CANDIDATES = 1024  # per image; enough in all but untrained or very crowded cases, where it is doubled
 MARGIN = 1e-3  # of logits, for rounding, where a bound on a score stands for the score
+FEW_PAIRS = 64  # a box, on average, up to which looking at all pairs is quicker than torchvision's operator in chunks
 CHUNK = 128  # boxes that are suppressed together on a CPU, where the time for n boxes grows with n * n
 
 
@@ -154,8 +154,8 @@ def _suppress_on_cpu(boxes: Tensor, group: Tensor, config: DetectorConfig) -> Te
     groups = Groups(group.numpy(), config.candidates_per_class)
     order = torch.from_numpy(groups.order)
     ordered = boxes[order]
-    if groups.has_few_pairs:
-        alive = torch.from_numpy(grouped_nms(ordered.numpy(), groups, config.nms_threshold))
+    if groups.has_few_pairs(FEW_PAIRS):
+        alive = torch.from_numpy(suppress_by_pairs(ordered.numpy(), groups, config.nms_threshold))
     else:
         alive = _suppress_in_chunks(ordered, group[order], groups.ends, config)
     return torch.zeros(len(boxes), dtype=torch.bool).index_put((order,), alive)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,20 +11,32 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+Corners = Sequence[Any] | npt.NDArray[Any]
 
-MOST_PAIRS = 64  # a box, on average, up to which looking at all pairs at once is quicker than box by box
+FIRST_CANDIDATES = 1024  # per image; enough in all but untrained or very crowded cases, where it is doubled
+PAIRS_AT_ONCE = 8192  # so that what is computed of them stays in the processor's cache
+MOST_PAIRS = 256  # a box, on average, up to which looking at all pairs is quicker than box by box
 
 
 def pairwise_iou(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """[N, 4] and [M, 4] xyxy -> IoU [N, M]; 0 for boxes without area."""
-    sides = [
-        np.minimum(boxes[:, None, i + 2], others[None, :, i + 2]) - np.maximum(boxes[:, None, i], others[None, :, i])
-        for i in (0, 1)
-    ]
-    shared = np.maximum(sides[0], 0) * np.maximum(sides[1], 0)
-    areas = [(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, others)]
-    union = areas[0][:, None] + areas[1][None] - shared
-    return np.asarray(shared / np.maximum(union, np.finfo(np.float32).tiny))
+    corners, other_corners = boxes.T[:, :, None], others.T[:, None]
+    return _iou(corners, other_corners, _area(corners), _area(other_corners))
+
+
+def _iou(corners: Corners, others: Corners, area: Any, other_area: Any) -> npt.NDArray[Any]:
+    """Left, top, right and bottom of boxes, and their areas, of shapes that broadcast -> IoU."""
+    width, height = np.minimum(corners[2], others[2]), np.minimum(corners[3], others[3])
+    width -= np.maximum(corners[0], others[0])
+    height -= np.maximum(corners[1], others[1])
+    shared = np.maximum(width, 0, out=width)
+    shared *= np.maximum(height, 0, out=height)
+    union = area + other_area - shared
+    return np.asarray(shared / np.maximum(union, np.finfo(np.float32).tiny, out=union))
+
+
+def _area(corners: Corners) -> Any:
+    return (corners[2] - corners[0]) * (corners[3] - corners[1])
 
 
 class Groups:
@@ -47,17 +60,36 @@ class Groups:
         self.ends = np.repeat(sizes.cumsum(), sizes)
         self.behind = self.ends - np.arange(1, len(order) + 1)  # how many of its group are worse than each
 
-    @property
-    def has_few_pairs(self) -> bool:
-        return int(self.behind.sum()) <= MOST_PAIRS * len(self.order)
+    def has_few_pairs(self, most: int) -> bool:
+        """Whether each box has, on average, at most ``most`` worse ones in its group."""
+        return int(self.behind.sum()) <= most * len(self.order)
 
 
 def grouped_nms(boxes: FloatArray, groups: Groups, threshold: float) -> BoolArray:
     """boxes [N, 4] xyxy in the order of ``groups`` -> [N]: what non-maximum suppression leaves.
 
-    A box falls to a better one of its group that survives and that it overlaps by more than ``threshold``.
+    A box falls to a better one of its group that is left and that it overlaps by more than ``threshold``. Boxes without
+    area, or with corners that are no numbers, overlap nothing.
     """
-    better, worse = _overlapping(boxes, groups, threshold)
+    suppress = suppress_by_pairs if groups.has_few_pairs(MOST_PAIRS) else suppress_in_turn
+    return suppress(boxes, groups, threshold)
+
+
+@np.errstate(invalid="ignore", over="ignore")
+def suppress_by_pairs(boxes: FloatArray, groups: Groups, threshold: float) -> BoolArray:
+    """``grouped_nms`` by looking at all pairs of a group."""
+    corners, behind = np.ascontiguousarray(boxes.T), groups.behind
+    places = np.arange(len(boxes))
+    better = np.repeat(places, behind)
+    worse = np.arange(1, len(better) + 1) + np.repeat(places - (behind.cumsum() - behind), behind)
+    sides = (*corners, _area(corners))
+    overlap = np.empty(len(better), bool)
+    for start in range(0, len(better), PAIRS_AT_ONCE):
+        block = slice(start, start + PAIRS_AT_ONCE)
+        *first, area = (side[better[block]] for side in sides)
+        *second, other_area = (side[worse[block]] for side in sides)
+        np.greater(_iou(first, second, area, other_area), threshold, out=overlap[block])
+    better, worse = better[overlap], worse[overlap]
     alive = np.ones(len(boxes), bool)
     while True:  # after n rounds right for all that no chain of more than n suppressions decides
         now = np.ones(len(boxes), bool)
@@ -67,16 +99,14 @@ def grouped_nms(boxes: FloatArray, groups: Groups, threshold: float) -> BoolArra
         alive = now
 
 
-def _overlapping(boxes: FloatArray, groups: Groups, threshold: float) -> tuple[IndexArray, IndexArray]:
-    """The pairs in a group that overlap by more than ``threshold``: the better boxes and the worse ones."""
-    behind = groups.behind
-    better = np.repeat(np.arange(len(boxes)), behind)
-    worse = np.arange(1, len(better) + 1) + np.repeat(np.arange(len(boxes)) - (behind.cumsum() - behind), behind)
-    left, top, right, bottom = np.ascontiguousarray(boxes.T)
-    areas = (right - left) * (bottom - top)
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # two boxes without area do not overlap
-        width = np.minimum(right[better], right[worse]) - np.maximum(left[better], left[worse])
-        height = np.minimum(bottom[better], bottom[worse]) - np.maximum(top[better], top[worse])
-        shared = np.maximum(width, 0) * np.maximum(height, 0)
-        overlap = shared / (areas[better] + areas[worse] - shared) > threshold
-    return better[overlap], worse[overlap]
+@np.errstate(invalid="ignore", over="ignore")
+def suppress_in_turn(boxes: FloatArray, groups: Groups, threshold: float) -> BoolArray:
+    """``grouped_nms`` box by box: each one that is left drops the worse ones of its group."""
+    corners = np.ascontiguousarray(boxes.T)  # a slice of a group is then quick to work on
+    areas = _area(corners)
+    alive = np.ones(len(boxes), bool)
+    for place, (box, end) in enumerate(zip(boxes.tolist(), groups.ends.tolist(), strict=True)):
+        if alive[place]:
+            rest = slice(place + 1, end)
+            alive[rest] &= ~(_iou(corners[:, rest], box, areas[rest], areas[place]) > threshold)
+    return alive

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ssdlite.datasets.index import DetectionIndex, Record
 from ssdlite.evaluation.coco import ImageResult
+from ssdlite.nms import pairwise_iou
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -102,7 +103,7 @@ def _match_image(truth: Record, first_object: int, found: ImageResult, iou_thres
     objects = np.full(len(found.labels), -1, np.int64)
     ignored = np.zeros(len(found.labels), np.bool_)
     if len(truth.labels) and len(found.labels):
-        overlaps = _iou(found.boxes.astype(np.float64), truth.boxes.astype(np.float64))
+        overlaps = pairwise_iou(found.boxes.astype(np.float64), truth.boxes.astype(np.float64))
         overlaps[found.labels[:, None] != truth.labels[None, :]] = -1.0
         best = overlaps.argmax(axis=1)
         hit = overlaps.max(axis=1) >= iou_threshold
@@ -127,16 +128,6 @@ def _score_class(found: _Matches, positives: int) -> VocAP:
         ap_11point=average_precision_11point(recall, precision),
         ap_all_points=average_precision_all_points(recall, precision),
     )
-
-
-def _iou(a: FloatArray, b: FloatArray) -> FloatArray:
-    """a [N, 4], b [M, 4] xyxy -> IoU [N, M]."""
-    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    intersection = sides.clip(min=0).prod(axis=2)
-    area_a, area_b = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b))
-    union = area_a[:, None] + area_b[None, :] - intersection
-    overlaps: FloatArray = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
-    return overlaps
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -8,13 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite.images.prediction import NumpyDetections
-from ssdlite.nms import Groups, grouped_nms
+from ssdlite.nms import FIRST_CANDIDATES, Groups, grouped_nms
 from ssdlite.runtime.contract import AnchorSpec, BoxSpec, PostprocessSpec
 
 FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
-
-FIRST_CANDIDATES = 4096  # per image; enough in all but untrained or very crowded cases, where it is doubled
 
 
 def class_scores(logits: FloatArray, score_function: str) -> FloatArray:
@@ -73,7 +71,8 @@ def select_detections(scores: FloatArray, boxes: FloatArray, spec: PostprocessSp
         order = _best_first(values, limit)
         anchors, labels = np.divmod(eligible[order], scores.shape[1])
         groups = Groups(labels, spec.candidates_per_class)
-        keep = _suppress(boxes[anchors].astype(np.float64), groups, spec.nms_threshold, spec.max_detections)
+        alive = grouped_nms(boxes[anchors[groups.order]].astype(np.float64), groups, spec.nms_threshold)
+        keep = np.sort(groups.order[alive])[: spec.max_detections]
         if len(order) == len(values) or len(keep) == spec.max_detections:
             return NumpyDetections(boxes[anchors[keep]], scores[anchors[keep], labels[keep]], labels[keep])
         limit *= 2
@@ -86,28 +85,3 @@ def _best_first(values: FloatArray, limit: int) -> IndexArray:
     last = np.partition(values, len(values) - limit)[len(values) - limit]
     chosen = np.flatnonzero(values >= last)
     return chosen[np.argsort(-values[chosen], kind="stable")]
-
-
-def _suppress(boxes: npt.NDArray[np.float64], groups: Groups, threshold: float, limit: int) -> IndexArray:
-    """boxes [P, 4], best first -> where the first ``limit`` that are left stand."""
-    ordered = boxes[groups.order]
-    alive = grouped_nms(ordered, groups, threshold) if groups.has_few_pairs else _in_turn(ordered, groups, threshold)
-    return np.sort(groups.order[alive])[:limit]
-
-
-def _in_turn(boxes: npt.NDArray[np.float64], groups: Groups, threshold: float) -> npt.NDArray[np.bool_]:
-    """What ``grouped_nms`` gives, box by box: each one that is left drops the worse ones of its group."""
-    corners = np.ascontiguousarray(boxes.T)  # [4, N]: a slice of a group is then quick to work on
-    low, high = corners[:2], corners[2:]
-    areas = (high[0] - low[0]) * (high[1] - low[1])
-    alive = np.ones(len(boxes), bool)
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # two boxes without area do not overlap
-        for place, end in enumerate(groups.ends.tolist()):
-            if not alive[place]:
-                continue
-            rest = slice(place + 1, end)
-            sides = np.minimum(high[:, rest], high[:, place, None]) - np.maximum(low[:, rest], low[:, place, None])
-            sides = np.maximum(sides, 0)
-            shared = sides[0] * sides[1]
-            alive[rest] &= ~(shared / (areas[place] + areas[rest] - shared) > threshold)
-    return alive

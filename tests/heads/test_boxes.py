@@ -7,7 +7,15 @@ import torch
 import torchvision
 from torchvision.models.detection._utils import BoxCoder
 
-from ssdlite.heads.boxes import box_area, box_intersection, box_iou, clip_boxes, decode_boxes, encode_boxes
+from ssdlite.heads.boxes import (
+    box_area,
+    box_iou,
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+    intersection_and_union,
+    paired_iou,
+)
 
 SCALES = torch.tensor([10.0, 10.0, 5.0, 5.0])
 
@@ -23,8 +31,11 @@ def test_overlaps_by_hand():
     a = torch.tensor([[0.0, 0, 10, 10], [5, 5, 15, 15], [20, 20, 30, 25]])
     b = torch.tensor([[0.0, 0, 10, 5], [5, 5, 10, 10], [10, 0, 20, 10]])
     assert box_area(a).tolist() == [100, 100, 50]
-    assert box_intersection(a, b).tolist() == [[50, 25, 0], [0, 25, 25], [0, 0, 0]]
+    shared, union = intersection_and_union(a[:, None], b)
+    assert shared.tolist() == [[50, 25, 0], [0, 25, 25], [0, 0, 0]]
+    assert union.tolist() == [[100, 100, 200], [150, 100, 175], [100, 75, 150]]
     torch.testing.assert_close(box_iou(a, b), torch.tensor([[0.5, 0.25, 0], [0, 0.25, 25 / 175], [0, 0, 0]]))
+    torch.testing.assert_close(paired_iou(a, b), torch.tensor([0.5, 0.25, 0]))
 
 
 def test_iou_is_torchvisions():

@@ -9,8 +9,7 @@ import torchvision
 
 from ssdlite.config import PRESETS
 from ssdlite.heads.postprocess import _suppress_at_once, _suppress_in_chunks, _suppress_on_cpu
-from ssdlite.nms import Groups, grouped_nms
-from ssdlite.runtime import postprocess as suppression
+from ssdlite.nms import Groups, grouped_nms, pairwise_iou, suppress_by_pairs, suppress_in_turn
 
 PRESET = PRESETS["ssdlite320_mobilenet_v3_large"]
 CASES = [(0, 3, 10), (1, 1, 10), (400, 60, 10_000), (400, 60, 3), (700, 1, 10_000), (700, 2, 200), (900, 5, 10_000)]
@@ -45,8 +44,8 @@ def test_all_ways_leave_what_torchvision_leaves(count: int, groups: int, limit: 
     ordered, order = boxes[chosen.order], torch.from_numpy(chosen.order)
     config = replace(PRESET, nms_threshold=threshold, candidates_per_class=limit)
     ways = {
-        "pairs": grouped_nms(ordered.numpy(), chosen, threshold),
-        "box by box": suppression._in_turn(ordered.numpy(), chosen, threshold),
+        "pairs": suppress_by_pairs(ordered.numpy(), chosen, threshold),
+        "box by box": suppress_in_turn(ordered.numpy(), chosen, threshold),
         "chunks": _suppress_in_chunks(ordered, group[order], chosen.ends, config) if count else [],
     }
     for way, alive in ways.items():
@@ -56,6 +55,24 @@ def test_all_ways_leave_what_torchvision_leaves(count: int, groups: int, limit: 
 
 
 def test_one_large_group_has_many_pairs_and_many_small_ones_few() -> None:
-    assert Groups(np.repeat(np.arange(90), 10), 100).has_few_pairs
-    assert not Groups(np.zeros(400, int), 1000).has_few_pairs
-    assert Groups(np.zeros(400, int), 100).has_few_pairs
+    assert Groups(np.repeat(np.arange(90), 10), 100).has_few_pairs(64)
+    assert not Groups(np.zeros(400, int), 1000).has_few_pairs(64)
+    assert Groups(np.zeros(400, int), 100).has_few_pairs(64)
+
+
+@pytest.mark.parametrize("count", [40, 1500])  # by pairs, and box by box
+def test_of_copies_of_a_box_the_best_is_left(count: int) -> None:
+    boxes = np.tile([[10.0, 20, 30, 40]], (count, 1))
+    assert grouped_nms(boxes, Groups(np.zeros(count, int), count), 0.5).nonzero()[0].tolist() == [0]
+    boxes[1::2] += 100
+    assert grouped_nms(boxes, Groups(np.zeros(count, int), count), 0.5).nonzero()[0].tolist() == [0, 1]
+    boxes[:] = np.nan
+    assert grouped_nms(boxes, Groups(np.zeros(count, int), count), 0.5).all()
+
+
+def test_iou_of_every_pair_by_hand() -> None:
+    a = np.array([[0.0, 0, 10, 10], [5, 5, 15, 15], [20, 20, 30, 25], [5, 5, 5, 5]], np.float32)
+    b = np.array([[0.0, 0, 10, 5], [5, 5, 10, 10], [5, 5, 5, 5]], np.float32)
+    expected = [[0.5, 0.25, 0], [0, 0.25, 0], [0, 0, 0], [0, 0, 0]]
+    np.testing.assert_allclose(pairwise_iou(a, b), expected, rtol=1e-6)
+    assert pairwise_iou(np.zeros((0, 4)), b).shape == (0, 3)
