@@ -5,9 +5,11 @@ from __future__ import annotations
 import pickle
 import platform
 import zipfile
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -161,6 +163,7 @@ def _parse(content: Any, path: str) -> Checkpoint:
     weights = content["weights"]
     if not all(isinstance(name, str) and _is_plain_tensor(tensor) for name, tensor in weights.items()):
         raise CheckpointError(f"{path}: 'weights' is not a state dict")
+    check_tensors(content, path, Path(path).stat().st_size)
     try:
         config = DetectorConfig.from_dict(content["config"])
     except ConfigError as error:
@@ -170,6 +173,91 @@ def _parse(content: Any, path: str) -> Checkpoint:
 
 def _is_plain_tensor(value: Any) -> bool:
     return isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+
+
+# --- The one guard of every reader of tensors: a small file does not become a large detector.
+
+MAX_SHARING = 2  # how often, over a whole file, its bytes may be used: some weights are tied
+MAX_NAME = 100  # characters of a key that errors show
+
+
+class StoredTensor(NamedTuple):
+    """A tensor as its file describes it.
+
+    Attributes:
+        needed: bytes of its shape and type.
+        held: bytes of the file that are its own.
+        place: of those bytes; tensors of one place share them.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    needed: int
+    held: int
+    place: Hashable
+
+
+def check_stored(tensors: Iterable[StoredTensor], path: str | Path, file_size: int | None = None) -> None:
+    """Refuse tensors that the bytes of their file do not fill: expanded ones, many of the same bytes, absurd shapes.
+
+    Raises:
+        CheckpointError: names the tensor, or those that share most.
+    """
+    tensors = list(tensors)
+    for tensor in tensors:
+        if tensor.needed > tensor.held:
+            raise CheckpointError(
+                f"{path}: damaged: {tensor.name} {list(tensor.shape)} needs {tensor.needed} bytes, the file holds "
+                f"{tensor.held}"
+            )
+    places = {tensor.place: tensor.held for tensor in tensors}
+    held = sum(places.values()) if file_size is None else min(sum(places.values()), file_size)
+    needed: Counter[Hashable] = Counter()
+    for tensor in tensors:
+        needed[tensor.place] += tensor.needed
+    if needed.total() > MAX_SHARING * held:
+        place, most = needed.most_common(1)[0]
+        names = listing([tensor.name for tensor in tensors if tensor.place == place], 3)
+        raise CheckpointError(
+            f"{path}: damaged: its tensors need {needed.total()} bytes, the file holds {held} ({names}: {most} bytes, "
+            f"held are {places[place]})"
+        )
+
+
+def check_tensors(content: object, path: str | Path, file_size: int | None = None) -> None:
+    """``check_stored`` for all tensors in what ``torch.load`` gave, in dicts and lists.
+
+    Raises:
+        CheckpointError: also for a tensor that is sparse or has no memory.
+    """
+    try:
+        check_stored(
+            (_stored(name, tensor, path) for name, tensor in _named_tensors(content, (), set())), path, file_size
+        )
+    except RecursionError:
+        raise CheckpointError(f"{path}: damaged: values nested too deep") from None
+
+
+def _stored(name: str, tensor: Tensor, path: str | Path) -> StoredTensor:
+    if not _is_plain_tensor(tensor):
+        raise CheckpointError(
+            f"{path}: {name}: expected a dense tensor on the CPU, got {tensor.layout} on {tensor.device}"
+        )
+    storage = tensor.untyped_storage()
+    needed = tensor.numel() * tensor.element_size()
+    return StoredTensor(name, tuple(tensor.shape), needed, storage.nbytes(), storage.data_ptr())
+
+
+def _named_tensors(value: object, keys: tuple[str, ...], visited: set[int]) -> Iterator[tuple[str, Tensor]]:
+    """(``training.optimizer.state.0.exp_avg``, tensor); a container that stands in several places is visited once."""
+    if isinstance(value, Tensor):
+        yield ".".join(keys), value
+    elif isinstance(value, (Mapping, list, tuple)) and id(value) not in visited:
+        visited.add(id(value))
+        for number, (key, entry) in enumerate(value.items() if isinstance(value, Mapping) else enumerate(value)):
+            if isinstance(entry, (Tensor, Mapping, list, tuple)):
+                name = key[:MAX_NAME] if isinstance(key, str) else str(number)
+                yield from _named_tensors(entry, (*keys, name), visited)
 
 
 def current_versions() -> dict[str, str]:

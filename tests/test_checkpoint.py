@@ -11,7 +11,14 @@ import torchvision
 
 import ssdlite
 from ssdlite.anchors import AnchorConfig
-from ssdlite.checkpoint import FORMAT_VERSION, Checkpoint, load_checkpoint, load_weights, save_checkpoint
+from ssdlite.checkpoint import (
+    FORMAT_VERSION,
+    Checkpoint,
+    check_tensors,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 from ssdlite.config import DetectorConfig
 from ssdlite.detector import Detector
 from ssdlite.errors import CheckpointError
@@ -238,9 +245,56 @@ def test_weights_of_another_kind(detector, saved):
     refused(with_weights(saved, **{NAME: 3.0}), "not a state dict")
 
 
+# -- tensors that the bytes of the file do not fill ------------------------------------------------------------------
+
+
 def test_a_tensor_that_repeats_one_value_forever_takes_no_memory(saved):
-    refused(with_weights(saved, x=torch.zeros(1).expand(10**12)), "unknown x")
-    refused(with_weights(saved, **{NAME: torch.zeros(1).expand(10**12)}), f"{NAME} is float32")
+    refused(
+        with_weights(saved, x=torch.zeros(1).expand(10**12)), r"weights.x \[10{12}\] needs 40{12} bytes, .* holds 4$"
+    )
+    refused(with_weights(saved, **{NAME: torch.zeros(1).expand(10**12)}), f"weights.{NAME} .* needs 40{{12}} bytes")
+
+
+def test_a_small_file_does_not_become_a_large_detector(detector, saved):
+    """Every tensor of the right shape and finite, but with one value behind it, or the bytes of all the others."""
+    own = detector.state_dict()
+    one = {name: own[name].flatten()[:1].clone().expand(own[name].shape) for name in own if own[name].dim()}
+    one = dict(own) | one
+    refused(rewrite(saved, weights=one), r"damaged: weights.\S+ \[\d+, .*\] needs \d+ bytes, the file holds 4$")
+    assert saved.stat().st_size < 200_000
+    most = torch.zeros(max(tensor.numel() for tensor in own.values()))
+    shared = {name: most[: own[name].numel()].view(own[name].shape) for name in own if own[name].dim()}
+    sharing = rf"weights.\S+, .* and {len(shared) - 3} more: \d+ bytes, held are {4 * len(most)}\)$"
+    refused(
+        rewrite(saved, weights=dict(own) | shared),
+        rf"damaged: its tensors need \d+ bytes, the file holds \d+ \({sharing}",
+    )
+
+
+def test_state_of_training_is_held_against_the_file_too(saved):
+    """A run is resumed from it; lists that contain themselves come to an end."""
+    endless = {"state": {0: {"exp_avg": torch.zeros(1).expand(10**9)}}}
+    refused(
+        rewrite(saved, training={"optimizer": endless}), r"training.optimizer.state.0.exp_avg \[10{9}\] needs 40{9} b"
+    )
+    inside = []
+    inside.append(inside)
+    load_checkpoint(rewrite(saved, training={"history": inside}))
+    refused(rewrite(saved, training={"model": torch.eye(2, device="meta")}), "training.model: expected a dense tensor")
+
+
+def test_tied_weights_are_no_damage():
+    tied = torch.zeros(4)
+    check_tensors({"a": tied, "b": tied, "c": [tied[:2].clone()], "empty": torch.zeros(0)}, "x.pt")
+    with pytest.raises(
+        CheckpointError, match=r"x.pt: damaged: .* need 48 bytes, the file holds 16 \(a, b, c: 48 bytes"
+    ):
+        check_tensors({"a": tied, "b": tied, "c": tied}, "x.pt")
+    with pytest.raises(CheckpointError, match="need 32 bytes, the file holds 15"):
+        check_tensors({"a": tied, "b": tied}, "x.pt", 15)
+
+
+# -- weights that fit ------------------------------------------------------------------------------------------------
 
 
 def test_half_precision_weights_are_read(detector, saved):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssdlite.checkpoint import FORMAT
+from ssdlite.checkpoint import FORMAT, check_tensors
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.weights.file_kinds import (
     HEAD_BYTES,
@@ -121,7 +121,7 @@ def _find_state_dict(content: Any, path: str) -> dict[str, Tensor]:
         if isinstance(candidate, Mapping) and candidate and all(_is_entry(*item) for item in candidate.items()):
             if len(candidate) > MAX_TENSORS:
                 raise CheckpointError(f"{path}: {len(candidate)} tensors, more than the {MAX_TENSORS} allowed")
-            _check_memory(candidate, path)
+            check_tensors(candidate, path, Path(path).stat().st_size)
             return dict(candidate)
     held = f"a {type(content).__name__}"
     if isinstance(content, Mapping):
@@ -131,14 +131,6 @@ def _find_state_dict(content: Any, path: str) -> dict[str, Tensor]:
 
 def _is_entry(name: Any, value: Any) -> bool:
     return isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
-
-
-def _check_memory(tensors: Mapping[str, Tensor], path: str) -> None:
-    """Refuse windows that claim more than is stored: the file would be small, what is made of it is not."""
-    stored = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
-    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if claimed > 2 * sum(stored.values()) + 2**20:
-        raise CheckpointError(f"{path}: damaged: its tensors claim {claimed} bytes, it holds {sum(stored.values())}")
 
 
 def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,16 +6,19 @@ message. Nothing in them runs, and all lengths are held against the sizes of the
 
 from __future__ import annotations
 
+import math
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite.checkpoint import StoredTensor, check_stored
 from ssdlite.errors import CheckpointError
 from ssdlite.protobuf import BYTES, DamagedError, read_fields, read_varint, to_float, to_number
 from ssdlite.weights.file_kinds import GRAPH, INDEX, damaged_file
@@ -26,17 +29,27 @@ MAX_RANK = 8
 FLOAT, INT32, HALF = 1, 3, 19  # DataType of tensorflow/core/framework/types.proto
 KINDS: dict[int, np.dtype[Any]] = {FLOAT: np.dtype("<f4"), INT32: np.dtype("<i4"), HALF: np.dtype("<f2")}
 DAMAGE = (DamagedError, struct.error, IndexError, ValueError, OverflowError)
+MAX_EQUAL_BYTES = 2**16  # of a constant of equal values, which is written once: such are norms and biases
 
 Read = Callable[[], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Variable:
-    """``read`` gives the values as float32, in TensorFlow's order of axes; ``kind`` is the DataType."""
+    """A tensor that is read when asked for.
+
+    Attributes:
+        kind: the DataType.
+        read: gives the values as float32, in TensorFlow's order of axes.
+        held: bytes of the file that are its own.
+        place: of these bytes.
+    """
 
     shape: tuple[int, ...]
     kind: int
     read: Read
+    held: int
+    place: tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -44,14 +57,27 @@ class TensorFlowFile:
     """What a checkpoint or a frozen graph holds.
 
     Attributes:
+        size: bytes of the file, or of the files of values of a checkpoint.
         operators: of a graph, by name; empty for a checkpoint.
         epsilons: of the batch norms in a graph.
     """
 
     path: str
+    size: int
     variables: dict[str, Variable]
     operators: dict[str, str] = field(default_factory=dict)
     epsilons: tuple[float, ...] = ()
+
+    def check_stored(self, names: Iterable[str]) -> None:
+        """Raises CheckpointError where bytes of the file do not stand behind those variables, or they are no floats."""
+        tensors = []
+        for name in names:
+            variable = self.variables[name]
+            if variable.kind not in (FLOAT, HALF):
+                raise CheckpointError(f"{self.path}: {name} is not of type float32 or float16")
+            needed = math.prod(variable.shape) * KINDS[variable.kind].itemsize
+            tensors.append(StoredTensor(name, variable.shape, needed, variable.held, variable.place))
+        check_stored(tensors, self.path, self.size)
 
 
 def load_file(path: Path) -> bytes:
@@ -109,12 +135,16 @@ def read_checkpoint(index: Path) -> TensorFlowFile:
         count = _shard_count(entries.pop(b"", b""))
         prefix = str(index).removesuffix(".index")
         shards = [Path(f"{prefix}.data-{number:05d}-of-{count:05d}") for number in range(count)]
+        missing = next((shard for shard in shards if not shard.is_file()), None)
+        if missing is not None:
+            raise CheckpointError(f"{missing}: no such file, it belongs to the checkpoint")
         variables = {name.decode(): _entry(value, shards) for name, value in entries.items()}
     except CheckpointError:
         raise
     except DAMAGE as error:
         raise damaged_file(index, INDEX, error) from None
-    return TensorFlowFile(str(index), variables)
+    size = sum(shard.stat().st_size for shard in shards)
+    return TensorFlowFile(str(index), size, variables)
 
 
 def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -189,12 +219,11 @@ def _entry(message: bytes, shards: list[Path]) -> Variable:
     kind, shard, offset, size = numbers.values()
     if shard >= len(shards):
         raise DamagedError(f"data file {shard} of {len(shards)}")
-    return Variable(shape, kind, lambda: _read_slice(shards[shard], shape, kind, offset, size))
+    read = partial(_read_slice, shards[shard], shape, kind, offset, size)
+    return Variable(shape, kind, read, size, (shard, offset))
 
 
 def _read_slice(path: Path, shape: tuple[int, ...], kind: int, offset: int, size: int) -> npt.NDArray[np.float32]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file, it belongs to the checkpoint")
     expected = int(np.prod(shape, dtype=np.float64)) * KINDS[kind].itemsize
     if size != expected or offset + size > path.stat().st_size:
         raise CheckpointError(f"{path}: damaged or truncated: no {size} bytes at {offset} for a tensor {list(shape)}")
@@ -225,14 +254,14 @@ def read_frozen_graph(path: Path) -> TensorFlowFile:
             if len(operators) > MAX_ENTRIES:
                 raise DamagedError(f"more than {MAX_ENTRIES} operators")
             if operator == "Const" and "value" in attributes:
-                variables[name] = _constant(attributes["value"], str(path))
+                variables[name] = _constant(name, attributes["value"], str(path))
             elif operator.startswith("FusedBatchNorm") and "epsilon" in attributes:
                 epsilons.update(
                     to_float(kind, value) for n, kind, value in read_fields(attributes["epsilon"]) if n == 4
                 )
     except DAMAGE as error:
         raise damaged_file(path, GRAPH, error) from None
-    return TensorFlowFile(str(path), variables, operators, tuple(sorted(epsilons)))
+    return TensorFlowFile(str(path), len(content), variables, operators, tuple(sorted(epsilons)))
 
 
 def _node(message: memoryview) -> tuple[str, str, dict[str, memoryview]]:
@@ -250,7 +279,7 @@ def _node(message: memoryview) -> tuple[str, str, dict[str, memoryview]]:
     return name, operator, attributes
 
 
-def _constant(attribute: memoryview, path: str) -> Variable:
+def _constant(name: str, attribute: memoryview, path: str) -> Variable:
     """Of an AttrValue that holds a TensorProto (tensorflow/core/framework/tensor.proto)."""
     tensor = next((value for number, _, value in read_fields(attribute) if number == 8), memoryview(b""))
     kind, raw = 0, memoryview(b"")
@@ -269,7 +298,7 @@ def _constant(attribute: memoryview, path: str) -> Variable:
             return np.frombuffer(raw, KINDS[kind]).astype(np.float32).reshape(shape)
         return _listed(tensor, kind, shape, size, path)
 
-    return Variable(shape, kind, read)
+    return Variable(shape, kind, read, max(len(tensor), MAX_EQUAL_BYTES), (name,))
 
 
 def _listed(tensor: memoryview, kind: int, shape: tuple[int, ...], size: int, path: str) -> npt.NDArray[np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -29,7 +29,7 @@ from ssdlite.weights.mapping import (
     detector_layers,
     name_slots,
 )
-from ssdlite.weights.tensorflow.files import FLOAT, HALF, INT32, TensorFlowFile
+from ssdlite.weights.tensorflow.files import INT32, TensorFlowFile
 from ssdlite.weights.tensorflow.pipeline_config import FILE_NAME, Pipeline, read_pipeline
 from ssdlite.weights.tflite.file import labels_hint
 from ssdlite.weights.tflite.graph import LEAST_SCORE
@@ -190,7 +190,7 @@ def read_tensorflow_ssd(file: TensorFlowFile, options: ImportOptions) -> Importe
     """
     options.refuse_pictures(file.path, SOURCE)
     names = [name for name in file.variables if _is_weight(name)]
-    _check_memory(file, names)
+    file.check_stored(names)
     layout = _layout(file, names)
     pipeline = read_pipeline(Path(file.path).parent)
     score_function = _score_function(file, pipeline)
@@ -220,28 +220,6 @@ def _why_left(name: str) -> str:
     if name.endswith(".ATTRIBUTES/VARIABLE_VALUE") or "/" not in name or TRAINING.search(name):
         return "state of the training"
     return "not a weight of the network"
-
-
-def _check_memory(file: TensorFlowFile, names: list[str]) -> None:
-    """Refuse types that are no floats, and more values than such a network has."""
-    for name in names:
-        if file.variables[name].kind not in (FLOAT, HALF):
-            raise CheckpointError(f"{file.path}: {name} is not of type float32 or float16")
-    claimed = sum(4 * _count(file.variables[name].shape) for name in names)
-    held = sum(path.stat().st_size for path in _files(Path(file.path)))
-    if claimed > 3 * held + 2**20:  # a graph may write a constant of equal values as one
-        raise CheckpointError(f"{file.path}: damaged: its tensors claim {claimed} bytes, the files hold {held}")
-
-
-def _files(path: Path) -> Iterable[Path]:
-    return path.parent.glob(f"{path.stem}.data-*") if path.suffix == ".index" else [path]
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for side in shape:
-        count *= side
-    return count
 
 
 def _layout(file: TensorFlowFile, names: list[str]) -> Layout:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite.checkpoint import StoredTensor, check_stored
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.protobuf import DamagedError
 from ssdlite.weights.file_kinds import TFLITE, damaged_file
@@ -93,7 +95,7 @@ MAX_BYTES = 512 * 2**20  # a MobileNet SSD has 5 to 40 MB
 MAX_ITEMS = 20_000  # operators, tensors, buffers; such a model has some hundreds
 MAX_RANK = 8
 DAMAGE = (DamagedError, struct.error, IndexError, TypeError, ValueError, AttributeError, OverflowError, KeyError)
-FLOATS = {0: np.float32, 1: np.float16}  # TensorType: what it is in numpy
+FLOATS: dict[int, np.dtype[Any]] = {0: np.dtype(np.float32), 1: np.dtype(np.float16)}  # TensorType: what it is in numpy
 OPTION_TABLES = {
     "CONV_2D": "Conv2DOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
@@ -119,19 +121,21 @@ class Operator:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """``kind`` is the schema's TensorType; ``data`` the raw bytes, empty for what is computed."""
+    """``kind`` is the schema's TensorType; ``data`` the raw bytes of ``buffer``, empty for what is computed."""
 
     name: str
     shape: tuple[int, ...]
     kind: int
+    buffer: int
     data: memoryview
 
 
 @dataclass(frozen=True)
 class TfliteGraph:
-    """The one subgraph of a file; operators stand in an order in which they can run."""
+    """The one subgraph of a file of ``size`` bytes; operators stand in an order in which they can run."""
 
     path: str
+    size: int
     tensors: tuple[TensorInfo, ...]
     operators: tuple[Operator, ...]
     inputs: tuple[int, ...]
@@ -143,18 +147,32 @@ class TfliteGraph:
         Raises:
             CheckpointError: it is computed, quantised, or not as long as its shape says.
         """
-        tensor = self.tensors[number]
+        return self.read([number])[0]
+
+    def read(self, numbers: Sequence[int]) -> list[npt.NDArray[np.float32]]:
+        """The constant tensors of those numbers, as ``values`` gives them, once all are known to be there.
+
+        Raises:
+            CheckpointError: also where together they need more than the file holds.
+        """
+        check_stored([self._stored(self.tensors[number]) for number in numbers], self.path, self.size)
+        return [
+            np.frombuffer(tensor.data, FLOATS[tensor.kind]).astype(np.float32).reshape(tensor.shape)
+            for tensor in (self.tensors[number] for number in numbers)
+        ]
+
+    def _stored(self, tensor: TensorInfo) -> StoredTensor:
         if tensor.kind not in FLOATS:
             raise CheckpointError(
                 f"{self.path}: {tensor.name} is quantised or not a float; the float32 or float16 model is needed"
             )
-        expected = int(np.prod(tensor.shape, dtype=np.int64)) * np.dtype(FLOATS[tensor.kind]).itemsize
-        if len(tensor.data) != expected:
+        needed = math.prod(tensor.shape) * FLOATS[tensor.kind].itemsize
+        if needed < len(tensor.data):
             raise CheckpointError(
-                f"{self.path}: {tensor.name} {list(tensor.shape)} needs {expected} bytes, the file holds "
+                f"{self.path}: damaged: {tensor.name} {list(tensor.shape)} needs {needed} bytes, the file holds "
                 f"{len(tensor.data)}"
             )
-        return np.frombuffer(tensor.data, FLOATS[tensor.kind]).astype(np.float32).reshape(tensor.shape)
+        return StoredTensor(tensor.name, tensor.shape, needed, len(tensor.data), tensor.buffer)
 
 
 def read_tflite(path: Path) -> TfliteGraph:
@@ -201,7 +219,7 @@ def _read_model(schema: Any, content: bytes, path: str) -> TfliteGraph:
     )
     inputs, outputs = _numbers(graph.InputsLength, graph.Inputs), _numbers(graph.OutputsLength, graph.Outputs)
     _check_order(tensors, operators, inputs, outputs)
-    return TfliteGraph(path, tensors, operators, inputs, outputs)
+    return TfliteGraph(path, len(content), tensors, operators, inputs, outputs)
 
 
 def _list(length: Callable[[], int], item: Callable[[int], T]) -> list[T]:
@@ -231,7 +249,7 @@ def _tensor(tensor: Any, data: list[memoryview]) -> TensorInfo:
         raise DamagedError(f"a tensor of {tensor.ShapeLength()} dimensions")
     shape = _numbers(tensor.ShapeLength, tensor.Shape)
     name = (tensor.Name() or b"").decode("utf-8", "replace")
-    return TensorInfo(name, shape, tensor.Type(), data[tensor.Buffer()])
+    return TensorInfo(name, shape, tensor.Type(), tensor.Buffer(), data[tensor.Buffer()])
 
 
 def _operator(schema: Any, operator: Any, codes: list[Any], names: dict[int, str]) -> Operator:
