@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-import albumentations as A
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +21,22 @@ from ssdlite.datasets.dataset import Sample
 from ssdlite.errors import ConfigError
 from ssdlite.images.geometry import LETTERBOX_FILL, CropWindow, Resize, fit_window
 from ssdlite.nms import pairwise_iou
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """With this variable within the block, and what it was before afterwards."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        os.environ.update({} if before is None else {name: before})
+
+
+with _environment("NO_ALBUMENTATIONS_UPDATE", "1"):  # or it calls home
+    import albumentations as A
 
 Rectangle = tuple[float, float, float, float]  # x0, y0, x1, y1 in source pixels
 Boxes = npt.NDArray[np.float32]
@@ -132,8 +148,6 @@ def show(sample: Sample, window: CropWindow, cut_off: CutOff | None = None) -> S
 
 
 # --- From a sample of any size to one of the network's size, with or without augmentation.
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing it must not call home
 
 
 @dataclass(frozen=True)

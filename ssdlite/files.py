@@ -1,9 +1,13 @@
-"""Parts of sentences for messages."""
+"""Files written whole or not at all, folders that can be written to, and lists in sentences."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
+import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,24 +33,49 @@ def counted(number: int, noun: str) -> str:
 # --- Files written whole or not at all, and untrusted JSON read with one clear error.
 
 
-def write_atomically(path: Path | str, write: Callable[[BinaryIO], object]) -> None:
-    """Call ``write`` with a binary file that takes the place of ``path`` only once it is complete.
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """The name of a temporary file to be filled, which takes the place of ``path`` once the block is through.
 
-    A process that dies half-way leaves the old file as it was. The data reaches the disk before the name does.
+    A process that dies half-way leaves the old file as it was; the data reaches the disk before the name does. A
+    symbolic link stays one: what it points to is replaced. A replaced file keeps its mode, and its owner where the
+    system allows that. What is no file, such as a FIFO or /dev/stdout, is sent the data.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-            file.flush()
+        old = path.stat()
+    except FileNotFoundError:
+        old = None
+    if old is not None and not (stat.S_ISREG(old.st_mode) or stat.S_ISDIR(old.st_mode)):
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            with temporary.open("rb") as content, path.open("wb") as stream:
+                shutil.copyfileobj(content, stream)
+        return
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.part{path.suffix}")
+    try:
+        # Asking for the umask would change it for a moment: the system applies it to a new file itself.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if old is None else 0o600))
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~umask())
-        Path(temporary).replace(path)
+        if old is not None:
+            with contextlib.suppress(PermissionError, AttributeError):  # not ours to give away, or no such system
+                os.chown(temporary, old.st_uid, old.st_gid)
+            temporary.chmod(stat.S_IMODE(old.st_mode))
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: Path | str, write: Callable[[BinaryIO], object]) -> None:
+    """Call ``write`` with a binary file that takes the place of ``path`` once it is complete; see ``replacing``."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        write(file)
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -56,13 +85,6 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: Any) -> None:
     """Write ``value`` as indented JSON; NaN is refused, since strict JSON parsers do not read it."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def umask() -> int:
-    """The permissions that new files are denied."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 # --- Where the command-line programs write: folders checked before the work, one clear error for a full disk.

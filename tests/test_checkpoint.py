@@ -22,7 +22,6 @@ from ssdlite.checkpoint import (
 from ssdlite.config import DetectorConfig
 from ssdlite.detector import Detector
 from ssdlite.errors import CheckpointError
-from ssdlite.files import write_atomically, write_json
 
 
 def build(**options) -> Detector:
@@ -379,26 +378,6 @@ def test_a_write_that_fails_leaves_the_old_file(saved, detector):
         save_checkpoint(hostile, saved)
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]  # and nothing beside it
-
-
-def test_an_interrupted_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def write(file):
-        file.write(b"new, but")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, write)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_json_without_nan(tmp_path):
-    with pytest.raises(ValueError, match="Out of range"):
-        write_json(tmp_path / "x.json", {"AP": float("nan")})
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_of_numpy_metrics_can_be_read(detector, tmp_path):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from ssdlite.checkpoint import Checkpoint, current_versions
 from ssdlite.config import DetectorConfig
 from ssdlite.detector import Detector
 from ssdlite.errors import ConfigError
-from ssdlite.files import umask, write_text, writing
+from ssdlite.files import write_text, writing
 from ssdlite.heads.boxes import MAX_LOG_SCALE
 from ssdlite.images.geometry import LETTERBOX_FILL
 from ssdlite.runtime.contract import (
@@ -42,11 +43,11 @@ def staged_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
     _require_free(output, overwrite)
     with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.", suffix=".part"))
+        folder = output.with_name(f".{output.name}.{secrets.token_hex(8)}.part")
+        folder.mkdir()
     try:
         yield folder
         with writing(output):
-            folder.chmod(0o777 & ~umask())
             _move(folder, output)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    pass
-
-
-MOST_PIXELS = 178_956_970  # of a picture, as Pillow allows
 
 
 @cache
@@ -27,7 +23,6 @@ def find_pillow() -> Any:
 @cache
 def find_opencv() -> Any:
     """The module ``cv2``, or None."""
-    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))  # it reads this once, when loaded
     return _import("cv2")
 
 
@@ -36,6 +31,31 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         return None
+
+
+class _Silence:
+    """How many threads want OpenCV silent, and the log level that the last of them restores: there is but one level."""
+
+    lock = threading.Lock()
+    users = 0
+    level = 0
+
+
+@contextmanager
+def silent_opencv() -> Iterator[None]:
+    """OpenCV writes nothing about damaged files within, in whatever thread; its log level is afterwards as before."""
+    logging = find_opencv().utils.logging
+    with _Silence.lock:
+        if not _Silence.users:
+            _Silence.level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+        _Silence.users += 1
+    try:
+        yield
+    finally:
+        with _Silence.lock:
+            _Silence.users -= 1
+            if not _Silence.users:
+                logging.setLogLevel(_Silence.level)
 
 
 # --- Arithmetic on the pixels of pictures. Needs numpy only; uses OpenCV where it is there, with the same result.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +16,8 @@ from PIL import Image
 
 from ssdlite.datasets.image_files import IMAGE_SUFFIXES
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.files import write_atomically
-from ssdlite.images.geometry import ImageArray
+from ssdlite.files import replacing, write_atomically
+from ssdlite.images.geometry import ImageArray, silent_opencv
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")
 PICTURE_FORMATS = {  # what annotated pictures can be written as; others become PNG
@@ -97,10 +98,8 @@ class VideoReader:
     """
 
     def __init__(self, path: Path) -> None:
-        _silence_ffmpeg()
-        loudness = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-        cv2.utils.logging.setLogLevel(loudness)
+        with silent_opencv():
+            self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
             self._capture.release()
             raise DataError(f"{path}: cannot be read as a video")
@@ -132,14 +131,12 @@ class VideoWriter:
 
     def __init__(self, path: Path, frames_per_second: float) -> None:
         self._path = path
-        self._partial = path.with_name(f".{path.stem}.part{path.suffix}")
         self._rate = frames_per_second
+        self._file = ExitStack()  # the temporary one, from the first frame on
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
 
     def __enter__(self) -> VideoWriter:
-        _silence_ffmpeg()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         return self
 
     def write(self, frame: ImageArray) -> None:
@@ -147,7 +144,8 @@ class VideoWriter:
         if self._writer is None:
             self._size = (frame.shape[1], frame.shape[0])
             code = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self._partial), cv2.CAP_FFMPEG, code, self._rate, self._size)
+            partial = self._file.enter_context(replacing(self._path))
+            self._writer = cv2.VideoWriter(str(partial), cv2.CAP_FFMPEG, code, self._rate, self._size)
             if not self._writer.isOpened():
                 raise DataError(f"{self._path}: cannot be written as an MPEG-4 video of {self._size} pixels")
         if (frame.shape[1], frame.shape[0]) != self._size:
@@ -159,15 +157,7 @@ class VideoWriter:
     ) -> None:
         if self._writer is not None:
             self._writer.release()
-        if kind is None and self._writer is not None:
-            self._partial.replace(self._path)
-        else:
-            self._partial.unlink(missing_ok=True)
-
-
-def _silence_ffmpeg() -> None:
-    """Keep FFmpeg's own complaints about damaged files off the terminal; it reads this once, when first used."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+        self._file.__exit__(kind, error, trace)
 
 
 def _files_in(folder: Path, output: Path) -> list[Path]:

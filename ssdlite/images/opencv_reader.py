@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite.images.geometry import ImageArray, deep_grey_to_rgb, find_opencv
+from ssdlite.images.geometry import ImageArray, deep_grey_to_rgb, find_opencv, silent_opencv
 
+MOST_PIXELS = 178_956_970  # as Pillow allows; OpenCV itself would decode six times as many
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
@@ -36,21 +40,100 @@ def _read_bytes(path: Path | str) -> bytes:
         raise ValueError("it is empty")
     if content.startswith(JPEG_START) and content.rfind(JPEG_END) < content.rfind(JPEG_SCAN):
         raise ValueError("it is truncated")  # OpenCV would fill the rest with grey
+    width, height = size_in_header(content) or (0, 0)
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"it has {width} x {height} pixels, more than the {MOST_PIXELS} allowed")
     return content
+
+
+def size_in_header(content: bytes) -> tuple[int, int] | None:
+    """(width, height) as stored, before anything is decoded; None for formats that only OpenCV knows."""
+    for start, read_header in HEADERS.items():
+        if re.match(start, content, re.DOTALL):
+            try:
+                return read_header(content)
+            except (
+                struct.error,
+                KeyError,
+                AttributeError,
+            ):  # it ends before that, or is damaged: for the decoder to refuse
+                return None
+    return None
+
+
+def _bmp_size(content: bytes) -> tuple[int, int]:
+    """Of a Windows header, or of OS/2's shorter one."""
+    old = struct.unpack_from("<I", content, 14) == (12,)
+    width, height = struct.unpack_from("<HH" if old else "<ii", content, 18)
+    return width, abs(height)  # negative: the rows go down
+
+
+def _pnm_size(content: bytes) -> tuple[int, int]:
+    """Of the two numbers after the magic one, with comments between them."""
+    space = rb"(?:\s|#[^\n]*\n)+"
+    found = re.match(rb"P[1-6]" + space + rb"(\d+)" + space + rb"(\d+)\s", content)
+    return (0, 0) if found is None else (int(found[1]), int(found[2]))
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int]:
+    """Of the first frame header (ITU T.81, annex B)."""
+    place = 2
+    while True:
+        marker, length = struct.unpack_from(">HH", content, place)
+        if marker < 0xFF00 or length < 2:
+            raise struct.error("expected a marker and the length of its segment")
+        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):  # tables, and one without use
+            height, width = struct.unpack_from(">HH", content, place + 5)
+            return width, height
+        place += 1 if marker == 0xFFFF else 2 + length  # a marker may have fill bytes before it
+
+
+def _webp_size(content: bytes) -> tuple[int, int]:
+    """Of the lossy, the lossless, or the extended form (RFC 9649)."""
+    kind = content[12:16]
+    if kind == b"VP8X":
+        low_x, high_x, low_y, high_y = struct.unpack_from("<HBHB", content, 24)
+        width, height = low_x + (high_x << 16) + 1, low_y + (high_y << 16) + 1
+    elif kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", content, 21)
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", content, 26))
+    return width, height
+
+
+def _tiff_size(content: bytes) -> tuple[int, int]:
+    """Of the first image file directory (TIFF 6.0, section 2); a big TIFF's is wider."""
+    order = "<" if content.startswith(b"II") else ">"
+    big = struct.unpack_from(f"{order}H", content, 2) == (43,)
+    (start,) = struct.unpack_from(f"{order}Q" if big else f"{order}I", content, 8 if big else 4)
+    (count,) = struct.unpack_from(f"{order}Q" if big else f"{order}H", content, start)
+    start, step, value_at = (start + 8, 20, 12) if big else (start + 2, 12, 8)
+    sides = {}
+    for entry in range(start, start + step * count, step):
+        tag, kind = struct.unpack_from(f"{order}HH", content, entry)
+        if tag in (256, 257):
+            (sides[tag],) = struct.unpack_from(order + {3: "H", 4: "I", 16: "Q"}[kind], content, entry + value_at)
+    return sides[256], sides[257]
+
+
+HEADERS: dict[bytes, Callable[[bytes], tuple[int, int]]] = {  # how a file begins -> its (width, height)
+    rb"\xff\xd8\xff": _jpeg_size,
+    rb"\x89PNG": lambda content: struct.unpack_from(">II", content, 16),
+    rb"GIF8": lambda content: struct.unpack_from("<HH", content, 6),
+    rb"BM": _bmp_size,
+    rb"RIFF.{4}WEBP": _webp_size,
+    rb"II[*+]|MM\0[*+]": _tiff_size,
+    rb"P[1-6]\s": _pnm_size,
+}
 
 
 def _decode(content: bytes, *, upright: bool) -> npt.NDArray[Any]:
     """[H, W] grey or [H, W, 3] BGR, as deep as stored."""
     cv2 = find_opencv()
-    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
-    logging = cv2.utils.logging
-    loudness = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
-    try:
-        pixels = cv2.imdecode(
-            np.frombuffer(content, np.uint8), flags if upright else flags | cv2.IMREAD_IGNORE_ORIENTATION
-        )
-    finally:
-        logging.setLogLevel(loudness)
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+    with silent_opencv():
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     if pixels is None:
         raise ValueError("OpenCV knows no such format, or it is damaged")
     return np.asarray(pixels)

@@ -168,6 +168,7 @@ def _check_array(array: npt.NDArray[Any], position: int, channels_axis: int) -> 
         raise ValueError(f"image {position}: expected uint8 or floats in 0..255, got {array.dtype}")
     if not np.isfinite(array).all() or array.min() < 0 or array.max() > 255:
         raise ValueError(f"image {position}: expected values in 0..255, got {array.min()} to {array.max()}")
-    if 0 < array.max() <= 1:
+    rounded = np.rint(array)
+    if array.max() <= 1 and (array != rounded).any():  # whole numbers alone may well be a very dark picture
         raise ValueError(f"image {position}: expected values in 0..255, these look like 0..1; multiply by 255")
-    return np.asarray(np.rint(array), np.uint8)
+    return np.asarray(rounded, np.uint8)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 FIRST_BYTES = 4096
-MOST_PIXELS = 1 << 26  # what is larger is for the reader to accept or to refuse
+MOST_QUICK_PIXELS = 1 << 26  # what is larger is for the reader to accept or to refuse
 FRAMES = (0xC0, 0xC1, 0xC2)  # markers: the baseline, extended and progressive frame
 SKIPPED = (0xC4, 0xDB, 0xDD, 0xE0, *range(0xE2, 0xF0), 0xFE)  # tables, notes of applications, comments
 # Not among them: 0xE1, Exif, which may say that the picture is stored on its side.
@@ -39,7 +39,7 @@ def find_size(data: bytes) -> tuple[int, int] | None:
         marker = data[place + 1]
         if marker in FRAMES:
             bits, height, width, channels = struct.unpack_from(">BHHB", data, place + 4)
-            ordinary = bits == 8 and channels in (1, 3) and 0 < height * width <= MOST_PIXELS
+            ordinary = bits == 8 and channels in (1, 3) and 0 < height * width <= MOST_QUICK_PIXELS
             return (height, width) if ordinary else None
         if marker not in SKIPPED:
             return None

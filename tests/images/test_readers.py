@@ -1,7 +1,15 @@
 """Resizing without OpenCV gives OpenCV's pixels, and files read without Pillow give Pillow's."""
 
 import io
+import os
+import re
+import struct
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -11,6 +19,7 @@ from PIL import Image
 
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.images import geometry as optional
+from ssdlite.images import opencv_reader
 from ssdlite.images.geometry import resize_bilinear, resize_with_numpy
 from ssdlite.images.reading import read_image, read_image_size
 
@@ -77,7 +86,7 @@ def test_a_ramp_is_resized_to_what_one_calculates():
 @pytest.fixture
 def no_pillow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if Pillow were not installed; the test itself still writes its files with it."""
-    monkeypatch.setattr("ssdlite.images.geometry.find_pillow", lambda: None)
+    monkeypatch.setattr("ssdlite.images.reading.find_pillow", lambda: None)
     yield
 
 
@@ -166,10 +175,145 @@ def test_opencv_says_what_is_wrong_in_one_error(tmp_path: Path, capfd: pytest.Ca
 
 def test_with_neither_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("find_pillow", "find_opencv"):
-        monkeypatch.setattr(f"ssdlite.images.geometry.{name}", lambda: None)
+        monkeypatch.setattr(f"ssdlite.images.reading.{name}", lambda: None)
     with pytest.raises(ConfigError, match=r"needs Pillow or OpenCV; `pip install pillow`"):
         read_image(tmp_path / "a.png")
 
 
 def test_a_module_that_is_not_there_is_none():
     assert optional._import("no_such_module_anywhere") is None
+
+
+def test_the_last_to_leave_restores_opencvs_log_level():
+    """Two readers at once, in the order that would leave OpenCV silent if each restored what it found."""
+    before = cv2.utils.logging.getLogLevel()
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(optional.silent_opencv())
+    second.enter_context(optional.silent_opencv())
+    first.close()
+    assert cv2.utils.logging.getLogLevel() == cv2.utils.logging.LOG_LEVEL_SILENT
+    second.close()
+    assert cv2.utils.logging.getLogLevel() == before != cv2.utils.logging.LOG_LEVEL_SILENT
+
+
+@pytest.mark.usefixtures("no_pillow")
+def test_reading_in_many_threads_leaves_opencvs_log_level(tmp_path: Path):
+    Image.fromarray(noise(400, 500)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    before = cv2.utils.logging.getLogLevel()
+    together = threading.Barrier(8)
+
+    def read(number: int) -> int:
+        together.wait()
+        failures = 0
+        for name in ("good.png", "bad.png") * 4:
+            try:
+                read_image(tmp_path / name)
+            except DataError:
+                failures += 1
+        return failures
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(read, range(8))) == [4] * 8
+    assert cv2.utils.logging.getLogLevel() == before
+
+
+def test_importing_and_reading_leaves_the_process_as_it_was(tmp_path: Path):
+    Image.fromarray(noise(40, 50)).save(tmp_path / "a.jpg")
+    program = """
+import locale, logging, os, signal, sys, warnings
+import albumentations, cv2, torch, torchvision, PIL.Image, PIL.ImageFile  # whose own doings are not ours
+def state():
+    return (dict(os.environ), cv2.getNumThreads(), cv2.utils.logging.getLogLevel(), warnings.filters[:],
+            locale.setlocale(locale.LC_ALL), logging.root.level, list(logging.root.handlers), os.umask(0o22),
+            PIL.Image.MAX_IMAGE_PIXELS, PIL.ImageFile.LOAD_TRUNCATED_IMAGES, signal.getsignal(signal.SIGINT),
+            sys.getrecursionlimit())
+os.umask(0o22)
+before = state(), torch.get_num_threads(), torch.get_default_dtype()
+import ssdlite.images.drawing, ssdlite.images.media, ssdlite.datasets.transforms, ssdlite.evaluation.coco
+from ssdlite.datasets.transforms import DetectionTransform
+from ssdlite.images import geometry, reading
+DetectionTransform((32, 32), "stretch", "ssd")
+reading.read_image(sys.argv[1])
+reading.find_pillow = lambda: None
+reading.read_image(sys.argv[1])
+after = state(), torch.get_num_threads(), torch.get_default_dtype()
+print([one for one, other in zip(before[0] + before[1:], after[0] + after[1:]) if one != other])
+"""
+    environment = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"}  # of the first import alone
+    command = [sys.executable, "-c", program, str(tmp_path / "a.jpg")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "[]\n"
+
+
+def test_the_import_that_would_call_home_does_not():
+    program = (
+        "import os, urllib.request\n"
+        "def call(*args, **kwargs): raise SystemExit('called home')\n"
+        "urllib.request.urlopen = call; import ssdlite.datasets.transforms\n"
+        "print('NO_ALBUMENTATIONS_UPDATE' in os.environ)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "False\n"
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A header and nothing behind it."""
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", width, height, 8, 2, 0, 0, 0) + bytes(4)
+
+
+HUGE = {  # headers of pictures of more than 178,956,970 pixels
+    "a.png": png_of(20_000, 9_000),
+    "a.gif": b"GIF89a" + struct.pack("<HH", 20_000, 9_000) + bytes(9),
+    "a.bmp": b"BM" + bytes(12) + struct.pack("<IiiHH", 40, 20_000, -9_000, 1, 24) + bytes(24),
+    "b.bmp": b"BM" + bytes(12) + struct.pack("<IHHHH", 12, 20_000, 9_000, 1, 24) + bytes(24),
+    "a.ppm": b"P6 # a note\n20000 9000\n255\n",
+    "a.jpg": b"\xff\xd8\xff\xe0\x00\x04ab\xff\xff\xff\xc1\x00\x0b\x08"
+    + struct.pack(">HH", 9_000, 20_000)
+    + b"\xff\xd9",
+    "a.tif": b"II*\0\x08\0\0\0\x02\0"
+    + struct.pack("<HHIHHHHI", 256, 4, 1, 20_000, 0, 257, 3, 1)
+    + struct.pack("<I", 9_000),
+    "b.tif": b"MM\0*\0\0\0\x08\0\x02" + struct.pack(">HHIIHHIHH", 256, 4, 1, 20_000, 257, 3, 1, 9_000, 0),
+    "a.webp": b"RIFF....WEBPVP8X" + bytes(8) + (19_999).to_bytes(3, "little") + (8_999).to_bytes(3, "little"),
+}
+
+
+@pytest.mark.usefixtures("no_pillow")
+@pytest.mark.parametrize("name", HUGE)
+def test_opencv_is_not_asked_for_huge_pictures(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / name).write_bytes(HUGE[name])
+    monkeypatch.setattr(opencv_reader, "_decode", lambda *args, **kwargs: pytest.fail("it was decoded"))
+    reason = "cannot be read as an image (it has 20000 x 9000 pixels, more than the 178956970 allowed)"
+    for read in (read_image, read_image_size):
+        with pytest.raises(DataError, match=re.escape(f"{name}: {reason}")):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        (".png", {}),
+        (".gif", {}),
+        (".bmp", {}),
+        (".ppm", {}),
+        (".tif", {}),
+        (".tif", {"big_tiff": True}),
+        (".jpg", {}),
+        (".jpg", {"progressive": True}),
+        (".webp", {"lossless": True}),
+        (".webp", {"quality": 80}),
+        (".webp", {"save_all": True, "append_images": [Image.new("RGB", (30, 20))]}),
+    ],
+)
+def test_sizes_in_headers_are_pillows(tmp_path: Path, suffix: str, options: dict[str, object]):
+    Image.fromarray(noise(20, 30)).save(tmp_path / f"a{suffix}", **options)
+    content = (tmp_path / f"a{suffix}").read_bytes()
+    assert opencv_reader.size_in_header(content) == (30, 20)
+    assert all(opencv_reader.size_in_header(content[:end]) in (None, (0, 0), (30, 20)) for end in range(60))
+
+
+def test_headers_of_nothing_known():
+    for content in (b"", b"text", b"\xff\xd8\xff\xe0\0\0" * 9, b"\xff\xd8\xff", b"II*\0" + bytes(30)):
+        assert opencv_reader.size_in_header(content) is None
