@@ -3,77 +3,54 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 
-from benchmarks.harness import Result, Settings, build_table, run, to_markdown
+from benchmarks import COMPARISONS, BenchmarksOptions
 from ssdlite import cli
-from ssdlite.benchmark.stages import use_threads
-from ssdlite.benchmark.timing import describe_machine
+from ssdlite.benchmark.comparison import Result, build_table, describe_facts, run, to_markdown
+from ssdlite.benchmark.timing import describe_machine, use_threads
 from ssdlite.config import suggest
 from ssdlite.console import print_line, print_table
 from ssdlite.errors import ConfigError
 from ssdlite.files import prepare_folder, save_json, write_text, writing
 
-COMPARISONS = (
-    "training",
-    "prediction",
-    "postprocessing",
-    "loss",
-    "whole_run",
-    "litert",
-    "evaluation",
-    "growth",
-    "augmentation",
-    "depthwise",
-)
-PACKAGES = ("torch", "torchvision", "onnxruntime", "ai-edge-litert")
 
-
-@dataclass(frozen=True)
-class Options:
-    names: Annotated[tuple[str, ...], tyro.conf.Positional] = COMPARISONS
-    """Which comparisons to run."""
-    rounds: int | None = None
-    """Rounds in which every contestant has its turn. Default: each comparison's own number."""
-    threads: int = os.cpu_count() or 1
-    """Most threads that compute; some comparisons take one."""
-    tflite: Path | None = None
-    """The TensorFlow Lite SSD of docs/weights.md, which the comparison litert needs."""
-    output: Path | None = None
-    """Folder for performance.json and performance.md."""
-
-
-def compare(options: Options) -> None:
+def compare(options: BenchmarksOptions) -> None:
     """Run the comparisons in turns and print ratios. On a shared machine only the ratios mean anything."""
-    if options.threads < 1 or (options.rounds is not None and options.rounds < 1):
-        raise ConfigError(f"--threads and --rounds: expected 1 or more, got {options.threads} and {options.rounds}")
-    if options.tflite is not None and not options.tflite.is_file():
-        raise ConfigError(f"--tflite {options.tflite}: no such file")
-    for name in options.names:
-        if name not in COMPARISONS:
-            raise ConfigError(f"unknown comparison {name!r}{suggest(name, COMPARISONS)}")
+    check(options)
     if options.output is not None:
         prepare_folder(options.output)
     results: list[Result] = []
     for name in options.names:
-        module = importlib.import_module(f"benchmarks.{name}")
+        module = importlib.import_module(f"benchmarks.{COMPARISONS[name]}")
         torch.manual_seed(0)
-        for comparison in module.comparisons(Settings(options.threads, options.tflite)):
+        for comparison in getattr(module, name)(options):
             use_threads(comparison.threads)
-            results.append(run(comparison, options.rounds or comparison.rounds or module.ROUNDS))
+            results.append(run(comparison, options.rounds))
             print_table(build_table(results[-1]))
             for note in results[-1].notes:
                 print_line(f"  {note}")
             if options.output is not None:
                 save(options.output, results)
-    print_line("; ".join(f"{name}: {value}" for name, value in machine().items()))
+    print_line(describe_facts(machine()))
+
+
+def check(options: BenchmarksOptions) -> None:
+    """Raises ConfigError for what cannot be run."""
+    if options.threads < 1 or (options.rounds is not None and options.rounds < 1):
+        raise ConfigError(f"--threads and --rounds: expected 1 or more, got {options.threads} and {options.rounds}")
+    if options.bounds is not None and (not options.bounds or min(options.bounds) < 1):
+        raise ConfigError(f"--bounds: expected numbers of 1 or more, got {options.bounds}")
+    for option, path in (("--tflite", options.tflite), ("--checkpoint", options.checkpoint)):
+        if path is not None and not path.is_file():
+            raise ConfigError(f"{option} {path}: no such file")
+    for name in options.names:
+        if name not in COMPARISONS:
+            raise ConfigError(f"unknown comparison {name!r}{suggest(name, COMPARISONS)}")
 
 
 def save(folder: Path, results: list[Result]) -> None:
@@ -86,11 +63,11 @@ def save(folder: Path, results: list[Result]) -> None:
 
 def machine() -> dict[str, Any]:
     """What it ran on."""
-    facts: dict[str, Any] = describe_machine(PACKAGES)
+    facts: dict[str, Any] = describe_machine(("torch", "torchvision", "onnxruntime", "ai-edge-litert"))
     if torch.cuda.is_available():
         facts["GPU"] = torch.cuda.get_device_name()
     return facts
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(compare, Options, None, "python -m benchmarks"))
+    sys.exit(cli.run(compare, BenchmarksOptions, None, "python -m benchmarks"))

@@ -1,17 +1,28 @@
-"""torchvision's SSDLite with random but settled weights, and the same network of ours."""
+"""Ours beside torchvision's SSDLite with the same weights: prediction, post-processing, loss, exported."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
+import numpy as np
+import onnxruntime
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.ops import box_iou
 
+from benchmarks import BenchmarksOptions
+from ssdlite.benchmark.comparison import Comparison, Contestant
 from ssdlite.detector import Detector
-from ssdlite.heads.losses import class_scores
-from ssdlite.heads.postprocess import DetectionBatch
+from ssdlite.export.onnx import export_onnx
+from ssdlite.export.options import GraphOptions
+from ssdlite.heads.base import Outputs
+from ssdlite.heads.losses import MultiBoxLoss, class_scores
+from ssdlite.heads.postprocess import DetectionBatch, postprocess
 from ssdlite.weights.mapping import ImportOptions
 from ssdlite.weights.torchvision import read_torchvision_ssd
 
@@ -79,3 +90,198 @@ def same_detections(theirs: Sequence[Mapping[str, Tensor]], ours: DetectionBatch
         found += int(same.any(dim=0).sum())
         total += len(one["boxes"])
     return f"{found} of torchvision's {total} detections are ours too; we have {int(ours.counts.sum())}"
+
+
+# --- The comparisons.
+
+
+def prediction(options: BenchmarksOptions) -> Iterator[Comparison]:
+    """One picture in, detections out: ``Detector.predict`` beside torchvision's model in eager mode."""
+    targets = {"realistic scores": 1.8, "untrained scores": 2.2}
+    picture = random_picture()
+    pixels = picture[0].permute(1, 2, 0).contiguous().numpy()
+    for kind, model in kinds_of_scores().items():
+        detector = copy_of(model)
+        torchvision = _torchvision(model, picture[0])
+        contestants = [
+            Contestant("torchvision", torchvision),
+            Contestant("Detector.predict", partial(detector.predict, pixels, score_threshold=0.0)),
+            Contestant("its network", partial(detector.infer_batch, picture.numpy())),
+        ]
+        if shutil.which("c++"):
+            compiled = copy_of(model)
+            compiled.compile()
+            predict = partial(compiled.predict, pixels, score_threshold=0.0)
+            contestants.append(Contestant("Detector.predict, compiled", predict))
+        ours = postprocess(detector.infer_batch(picture.numpy()), detector.anchors, detector.config)
+        yield Comparison(
+            f"prediction of one picture of 320 x 320, {kind}",
+            contestants,
+            reference="torchvision",
+            targets={"Detector.predict": targets[kind]},
+            threads=options.threads,
+            notes=[same_detections(torchvision(), ours)],
+        )
+
+
+def _torchvision(model: torch.nn.Module, picture: torch.Tensor) -> Callable[[], list[dict[str, torch.Tensor]]]:
+    values = picture.float() / 255
+
+    def call() -> list[dict[str, torch.Tensor]]:
+        with torch.inference_mode():
+            return model([values])  # type: ignore[no-any-return]
+
+    return call
+
+
+@torch.no_grad()
+def postprocessing(options: BenchmarksOptions) -> Iterator[Comparison]:
+    """From the network's outputs to detections, beside torchvision's ``postprocess_detections``."""
+    targets = {"realistic scores": 3.5, "untrained scores": 2.0}
+    for kind, model in kinds_of_scores().items():
+        for batch in (1, 16):
+            pictures = torch.cat([random_picture(seed) for seed in range(1, batch + 1)])
+            detector = copy_of(model)
+            outputs = detector(pictures)
+            theirs = torchvision_postprocess(model, outputs)
+            ours = f"ours, batch {batch}"
+            yield Comparison(
+                f"post-processing, {kind}, batch {batch}",
+                [
+                    Contestant("torchvision", theirs, batch),
+                    Contestant(ours, lambda: postprocess(outputs, detector.anchors, detector.config), batch),  # noqa: B023
+                ],
+                reference="torchvision",
+                targets={ours: targets[kind]} if batch == 1 else {},
+                threads=options.threads,
+                rounds=40,
+                notes=[same_detections(theirs(), postprocess(outputs, detector.anchors, detector.config))],
+            )
+
+
+def torchvision_postprocess(model: nn.Module, outputs: Outputs) -> Callable[[], list[dict[str, Tensor]]]:
+    """torchvision's post-processing of the same outputs."""
+    batch = len(outputs.class_logits)
+    heads = {"cls_logits": outputs.class_logits, "bbox_regression": outputs.box_deltas}
+    images = type("Images", (), {"tensors": torch.zeros(batch, 3, SIDE, SIDE), "image_sizes": [(SIDE, SIDE)] * batch})
+    features = [torch.zeros(batch, 1, side, side) for side in (20, 10, 5, 3, 2, 1)]
+    anchors = model.anchor_generator(images, features)  # type: ignore[operator]
+
+    def call() -> list[dict[str, Tensor]]:
+        with torch.no_grad():
+            return model.postprocess_detections(heads, anchors, images.image_sizes)  # type: ignore[operator,no-any-return]
+
+    return call
+
+
+class LikeTorchvision(MultiBoxLoss):
+    """Pictures without objects teach nothing there."""
+
+    negatives_per_empty_image = 0
+
+
+def loss(options: BenchmarksOptions) -> Iterator[Comparison]:
+    """Matching, loss and their backward on the same outputs, with the same losses."""
+    batch, objects = 16, 20
+    model = torchvision_model()
+    detector = copy_of(model)
+    anchors = detector.anchors
+    logits = torch.randn(batch, len(anchors), SLOTS)
+    deltas = torch.randn(batch, len(anchors), 4) * 0.1
+    corners = torch.rand(batch, objects, 2) * 220
+    boxes = torch.cat([corners, corners + 20 + torch.rand(batch, objects, 2) * 80], dim=2)
+    labels = torch.randint(0, SLOTS - 1, (batch, objects))
+    criterion = LikeTorchvision(anchors, torch.tensor(detector.config.box_code_scales))
+    targets = [{"boxes": own, "labels": names + 1} for own, names in zip(boxes, labels, strict=True)]
+
+    def ours() -> Tensor:
+        outputs = Outputs(logits.clone().requires_grad_(), deltas.clone().requires_grad_())
+        total = criterion(outputs, boxes, labels).total
+        total.backward()
+        return total.detach()
+
+    def torchvision() -> Tensor:
+        heads = {"cls_logits": logits.clone().requires_grad_(), "bbox_regression": deltas.clone().requires_grad_()}
+        matches = [model.proposal_matcher(box_iou(own["boxes"], anchors)) for own in targets]  # type: ignore[operator]
+        losses = model.compute_loss(targets, heads, [anchors] * batch, matches)  # type: ignore[operator]
+        total: Tensor = losses["classification"] + losses["bbox_regression"]
+        total.backward()  # type: ignore[no-untyped-call]
+        return total.detach()
+
+    yield Comparison(
+        f"matching, loss and backward, {batch} images, {objects} objects each, {SLOTS} slots",
+        [Contestant("torchvision", torchvision, batch), Contestant("ours", ours, batch)],
+        reference="torchvision",
+        targets={"ours": 1.0},
+        threads=options.threads,
+        notes=[f"losses: {float(torchvision()):.5f} and {float(ours()):.5f}"],
+    )
+
+
+# --- Exported.
+
+
+@torch.no_grad()
+def exported_nms(options: BenchmarksOptions) -> Iterator[Comparison]:
+    """V3-Large exported with its post-processing, for each bound on the candidates, in ONNX Runtime on one thread.
+
+    Of an untrained network every one of 3234 anchors is a candidate in every class, and 27,000 reach torchvision's
+    suppression. Beside torchvision's own export, and beside the network alone.
+    """
+    for kind, model in kinds_of_scores().items():
+        detector = copy_of(model)
+        sessions = {"torchvision": session(torchvision_onnx(model))}
+        for variant in ("raw", "decoded"):
+            sessions[variant] = session(export_onnx(detector, GraphOptions(variant=variant)).SerializeToString())
+        bounded = {f"nms, {bound} candidates": bound for bound in options.bounds or (2048,)}
+        for name, bound in bounded.items():
+            exported = export_onnx(detector, GraphOptions(variant="nms", max_candidates=bound))
+            sessions[name] = session(exported.SerializeToString())
+        contestants = [Contestant(name, partial(one.run, None, feed(one))) for name, one in sessions.items()]
+        notes = [f"{candidates(detector)} candidates reach torchvision's suppression"]
+        notes += [f"{name}: {agreement(sessions['torchvision'], sessions[name])}" for name in bounded]
+        yield Comparison(
+            f"V3-Large in ONNX Runtime, {kind}", contestants, reference="torchvision", rounds=40, notes=notes
+        )
+        yield Comparison(
+            f"what post-processing adds in ONNX Runtime, {kind}", contestants[1:], reference="raw", rounds=40
+        )
+
+
+def torchvision_onnx(model: nn.Module) -> bytes:
+    """By the older exporter: the current one fails on this model."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, ([random_picture()[0].float() / 255],), file, dynamo=False, opset_version=17)
+    return file.getvalue()
+
+
+def session(model: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def feed(one: onnxruntime.InferenceSession) -> dict[str, np.ndarray]:
+    """The random picture, as the session takes it."""
+    (entry,) = one.get_inputs()
+    picture = random_picture()
+    return {entry.name: picture.numpy() if entry.type == "tensor(uint8)" else (picture[0].float() / 255).numpy()}
+
+
+def agreement(theirs: onnxruntime.InferenceSession, ours: onnxruntime.InferenceSession) -> str:
+    """How many of torchvision's detections ours has too."""
+    boxes, scores, labels = (torch.from_numpy(value) for value in theirs.run(None, feed(theirs)))
+    if scores.dtype != torch.float32:  # their order in the file
+        scores, labels = labels, scores
+    own_boxes, own_scores, own_labels, count = (torch.from_numpy(value) for value in ours.run(None, feed(ours)))
+    found = DetectionBatch(own_boxes * SIDE, own_scores, own_labels, count)
+    return same_detections([{"boxes": boxes, "scores": scores, "labels": labels}], found)
+
+
+def candidates(detector: Detector) -> int:
+    """Pairs of anchor and class, of each class the best 300."""
+    scores: Tensor = class_scores(detector(random_picture()).class_logits, "softmax")
+    return int((scores > THRESHOLD).sum(dim=1).clamp(max=300).sum())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
@@ -41,6 +43,40 @@ def print_table(table: Table) -> None:
     width = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
     wide = Console(file=console.file, highlight=False, width=max(width, console.width))
     wide.print(table)
+
+
+def figure_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A name and figures in each row, without those columns that have nothing in them."""
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    used = _used_columns(rows)
+    for i in used:
+        table.add_column(headings[i], justify="right" if i else "left", overflow="fold", no_wrap=bool(i))
+    for row in rows:
+        table.add_row(*(escape(row[i]) for i in used))
+    return table
+
+
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table without those columns that have nothing in them, and an empty one."""
+    used = _used_columns(rows)
+    yield "| " + " | ".join(headings[i] for i in used) + " |"
+    yield "|" + "---|" * len(used)
+    for row in rows:
+        yield "| " + " | ".join(row[i] for i in used) + " |"
+    yield ""
+
+
+def _used_columns(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [i for i, cells in enumerate(zip(*rows, strict=True)) if any(cells)]
+
+
+def code(text: str) -> str:
+    """``text`` as a code span of Markdown; line breaks become spaces, and it may stand in a table."""
+    flat = re.sub(r"\s+", " ", text).strip().replace("|", r"\|")
+    longest = max((len(run) for run in re.findall("`+", flat)), default=0)
+    fence = "`" * (longest + 1)
+    padding = " " if flat.startswith("`") or flat.endswith("`") else ""
+    return f"{fence}{padding}{flat}{padding}{fence}"
 
 
 def print_metrics(title: str, figures: Mapping[str, float | None], per_class: Mapping[str, Any]) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from ssdlite.export.card import code, write_model_card
+from ssdlite.console import code
+from ssdlite.export.card import write_model_card
 from ssdlite.runtime.contract import (
     AccuracyFigure,
     AnchorSpec,

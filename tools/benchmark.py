@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +17,7 @@ from ssdlite.errors import ConfigError
 from ssdlite.files import counted
 
 if TYPE_CHECKING:
-    from ssdlite.benchmark.candidates import Candidate
-    from ssdlite.benchmark.compare import Row
+    from ssdlite.benchmark.detectors import Candidate, Row
     from ssdlite.export.measure import Accuracy
 
 PROGRAM = "ssdlite benchmark"
@@ -56,9 +55,8 @@ def benchmark(options: BenchmarkOptions) -> None:
 
     Times are milliseconds a picture and medians where nothing else is said. On a shared machine trust the ratios.
     """
-    from ssdlite.benchmark.candidates import find_candidates
-    from ssdlite.benchmark.compare import Load, compare
-    from ssdlite.benchmark.report import build_table, by_load, describe
+    from ssdlite.benchmark.comparison import describe_facts
+    from ssdlite.benchmark.detectors import Load, build_table, by_load, compare, find_candidates
     from ssdlite.benchmark.timing import describe_machine
     from ssdlite.console import print_line, print_table
     from ssdlite.files import prepare_folder
@@ -69,7 +67,7 @@ def benchmark(options: BenchmarkOptions) -> None:
     candidates = find_candidates(options.models)
     loads = [Load(threads, size) for threads in options.threads for size in options.batch_sizes]
     with _pictures(options) as pictures:
-        scores = {} if options.data is None else {one.name: _accuracy(one, options) for one in candidates}
+        accuracies = [] if options.data is None else [_accuracy(one, options) for one in candidates]
         rows = list(
             compare(
                 candidates,
@@ -78,17 +76,14 @@ def benchmark(options: BenchmarkOptions) -> None:
                 runs=options.runs,
                 device=options.device,
                 memory=options.memory,
-                on_load=lambda load: print_line(f"timing with {describe(load)}"),
+                accuracies=accuracies,
+                on_load=lambda load: print_line(f"timing with {load}"),
             )
         )
         facts = {"runs": options.runs, "pictures": len(pictures), **describe_machine(PACKAGES)}
-    rows = [replace(row, accuracy=scores.get(row.name)) for row in rows]
     for group in by_load(rows).values():
         print_table(build_table(group))
-    print_line(
-        "milliseconds a picture, medians; memory in MB; "
-        + "; ".join(f"{name}: {value}" for name, value in facts.items())
-    )
+    print_line(f"milliseconds a picture, medians; memory in MB; {describe_facts(facts)}")
     if options.output is not None:
         _write(options.output, rows, facts)
 
@@ -132,7 +127,7 @@ def _pictures(options: BenchmarkOptions) -> Iterator[list[Path]]:
 
         yield [Path(path) for path in load_split(options.data, options.split).paths[:MOST_PICTURES]]
     else:
-        from ssdlite.benchmark.pictures import write_pictures
+        from ssdlite.benchmark.detectors import write_pictures
 
         with tempfile.TemporaryDirectory() as folder:
             yield write_pictures(Path(folder))
@@ -148,7 +143,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _write(folder: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
-    from ssdlite.benchmark.report import draw, to_markdown
+    from ssdlite.benchmark.detectors import draw, to_markdown
     from ssdlite.console import print_line
     from ssdlite.files import save_json, write_text, writing
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ssdlite.console import code, markdown_table
 from ssdlite.files import counted
 from ssdlite.runtime.contract import (
     CONTRACT_FILE,
@@ -20,28 +20,9 @@ from ssdlite.runtime.contract import (
 )
 
 
-def code(text: str) -> str:
-    """``text`` as a code span; line breaks become spaces, and it may stand in a table."""
-    flat = re.sub(r"\s+", " ", text).strip().replace("|", r"\|")
-    longest = max((len(run) for run in re.findall("`+", flat)), default=0)
-    fence = "`" * (longest + 1)
-    padding = " " if flat.startswith("`") or flat.endswith("`") else ""
-    return f"{fence}{padding}{flat}{padding}{fence}"
-
-
 def numbers(values: Sequence[float]) -> str:
     """``127.5, 127.5, 127.5``"""
     return ", ".join(f"{value:g}" for value in values)
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """A table without those columns that have nothing in them, and an empty line."""
-    filled = [i for i in range(len(headings)) if any(row[i] for row in rows)]
-    yield "| " + " | ".join(headings[i] for i in filled) + " |"
-    yield "|" + "---|" * len(filled)
-    for row in rows:
-        yield "| " + " | ".join(row[i] for i in filled) + " |"
-    yield ""
 
 
 # --- The part of a model card about outputs, and how they become detections.
@@ -68,7 +49,7 @@ def output_lines(contract: Contract) -> Iterator[str]:
             continue
         yield f"Of {', '.join(code(file) for file in files)}:"
         yield ""
-        yield from table(
+        yield from markdown_table(
             ["output", "meaning", "type", "shape", "what it is"],
             [
                 [
@@ -178,7 +159,7 @@ def _classes(contract: Contract) -> Iterator[str]:
     yield ""
     ids = map(str, contract.category_ids) if contract.category_ids else ["not known"] * len(contract.class_names)
     rows = zip(contract.class_names, ids, strict=True)
-    yield from table(
+    yield from markdown_table(
         ["label", "name", "id in the training data"],
         [[str(label), code(name), category] for label, (name, category) in enumerate(rows)],
     )
@@ -187,7 +168,7 @@ def _classes(contract: Contract) -> Iterator[str]:
 def _files(models: Sequence[ModelSpec], bundle: Path | None) -> Iterator[str]:
     yield "## Files"
     yield ""
-    yield from table(
+    yield from markdown_table(
         [
             "file",
             "runtime",

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdlite.benchmark.candidates import Candidate, find_candidates
-from ssdlite.benchmark.compare import Load, percentile, summarise
-from ssdlite.benchmark.memory import own_peak, peak_memory
-from ssdlite.benchmark.report import cells
-from ssdlite.benchmark.stages import Pipeline, StageTimes
+from ssdlite.benchmark.comparison import Comparison, Contestant, Stages, summarise
+from ssdlite.benchmark.detectors import Candidate, Load, Pipeline, Row, cells, compare, find_candidates, peak_memory
+from ssdlite.benchmark.timing import own_peak
+from ssdlite.export.measure import Accuracy
 from ssdlite.images.geometry import InputTransform
 from ssdlite.images.prediction import NumpyDetections
 from ssdlite.tools import benchmark
@@ -39,7 +38,7 @@ class Sleeper:
         return [NOTHING] * outputs
 
 
-def test_stages_are_milliseconds_a_picture(tmp_path: Path) -> None:
+def test_stages_are_milliseconds_of_a_batch(tmp_path: Path) -> None:
     paths = [tmp_path / f"{value}.png" for value in (10, 20, 30)]
     for path in paths:
         Image.new("RGB", (60, 40), (int(path.stem), 0, 0)).save(path)
@@ -49,26 +48,42 @@ def test_stages_are_milliseconds_a_picture(tmp_path: Path) -> None:
     assert [[int(image[0, 0, 0]) for image in batch] for batch in model.seen] == [[10, 20], [30, 10], [20, 30]]
     assert model.seen[0].shape == (2, 3, 32, 48)
     for one in times:
-        assert 20 <= one.network < one.postprocess - 10
-        assert one.postprocess >= 40
-        assert 0 < one.resize < 20
-        assert one.total == sum(one)
+        assert list(one) == ["decode", "resize", "network", "postprocess"]
+        assert 40 <= one["network"] < one["postprocess"] - 20
+        assert one["postprocess"] >= 80
+        assert 0 < one["resize"] < 40
 
 
 def test_a_row_is_made_of_medians_and_ranks(tmp_path: Path) -> None:
-    path = tmp_path / "a.onnx"
-    path.write_bytes(bytes(2_500_000))
-    times = [StageTimes(1.0, 2.0, float(i), 3.0) for i in (5, 1, 3, 2, 100)]
-    row = summarise(Candidate(path), Load(2, 4), times)
-    assert row.stages == {"decode": 1, "resize": 2, "network": 3, "postprocess": 3}
-    assert (row.minimum, row.median, row.p95, row.megabytes) == (7, 9, 106, 2.5)
-    faster = summarise(Candidate(path), Load(2, 4), [StageTimes(1.0, 1.0, 1.0, 1.5)])
-    assert cells(faster, row) == ["a.onnx", "1", "1", "1", "1.5", "4.5", "4.5", "4.5", "0.50", "", "", ""]
+    names = ("decode", "resize", "network", "postprocess")
+    slow = [Stages(zip(names, (1.0, 2.0, float(i), 3.0), strict=True)) for i in (5, 1, 3, 2, 100)]
+    fast = [Stages(zip(names, (1.0, 1.0, 1.0, 1.5), strict=True))] * 5
+    contestants = [Contestant(name, lambda: None) for name in ("a.onnx", "b.onnx")]
+    first, second = summarise(Comparison("load", contestants, reference="a.onnx"), [slow, fast]).lines
+    row = Row(first, Load(2, 4), 2.5, memory=99.6, accuracy=Accuracy(0.25, 0.5))
+    assert row.to_dict() == {
+        "name": "a.onnx", "stages": {"decode": 1, "resize": 2, "network": 3, "postprocess": 3},
+        "minimum": 7, "median": 9, "p95": 106, "megabytes": 2.5, "memory": 99.6,
+        "threads": 2, "batch_size": 4, "AP": 0.25, "AP50": 0.5,
+    }  # fmt: skip
+    assert cells(row) == ["a.onnx", "1", "2", "3", "3", "7", "9", "106", "1.00", "100", "0.250", "0.500"]
+    cheaper = Row(second, Load(2, 4), 2.5)
+    assert cells(cheaper) == ["b.onnx", "1", "1", "1", "1.5", "4.5", "4.5", "4.5", "0.50", "", "", ""]
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.0, 1), (0.5, 10), (0.95, 19), (0.951, 20), (1.0, 20)])
-def test_percentiles_are_nearest_ranks(share: float, expected: int) -> None:
-    assert percentile(list(range(1, 21)), share) == expected
+def test_two_files_of_one_name_keep_their_own_accuracy(colour_bundle: Path, colour_pictures: Path) -> None:
+    copy = colour_bundle.with_name("copy")
+    copy.mkdir()
+    (copy / "nms.onnx").write_bytes((colour_bundle / "nms.onnx").read_bytes())
+    rows = compare(
+        [Candidate(folder / "nms.onnx") for folder in (colour_bundle, copy)],
+        [colour_pictures / "val2017" / "1.png"],
+        [Load(1, 1)],
+        runs=1,
+        memory=False,
+        accuracies=[Accuracy(0.1, 0.2), Accuracy(0.3, 0.4)],
+    )
+    assert [(row.name, row.accuracy) for row in rows] == [("nms.onnx", (0.1, 0.2)), ("nms.onnx", (0.3, 0.4))]
 
 
 def test_every_file_of_a_bundle_is_a_candidate(colour_bundle: Path) -> None:
@@ -81,11 +96,11 @@ def test_memory_is_that_of_a_process_of_its_own(colour_bundle: Path, colour_pict
     ours = own_peak()
     pictures = [colour_pictures / "val2017" / "1.png"]
     ballast = np.ones(200_000_000, np.uint8)
-    theirs = peak_memory(Candidate(colour_bundle / "nms.onnx"), pictures, batch_size=1, threads=1)
+    theirs = peak_memory(Candidate(colour_bundle / "nms.onnx"), pictures, Load(1, 1))
     assert ours is not None and theirs is not None
     assert 20 < theirs < 400
     assert (own_peak() or 0) >= max(ours, len(ballast) / 1e6)
-    assert peak_memory(Candidate(colour_bundle / "none.onnx"), pictures, batch_size=1, threads=1) is None
+    assert peak_memory(Candidate(colour_bundle / "none.onnx"), pictures, Load(1, 1)) is None
 
 
 def test_the_tool(
