@@ -185,11 +185,11 @@ def _files(models: Sequence[ModelSpec], bundle: Path | None) -> Iterator[str]:
         ],
         [
             [
-                " + ".join(code(name) for name in _names(model)),
+                " + ".join(code(name) for name in model.files),
                 model.runtime,
                 model.variant,
                 model.precision,
-                f"{sum((bundle / name).stat().st_size for name in _names(model)) / 1e6:.2f}" if bundle else "",
+                f"{sum((bundle / name).stat().st_size for name in model.files) / 1e6:.2f}" if bundle else "",
                 f"{model.accuracy.AP:.4f}" if model.accuracy else "",
                 f"{model.accuracy.AP50:.4f}" if model.accuracy else "",
                 f"{model.accuracy.AP_drop:+.4f}" if model.accuracy else "",
@@ -340,10 +340,6 @@ def _limits(contract: Contract) -> Iterator[str]:
         yield "- Processors round int8 arithmetic differently: scores may differ slightly from one to the next."
     if contract.provenance.licence == "not stated":
         yield "- The licence of the weights is not stated: ask who made them before you pass them on."
-
-
-def _names(model: ModelSpec) -> list[str]:
-    return [name for name in (model.file, model.weights_file) if name is not None]
 
 
 def _with(present: bool) -> str:

@@ -23,7 +23,6 @@ MAX_SIDE = 4096
 
 Variant = Literal["raw", "decoded", "nms"]
 Precision = Literal["fp32", "fp16", "int8"]
-Runtime = Literal["onnxruntime", "ncnn"]
 Meaning = Literal["class_logits", "box_deltas", "scores", "boxes", "labels", "count"]
 OUTPUTS: dict[str, tuple[Meaning, ...]] = {
     "raw": ("class_logits", "box_deltas"),
@@ -172,7 +171,7 @@ class ModelSpec:
     """
 
     file: str
-    runtime: Runtime = "onnxruntime"
+    runtime: str = "onnxruntime"  # a name in ``BACKENDS``
     variant: Variant
     precision: Precision
     outputs: tuple[OutputSpec, ...]
@@ -184,6 +183,11 @@ class ModelSpec:
     accuracy: AccuracyFigure | None = None
     latency: LatencyFigure | None = None
     quantisation: QuantisationFacts | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of its one file, or two."""
+        return (self.file,) if self.weights_file is None else (self.file, self.weights_file)
 
 
 @dataclass(frozen=True, kw_only=True)

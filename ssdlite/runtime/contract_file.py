@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ssdlite.errors import ContractError
+from ssdlite.runtime.backends import BACKENDS
 from ssdlite.runtime.contract import (
     CONTRACT_FILE,
     FORMAT,
@@ -74,7 +75,7 @@ def _check_contract(contract: Contract) -> None:
     _expect(0 <= contract.resize.padding_value <= 255, "resize.padding_value: expected 0 to 255")
     _check_postprocess(contract.postprocess)
     _expect(1 <= len(contract.models) <= MAX_MODELS, f"models: expected 1 to {MAX_MODELS}, got {len(contract.models)}")
-    files = [name for model in contract.models for name in (model.file, model.weights_file) if name is not None]
+    files = [name for model in contract.models for name in model.files]
     _expect(len(set(files)) == len(files), "models: files must differ")
     for name in files:
         _expect(is_plain_file_name(name), f"models: expected the name of a file in the bundle, got {name[:80]!r}")
@@ -110,6 +111,8 @@ def _check_anchors(spec: AnchorSpec) -> None:
 def _check_model(model: ModelSpec, contract: Contract) -> None:
     where = f"model {model.file}"
     spec = model.input
+    known = ", ".join(map(repr, BACKENDS))
+    _expect(model.runtime in BACKENDS, f"{where}: runtime: expected one of {known}, got {model.runtime[:60]!r}")
     _expect(
         32 <= spec.height <= MAX_SIDE and 32 <= spec.width <= MAX_SIDE,
         f"{where}: input: expected sides of 32 to {MAX_SIDE}, got {spec.height} x {spec.width}",
@@ -127,7 +130,10 @@ def _check_model(model: ModelSpec, contract: Contract) -> None:
         meanings == OUTPUTS[model.variant],
         f"{where}: outputs: a {model.variant} model has {', '.join(OUTPUTS[model.variant])}, got {', '.join(meanings)}",
     )
-    _expect(model.runtime != "ncnn" or model.weights_file is not None, f"{where}: weights_file is missing")
+    _expect(
+        model.weights_file is not None or not BACKENDS[model.runtime].has_weights_file,
+        f"{where}: weights_file is missing",
+    )
     _expect(model.variant != "raw" or contract.anchors is not None, f"{where}: a raw model needs anchors")
     _check_outputs(model, contract, where)
 

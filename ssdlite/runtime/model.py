@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +16,11 @@ from ssdlite.detections import Detections
 from ssdlite.errors import ConfigError, ContractError
 from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform
 from ssdlite.images.prediction import NumpyDetections, Picture, Size, predict_pictures, to_pictures
-from ssdlite.runtime.backends.onnxruntime import Backend
+from ssdlite.runtime.backends.base import Array, Network
 from ssdlite.runtime.contract import Contract, Meaning, ModelSpec, PostprocessSpec
 from ssdlite.runtime.files import open_model
 from ssdlite.runtime.postprocess import boxes_to_pixels, class_scores, decode_boxes, select_detections
 
-Array = npt.NDArray[Any]
 MAX_INPUT_VALUES = 1 << 28  # 1 GiB in float32; batches and sides that are allowed one by one could exhaust memory
 
 
@@ -57,7 +55,7 @@ class RuntimeDetector:
         ContractError: the contract asks for something that this runtime does not do.
     """
 
-    def __init__(self, contract: Contract, model: ModelSpec, backend: Backend) -> None:
+    def __init__(self, contract: Contract, model: ModelSpec, backend: Network) -> None:
         self.contract = contract
         self.model = model
         self.backend = backend

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ssdlite.config import suggest
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.runtime.contract import CONTRACT_FILE
-from ssdlite.runtime.files import EXPORTED_SUFFIXES
+from ssdlite.runtime.files import is_exported
 from ssdlite.weights.file_kinds import (
     GRAPH,
     INDEX,
@@ -111,7 +111,7 @@ def _check_file(path: Path) -> None:
             "imported; ImageNet weights are for `ssdlite train --backbone-weights imagenet`"
         )
     require_file(path)
-    if path.suffix in EXPORTED_SUFFIXES:
+    if is_exported(path):
         raise CheckpointError(
             f"{path}: an exported model, which `ssdlite predict` and eval take where it is one of ssdlite; expected "
             "weights of another project"

@@ -12,13 +12,14 @@ from pathlib import Path
 from ssdlite.errors import ContractError
 from ssdlite.export.verify.contract import changed_files, check_contract
 from ssdlite.export.verify.dump import DumpSteps
-from ssdlite.export.verify.golden import Reference, installed_runtimes, open_backend
+from ssdlite.export.verify.golden import Reference
 from ssdlite.export.verify.replay import ReplaySteps
 from ssdlite.export.verify.report import STEPS, ModelResult, Report, Step, StepResult, worst_of
 from ssdlite.export.verify.vectors import Golden, Vectors
-from ssdlite.runtime.backends.onnxruntime import Backend
+from ssdlite.runtime.backends.base import Backend
 from ssdlite.runtime.contract import Contract, ModelSpec
 from ssdlite.runtime.contract_file import read_contract
+from ssdlite.runtime.files import installed_runtimes, open_backend
 
 
 def verify_bundle(
@@ -51,7 +52,7 @@ def verify_bundle(
     return Report(
         bundle=str(bundle),
         dump=None if dump is None else str(dump),
-        runtimes={str(name): version for name, version in runtimes.items()},
+        runtimes=runtimes,
         missing=missing,
         models=tuple(results),
         notes=notes,
@@ -104,7 +105,7 @@ def _open(bundle: Path, model: ModelSpec) -> tuple[Backend | None, str, list[str
     if model.runtime not in installed_runtimes():
         return None, f"{model.runtime} is not installed", []
     try:
-        return open_backend(bundle, model), "", []
+        return open_backend(bundle, model, threads=1), "", []
     except ContractError as error:
         return None, str(error), []
 

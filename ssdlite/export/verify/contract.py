@@ -9,7 +9,8 @@ from ssdlite.errors import ContractError
 from ssdlite.export.verify.report import StepResult
 from ssdlite.export.verify.vectors import Golden, model_hashes
 from ssdlite.files import listing
-from ssdlite.runtime.backends.onnxruntime import Backend
+from ssdlite.runtime.backends import BACKENDS
+from ssdlite.runtime.backends.base import Backend
 from ssdlite.runtime.contract import CONTRACT_FILE, METADATA_KEY, Contract, ModelSpec
 from ssdlite.runtime.contract_file import parse_contract
 from ssdlite.runtime.files import inner_file
@@ -22,18 +23,17 @@ def check_contract(
 ) -> StepResult:
     """``backend`` is None where the file could not be loaded, or its runtime is not there."""
     try:
-        for name in (model.file, model.weights_file):
-            if name is not None:
-                inner_file(bundle, name, f"{CONTRACT_FILE} lists it")
+        for name in model.files:
+            inner_file(bundle, name, f"{CONTRACT_FILE} lists it")
     except ContractError as error:
         return _fail(str(error))
     if not golden.has(model):
         return _fail(f"{model.file} has no golden vectors: golden.json does not know it")
-    metadata = getattr(backend, "metadata", None)
-    if metadata is None:
-        text = "file is there; it has no metadata of its own" if model.runtime == "ncnn" else "file cannot be loaded"
-        return StepResult(step="contract", status="pass" if model.runtime == "ncnn" else "skipped", text=text)
-    return _compare_metadata(metadata.get(METADATA_KEY), contract, model)
+    if not BACKENDS[model.runtime].carries_contract:
+        return StepResult(step="contract", status="pass", text="file is there; it has no metadata of its own")
+    if backend is None:
+        return StepResult(step="contract", status="skipped", text="file cannot be loaded")
+    return _compare_metadata(backend.metadata.get(METADATA_KEY), contract, model)
 
 
 def changed_files(bundle: Path, model: ModelSpec, golden: Golden) -> list[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -34,29 +32,10 @@ from ssdlite.export.verify.vectors import (
 from ssdlite.files import write_atomically, write_text
 from ssdlite.images.geometry import CropWindow, ImageArray
 from ssdlite.images.prediction import to_picture
-from ssdlite.runtime.backends.onnxruntime import Backend, OnnxBackend
-from ssdlite.runtime.contract import Contract, ModelSpec, Runtime
-from ssdlite.runtime.files import inner_file
+from ssdlite.runtime.backends.base import Backend
+from ssdlite.runtime.contract import Contract, ModelSpec
+from ssdlite.runtime.files import installed_runtimes, open_backend
 from ssdlite.runtime.model import RuntimeDetector
-
-RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "ncnn")
-
-
-def installed_runtimes() -> dict[Runtime, str]:
-    """Version of each runtime that is installed here."""
-    return {name: importlib.metadata.version(name) for name in RUNTIMES if find_spec(name) is not None}
-
-
-def open_backend(bundle: Path, model: ModelSpec, threads: int | None = 1) -> Backend:
-    """What runs this file of the bundle. Raises ContractError: missing, damaged."""
-    path = inner_file(bundle, model.file, "the contract lists it")
-    if model.runtime == "ncnn":
-        from ssdlite.runtime.backends.ncnn import NcnnBackend
-
-        weights = inner_file(bundle, str(model.weights_file), "the contract lists it")
-        backend: Backend = NcnnBackend(path, weights, model, threads)
-        return backend
-    return OnnxBackend(path, threads)
 
 
 class Reference:
@@ -167,7 +146,7 @@ def _write_models(
     folder = bundle / GOLDEN_FOLDER
     found = {}
     for model in contract.models:
-        reference = Reference(contract, model, open_backend(bundle, model))
+        reference = Reference(contract, model, open_backend(bundle, model, threads=1))
         for entry, image in zip(entries, images, strict=True):
             resized = reference.resized(image)
             tensor = reference.tensor(resized)

@@ -230,8 +230,7 @@ def encode_detections(found: Sequence[GoldenDetection]) -> str:
 
 def model_hashes(bundle: Path, model: ModelSpec) -> dict[str, str]:
     """SHA-256 of each of the model's files."""
-    names = [name for name in (model.file, model.weights_file) if name is not None]
-    return {name: hashlib.sha256((bundle / name).read_bytes()).hexdigest() for name in names}
+    return {name: hashlib.sha256((bundle / name).read_bytes()).hexdigest() for name in model.files}
 
 
 def _read_index(folder: Path, contract: Contract) -> GoldenIndex:

@@ -1,1 +1,12 @@
-"""What executes an exported network: one module for each runtime."""
+"""What executes an exported network: one module for each runtime, and the one dict of them all."""
+
+from __future__ import annotations
+
+from ssdlite.runtime.backends.base import Backend
+from ssdlite.runtime.backends.ncnn import NcnnBackend
+from ssdlite.runtime.backends.onnxruntime import OnnxBackend
+
+BACKENDS: dict[str, type[Backend]] = {  # by the name that contracts give the runtime; the first is preferred
+    "onnxruntime": OnnxBackend,
+    "ncnn": NcnnBackend,
+}

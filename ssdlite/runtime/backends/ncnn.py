@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from ssdlite.errors import ContractError
-from ssdlite.runtime.backends.onnxruntime import MAX_MODEL_BYTES
+from ssdlite.runtime.backends.base import Array, check_model_file
 from ssdlite.runtime.contract import ModelSpec
 
-Array = npt.NDArray[Any]
 HALF_PRECISION_OPTIONS = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage")
 
 
@@ -34,12 +32,18 @@ class NcnnBackend:
             ``model`` says.
     """
 
+    suffixes: ClassVar[tuple[str, ...]] = (".param",)
+    package: ClassVar[str] = "ncnn"
+    has_weights_file: ClassVar[bool] = True
+    carries_contract: ClassVar[bool] = False
+
     def __init__(self, param: Path, weights: Path, model: ModelSpec, threads: int | None = None) -> None:
         self.name = str(param)
+        self.metadata: dict[str, str] = {}
         self.model = model
         self._ncnn = _import_ncnn(self.name)
         for path in (param, weights):
-            _check_file(path)
+            check_model_file(path)
         self._net = self._ncnn.Net()
         if threads is not None:
             self._net.opt.num_threads = threads
@@ -50,7 +54,20 @@ class NcnnBackend:
             raise ContractError(f"{param}: ncnn cannot load it; expected a .param file that pnnx wrote")
         if self._net.load_model(str(weights)) != 0:
             raise ContractError(f"{weights}: ncnn cannot load it; expected the weights of {param.name}, all of them")
-        self._check_blobs()
+        self.check(model)
+
+    @classmethod
+    def open(cls, path: Path, model: ModelSpec | None, threads: int | None) -> NcnnBackend:
+        if model is None or model.weights_file is None:
+            raise ContractError(f"{path}: ncnn needs a contract that names its weights file and its blobs")
+        return cls(path, path.with_name(model.weights_file), model, threads)
+
+    def check(self, model: ModelSpec) -> None:
+        """Raises ContractError where the file has other blobs than ``model`` says."""
+        names = [model.input.name, *(output.name for output in model.outputs)]
+        found = [*self._net.input_names(), *self._net.output_names()]
+        if sorted(names) != sorted(found):
+            raise ContractError(f"{self.name}: expected the blobs {', '.join(names)}, found {', '.join(found)}")
 
     def run(self, inputs: Array) -> dict[str, Array]:
         """[1, 3, H, W] float32 -> all outputs by blob name, each with the batch axis in front.
@@ -73,12 +90,6 @@ class NcnnBackend:
             raise ContractError(f"{self.name}: ncnn cannot compute {name!r} (status {status})")
         return np.array(value, np.float32)[None]
 
-    def _check_blobs(self) -> None:
-        names = [self.model.input.name, *(output.name for output in self.model.outputs)]
-        found = [*self._net.input_names(), *self._net.output_names()]
-        if sorted(names) != sorted(found):
-            raise ContractError(f"{self.name}: expected the blobs {', '.join(names)}, found {', '.join(found)}")
-
 
 def _import_ncnn(name: str) -> Any:
     try:
@@ -86,10 +97,3 @@ def _import_ncnn(name: str) -> Any:
     except ImportError:
         raise ContractError(f'{name}: running it needs ncnn: pip install "ssdlite[ncnn]"') from None
     return ncnn
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise ContractError(f"{path}: no such model file")
-    if not 0 < path.stat().st_size <= MAX_MODEL_BYTES:
-        raise ContractError(f"{path}: expected 1 to {MAX_MODEL_BYTES} bytes, got {path.stat().st_size}")

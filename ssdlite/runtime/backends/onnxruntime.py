@@ -1,28 +1,24 @@
-"""What executes an exported network: a file's bytes in, tensors in, tensors out."""
+"""An exported model in ONNX Runtime, as an .onnx or .ort file. No torch, and no onnx package."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ssdlite.errors import ContractError
-from ssdlite.protobuf import check_self_contained
+from ssdlite.files import listing
+from ssdlite.protobuf import BYTES, VARINT, DamagedError, read_fields, read_varint, to_number
+from ssdlite.runtime.backends.base import MAX_MODEL_BYTES, Array, check_model_file
+from ssdlite.runtime.contract import ModelSpec
 
-MAX_MODEL_BYTES = 1 << 30
 ORT_FORMAT_MARK = b"ORTM"  # at byte 4 of ONNX Runtime's own format
 FATAL_ONLY = 4  # of onnxruntime's levels; its errors reach us as exceptions, and need not be printed as well
 TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(int32)": "int32"}
-Array = npt.NDArray[Any]
-
-
-class Backend(Protocol):
-    """Runs one network."""
-
-    def run(self, inputs: Array) -> dict[str, Array]:
-        """The one input tensor -> all outputs by their names in the file. Raises ContractError when it fails."""
+SHOWN = 6  # names in a message
 
 
 class TensorInfo(NamedTuple):
@@ -31,6 +27,10 @@ class TensorInfo(NamedTuple):
     name: str
     type: str
     shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        sides = ", ".join("any" if side is None else str(side) for side in self.shape)
+        return f"{self.name[:60]!r} {self.type} [{sides}]"
 
 
 class OnnxBackend:
@@ -48,6 +48,11 @@ class OnnxBackend:
         ContractError: the file is missing, too large, damaged, refers to other files, or cannot be run here.
     """
 
+    suffixes: ClassVar[tuple[str, ...]] = (".onnx", ".ort")
+    package: ClassVar[str] = "onnxruntime"
+    has_weights_file: ClassVar[bool] = False
+    carries_contract: ClassVar[bool] = True
+
     def __init__(self, source: Path | bytes, threads: int | None = None, *, name: str = "the model") -> None:
         import onnxruntime
 
@@ -56,7 +61,6 @@ class OnnxBackend:
         is_ort_format = content[4:8] == ORT_FORMAT_MARK
         if not is_ort_format:
             check_self_contained(content, self.name)
-        onnxruntime.set_default_logger_severity(FATAL_ONLY)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL_ONLY
         options.inter_op_num_threads = 1
@@ -72,6 +76,25 @@ class OnnxBackend:
         self.inputs = [_tensor_info(value) for value in self._session.get_inputs()]
         self.outputs = [_tensor_info(value) for value in self._session.get_outputs()]
 
+    @classmethod
+    def open(cls, path: Path, model: ModelSpec | None, threads: int | None) -> OnnxBackend:
+        return cls(path, threads)
+
+    def check(self, model: ModelSpec) -> None:
+        """Raises ContractError where the file has other inputs or outputs than ``model`` promises."""
+        promised = TensorInfo(model.input.name, model.input.type, model.input.shape)
+        if self.inputs != [promised]:
+            found = "; ".join(map(str, self.inputs[:SHOWN])) or "none"
+            raise ContractError(f"{self.name}: the contract promises one input, {promised}; the file has {found}")
+        own = {output.name: output for output in self.outputs}
+        names = {output.name for output in model.outputs}
+        if own.keys() != names:
+            raise ContractError(f"{self.name}: the contract promises outputs {_list(names)}; the file has {_list(own)}")
+        for output in model.outputs:
+            wanted, got = TensorInfo(output.name, output.type, output.shape), own[output.name]
+            if got.type != wanted.type or not _shapes_agree(got.shape, wanted.shape):
+                raise ContractError(f"{self.name}: the contract promises {wanted}; the file has {got}")
+
     def run(self, inputs: Array) -> dict[str, Array]:
         try:
             values = self._session.run(None, {self.inputs[0].name: inputs})
@@ -82,12 +105,8 @@ class OnnxBackend:
 
 def read_model_file(path: Path) -> bytes:
     """Raises ContractError: no regular file, unreadable, empty, or larger than any detector."""
+    check_model_file(path)
     try:
-        if not path.is_file():
-            raise ContractError(f"{path}: no such model file")
-        size = path.stat().st_size
-        if not 0 < size <= MAX_MODEL_BYTES:
-            raise ContractError(f"{path}: expected a model of 1 to {MAX_MODEL_BYTES} bytes, got {size}")
         return path.read_bytes()
     except OSError as error:
         raise ContractError(f"{path}: cannot be read ({error.strerror})") from None
@@ -98,7 +117,82 @@ def _tensor_info(value: Any) -> TensorInfo:
     return TensorInfo(value.name, TYPES.get(value.type, value.type), shape)
 
 
+def _shapes_agree(own: tuple[int | None, ...], promised: tuple[int | None, ...]) -> bool:
+    """A side that the file leaves open is checked when it has run."""
+    if len(own) != len(promised):
+        return False
+    return all(side is None or side == wanted for side, wanted in zip(own, promised, strict=True))
+
+
+def _list(names: Iterable[str]) -> str:
+    return listing([repr(name[:60]) for name in sorted(names)], SHOWN)
+
+
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
+
+
+# --- Whether an ONNX file stands alone, found by walking its bytes: the onnx package is not needed to run one.
+
+MAX_DEPTH = 100  # of messages in messages, as protobuf itself allows
+
+# message: {field number: message that stands there}, as far as tensors can be reached (onnx.proto3)
+MESSAGES: dict[str, dict[int, str]] = {
+    "Model": {7: "Graph", 20: "Training", 25: "Function"},
+    "Training": {1: "Graph", 2: "Graph"},
+    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
+    "Function": {7: "Node", 11: "Attribute"},
+    "Node": {5: "Attribute"},
+    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
+    "SparseTensor": {1: "Tensor", 2: "Tensor"},
+    "Tensor": {},
+}
+TENSOR_EXTERNAL_DATA, TENSOR_DATA_LOCATION = 13, 14
+SPARSE_TENSOR_DIMS = 3
+BYTES_OF_A_VALUE = 8  # at most
+
+
+def check_self_contained(content: bytes, where: str) -> None:
+    """Refuse a model whose tensors lie in other files, or whose sparse ones, which are filled up with zeros when it
+    is loaded, would take more memory than any model file may; ``where`` is its name, for the message.
+
+    Raises:
+        ContractError: there are such, or the bytes are no protobuf.
+    """
+    try:
+        size = _walk(memoryview(content), "Model", where, 0)
+    except DamagedError:
+        raise ContractError(f"{where}: not an ONNX model, or damaged") from None
+    if size > MAX_MODEL_BYTES:
+        raise ContractError(f"{where}: expected at most {MAX_MODEL_BYTES} bytes of sparse tensors, got {size}")
+
+
+def _walk(message: memoryview, kind: str, where: str, depth: int) -> int:
+    """Bytes that the sparse tensors in ``message`` take when they are no longer sparse."""
+    if depth > MAX_DEPTH:
+        raise DamagedError(f"messages {depth} deep")
+    inner = MESSAGES[kind]
+    size = 0
+    sides: list[int] = []
+    for number, wire_type, value in read_fields(message):
+        is_set = to_number(wire_type, value) if wire_type == VARINT else len(value)
+        if kind == "Tensor" and number in (TENSOR_EXTERNAL_DATA, TENSOR_DATA_LOCATION) and is_set:
+            raise ContractError(f"{where}: its weights lie in other files, which are not read; export it as one file")
+        if kind == "SparseTensor" and number == SPARSE_TENSOR_DIMS:
+            sides += _numbers(wire_type, value)
+        if number in inner and wire_type == BYTES:
+            size += _walk(value, inner[number], where, depth + 1)
+    return size + (BYTES_OF_A_VALUE * math.prod(sides) if sides else 0)
+
+
+def _numbers(wire_type: int, content: memoryview) -> list[int]:
+    """A repeated field of integers: one of them, or packed."""
+    if wire_type != BYTES:
+        return [to_number(wire_type, content)]
+    numbers, position = [], 0
+    while position < len(content):
+        value, position = read_varint(content, position)
+        numbers.append(value)
+    return numbers

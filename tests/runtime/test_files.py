@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from ssdlite.errors import ConfigError, ContractError
-from ssdlite.runtime.backends import onnxruntime as backends
+from ssdlite.runtime.backends import base
 from ssdlite.runtime.backends.onnxruntime import OnnxBackend
 from ssdlite.runtime.contract import METADATA_KEY, Contract
 from ssdlite.runtime.files import is_exported
@@ -160,6 +160,17 @@ def test_damaged_files(bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixtur
     assert (captured.out, captured.err) == ("", "")
 
 
+def test_onnx_runtimes_own_messages_stay_as_they_were(bundle: Path, capfd: pytest.CaptureFixture[str]):
+    """Its logger belongs to the process: an app that has sessions of its own still hears of them."""
+    import onnxruntime
+
+    load_model(bundle).predict(WHITE)
+    options = onnxruntime.SessionOptions()
+    for value in ("a", "b"):  # of which the default logger warns
+        options.add_session_config_entry("session.load_model_format", value)
+    assert "already exists with value [a]" in capfd.readouterr().err
+
+
 def test_flipped_bytes_never_get_through_as_anything_but_an_error_or_a_model(bundle: Path):
     whole, random = (bundle / "nms.onnx").read_bytes(), np.random.default_rng(0)
     refused = 0
@@ -175,7 +186,7 @@ def test_flipped_bytes_never_get_through_as_anything_but_an_error_or_a_model(bun
 
 
 def test_a_model_larger_than_any_detector(bundle: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(backends, "MAX_MODEL_BYTES", 1000)
+    monkeypatch.setattr(base, "MAX_MODEL_BYTES", 1000)
     assert "expected a model of 1 to 1000 bytes, got" in refuse(bundle)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from ssdlite import protobuf as onnx_wire
 from ssdlite.errors import ContractError
+from ssdlite.runtime.backends import onnxruntime as onnx_wire
 from ssdlite.runtime.contract import METADATA_KEY
 from ssdlite.runtime.model import load_model
 from ssdlite.runtime.plain import to_json
@@ -85,6 +85,28 @@ def test_the_walk_knows_every_way_to_a_tensor():
     fields = onnx.TensorProto.DESCRIPTOR.fields_by_name
     assert fields["external_data"].number == onnx_wire.TENSOR_EXTERNAL_DATA
     assert fields["data_location"].number == onnx_wire.TENSOR_DATA_LOCATION
+    assert onnx.SparseTensorProto.DESCRIPTOR.fields_by_name["dims"].number == onnx_wire.SPARSE_TENSOR_DIMS
+
+
+@pytest.mark.parametrize("place", ["graph", "attribute"])
+def test_sparse_tensors_are_no_way_to_fill_the_memory(place: str):
+    """A file of 150 bytes would take 1 GiB and more: ONNX Runtime fills sparse tensors up with zeros."""
+    sparse = onnx.helper.make_sparse_tensor(
+        onnx.numpy_helper.from_array(np.ones(1, np.float32), "w"), onnx.numpy_helper.from_array(np.zeros(1, np.int64)),
+        [1 << 14, 1 << 14],
+    )  # fmt: skip
+    model = onnx.ModelProto()
+    if place == "graph":
+        model.graph.sparse_initializer.append(sparse)
+    else:
+        model.graph.node.append(onnx.helper.make_node("Constant", [], ["w"], sparse_value=sparse))
+    with pytest.raises(ContractError) as caught:
+        onnx_wire.check_self_contained(model.SerializeToString(), "a.onnx")
+    assert str(caught.value) == "a.onnx: expected at most 1073741824 bytes of sparse tensors, got 2147483648"
+    sparse.dims[:] = [4, 4]
+    small = onnx.ModelProto()
+    small.graph.sparse_initializer.append(sparse)
+    onnx_wire.check_self_contained(small.SerializeToString(), "a.onnx")
 
 
 def test_nesting_has_an_end():
