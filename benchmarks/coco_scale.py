@@ -25,8 +25,8 @@ from ssdlite import build_detector
 from ssdlite.benchmark.comparison import Comparison, Contestant
 from ssdlite.benchmark.timing import own_peak, run_apart
 from ssdlite.datasets.dataset import DetectionDataset, collate
-from ssdlite.datasets.formats.registry import load_split
 from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.loading import load_split
 from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.detections import Detections
 from ssdlite.evaluation.coco import Evaluator

@@ -23,7 +23,7 @@ from ssdlite.benchmark.detectors import write_pictures
 from ssdlite.benchmark.timing import timed, use_threads
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.console import print_line
-from ssdlite.datasets.formats.registry import find_splits, load_split
+from ssdlite.datasets.loading import find_splits, load_split
 from ssdlite.detector import stack_images
 from ssdlite.export.graphs import NmsGraph, RawGraph
 from ssdlite.export.options import ExportOptions, GraphOptions

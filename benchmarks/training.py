@@ -23,8 +23,8 @@ from ssdlite.benchmark.comparison import Comparison, Contestant
 from ssdlite.benchmark.timing import Apart
 from ssdlite.cli import keep_freed_memory
 from ssdlite.datasets.dataset import Batch, DetectionDataset, ShuffledBatches, collate
-from ssdlite.datasets.formats.registry import load_split
 from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.loading import load_split
 from ssdlite.datasets.transforms import AUGMENTATIONS, DetectionTransform, build_mosaic
 from ssdlite.device import choose_amp, choose_device
 from ssdlite.training.options import TrainOptions

@@ -1,10 +1,10 @@
-"""Which class of a data set or of another detector is which of ours: by name."""
+"""The one in-memory form of annotated data, whatever format they came from, and whose class is which: by name."""
 
 from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite.datasets.image_files import read_sizes
 from ssdlite.errors import DataError
-from ssdlite.files import listing
+from ssdlite.files import counted, listing
 
 NAMED = 20  # classes that an error lists
+SHOWN_IN_NOTE = 3
 
 
 def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:
@@ -59,7 +59,7 @@ def _plain_name(name: str) -> str:
     return "".join(character for character in name.casefold() if not character.isspace() and character not in "-_")
 
 
-# --- The one in-memory form of an annotated data set, whatever file format it came from.
+# --- The images and objects of a split, and what was wrong with them.
 
 
 class Problem(NamedTuple):
@@ -70,13 +70,24 @@ class Problem(NamedTuple):
     detail: str
 
 
+class ProblemKind(NamedTuple):
+    """What such a problem is; a note says how many of ``noun`` were what: "2 boxes clipped"."""
+
+    meaning: str
+    noun: str
+    what: str
+    drops_box: bool = False
+
+
 PROBLEM_KINDS = {
-    "clipped": "box reached outside the image and was clipped",
-    "zero-size": "box without area was dropped",
-    "not-finite": "box with NaN or infinite corners was dropped",
-    "outside": "box wholly outside the image was dropped",
-    "bad-image": "image missing, unreadable or of another size; skipped",
-    "bad-annotation": "annotation malformed, or for an unknown image or class; skipped",
+    "clipped": ProblemKind("box reached outside the image and was clipped", "box", "clipped"),
+    "zero-size": ProblemKind("box without area was dropped", "box", "dropped (zero-size)", True),
+    "not-finite": ProblemKind("box with NaN or infinite corners was dropped", "box", "dropped (not finite)", True),
+    "outside": ProblemKind("box wholly outside the image was dropped", "box", "dropped (outside the image)", True),
+    "bad-image": ProblemKind("image missing, unreadable or of another size; skipped", "image", "skipped"),
+    "bad-annotation": ProblemKind(
+        "annotation malformed, or for an unknown image or class; skipped", "annotation", "skipped"
+    ),
 }
 
 
@@ -149,166 +160,13 @@ class DetectionIndex:
         return dict(Counter(problem.kind for problem in self.problems))
 
 
-# --- What every reader shares: making boxes valid, counting mistakes, building the index.
-
-SHOWN_IN_ERROR = 5
-SHOWN_IN_NOTE = 3
-CLIP_TOLERANCE = 0.5  # px; boxes that overshoot by less are clipped without a word: rounding, not a mistake
-DROPPED = ("not-finite", "zero-size", "outside")
-PHRASES = {  # kind: (one, several)
-    "clipped": ("box clipped", "boxes clipped"),
-    "zero-size": ("box dropped (zero-size)", "boxes dropped (zero-size)"),
-    "not-finite": ("box dropped (not finite)", "boxes dropped (not finite)"),
-    "outside": ("box dropped (outside the image)", "boxes dropped (outside the image)"),
-    "bad-image": ("image skipped", "images skipped"),
-    "bad-annotation": ("annotation skipped", "annotations skipped"),
-}
-
-
-class BadItems:
-    """Gathers everything that cannot be used, so that a single error names it, or counts it with ``skip``."""
-
-    def __init__(self, source: str, skip: bool) -> None:
-        self.source = source
-        self.skip = skip
-        self.problems: list[Problem] = []
-
-    def add(self, kind: str, file: str, detail: str) -> None:
-        self.problems.append(Problem(kind, file, detail))
-
-    def finish(self) -> list[Problem]:
-        """The problems, to be counted.
-
-        Raises:
-            DataError: there are some and they are not to be skipped.
-        """
-        if self.problems and not self.skip:
-            shown = "".join(f"\n  {p.file}: {p.detail}" for p in self.problems[:SHOWN_IN_ERROR])
-            rest = len(self.problems) - SHOWN_IN_ERROR
-            raise DataError(
-                f"{self.source}: {len(self.problems)} of its images or annotations cannot be used:{shown}"
-                + (f"\n  ... and {rest} more" if rest > 0 else "")
-                + "\nMend them, or leave them out with --skip-bad (skip_bad=True)."
-            )
-        return self.problems
-
-
-@dataclass(frozen=True)
-class ImageColumns:
-    """The usable images: ``sizes`` are (height, width)."""
-
-    ids: Sequence[int]
-    paths: Sequence[str]
-    sizes: Sequence[tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class ObjectColumns:
-    """Objects as the file has them, T rows: boxes xyxy pixels, NaN areas where the file states none."""
-
-    images: npt.NDArray[np.int64]  # [T] position of the object's image
-    boxes: npt.NDArray[np.float64]  # [T, 4]
-    labels: npt.NDArray[np.int64]  # [T]
-    areas: npt.NDArray[np.float64]  # [T]
-    ignore: npt.NDArray[np.bool_]  # [T]
-    where: Callable[[int], tuple[str, str]]  # row -> (file, object), for messages
-
-    def take(self, keep: npt.NDArray[np.int64], images: npt.NDArray[np.int64]) -> ObjectColumns:
-        """The rows ``keep``, now of the images at the positions ``images``."""
-        where = self.where
-        return ObjectColumns(
-            images, self.boxes[keep], self.labels[keep], self.areas[keep], self.ignore[keep],
-            lambda row: where(int(keep[row])),
-        )  # fmt: skip
-
-
-def usable_images(
-    ids: Sequence[int], paths: Sequence[str], annotated: Sequence[tuple[int, int] | None], bad: BadItems
-) -> tuple[ImageColumns, npt.NDArray[np.int64]]:
-    """The images whose header can be read and agrees with the annotated (height, width), and where each went.
-
-    The second value [I] maps the position of an image in the arguments to that in the result, -1 if bad.
-    """
-    sizes = read_sizes(paths, annotated)
-    moved = np.full(len(paths), -1, np.int64)
-    kept: list[int] = []
-    good: list[tuple[int, int]] = []
-    for i, size in enumerate(sizes):
-        if isinstance(size, DataError):
-            bad.add("bad-image", paths[i], str(size).removeprefix(f"{paths[i]}: "))
-            continue
-        moved[i] = len(kept)
-        kept.append(i)
-        good.append(size)
-    return ImageColumns([ids[i] for i in kept], [paths[i] for i in kept], good), moved
-
-
-def build_index(
-    images: ImageColumns,
-    objects: ObjectColumns,
-    *,
-    name: str,
-    class_names: tuple[str, ...],
-    category_ids: tuple[int, ...],
-    problems: Sequence[Problem],
-) -> DetectionIndex:
-    """The index of ``images`` and their valid ``objects``; what had to be mended joins ``problems``."""
-    order = np.argsort(objects.images, kind="stable")
-    objects = objects.take(order, objects.images[order])
-    sizes = np.array(images.sizes, np.int32).reshape(-1, 2)
-    boxes, kinds = clean_boxes(objects.boxes, sizes[objects.images])
-    mended = [Problem(str(kinds[row]), *objects.where(int(row))) for row in np.flatnonzero(kinds != "")]
-    keep = np.flatnonzero(~np.isin(kinds, DROPPED))
-    boxes, images_of = boxes[keep], objects.images[keep]
-    measured = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    stated = objects.areas[keep]
-    counts = np.bincount(images_of, minlength=len(images.paths))
-    return DetectionIndex(
-        name=name,
-        class_names=class_names,
-        category_ids=category_ids,
-        paths=tuple(images.paths),
-        image_ids=np.array(images.ids, np.int64),
-        sizes=sizes,
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        boxes=boxes,
-        labels=objects.labels[keep],
-        areas=np.where(np.isfinite(stated) & (stated > 0), stated, measured).astype(np.float32),
-        ignore=objects.ignore[keep],
-        problems=(*problems, *mended),
-    )
-
-
-def clean_boxes(
-    boxes: npt.NDArray[np.float64], sizes: npt.NDArray[np.int32]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.str_]]:
-    """Clip boxes [T, 4] xyxy to images of ``sizes`` [T, 2] (height, width), and say what is wrong with each.
-
-    The second value [T] is "" for a sound box, "clipped", or the reason to drop it, one of ``DROPPED``.
-    """
-    kinds = np.full(len(boxes), "", dtype="<U12")
-    finite = np.asarray(np.isfinite(boxes).all(axis=1))
-    raw = np.where(finite[:, None], boxes, 0.0)
-    limits = np.tile(sizes[:, ::-1].astype(np.float64), 2)
-    inside = np.clip(raw, 0.0, limits)
-    clipped = inside.astype(np.float32)
-    overshoots = (np.abs(raw - inside) > CLIP_TOLERANCE).any(axis=1)
-    has_area = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-    had_area = (raw[:, 2:] > raw[:, :2]).all(axis=1)
-    overlaps = (raw[:, :2] < limits[:, :2]).all(axis=1) & (raw[:, 2:] > 0).all(axis=1)
-    kinds[overshoots] = "clipped"
-    kinds[~has_area] = "zero-size"
-    kinds[had_area & ~overlaps] = "outside"
-    kinds[~finite] = "not-finite"
-    return clipped, kinds
-
-
 def problem_notes(index: DetectionIndex) -> list[str]:
     """One line per kind of problem: "2 boxes dropped (zero-size): a.xml object 3 (RBC); b.xml object 1"."""
     notes = []
     for kind, count in index.problem_counts().items():
+        row = PROBLEM_KINDS[kind]
         examples = [p for p in index.problems if p.kind == kind][:SHOWN_IN_NOTE]
         shown = "; ".join(f"{Path(p.file).name} {p.detail}" for p in examples)
         more = f"; and {count - len(examples)} more" if count > len(examples) else ""
-        notes.append(f"{index.name}: {count} {PHRASES[kind][count > 1]}: {shown}{more}")
+        notes.append(f"{index.name}: {counted(count, row.noun)} {row.what}: {shown}{more}")
     return notes

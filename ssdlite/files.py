@@ -25,8 +25,8 @@ def listing(items: Iterable[str], most: int = 8, separator: str = ", ") -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 image``, ``2 images``, ``3 classes``."""
-    plural = noun + ("es" if noun.endswith("s") else "s")
+    """``1 image``, ``2 images``, ``3 classes``, ``4 boxes``."""
+    plural = noun + ("es" if noun.endswith(("s", "x")) else "s")
     return f"{number} {noun if number == 1 else plural}"
 
 

@@ -107,7 +107,7 @@ def _check(options: BenchmarkOptions) -> None:
 
 def _accuracy(candidate: Candidate, options: BenchmarkOptions) -> Accuracy:
     from ssdlite.console import print_line
-    from ssdlite.datasets.formats.registry import load_split
+    from ssdlite.datasets.loading import load_split
     from ssdlite.export.measure import measure_accuracy
 
     assert options.data is not None  # the caller's condition
@@ -123,7 +123,7 @@ def _pictures(options: BenchmarkOptions) -> Iterator[list[Path]]:
     if options.pictures is not None:
         yield _files(options.pictures)
     elif options.data is not None:
-        from ssdlite.datasets.formats.registry import load_split
+        from ssdlite.datasets.loading import load_split
 
         yield [Path(path) for path in load_split(options.data, options.split).paths[:MOST_PICTURES]]
     else:
@@ -134,7 +134,7 @@ def _pictures(options: BenchmarkOptions) -> Iterator[list[Path]]:
 
 
 def _files(path: Path) -> list[Path]:
-    from ssdlite.datasets.image_files import IMAGE_SUFFIXES
+    from ssdlite.images.reading import IMAGE_SUFFIXES
 
     files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.suffix.lower() in IMAGE_SUFFIXES)
     if not files:

@@ -166,8 +166,8 @@ def _load_model(options: EvalOptions) -> DetectionModel:
 
 def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -> DetectionIndex:
     """The split under the detector's class names, saying what does not fit."""
-    from ssdlite.datasets.formats.registry import find_splits, load_split
     from ssdlite.datasets.index import problem_notes
+    from ssdlite.datasets.loading import find_splits, load_split
 
     index = load_split(
         options.data,

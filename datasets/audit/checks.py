@@ -15,11 +15,10 @@ from ssdlite.config import DetectorConfig
 from ssdlite.datasets.anchor_coverage import AnchorReport, audit_anchors
 from ssdlite.datasets.anchor_fitting import InputBoxes, fit_to_boxes, input_boxes
 from ssdlite.datasets.audit.duplicates import SamePictures, read_fingerprints, same_objects, same_pictures
-from ssdlite.datasets.formats.registry import find_splits, load_data, load_split
 from ssdlite.datasets.index import PROBLEM_KINDS, DetectionIndex
-from ssdlite.datasets.splits import choose_splits
+from ssdlite.datasets.loading import choose_splits, find_splits, load_data, load_split
 
-PROBLEMS = PROBLEM_KINDS | {  # kind: what it says; each of them is worth mending
+PROBLEMS = {kind: row.meaning for kind, row in PROBLEM_KINDS.items()} | {  # each of them is worth mending
     "undecodable": "image has a sound header but cannot be decoded",
     "leak": "the same picture is in two splits",
     "duplicate-image": "the same picture occurs twice in a split",
@@ -127,7 +126,7 @@ def check_data(
 def load_all_splits(root: Path, options: CheckOptions) -> tuple[dict[str, DetectionIndex], str, tuple[str, ...]]:
     """Every split by name, the one to train on first; the name of that to validate on; the readers' notes."""
     layout = find_splits(root)
-    choice = choose_splits(list(layout.splits), options.train_split, options.val_split)
+    choice = choose_splits(layout.splits, options.train_split, options.val_split)
     data = load_data(
         root,
         train_split=choice.train,

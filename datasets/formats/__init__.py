@@ -1,1 +1,10 @@
-"""Annotation formats: one module for each, one registry."""
+"""The formats of annotated data: one module each, and one entry here."""
+
+from ssdlite.datasets.formats.base import DataFormat
+from ssdlite.datasets.formats.coco import CocoFormat
+from ssdlite.datasets.formats.voc import VocFormat
+
+DATA_FORMATS: dict[str, DataFormat] = {
+    "coco": CocoFormat(),
+    "voc": VocFormat(),
+}  # a folder is the first's that knows it

@@ -1,28 +1,155 @@
-"""A COCO annotation file decoded and validated: the five things that detection needs of it, and no more."""
+"""COCO detection annotations: ``instances_*.json``, as COCO names its files, or beside the images, as Roboflow does."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
 
-from ssdlite.datasets.image_files import ImageFiles, UnsafePathError
-from ssdlite.datasets.index import (
-    BadItems,
-    DetectionIndex,
-    ImageColumns,
-    ObjectColumns,
-    build_index,
-    label_names,
-    match_classes,
-    select_classes,
-    usable_images,
-)
+from ssdlite.datasets.formats.base import Annotations, BadItems, ImageFiles, Size, UnsafePathError
 from ssdlite.errors import DataError
+
+OTHER_FILES = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
+ROBOFLOW_FILE = "_annotations.coco.json"
+ROBOFLOW_NAMES = {"valid": "val"}
+PROBED_IMAGES = 20  # enough to tell which of several folders holds the pictures
+
+
+class CocoFormat:
+    """One file a split; the splits take the class list of the first, in the order of ascending category id."""
+
+    name = "COCO"
+    looked_for = f"annotations/instances_*.json, or */{ROBOFLOW_FILE} beside the images"
+
+    def find_splits(self, root: Path) -> list[str]:
+        return list(_find_files(root))
+
+    def read_split(self, root: Path, split: str, bad: BadItems) -> Annotations:
+        file = _find_files(root)[split]
+        if file.name == ROBOFLOW_FILE:
+            return read_coco(file, [file.parent], bad, root)
+        places = (split, f"images/{split}", "images", "JPEGImages", "", split.rstrip("0123456789"))
+        return read_coco(file, [root / place for place in places], bad, root)
+
+    def order_classes(self, names: set[str]) -> None:
+        """Each file lists its categories."""
+
+
+def _find_files(root: Path) -> dict[str, Path]:
+    """The annotation file of every split."""
+    folder = root / "annotations"
+    files = sorted(folder.glob("instances_*.json"))
+    if not files:
+        files = [path for path in sorted(folder.glob("*.json")) if not path.name.startswith(OTHER_FILES)]
+    if files:
+        return {path.stem.removeprefix("instances_"): path for path in files}
+    beside = sorted(root.glob(f"*/{ROBOFLOW_FILE}"))
+    return {ROBOFLOW_NAMES.get(path.parent.name, path.parent.name): path for path in beside}
+
+
+def read_coco(file: Path, folders: Sequence[Path], bad: BadItems, root: Path | None = None) -> Annotations:
+    """One annotation file; images stand in its order, COCO's crowd regions are to be ignored.
+
+    Args:
+        folders: where the pictures may be; that which holds them is used.
+        root: links in the image folder may lead anywhere inside it; by default not out of the image folder.
+
+    Raises:
+        DataError: the file cannot be read as COCO annotations, or a file name leaves the folder.
+    """
+    content = decode_file(file, bad)
+    files = _choose_folder([ImageFiles(folder, root) for folder in folders], content.images)
+    paths = _find_images(file, content.images, files, bad)
+    images = [image for image in content.images if image.id in paths]
+    position_of = {image.id: position for position, image in enumerate(images)}
+    class_of = {category.id: position for position, category in enumerate(content.categories)}
+    valid = _valid_annotations(file, content, class_of, position_of, bad)
+
+    def where(row: int) -> tuple[str, str]:
+        annotation = valid[row]
+        class_name = content.categories[class_of[annotation.category_id]].name
+        return str(file), f"{_label(annotation)} ({class_name}) of {Path(paths[annotation.image_id]).name}"
+
+    boxes = np.array([a.bbox for a in valid], np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return Annotations(
+        source=str(file),
+        image_ids=[image.id for image in images],
+        paths=[paths[image.id] for image in images],
+        stated_sizes=[image.size for image in images],
+        class_names=[category.name for category in content.categories],
+        images=np.array([position_of[a.image_id] for a in valid], np.int64),
+        boxes=boxes,
+        classes=np.array([class_of[a.category_id] for a in valid], np.int64),
+        where=where,
+        areas=np.array([np.nan if a.area is None else a.area for a in valid], np.float64),
+        ignore=np.array([bool(a.iscrowd) for a in valid], np.bool_),
+        category_ids=[category.id for category in content.categories],
+    )
+
+
+def _choose_folder(candidates: Sequence[ImageFiles], images: Sequence[CocoImage]) -> ImageFiles:
+    """The folder that holds most of some of the images, so that a missing one is named where it belongs."""
+    probes = images[:: max(1, len(images) // PROBED_IMAGES)]
+    existing = [files for files in candidates if files.folder.is_dir()]
+    if not existing:
+        raise DataError(f"no image folder: looked for {', '.join(str(files.folder) for files in candidates)}")
+    return max(existing, key=lambda files: sum(_holds(files, image.file_name) for image in probes))
+
+
+def _holds(files: ImageFiles, file_name: str) -> bool:
+    try:
+        return files.find(file_name) is not None
+    except UnsafePathError:
+        return False
+
+
+def _find_images(file: Path, images: Sequence[CocoImage], files: ImageFiles, bad: BadItems) -> dict[int, str]:
+    """The path of every image, by its id, whose file exists."""
+    paths = {}
+    for image in images:
+        try:
+            path = files.find(image.file_name)
+        except UnsafePathError as error:
+            raise UnsafePathError(f"{file}: {error}") from None
+        if path is None:
+            bad.add("bad-image", files.folder / image.file_name, "no such image file")
+        else:
+            paths[image.id] = path
+    return paths
+
+
+def _valid_annotations(
+    file: Path, content: CocoFile, class_of: Mapping[int, int], position_of: Mapping[int, int], bad: BadItems
+) -> list[CocoAnnotation]:
+    """The annotations of images that exist."""
+    valid = []
+    known_images = {image.id for image in content.images}
+    for annotation in content.annotations:
+        _, _, width, height = annotation.bbox
+        if annotation.image_id not in known_images:
+            reason = f"is for image id {annotation.image_id}, which `images` does not have"
+        elif annotation.category_id not in class_of:
+            reason = f"is of category id {annotation.category_id}, which `categories` does not have"
+        elif width < 0 or height < 0:
+            reason = f"expected bbox [x, y, width, height], got a negative size in {list(annotation.bbox)}"
+        else:
+            if annotation.image_id in position_of:
+                valid.append(annotation)
+            continue
+        bad.add("bad-annotation", file, f"{_label(annotation)}: {reason}")
+    return valid
+
+
+def _label(annotation: CocoAnnotation) -> str:
+    return "annotation" if annotation.id is None else f"annotation {annotation.id}"
+
+
+# --- The file decoded and validated: what detection needs of it, and no more.
 
 Id = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 Side = Annotated[float, msgspec.Meta(gt=0, lt=2**31)]  # some writers give 640.0
@@ -33,6 +160,11 @@ class CocoImage(msgspec.Struct, gc=False):
     file_name: str
     width: Side | None = None
     height: Side | None = None
+
+    @property
+    def size(self) -> Size | None:
+        """As stated."""
+        return None if self.width is None or self.height is None else (int(self.height), int(self.width))
 
 
 class CocoAnnotation(msgspec.Struct, gc=False):
@@ -66,7 +198,7 @@ class CocoParts(msgspec.Struct):
 Entry = TypeVar("Entry", CocoImage, CocoAnnotation)
 
 
-def read_coco_file(path: Path, bad: BadItems) -> CocoFile:
+def decode_file(path: Path, bad: BadItems) -> CocoFile:
     """The file's images, annotations and categories (by ascending id); malformed entries go to ``bad``.
 
     Raises:
@@ -101,13 +233,13 @@ def _read_entry_by_entry(path: Path, data: bytes, bad: BadItems) -> CocoFile:
         parts = msgspec.convert(raw, CocoParts)
     except msgspec.ValidationError as error:
         raise DataError(f"{path}: not COCO annotations: {error}") from None
-    images = _convert_each(parts.images, CocoImage, "images", bad)
-    annotations = _convert_each(parts.annotations, CocoAnnotation, "annotations", bad)
+    images = _convert_each(path, parts.images, CocoImage, "images", bad)
+    annotations = _convert_each(path, parts.annotations, CocoAnnotation, "annotations", bad)
     return CocoFile(images, annotations, parts.categories)
 
 
 def _convert_each(
-    entries: Sequence[Any], kind: type[Entry], key: Literal["images", "annotations"], bad: BadItems
+    path: Path, entries: Sequence[Any], kind: type[Entry], key: Literal["images", "annotations"], bad: BadItems
 ) -> list[Entry]:
     good = []
     for position, entry in enumerate(entries):
@@ -116,7 +248,7 @@ def _convert_each(
         except msgspec.ValidationError as error:
             entry_id = f" (id {entry['id']})" if isinstance(entry, dict) and "id" in entry else ""
             problem = "bad-image" if key == "images" else "bad-annotation"
-            bad.add(problem, bad.source, f"{key}[{position}]{entry_id}: {error}")
+            bad.add(problem, path, f"{key}[{position}]{entry_id}: {error}")
     return good
 
 
@@ -128,176 +260,3 @@ def _require_unique(path: Path, what: str, values: Sequence[int | str]) -> None:
         if value in seen:
             raise DataError(f"{path}: expected every {what} once, got {value!r} twice")
         seen.add(value)
-
-
-# --- COCO detection annotations (``instances_*.json``) as a DetectionIndex.
-
-PROBED_IMAGES = 20  # enough to tell which of several folders holds the pictures
-NOT_SELECTED = -1
-
-
-def load_coco(
-    annotation_file: Path,
-    image_folder: Path | Sequence[Path],
-    *,
-    classes: Sequence[str] | None = None,
-    skip_bad: bool = False,
-    name: str | None = None,
-    root: Path | None = None,
-    agree_with: DetectionIndex | None = None,
-    allow_absent: bool = False,
-) -> DetectionIndex:
-    """Read one annotation file; images stand in the file's order.
-
-    Labels are 0..K-1 in the order of ascending category id, or of ``classes``; objects of other classes are
-    left out. COCO's crowd regions are kept as ``ignore``.
-
-    Args:
-        image_folder: where the pictures are; of several, the one that holds them.
-        skip_bad: leave out, and count, what would otherwise raise.
-        root: links in the image folder may lead anywhere inside it; by default not out of the image folder.
-        agree_with: the index of the training split, whose class list this one has to take.
-        allow_absent: ``classes`` may hold names that the file does not know, if it knows one of them.
-
-    Raises:
-        DataError: what cannot be used, all of it named in one message, or a file name that leaves the folder.
-    """
-    annotation_file = Path(annotation_file)
-    name = annotation_file.stem.removeprefix("instances_") if name is None else name
-    bad = BadItems(str(annotation_file), skip_bad)
-    content = read_coco_file(annotation_file, bad)
-    folders = [image_folder] if isinstance(image_folder, Path) else list(image_folder)
-    files = _choose_folder([ImageFiles(folder, root) for folder in folders], content.images)
-    class_names = _class_names(annotation_file, content, classes, agree_with, allow_absent)
-    images, position_of = _images(content.images, files, bad)
-    valid, label_of = _valid_annotations(content, position_of, class_names, bad)
-
-    def where(row: int) -> tuple[str, str]:
-        annotation = valid[row]
-        class_name = class_names[label_of[annotation.category_id]]
-        picture = Path(images.paths[position_of[annotation.image_id]]).name
-        return str(annotation_file), f"{_label(annotation)} ({class_name}) of {picture}"
-
-    objects = _objects(valid, position_of, label_of, where)
-    problems = bad.finish()
-    category_ids = _category_ids(content, class_names, agree_with)
-    return build_index(
-        images, objects, name=name, class_names=class_names, category_ids=category_ids, problems=problems
-    )
-
-
-def _choose_folder(candidates: Sequence[ImageFiles], images: Sequence[CocoImage]) -> ImageFiles:
-    """The folder that holds most of some of the images, so that a missing one is named where it belongs."""
-    probes = images[:: max(1, len(images) // PROBED_IMAGES)]
-    existing = [files for files in candidates if files.folder.is_dir()]
-    if not existing:
-        raise DataError(f"no image folder: looked for {', '.join(str(files.folder) for files in candidates)}")
-    return max(existing, key=lambda files: sum(_holds(files, image.file_name) for image in probes))
-
-
-def _holds(files: ImageFiles, file_name: str) -> bool:
-    try:
-        return files.find(file_name) is not None
-    except UnsafePathError:
-        return False
-
-
-def _class_names(
-    annotation_file: Path,
-    content: CocoFile,
-    classes: Sequence[str] | None,
-    agree_with: DetectionIndex | None,
-    allow_absent: bool,
-) -> tuple[str, ...]:
-    known = [category.name for category in content.categories]
-    if agree_with is None:
-        return select_classes(known, classes, str(annotation_file), allow_absent=allow_absent)
-    others = [name for name in known if name not in agree_with.class_names]
-    if others and classes is None:
-        raise DataError(
-            f"{annotation_file}: expected the classes of {agree_with.name}, "
-            f"{', '.join(agree_with.class_names)}; got others too: {', '.join(others)}. "
-            "Choose those to use with --classes."
-        )
-    return agree_with.class_names
-
-
-def _category_ids(content: CocoFile, class_names: Sequence[str], agree_with: DetectionIndex | None) -> tuple[int, ...]:
-    """The file's ids of the classes; one that it lacks gets that of ``agree_with``, or if taken a new one."""
-    taken = {category.name: category.id for category in content.categories}
-    matches = match_classes(class_names, [category.name for category in content.categories])
-    found = []
-    for label, (name, match) in enumerate(zip(class_names, matches, strict=True)):
-        if match is None:
-            wanted = agree_with.category_ids[label] if agree_with else max(taken.values()) + 1
-            taken[name] = wanted if wanted not in taken.values() else max(taken.values()) + 1
-        found.append(taken[name] if match is None else content.categories[match].id)
-    return tuple(found)
-
-
-def _images(entries: Sequence[CocoImage], files: ImageFiles, bad: BadItems) -> tuple[ImageColumns, dict[int, int]]:
-    """The usable images, and every image id of the file -> position among them, -1 where it is not usable."""
-    found: list[CocoImage] = []
-    paths: list[str] = []
-    for image in entries:
-        try:
-            path = files.find(image.file_name)
-        except UnsafePathError as error:
-            raise UnsafePathError(f"{bad.source}: {error}") from None
-        if path is None:
-            bad.add("bad-image", str(files.folder / image.file_name), "no such image file")
-        else:
-            found.append(image)
-            paths.append(path)
-    annotated = [(int(i.height), int(i.width)) if i.height is not None and i.width is not None else None for i in found]
-    images, moved = usable_images([image.id for image in found], paths, annotated, bad)
-    position_of = {image.id: -1 for image in entries}
-    position_of.update(zip((image.id for image in found), moved.tolist(), strict=True))
-    return images, position_of
-
-
-def _valid_annotations(
-    content: CocoFile, position_of: dict[int, int], class_names: Sequence[str], bad: BadItems
-) -> tuple[list[CocoAnnotation], dict[int, int]]:
-    """The annotations of usable images and selected classes, and category id -> label."""
-    label_by_name = label_names(class_names, (category.name for category in content.categories))
-    label_of = {category.id: label_by_name.get(category.name, NOT_SELECTED) for category in content.categories}
-    valid = []
-    for annotation in content.annotations:
-        position = position_of.get(annotation.image_id)
-        label = label_of.get(annotation.category_id)
-        _, _, width, height = annotation.bbox
-        if position is None:
-            reason = f"is for image id {annotation.image_id}, which `images` does not have"
-        elif label is None:
-            reason = f"is of category id {annotation.category_id}, which `categories` does not have"
-        elif width < 0 or height < 0:
-            reason = f"expected bbox [x, y, width, height], got a negative size in {list(annotation.bbox)}"
-        else:
-            if position >= 0 and label != NOT_SELECTED:
-                valid.append(annotation)
-            continue
-        bad.add("bad-annotation", bad.source, f"{_label(annotation)}: {reason}")
-    return valid, label_of
-
-
-def _objects(
-    annotations: Sequence[CocoAnnotation],
-    position_of: dict[int, int],
-    label_of: dict[int, int],
-    where: Callable[[int], tuple[str, str]],
-) -> ObjectColumns:
-    boxes = np.array([a.bbox for a in annotations], np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    return ObjectColumns(
-        images=np.array([position_of[a.image_id] for a in annotations], np.int64),
-        boxes=boxes,
-        labels=np.array([label_of[a.category_id] for a in annotations], np.int64),
-        areas=np.array([np.nan if a.area is None else a.area for a in annotations], np.float64),
-        ignore=np.array([bool(a.iscrowd) for a in annotations], np.bool_),
-        where=where,
-    )
-
-
-def _label(annotation: CocoAnnotation) -> str:
-    return "annotation" if annotation.id is None else f"annotation {annotation.id}"

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ssdlite.datasets.formats.registry import find_splits, load_data
-from ssdlite.datasets.image_files import IMAGE_SUFFIXES
 from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.loading import find_splits, load_data
 from ssdlite.datasets.shapes import draw_scene
 from ssdlite.detector import Detector
 from ssdlite.errors import DataError
 from ssdlite.export.options import ExportOptions
 from ssdlite.images.geometry import ImageArray
-from ssdlite.images.reading import read_image
+from ssdlite.images.reading import IMAGE_SUFFIXES, read_image
 
 MAX_GOLDEN_SIDE = 1280  # larger pictures are passed over: a bundle is downloaded
 

@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from ssdlite.datasets.index import Record
 from ssdlite.detections import Detections
 from ssdlite.files import write_atomically
 from ssdlite.images.geometry import ImageArray
@@ -48,6 +47,22 @@ INK: Colour = (25, 25, 25)
 SMALLEST_FONT = 10  # pixels; the default face cannot be read below
 
 
+class GroundTruth(Protocol):
+    """The annotated objects of a picture, such as a ``Record`` of an index; ``ignore``: crowds and difficult ones."""
+
+    @property
+    def boxes(self) -> npt.NDArray[np.float32]:
+        """[N, 4] xyxy pixels."""
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """[N] in 0..K-1."""
+
+    @property
+    def ignore(self) -> npt.NDArray[np.bool_]:
+        """[N]."""
+
+
 def class_colour(label: int) -> Colour:
     """The colour of a class, the same in every picture."""
     if label < len(PALETTE):
@@ -66,7 +81,7 @@ def draw_detections(image: ImageArray, detections: Detections) -> ImageArray:
     return draw_boxes(image, detections.boxes, captions, [class_colour(label) for label in labels])
 
 
-def draw_ground_truth(image: ImageArray, ground_truth: Record, class_names: Sequence[str]) -> ImageArray:
+def draw_ground_truth(image: ImageArray, ground_truth: GroundTruth, class_names: Sequence[str]) -> ImageArray:
     """image [H, W, 3] RGB -> a copy with each annotated object; crowds and ``difficult`` ones in grey."""
     labels, ignored = ground_truth.labels.tolist(), ground_truth.ignore.tolist()
     captions = [
@@ -76,7 +91,7 @@ def draw_ground_truth(image: ImageArray, ground_truth: Record, class_names: Sequ
     return draw_boxes(image, ground_truth.boxes, captions, colours)
 
 
-def side_by_side(image: ImageArray, ground_truth: Record, detections: Detections) -> ImageArray:
+def side_by_side(image: ImageArray, ground_truth: GroundTruth, detections: Detections) -> ImageArray:
     """image [H, W, 3] RGB -> ground truth on the left, detections on the right, each under a caption."""
     panes = (
         (

@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ssdlite.datasets.image_files import IMAGE_SUFFIXES
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import replacing, write_atomically
 from ssdlite.images.geometry import ImageArray, silent_opencv
+from ssdlite.images.reading import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")
 PICTURE_FORMATS = {  # what annotated pictures can be written as; others become PNG

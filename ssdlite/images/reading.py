@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 FIRST_BYTES = 4096
 MOST_QUICK_PIXELS = 1 << 26  # what is larger is for the reader to accept or to refuse
 FRAMES = (0xC0, 0xC1, 0xC2)  # markers: the baseline, extended and progressive frame

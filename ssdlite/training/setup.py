@@ -18,10 +18,9 @@ from ssdlite.config import DetectorConfig, preset_config
 from ssdlite.console import print_line
 from ssdlite.datasets.anchor_fitting import fit_to_boxes, input_boxes
 from ssdlite.datasets.dataset import Batch, DetectionDataset, collate
-from ssdlite.datasets.formats.registry import load_data
 from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.loading import DataSplits, load_data
 from ssdlite.datasets.shapes import generate_shapes
-from ssdlite.datasets.splits import DataSplits
 from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.detector import Detector, detector_from_config
 from ssdlite.device import Processes, choose_amp, choose_device

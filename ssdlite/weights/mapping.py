@@ -15,13 +15,12 @@ from ssdlite.backbones.batch_norm import recalibrate_norms
 from ssdlite.backbones.layers import Narrowing
 from ssdlite.checkpoint import Checkpoint
 from ssdlite.config import COCO_NAMES, MAX_IMAGE_SIDE, DetectorConfig
-from ssdlite.datasets.image_files import IMAGE_SUFFIXES
 from ssdlite.datasets.shapes import draw_scene
 from ssdlite.detector import Detector, detector_from_config, stack_images
 from ssdlite.errors import CheckpointError, ConfigError, DataError
 from ssdlite.files import counted, listing
 from ssdlite.images.geometry import ImageArray, InputTransform
-from ssdlite.images.reading import read_image
+from ssdlite.images.reading import IMAGE_SUFFIXES, read_image
 
 LEAST_IMAGE_SIDE = 32  # of DetectorConfig
 

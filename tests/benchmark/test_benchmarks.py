@@ -9,7 +9,7 @@ import pytest
 from benchmarks import COMPARISONS, BenchmarksOptions
 from benchmarks.__main__ import compare
 from benchmarks.coco_scale import write_coco
-from ssdlite.datasets.formats.registry import load_split
+from ssdlite.datasets.loading import load_split
 from ssdlite.errors import ConfigError
 
 

@@ -11,7 +11,7 @@ from ssdlite.anchors import AnchorConfig, generate_anchors, tensorflow_anchors, 
 from ssdlite.datasets import anchor_coverage as anchor_audit
 from ssdlite.datasets.anchor_coverage import AnchorReport, audit_anchors, describe_levels, size_buckets
 from ssdlite.datasets.anchor_fitting import fit_anchors, input_boxes
-from ssdlite.datasets.formats.registry import load_data
+from ssdlite.datasets.loading import load_data
 from ssdlite.errors import ConfigError
 from ssdlite.heads.assigners import MaxIoUAssigner
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ssdlite.datasets.formats.registry import find_splits, load_data, load_split
-from ssdlite.datasets.splits import choose_splits, match_split, split_to_evaluate
+from ssdlite.datasets.loading import choose_splits, find_splits, load_data, load_split, match_split, split_to_evaluate
 from ssdlite.errors import DataError
 
 CATS_AND_DOGS = ("cat", "dog")
@@ -64,7 +63,7 @@ def test_coco_annotations_are_found_with_their_images(tmp_path: Path, folder: st
         write_coco(tmp_path / "annotations" / f"instances_{split}.json", images, images=2 + i)
     (tmp_path / "annotations" / "captions_train2017.json").write_text("{}")
     layout = find_splits(tmp_path)
-    assert (layout.kind, sorted(layout.splits)) == ("coco", ["train2017", "val2017"])
+    assert (layout.format.name, sorted(layout.splits)) == ("COCO", ["train2017", "val2017"])
     data = load_data(tmp_path)
     assert (len(data.train), len(data.val)) == (2, 3)
     assert {Path(path).parent for path in data.val.paths} == {tmp_path / folder.format(split="val2017")}
@@ -152,7 +151,8 @@ def test_both_splits_get_the_classes_of_the_training_file(tmp_path: Path) -> Non
     assert data.val.labels.tolist() == [1, 0]
     assert data.val.category_ids[:2] == (2, 1)
     write_coco(tmp_path / "annotations" / "instances_val.json", tmp_path / "val", names=("cat", "owl"))
-    with pytest.raises(DataError, match="got others too: owl"):
+    expected = f"expected the classes of {tmp_path.name}/train, cat, dog, cow; got others too: owl"
+    with pytest.raises(DataError, match=rf"instances_val\.json: {expected}. Choose those to use with --classes"):
         load_data(tmp_path)
     assert load_data(tmp_path, classes=["dog", "cat"]).val.class_names == ("dog", "cat")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ssdlite.datasets import shapes as shape_scenes
-from ssdlite.datasets.formats.registry import load_data
+from ssdlite.datasets.loading import load_data
 from ssdlite.datasets.shapes import draw_scene, generate_shapes
 from ssdlite.errors import DataError
 from ssdlite.images.reading import read_image

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdlite.datasets.formats.voc import image_sets, load_voc
-from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.formats.base import BadItems, build_index
+from ssdlite.datasets.formats.voc import VocFormat, image_sets, read_voc
+from ssdlite.datasets.index import DetectionIndex, select_classes
 from ssdlite.errors import DataError
 
 BOMB = """<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY a "lol"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>
@@ -28,6 +29,15 @@ def object_xml(
     box = "".join(f"<{corner}>{value}</{corner}>" for corner, value in texts)
     mark = "" if difficult is None else f"<difficult>{difficult}</difficult>"
     return f"<object><name>{name}</name>{mark}<bndbox>{box}</bndbox></object>"
+
+
+def load_voc(
+    roots: Sequence[Path], image_set: str, *, classes: Sequence[str] | None = None, skip_bad: bool = False
+) -> DetectionIndex:
+    bad = BadItems(skip_bad)
+    found = read_voc(roots, image_set, bad)
+    known = VocFormat().order_classes(set(found.class_names))
+    return build_index(found, select_classes(known, classes, found.source), bad, name=image_set)
 
 
 class Voc:

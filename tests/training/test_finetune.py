@@ -11,7 +11,7 @@ import torchvision
 from ssdlite import build_detector
 from ssdlite.backbones import build_backbone
 from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ssdlite.datasets.formats.registry import load_data
+from ssdlite.datasets.loading import load_data
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.errors import ConfigError
 from ssdlite.images.reading import read_image

@@ -1,0 +1,293 @@
+"""What a format of annotations is, and what all formats share: finding pictures, mending boxes, building the index."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite.datasets.index import PROBLEM_KINDS, DetectionIndex, Problem, label_names, match_classes
+from ssdlite.errors import DataError
+from ssdlite.images.reading import IMAGE_SUFFIXES, read_size_as_annotated
+
+Size = tuple[int, int]  # height, width
+
+
+class DataFormat(Protocol):
+    """A kind of annotated data set. A new one is a module of this folder, and such an object in ``DATA_FORMATS``.
+
+    It says what the files say and no more: which classes are used, what is wrong with boxes, and the one index that
+    comes of it are the same for all formats, see ``build_index`` and ``ssdlite.datasets.loading``.
+
+    Attributes:
+        name: as in "COCO annotations".
+        looked_for: the files by which it is recognized, for the message where no format is.
+    """
+
+    name: str
+    looked_for: str
+
+    def find_splits(self, root: Path) -> list[str]:
+        """The splits of the data set in ``root``, an existing folder; none where it is not of this format."""
+
+    def read_split(self, root: Path, split: str, bad: BadItems) -> Annotations:
+        """The images and objects of a split of ``find_splits``. What cannot be used goes to ``bad``.
+
+        Raises:
+            DataError: nothing of it can be read, or a file name leads out of ``root`` (see ``ImageFiles``).
+        """
+
+    def order_classes(self, names: set[str]) -> Sequence[str] | None:
+        """The class list of data in which ``names`` occur; None if each split comes with a list, as COCO's do."""
+
+
+class BadItems:
+    """Gathers everything that cannot be used, so that a single error names it, or counts it with ``skip``."""
+
+    SHOWN = 5
+
+    def __init__(self, skip: bool) -> None:
+        self.skip = skip
+        self.problems: list[Problem] = []
+
+    def add(self, kind: str, file: str | Path, detail: str) -> None:
+        """``kind``: "bad-image" or "bad-annotation"."""
+        self.problems.append(Problem(kind, str(file), detail))
+
+    def finish(self, source: str) -> list[Problem]:
+        """The problems of ``source``, to be counted.
+
+        Raises:
+            DataError: there are some and they are not to be skipped.
+        """
+        if self.problems and not self.skip:
+            shown = "".join(f"\n  {p.file}: {p.detail}" for p in self.problems[: self.SHOWN])
+            rest = len(self.problems) - self.SHOWN
+            raise DataError(
+                f"{source}: {len(self.problems)} of its images or annotations cannot be used:{shown}"
+                + (f"\n  ... and {rest} more" if rest > 0 else "")
+                + "\nMend them, or leave them out with --skip-bad (skip_bad=True)."
+            )
+        return self.problems
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """One split as its files have it: I images, T objects of C classes, boxes xyxy in pixels, not yet clipped."""
+
+    source: str  # for messages: the file or the folders
+    image_ids: Sequence[int]  # [I]
+    paths: Sequence[str]  # [I] picture files that exist
+    stated_sizes: Sequence[Size | None]  # [I] as annotated, None where nothing is stated
+    class_names: Sequence[str]  # [C]
+    images: npt.NDArray[np.int64]  # [T] positions in ``paths``
+    boxes: npt.NDArray[np.float64]  # [T, 4]
+    classes: npt.NDArray[np.int64]  # [T] positions in ``class_names``
+    where: Callable[[int], tuple[str, str]]  # row of an object -> (file, object), for messages
+    areas: npt.NDArray[np.float64] | None = None  # [T] pixels, of the mask; NaN or None: the box's own
+    ignore: npt.NDArray[np.bool_] | None = None  # [T] crowd regions and difficult objects
+    category_ids: Sequence[int] = ()  # [C]; where a format has none, results are written with 1, 2, ...
+
+
+def build_index(
+    found: Annotations,
+    class_names: tuple[str, ...],
+    bad: BadItems,
+    *,
+    name: str,
+    agree_with: DetectionIndex | None = None,
+) -> DetectionIndex:
+    """The index of the usable images of ``found`` and their objects of ``class_names``, boxes clipped and valid.
+
+    ``agree_with``: of the training split, whose category ids are taken for classes that ``found`` has none for.
+
+    Raises:
+        DataError: some image or annotation cannot be used and bad ones are not to be skipped.
+    """
+    usable, sizes = _usable_images(found, bad)
+    problems = bad.finish(found.source)
+    position_of = np.full(len(found.paths), -1, np.int64)
+    position_of[usable] = np.arange(len(usable))
+    label_by_name = label_names(class_names, found.class_names)
+    label_of = np.array([label_by_name.get(class_name, -1) for class_name in found.class_names], np.int64)
+    images, labels = position_of[found.images], label_of[found.classes]
+    rows = np.flatnonzero((images >= 0) & (labels >= 0))
+    rows = rows[np.argsort(images[rows], kind="stable")]
+    boxes, kinds = clean_boxes(found.boxes[rows], sizes[images[rows]])
+    mended = [Problem(str(kinds[i]), *found.where(int(rows[i]))) for i in np.flatnonzero(kinds != "")]
+    keep = ~np.isin(kinds, [kind for kind, row in PROBLEM_KINDS.items() if row.drops_box])
+    rows, boxes = rows[keep], boxes[keep]
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    if found.areas is not None:
+        stated = found.areas[rows]
+        areas = np.where(np.isfinite(stated) & (stated > 0), stated, areas)
+    return DetectionIndex(
+        name=name,
+        class_names=class_names,
+        category_ids=_category_ids(class_names, found, agree_with),
+        paths=tuple(found.paths[i] for i in usable),
+        image_ids=np.array([found.image_ids[i] for i in usable], np.int64),
+        sizes=sizes,
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(images[rows], minlength=len(usable)))]).astype(np.int64),
+        boxes=boxes,
+        labels=labels[rows],
+        areas=areas.astype(np.float32),
+        ignore=np.zeros(len(rows), np.bool_) if found.ignore is None else found.ignore[rows],
+        problems=(*problems, *mended),
+    )
+
+
+def _category_ids(class_names: Sequence[str], found: Annotations, agree_with: DetectionIndex | None) -> tuple[int, ...]:
+    """The file's ids of the classes; one that it lacks gets that of ``agree_with``, or if taken a new one."""
+    if not found.category_ids:
+        return tuple(range(1, len(class_names) + 1))
+    taken, ids = set(found.category_ids), []
+    for label, match in enumerate(match_classes(class_names, found.class_names)):
+        if match is not None:
+            ids.append(found.category_ids[match])
+            continue
+        new = agree_with.category_ids[label] if agree_with else max(taken) + 1
+        ids.append(new if new not in taken else max(taken) + 1)
+        taken.add(ids[-1])
+    return tuple(ids)
+
+
+CLIP_TOLERANCE = 0.5  # px; boxes that overshoot by less are clipped without a word: rounding, not a mistake
+
+
+def clean_boxes(
+    boxes: npt.NDArray[np.float64], sizes: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.str_]]:
+    """Clip boxes [T, 4] xyxy to images of ``sizes`` [T, 2] (height, width), and say what is wrong with each.
+
+    The second value [T] is "" for a sound box, otherwise one of ``PROBLEM_KINDS``.
+    """
+    kinds = np.full(len(boxes), "", dtype="<U12")
+    finite = np.asarray(np.isfinite(boxes).all(axis=1))
+    raw = np.where(finite[:, None], boxes, 0.0)
+    limits = np.tile(sizes[:, ::-1].astype(np.float64), 2)
+    inside = np.clip(raw, 0.0, limits)
+    clipped = inside.astype(np.float32)
+    overshoots = (np.abs(raw - inside) > CLIP_TOLERANCE).any(axis=1)
+    has_area = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    had_area = (raw[:, 2:] > raw[:, :2]).all(axis=1)
+    overlaps = (raw[:, :2] < limits[:, :2]).all(axis=1) & (raw[:, 2:] > 0).all(axis=1)
+    kinds[overshoots] = "clipped"
+    kinds[~has_area] = "zero-size"
+    kinds[had_area & ~overlaps] = "outside"
+    kinds[~finite] = "not-finite"
+    return clipped, kinds
+
+
+# --- Picture files: where they are, never outside the data folder, and their sizes.
+
+HEADER_THREADS = 8
+HEADERS_PER_TASK = 128
+
+
+class UnsafePathError(DataError):
+    """A file name that leads out of the data folder: refused, never skipped."""
+
+
+class ImageFiles:
+    """The files below one folder, each directory listed once.
+
+    Links are followed as far as they stay inside ``folder`` or ``boundary`` (the root of the data set).
+    """
+
+    def __init__(self, folder: Path, boundary: Path | None = None) -> None:
+        self.folder = folder
+        self._inside = tuple({str(path.resolve()) for path in (folder, boundary or folder)})
+        self._listings: dict[str, dict[str, bool]] = {}  # directory -> {name: is it a link?}
+
+    def find(self, file_name: str) -> str | None:
+        """The path of ``file_name`` below the folder; None where there is no such file.
+
+        Raises:
+            UnsafePathError: the name is absolute or leads out of the folder, by ``..`` or by a link.
+        """
+        parent, name = _split_safely(file_name, self.folder)
+        is_link = self._listing(parent).get(name)
+        if is_link is None:
+            return None
+        path = os.path.join(self.folder, parent, name)  # noqa: PTH118 (called once per image: 10 times faster)
+        if is_link:
+            self._require_inside(path)
+        return path
+
+    def stems(self, suffix: str) -> list[str]:
+        """The names of the files directly in the folder that end in ``suffix``, without it, sorted."""
+        return sorted(name[: -len(suffix)] for name in self._listing("") if name.lower().endswith(suffix))
+
+    def find_stem(self, stem: str) -> str | None:
+        """The picture called ``stem`` with any known suffix; None where there is none."""
+        for suffix in IMAGE_SUFFIXES:
+            for name in (stem + suffix, stem + suffix.upper()):
+                if path := self.find(name):
+                    return path
+        return None
+
+    def _listing(self, parent: str) -> dict[str, bool]:
+        if parent not in self._listings:
+            directory = self.folder / parent
+            try:
+                with os.scandir(directory) as entries:
+                    listing = {entry.name: entry.is_symlink() for entry in entries}
+            except (OSError, ValueError):  # ValueError: a name that cannot be a file name at all
+                listing = {}
+            else:
+                self._require_inside(directory)
+            self._listings[parent] = listing
+        return self._listings[parent]
+
+    def _require_inside(self, path: Path | str) -> None:
+        target = os.path.realpath(path)
+        if not any(target == inside or target.startswith(inside.rstrip(os.sep) + os.sep) for inside in self._inside):
+            raise UnsafePathError(f"{path}: refused: this link leads out of the data folder, to {target}")
+
+
+def _split_safely(file_name: str, folder: Path) -> tuple[str, str]:
+    """(directory, name), both relative to the folder, of a file name that stays inside it by its letters."""
+    if file_name and file_name != ".." and not set(file_name) & set("/\\:"):
+        return "", file_name
+    for flavour in (PurePosixPath, PureWindowsPath):
+        path = flavour(file_name)
+        depth = 0
+        for part in path.parts:
+            depth += -1 if part == ".." else 1
+            if depth < 0 or path.anchor:
+                raise UnsafePathError(f"{file_name!r}: refused: this image path leads out of {folder}")
+    directory, name = os.path.split(os.path.normpath(file_name))
+    return directory, name
+
+
+def _usable_images(found: Annotations, bad: BadItems) -> tuple[list[int], npt.NDArray[np.int32]]:
+    """The images whose header can be read and agrees with the stated size; and their (height, width) [I, 2]."""
+
+    def read(start: int) -> list[Size | DataError]:
+        part = slice(start, start + HEADERS_PER_TASK)
+        return [_read_size(path, size) for path, size in zip(found.paths[part], found.stated_sizes[part], strict=True)]
+
+    usable, good = [], []
+    with ThreadPoolExecutor(HEADER_THREADS) as pool:
+        sizes = [size for part in pool.map(read, range(0, len(found.paths), HEADERS_PER_TASK)) for size in part]
+    for i, (path, size) in enumerate(zip(found.paths, sizes, strict=True)):
+        if isinstance(size, DataError):
+            bad.add("bad-image", path, str(size).removeprefix(f"{path}: "))
+        else:
+            usable.append(i)
+            good.append(size)
+    return usable, np.array(good, np.int32).reshape(-1, 2)
+
+
+def _read_size(path: str, stated: Size | None) -> Size | DataError:
+    try:
+        return read_size_as_annotated(path, stated)
+    except DataError as error:
+        return error

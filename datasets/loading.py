@@ -1,0 +1,299 @@
+"""Recognizing a data set by looking at its folder, choosing its splits, and loading them under one class list."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ssdlite.datasets.formats import DATA_FORMATS
+from ssdlite.datasets.formats.base import Annotations, BadItems, DataFormat, build_index
+from ssdlite.datasets.index import DetectionIndex, problem_notes, select_classes
+from ssdlite.errors import DataError
+from ssdlite.files import counted
+
+
+@dataclass(frozen=True)
+class DataLayout:
+    """What was found in a folder: the format, and the names of the splits."""
+
+    root: Path
+    format: DataFormat
+    splits: tuple[str, ...]
+
+    def match(self, name: str, option: str = "--split") -> str:
+        """The split that ``name`` means: itself, or the only one that adds a year (train -> train2017)."""
+        return match_split(name, self.splits, option)
+
+    def label(self, name: str) -> str:
+        """A split's name in messages: "bccd/train"."""
+        return f"{self.root.resolve().name}/{name}"
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """What to train and validate on; ``notes`` are lines for people: what was found, counted and mended."""
+
+    train: DetectionIndex
+    val: DetectionIndex
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to load splits; see ``load_split`` for ``allow_absent``."""
+
+    classes: Sequence[str] | None = None
+    skip_bad: bool = False
+    allow_absent: bool = False
+
+
+def find_splits(root: Path) -> DataLayout:
+    """Recognize the data set in a folder.
+
+    Raises:
+        DataError: it is of none of ``DATA_FORMATS``; the message says what was looked for.
+    """
+    root = Path(root)
+    known = DATA_FORMATS.values()
+    if not root.is_dir():
+        names = " or ".join(known_format.name for known_format in known)
+        raise DataError(f"{root}: expected a folder with {names} annotations, found no folder of that name")
+    for data_format in known:
+        if splits := data_format.find_splits(root):
+            return DataLayout(root, data_format, tuple(splits))
+    raise DataError(
+        f"{root}: no annotations found. Looked for "
+        + "; ".join(f"{known_format.looked_for} ({known_format.name})" for known_format in known)
+    )
+
+
+def load_data(
+    root: Path,
+    *,
+    train_split: str | None = None,
+    val_split: str | None = None,
+    classes: Sequence[str] | None = None,
+    skip_bad: bool = False,
+    allow_absent: bool = False,
+    seed: int = 0,
+) -> DataSplits:
+    """The training and the validation split of the data set in ``root``, with one class list.
+
+    Without names they are the customary ones; a data set with nothing to validate on is divided by ``seed``.
+    ``allow_absent`` is that of ``load_split``.
+
+    Raises:
+        DataError: nothing is recognized, a split or class is unknown, or some data cannot be used.
+    """
+    layout = find_splits(root)
+    choice = choose_splits(layout.splits, train_split, val_split)
+    names = list(dict.fromkeys(name for name in choice if name is not None))
+    train, *others = load_splits(layout, names, LoadOptions(classes, skip_bad, allow_absent))
+    notes = [f"{layout.root}: {layout.format.name} annotations with the splits {', '.join(layout.splits)}"]
+    val = others[0] if others else train
+    if choice.val is None:
+        train, val = divide(train, seed)
+        notes.append(
+            f"no validation split beside {choice.train!r}: divided into {len(train)} images to train "
+            f"and {len(val)} to validate on (seed {seed})"
+        )
+    return DataSplits(train, val, (*notes, *describe_splits(train, val)))
+
+
+def load_split(
+    root: Path,
+    split: str | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    skip_bad: bool = False,
+    allow_absent: bool = False,
+) -> DetectionIndex:
+    """One split; without a name the one to evaluate on: val, else test, else the only one.
+
+    Where splits come without class lists (VOC), the classes are those of all of them, so that each gets the same list.
+    ``allow_absent`` lets ``classes``, for example a checkpoint's, hold names that do not occur.
+    """
+    layout = find_splits(root)
+    name = layout.match(split) if split else split_to_evaluate(layout.splits)
+    options = LoadOptions(classes, skip_bad, allow_absent)
+    return load_splits(layout, [name], options, classes_of=layout.splits)[0]
+
+
+def load_splits(
+    layout: DataLayout, names: Sequence[str], options: LoadOptions, classes_of: Sequence[str] = ()
+) -> list[DetectionIndex]:
+    """The splits ``names`` under one class list: the first one's own, or where there is none what occurs in any.
+
+    ``classes_of``: splits whose classes count as well.
+
+    Raises:
+        DataError: a later split lists classes that the first lacks, or some data cannot be used.
+    """
+    bad = [BadItems(options.skip_bad) for _ in names]
+    found = [layout.format.read_split(layout.root, name, items) for name, items in zip(names, bad, strict=True)]
+    class_names = _class_list(layout, names, found, options, [name for name in classes_of if name not in names])
+    indexes: list[DetectionIndex] = []
+    for name, split, items in zip(names, found, bad, strict=True):
+        first = indexes[0] if indexes else None
+        index = build_index(split, class_names, items, name=layout.label(name), agree_with=first)
+        if not len(index):
+            raise DataError(f"{index.name}: expected at least one usable image, got none")
+        indexes.append(index)
+    return indexes
+
+
+def _class_list(
+    layout: DataLayout,
+    names: Sequence[str],
+    found: Sequence[Annotations],
+    options: LoadOptions,
+    others: Sequence[str],
+) -> tuple[str, ...]:
+    """The class names in use: all that are known, or those of the options."""
+    occurring = {name for split in found for name in split.class_names}
+    known, source = layout.format.order_classes(occurring), str(layout.root)
+    if known is None:
+        known, source = found[0].class_names, found[0].source
+        if options.classes is None:
+            _require_known(found, layout.label(names[0]))
+    elif others:
+        for name in others:
+            with contextlib.suppress(DataError):  # of a split that was not asked for
+                occurring |= set(layout.format.read_split(layout.root, name, BadItems(skip=True)).class_names)
+        known = layout.format.order_classes(occurring) or ()
+    if not known:
+        raise DataError(f"{layout.root}: expected annotated objects in the splits {', '.join(names)}, found none")
+    return select_classes(known, options.classes, source, allow_absent=options.allow_absent)
+
+
+def _require_known(found: Sequence[Annotations], first: str) -> None:
+    known = found[0].class_names
+    for split in found[1:]:
+        if others := [name for name in split.class_names if name not in known]:
+            raise DataError(
+                f"{split.source}: expected the classes of {first}, {', '.join(known)}; "
+                f"got others too: {', '.join(others)}. Choose those to use with --classes."
+            )
+
+
+# --- Which split is to train on and which to validate on, and what to say about the two.
+
+VAL_SHARE = 0.2  # of a data set that has to be divided
+TRAIN_NAMES = ("train", "trainval")
+VAL_NAMES = ("val", "valid", "validation", "test", "minival")
+
+
+class SplitChoice(NamedTuple):
+    """Names of splits; ``val`` None: the training split is to be divided."""
+
+    train: str
+    val: str | None
+
+
+def split_to_evaluate(names: Sequence[str]) -> str:
+    """The split to score on when none is named: val, else test, else the only one."""
+    if len(names) == 1:
+        return names[0]
+    if found := _first_of(VAL_NAMES, names):
+        return found
+    raise DataError(f"none of the splits {', '.join(names)} is called val or test; name one with --split")
+
+
+def choose_splits(names: Sequence[str], train: str | None, val: str | None) -> SplitChoice:
+    """The splits asked for, or the customary ones.
+
+    Raises:
+        DataError: a name is not known, or none is given and none of the names is customary.
+    """
+    if train is not None:
+        train = match_split(train, names, "--train-split")
+    if val is not None:
+        val = match_split(val, names, "--val-split")
+    if train is None:
+        others = [name for name in names if name != val] or list(names)
+        train = _first_of(TRAIN_NAMES, names) or (others[0] if len(others) == 1 else None)
+    if train is None:
+        raise DataError(f"none of the splits {', '.join(names)} is called train; name one with --train-split")
+    if val is None:
+        others = [name for name in names if not _contains(train, name)]
+        val = _same_year(train, others) or _first_of(VAL_NAMES, others)
+    return SplitChoice(train, val)
+
+
+def match_split(name: str, names: Sequence[str], option: str) -> str:
+    """``name`` itself, or the only one of ``names`` that adds digits to it: "train" means "train2017"."""
+    if name in names:
+        return name
+    with_year = [other for other in names if re.fullmatch(re.escape(name) + r"[-_]?\d+", other)]
+    if len(with_year) == 1:
+        return with_year[0]
+    near = with_year or difflib.get_close_matches(name, names)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise DataError(f"{option}: expected one of the splits {', '.join(names)}, got {name!r}{hint}")
+
+
+def divide(index: DetectionIndex, seed: int) -> tuple[DetectionIndex, DetectionIndex]:
+    """Divide an index by chance into 80 % to train and 20 % to validate on, at least one image each.
+
+    Raises:
+        DataError: it has fewer than two images.
+    """
+    if len(index) < 2:
+        raise DataError(f"{index.name}: expected two or more images to divide into training and validation, got 1")
+    order = np.random.default_rng(seed).permutation(len(index))
+    count = max(1, round(VAL_SHARE * len(index)))
+    train = index.subset(sorted(order[count:].tolist()), f"{index.name} (to train)")
+    return train, index.subset(sorted(order[:count].tolist()), f"{index.name} (to validate)")
+
+
+def describe_splits(train: DetectionIndex, val: DetectionIndex) -> list[str]:
+    """Counts, classes without objects, what was mended, and images that are in both splits."""
+    notes = [_counts(index) for index in (train, val)]
+    present = set(train.labels[~train.ignore].tolist())
+    if absent := [name for label, name in enumerate(train.class_names) if label not in present]:
+        notes.append(f"{train.name}: no objects of {', '.join(absent)}")
+    divided = train.problems is val.problems
+    for index in (train,) if divided else (train, val):
+        notes.extend(problem_notes(index))
+    if shared := set(train.paths) & set(val.paths):
+        what = "all" if len(shared) == len(set(val.paths)) else f"{len(shared)}"
+        notes.append(f"warning: {what} of the images to validate on are trained on too; the score will flatter")
+    return notes
+
+
+def _counts(index: DetectionIndex) -> str:
+    ignored = int(index.ignore.sum())
+    return (
+        f"{index.name}: {counted(len(index), 'image')}, {counted(len(index.labels), 'object')} of "
+        f"{counted(len(index.class_names), 'class')}"
+        + (f", {ignored} of them crowd regions or difficult" if ignored else "")
+    )
+
+
+def _first_of(wanted: Sequence[str], names: Sequence[str]) -> str | None:
+    """The first of ``wanted`` among ``names``, with any year; of several years the last."""
+    for name in wanted:
+        if name in names:
+            return name
+        if with_year := [other for other in names if re.fullmatch(name + r"[-_]?\d+", other)]:
+            return max(with_year)
+    return None
+
+
+def _same_year(train: str, names: Sequence[str]) -> str | None:
+    """ "val2014" for "train2014"."""
+    year = re.fullmatch(r"\D*?([-_]?\d+)", train)
+    candidates = [name + year[1] for name in VAL_NAMES] if year else []
+    return next((name for name in candidates if name in names), None)
+
+
+def _contains(train: str, name: str) -> bool:
+    """Whether a split of this name is customarily a part of the training split: "val" of "trainval"."""
+    return name == train or (train.startswith("trainval") and re.fullmatch(r"(train|val)[-_]?\d*", name) is not None)
