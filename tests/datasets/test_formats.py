@@ -1,0 +1,152 @@
+"""A format of data is one object and one entry: a table of boxes, defined here alone, goes all the way."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssdlite.datasets.dataset import BadSample, DetectionDataset, collate
+from ssdlite.datasets.formats import DATA_FORMATS
+from ssdlite.datasets.formats.base import Annotations, BadItems, DataFormat, ImageFiles
+from ssdlite.datasets.loading import find_splits, load_data, load_split
+from ssdlite.datasets.transforms import DetectionTransform
+from ssdlite.errors import DataError
+from ssdlite.tools import check_data as check_tool
+from ssdlite.tools import eval_det
+from ssdlite.training.options import TrainOptions
+from ssdlite.training.trainer import train
+
+
+class CsvFormat:
+    """``boxes.csv``: split, file, x, y, width, height, class; an image without objects has a line without a class."""
+
+    name = "CSV"
+    looked_for = "boxes.csv"
+
+    def find_splits(self, root: Path) -> list[str]:
+        return sorted({row["split"] for row in self._rows(root)})
+
+    def read_split(self, root: Path, split: str, bad: BadItems) -> Annotations:
+        files, source = ImageFiles(root), str(root / "boxes.csv")
+        rows = [(line, row) for line, row in enumerate(self._rows(root), start=2) if row["split"] == split]
+        names = list(dict.fromkeys(row["file"] for _, row in rows))
+        paths = {name: path for name in names if (path := files.find(name))}
+        for name in names:
+            if name not in paths:
+                bad.add("bad-image", root / name, "no such image file")
+        positions, classes = list(paths), sorted({row["class"] for _, row in rows if row["class"]})
+        objects = [(line, row) for line, row in rows if row["class"] and row["file"] in paths]
+        boxes = np.array([[float(row[key]) for key in ("x", "y", "width", "height")] for _, row in objects])
+        boxes = boxes.reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        return Annotations(
+            source=source,
+            image_ids=range(1, len(paths) + 1),
+            paths=list(paths.values()),
+            stated_sizes=[None] * len(paths),
+            class_names=classes,
+            images=np.array([positions.index(row["file"]) for _, row in objects], np.int64),
+            boxes=boxes,
+            classes=np.array([classes.index(row["class"]) for _, row in objects], np.int64),
+            where=lambda i: (source, f"line {objects[i][0]} ({objects[i][1]['class']})"),
+        )
+
+    def order_classes(self, names: set[str]) -> list[str]:
+        return sorted(names)
+
+    def _rows(self, root: Path) -> list[dict[str, str]]:
+        path = root / "boxes.csv"
+        return list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
+
+
+ROWS = [
+    "split,file,x,y,width,height,class",
+    *(f"train,{i}.png,{4 + i},8,40,32,{'disc' if i % 2 else 'box'}" for i in range(6)),
+    "train,6.png,0,0,0,0,",
+    "val,7.png,10,10,30,40,disc",
+    "val,8.png,70,20,60,20,box",  # reaches outside
+    "val,8.png,5,5,0,9,box",  # no area
+    "test,9.png,1,2,30,40,owl",
+]
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setitem(DATA_FORMATS, "csv", CsvFormat())
+    folder = tmp_path / "table"
+    folder.mkdir()
+    (folder / "boxes.csv").write_text("\n".join(ROWS) + "\n")
+    for i in range(10):
+        pixels = np.random.default_rng(i).integers(0, 256, (6, 9, 3)).astype(np.uint8)
+        Image.fromarray(pixels).resize((96, 64), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    return folder
+
+
+def test_the_formats_that_come_with_it_are_of_the_kind() -> None:
+    formats: list[DataFormat] = list(DATA_FORMATS.values())
+    assert [one.name for one in formats] == ["COCO", "VOC"]
+
+
+def test_it_is_recognized_loaded_and_mended(data: Path) -> None:
+    assert find_splits(data).splits == ("test", "train", "val")
+    found = load_data(data)
+    assert found.train.class_names == found.val.class_names == ("box", "disc")
+    assert found.train.category_ids == (1, 2)
+    assert found.train.sizes.tolist() == [[64, 96]] * 7
+    assert found.train.offsets.tolist() == [0, 1, 2, 3, 4, 5, 6, 6]
+    assert found.train.boxes[:2].tolist() == [[4, 8, 44, 40], [5, 8, 45, 40]]
+    assert found.train.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert found.train.areas.tolist() == [1280] * 6
+    assert not found.train.ignore.any()
+    assert found.val.boxes.tolist() == [[10, 10, 40, 50], [70, 20, 96, 40]]
+    assert [(p.kind, p.detail) for p in found.val.problems] == [
+        ("clipped", "line 10 (box)"),
+        ("zero-size", "line 11 (box)"),
+    ]
+    assert f"{data}: CSV annotations with the splits test, train, val" in found.notes
+    assert load_split(data, "train").class_names == ("box", "disc", "owl")
+
+
+def test_what_cannot_be_used_is_one_error_or_skipped(data: Path, tmp_path: Path) -> None:
+    (data / "0.png").unlink()
+    (data / "1.png").write_bytes(b"no picture")
+    with pytest.raises(DataError) as caught:
+        load_data(data)
+    assert f"{data / 'boxes.csv'}: 2 of its images or annotations cannot be used" in str(caught.value)
+    assert f"{data / '0.png'}: no such image file" in str(caught.value)
+    assert load_data(data, skip_bad=True).train.problem_counts() == {"bad-image": 2}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no annotations found. Looked for .*; boxes\.csv \(CSV\)$"):
+        load_data(tmp_path / "empty")
+    with pytest.raises(DataError, match="expected a folder with COCO or VOC or CSV annotations, found no folder"):
+        load_data(tmp_path / "none")
+
+
+def test_it_is_audited(data: Path, tmp_path: Path) -> None:
+    (data / "5.png").write_bytes((data / "7.png").read_bytes())
+    assert check_tool.main([str(data), "--anchors", "default", "--output", str(tmp_path / "report")]) == 0
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["splits"]["val"]["classes"] == {"box": 1, "disc": 1}
+    assert [(f["kind"], Path(f["file"]).name) for f in report["findings"]] == [
+        ("clipped", "boxes.csv"),
+        ("zero-size", "boxes.csv"),
+        ("leak", "7.png"),
+    ]
+
+
+def test_it_is_trained_on_and_scored(data: Path, tmp_path: Path) -> None:
+    dataset = DetectionDataset(load_data(data).train, DetectionTransform((64, 64), "stretch", "flip"))
+    samples = [dataset[i] for i in range(3)]
+    assert not any(isinstance(sample, BadSample) for sample in samples)
+    assert collate(samples).labels.tolist() == [[0], [1], [0]]
+    small = {"preset": "ssdlite192_mobilenet_v2_050", "width_mult": 0.25, "image_size": 64, "batch_size": 4}
+    train(TrainOptions(**small, data=str(data), output=str(tmp_path / "run"), workers=0, epochs=1))
+    arguments = [tmp_path / "run" / "last.pt", "--data", data, "--split", "val", "--output", tmp_path / "eval"]
+    assert eval_det.main([*map(str, arguments), "--workers", "0", "--device", "cpu"]) == 0
+    figures = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert (figures["split"], figures["images"], figures["objects"]) == ("table/val", 2, 2)
+    assert set(figures["per_class"]) == {"box", "disc"}
+    assert 0 <= figures["AP50"] <= 1
