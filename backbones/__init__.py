@@ -1,23 +1,20 @@
 """Backbones: classifiers that also give the feature maps a detector needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
-from typing import get_args
+from typing import Literal
 
-from ssdlite.backbones.base import Backbone
+from ssdlite.backbones.base import Backbone, FeatureMap, Stage
 from ssdlite.backbones.layers import (
-    Activation,
     ConvNormActivation,
     DepthwiseSeparableConv,
     InvertedResidual,
-    LayerOptions,
-    Narrowing,
-    Padding,
 )
 from ssdlite.backbones.mobilenet_v1 import MobileNetV1
 from ssdlite.backbones.mobilenet_v2 import MobileNetV2
 from ssdlite.backbones.mobilenet_v3 import MobileNetV3Large
-from ssdlite.errors import ConfigError
+from ssdlite.config import LayerConfig, standard_strides
+from ssdlite.validation import require, require_known
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "mobilenet_v1": MobileNetV1,
@@ -33,11 +30,11 @@ def build_backbone(
     num_classes: int | None = 1000,
     *,
     dropout: float = 0.2,
-    padding: Padding = "symmetric",
+    padding: Literal["symmetric", "same"] = "symmetric",
     norm_eps: float = 1e-5,
     norm_momentum: float = 0.1,
-    activation: Activation = "relu6",
-    narrowing: Narrowing = "classifier",
+    activation: Literal["relu6", "relu"] = "relu6",
+    narrowing: Literal["classifier", "detection_api"] = "classifier",
     finest_stride: int = 16,
 ) -> Backbone:
     """A backbone of that name, randomly initialised.
@@ -45,36 +42,44 @@ def build_backbone(
     Called, it is a classifier: normalised images [B, 3, H, W] -> logits [B, num_classes] (pooled features where
     ``num_classes`` is None). ``forward_features`` gives the maps that ``feature_channels`` and ``feature_strides``
     declare: strides 16 and 32, and 8 as well with a ``finest_stride`` of 8. The defaults of ``padding``, ``norm_eps``,
-    ``norm_momentum``, ``activation`` and ``narrowing`` are those of torchvision's V2 (``LayerOptions`` says what they
+    ``norm_momentum``, ``activation`` and ``narrowing`` are those of torchvision's V2 (``LayerConfig`` says what they
     mean); V3 has activations and widths of its own.
 
     Raises:
         ConfigError: an unknown name (the known ones are listed) or a width that is not positive.
     """
-    if name not in BACKBONES:
-        raise ConfigError(f"unknown backbone {name!r}; known: {', '.join(BACKBONES)}")
-    if not 0 < width_mult <= 4:
-        raise ConfigError(f"width_mult must be in (0, 4], got {width_mult}")
-    for option, value, choices in (
-        ("padding", padding, Padding),
-        ("activation", activation, Activation),
-        ("narrowing", narrowing, Narrowing),
-    ):
-        if value not in get_args(choices):
-            raise ConfigError(f"{option}: expected one of {', '.join(get_args(choices))}, got {value!r}")
-    if finest_stride not in (8, 16):
-        raise ConfigError(f"finest_stride: expected 8 or 16, got {finest_stride!r}")
-    if num_classes is not None and num_classes < 1:
-        raise ConfigError(f"num_classes: expected 1 or more, or None for pooled features, got {num_classes}")
-    options = LayerOptions(
+    require(finest_stride in (8, 16), f"finest_stride: expected 8 or 16, got {finest_stride!r}")
+    layers = LayerConfig(
         padding=padding, norm_eps=norm_eps, norm_momentum=norm_momentum, activation=activation, narrowing=narrowing
     )
-    return BACKBONES[name](
+    return backbone_from_parts(
+        name,
         width_mult=width_mult,
         num_classes=num_classes,
         dropout=dropout,
-        finest_stride=finest_stride,
-        options=options,
+        strides=standard_strides(finest_stride, 0),
+        layers=layers,
+    )
+
+
+def backbone_from_parts(
+    name: str,
+    *,
+    width_mult: float,
+    num_classes: int | None,
+    dropout: float = 0.2,
+    strides: Collection[int],
+    layers: LayerConfig,
+) -> Backbone:
+    """The entry ``name`` of ``BACKBONES``, called as ``Backbone`` says. Raises ConfigError as ``build_backbone``."""
+    require_known([name], BACKBONES, "backbone")
+    require(0 < width_mult <= 4, f"width_mult must be in (0, 4], got {width_mult}")
+    require(
+        num_classes is None or num_classes >= 1,
+        f"num_classes: expected 1 or more, or None for pooled features, got {num_classes}",
+    )
+    return BACKBONES[name](
+        width_mult=width_mult, num_classes=num_classes, dropout=dropout, strides=strides, layers=layers
     )
 
 
@@ -83,7 +88,10 @@ __all__ = [
     "Backbone",
     "ConvNormActivation",
     "DepthwiseSeparableConv",
+    "FeatureMap",
     "InvertedResidual",
-    "LayerOptions",
+    "LayerConfig",
+    "Stage",
+    "backbone_from_parts",
     "build_backbone",
 ]

@@ -1,27 +1,91 @@
-"""What every backbone offers: image logits, and the feature maps that a detector takes."""
+"""What every backbone declares and offers: its stages, the feature maps that a detector takes, image logits."""
 
 from __future__ import annotations
+
+import operator
+from collections.abc import Collection, Iterable, Mapping
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+STEM_CHANNELS = 32  # of MobileNet V1 and V2
 
-class Backbone(nn.Module):
-    """A stack of ``features``, tapped at some depths and at its end, with a classifier on top.
+
+class FeatureMap(NamedTuple):
+    """One of the maps that a detector predicts on.
 
     Attributes:
-        feature_channels: channels of the maps that ``forward_features`` returns, finest first.
-        feature_strides: input pixels per cell of these maps; a side of S pixels gives ceil(S / stride) cells.
+        stride: input pixels per cell; a side of S pixels gives ceil(S / stride) cells.
+        activated: it is the output of the network's activation (``LayerConfig``), which would leave it as it is.
     """
 
+    channels: int
+    stride: int
+    activated: bool
+
+
+class Stage(NamedTuple):
+    """``repeats`` blocks to ``channels``; the first has the ``stride``. ``expansion`` is that of inverted residuals."""
+
+    channels: int
+    repeats: int
+    stride: int
+    expansion: int = 1
+
+
+class Backbone(nn.Module):
+    """A stack of layers, tapped at some depths and at its end.
+
+    Those in ``ssdlite.backbones.BACKBONES`` are called with ``width_mult``, ``num_classes`` (None: no classifier),
+    ``dropout``, ``layers`` (a ``LayerConfig``) and the ``strides`` of the maps that a detector wants, of which it gives
+    those that it has; coarser ones are the neck's affair.
+
+    Attributes:
+        feature_maps: that ``forward_features`` returns, finest first.
+        stages: names of the layers (of ``get_submodule``) in the order in which they run, by the stride of their
+            output: those of ``stages[i]`` have one of 2^(i + 1). What is frozen or transferred goes by them.
+        features, classifier: the whole stack, and what makes a classifier of it.
+        taps: positions in ``features`` of the layers that give maps besides the last, finest first.
+
+    One that is no stack has a ``forward_features`` of its own, and of these three only what that needs.
+    """
+
+    feature_maps: tuple[FeatureMap, ...]
+    stages: tuple[tuple[str, ...], ...]
     features: nn.Sequential
     classifier: nn.Module
-    feature_channels: tuple[int, ...]
-    feature_strides: tuple[int, ...]
+    taps: tuple[int, ...]
+
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        return tuple(one.channels for one in self.feature_maps)
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        return tuple(one.stride for one in self.feature_maps)
+
+    @property
+    def layer_names(self) -> list[str]:
+        """All of ``stages`` in one row."""
+        return [name for stage in self.stages for name in stage]
 
     def forward_features(self, images: Tensor) -> list[Tensor]:
         """[B, 3, H, W], normalised -> the tapped maps [B, channels, rows, columns], finest first."""
-        raise TypeError(f"{type(self).__name__} does not say where it is tapped")
+        maps, outputs = [], images
+        for position, layer in enumerate(self.features):
+            if position in self.taps:
+                tapped, outputs = self.run_tapped(layer, outputs)
+                maps.append(tapped)
+            else:
+                outputs = layer(outputs)
+        return [*maps, outputs]
+
+    def run_tapped(self, layer: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The map that a layer of ``taps`` gives, and its output, which are the same unless it is tapped inside."""
+        outputs = layer(inputs)
+        return outputs, outputs
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W], normalised -> logits [B, num_classes]; pooled features [B, C] where there is no classifier."""
@@ -30,9 +94,19 @@ class Backbone(nn.Module):
         return logits
 
 
-def taps_from(finest_stride: int, taps: dict[int, int]) -> dict[int, int]:
-    """Those of ``taps`` (stride -> layer) whose map is no finer than ``finest_stride``."""
-    return {stride: layer for stride, layer in taps.items() if stride >= finest_stride}
+def group_by_stride(strides: Iterable[int]) -> tuple[tuple[str, ...], ...]:
+    """The stride of each layer of ``features`` -> the names of the layers as ``Backbone.stages``."""
+    stages: list[list[str]] = []
+    for number, total in enumerate(accumulate(strides, operator.mul)):
+        while 2 << len(stages) <= total:
+            stages.append([])
+        stages[-1].append(f"features.{number}")
+    return tuple(map(tuple, stages))
+
+
+def wanted_taps(strides: Collection[int], taps: Mapping[int, int]) -> dict[int, int]:
+    """Those of ``taps`` (stride -> layer, finest first) whose map is wanted."""
+    return {stride: layer for stride, layer in taps.items() if stride in strides}
 
 
 def build_classifier(channels: int, num_classes: int | None, dropout: float) -> nn.Module:
@@ -41,7 +115,7 @@ def build_classifier(channels: int, num_classes: int | None, dropout: float) -> 
     return nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, num_classes))
 
 
-def initialise_weights(network: nn.Module) -> None:
+def initialize_classifier(network: nn.Module) -> None:
     """He initialisation (fan out) for convolutions, 1 and 0 for norms, N(0, 0.01) for linear layers, as torchvision."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Padding = Literal["symmetric", "same"]
-Activation = Literal["relu6", "relu"]
-Narrowing = Literal["classifier", "detection_api"]
-ACTIVATIONS: dict[Activation, type[nn.ReLU6] | type[nn.ReLU]] = {"relu6": nn.ReLU6, "relu": nn.ReLU}
+from ssdlite.config import LayerConfig
+
+ACTIVATIONS: dict[str, type[nn.ReLU6] | type[nn.ReLU]] = {"relu6": nn.ReLU6, "relu": nn.ReLU}
+TORCHVISION_LAYERS = LayerConfig()  # what torchvision's MobileNetV2 is made of
 
 
-@dataclass(frozen=True)
-class LayerOptions:
-    """What goes with the origin of the weights, and is the same in every layer of a network.
+def build_norm(channels: int, layers: LayerConfig) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=layers.norm_eps, momentum=layers.norm_momentum)
 
-    ``padding``: ``symmetric`` pads a 3x3 convolution by 1 on all sides (PyTorch); ``same`` pads a stride-2 one as
-    TensorFlow's SAME does, which on even inputs is right and bottom only. Output sizes agree, values do not.
-    ``norm_momentum`` is PyTorch's (TensorFlow's decay is 1 minus it). ``activation`` is relu6 but in weights that were
-    trained with another. ``narrowing``: how a width below 1 cuts the channels of V1 and V2; ``classifier`` as in the
-    published classifiers, ``detection_api`` as in TensorFlow's detectors: at least 16 stay, V2's last layer is cut too.
-    """
 
-    padding: Padding = "symmetric"
-    norm_eps: float = 1e-5
-    norm_momentum: float = 0.1
-    activation: Activation = "relu6"
-    narrowing: Narrowing = "classifier"
-
-    @property
-    def least_channels(self) -> int:
-        return 16 if self.narrowing == "detection_api" else 8
-
-    def norm(self, channels: int) -> nn.BatchNorm2d:
-        return nn.BatchNorm2d(channels, eps=self.norm_eps, momentum=self.norm_momentum)
-
-    def conv(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
-    ) -> nn.Conv2d:
-        """A convolution without bias, padded so that the output side is ceil(input / stride)."""
-        if stride > 1 and self.padding == "same":
-            return SamePadConv2d(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
-        kind = AutocastConv2d if groups > 1 else nn.Conv2d
-        padding = (kernel_size - 1) // 2
-        return kind(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+def build_conv(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1, *, layers: LayerConfig
+) -> nn.Conv2d:
+    """A convolution without bias, padded so that the output side is ceil(input / stride)."""
+    if stride > 1 and layers.padding == "same":
+        return SamePadConv2d(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
+    kind = AutocastConv2d if groups > 1 else nn.Conv2d
+    padding = (kernel_size - 1) // 2
+    return kind(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
 
 
 class AutocastConv2d(nn.Conv2d):
@@ -66,8 +43,10 @@ class AutocastConv2d(nn.Conv2d):
             conv.kernel_size,  # type: ignore[arg-type]
             conv.stride,  # type: ignore[arg-type]
             conv.padding,  # type: ignore[arg-type]
-            groups=conv.groups,
-            bias=conv.bias is not None,
+            conv.dilation,  # type: ignore[arg-type]
+            conv.groups,
+            conv.bias is not None,
+            conv.padding_mode,
         )
         own.load_state_dict(conv.state_dict())
         return own
@@ -110,12 +89,12 @@ class ConvNormActivation(nn.Sequential):
         *,
         groups: int = 1,
         activate: bool = True,
-        options: LayerOptions = LayerOptions(),
+        layers: LayerConfig = TORCHVISION_LAYERS,
     ) -> None:
         super().__init__(
-            options.conv(in_channels, out_channels, kernel_size, stride, groups),
-            options.norm(out_channels),
-            *([ACTIVATIONS[options.activation](inplace=True)] if activate else []),
+            build_conv(in_channels, out_channels, kernel_size, stride, groups, layers=layers),
+            build_norm(out_channels, layers),
+            *([ACTIVATIONS[layers.activation](inplace=True)] if activate else []),
         )
 
 
@@ -133,11 +112,11 @@ class DepthwiseSeparableConv(nn.Module):
         stride: int = 1,
         *,
         linear: bool = False,
-        options: LayerOptions = LayerOptions(),
+        layers: LayerConfig = TORCHVISION_LAYERS,
     ) -> None:
         super().__init__()
-        self.depthwise = ConvNormActivation(in_channels, in_channels, 3, stride, groups=in_channels, options=options)
-        self.pointwise = ConvNormActivation(in_channels, out_channels, 1, activate=not linear, options=options)
+        self.depthwise = ConvNormActivation(in_channels, in_channels, 3, stride, groups=in_channels, layers=layers)
+        self.pointwise = ConvNormActivation(in_channels, out_channels, 1, activate=not linear, layers=layers)
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = self.pointwise(self.depthwise(inputs))
@@ -158,18 +137,18 @@ class InvertedResidual(nn.Module):
         stride: int = 1,
         *,
         expansion: int = 6,
-        options: LayerOptions = LayerOptions(),
+        layers: LayerConfig = TORCHVISION_LAYERS,
     ) -> None:
         super().__init__()
         hidden = in_channels * expansion
         self.expanded_channels = hidden
         self.has_residual = stride == 1 and in_channels == out_channels
-        expand = [] if expansion == 1 else [ConvNormActivation(in_channels, hidden, 1, options=options)]
+        expand = [] if expansion == 1 else [ConvNormActivation(in_channels, hidden, 1, layers=layers)]
         self.conv = nn.Sequential(
             *expand,
-            ConvNormActivation(hidden, hidden, 3, stride, groups=hidden, options=options),
-            options.conv(hidden, out_channels, 1),
-            options.norm(out_channels),
+            ConvNormActivation(hidden, hidden, 3, stride, groups=hidden, layers=layers),
+            build_conv(hidden, out_channels, 1, layers=layers),
+            build_norm(out_channels, layers),
         )
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Collection
 
-from torch import Tensor, nn
+from torch import nn
 
-from ssdlite.backbones.base import Backbone, build_classifier, initialise_weights, taps_from
-from ssdlite.backbones.layers import ConvNormActivation, DepthwiseSeparableConv, LayerOptions
+from ssdlite.backbones.base import (
+    STEM_CHANNELS,
+    Backbone,
+    FeatureMap,
+    Stage,
+    build_classifier,
+    group_by_stride,
+    initialize_classifier,
+    wanted_taps,
+)
+from ssdlite.backbones.layers import ConvNormActivation, DepthwiseSeparableConv
+from ssdlite.config import LayerConfig
 
-
-class Stage(NamedTuple):
-    """``repeats`` depthwise-separable convolutions to ``channels``; the first has the ``stride``."""
-
-    channels: int
-    repeats: int
-    stride: int
-
-
-STEM_CHANNELS = 32
-STAGES = (
+V1_STAGES = (
     Stage(channels=64, repeats=1, stride=1),
     Stage(channels=128, repeats=2, stride=2),
     Stage(channels=256, repeats=2, stride=2),
     Stage(channels=512, repeats=6, stride=2),
     Stage(channels=1024, repeats=2, stride=2),
 )
-TAPS = {8: 5, 16: 11}  # stride -> the last layer that has it; Conv2d_11_pointwise is SSD's
+V1_TAPS = {8: 5, 16: 11}  # stride -> the last layer that has it; Conv2d_11_pointwise is SSD's
 
 
 class MobileNetV1(Backbone):
@@ -38,34 +38,29 @@ class MobileNetV1(Backbone):
         width_mult: float = 1.0,
         num_classes: int | None = 1000,
         dropout: float = 0.2,
-        finest_stride: int = 16,
-        options: LayerOptions,
+        strides: Collection[int] = (16, 32),
+        layers: LayerConfig,
     ) -> None:
         super().__init__()
 
         def scale(channels: int) -> int:
-            return max(int(channels * width_mult), options.least_channels)
+            return max(int(channels * width_mult), layers.least_channels)
 
-        channels = scale(STEM_CHANNELS)
-        layers: list[nn.Module] = [ConvNormActivation(3, channels, 3, 2, options=options)]
-        widths = [channels]
-        for stage in STAGES:
+        widths, layer_strides = [scale(STEM_CHANNELS)], [2]
+        modules: list[nn.Module] = [ConvNormActivation(3, widths[0], 3, 2, layers=layers)]
+        for stage in V1_STAGES:
             for repeat in range(stage.repeats):
-                stride = stage.stride if repeat == 0 else 1
-                layers.append(DepthwiseSeparableConv(widths[-1], scale(stage.channels), stride, options=options))
-                widths.append(scale(stage.channels))
-        self.features = nn.Sequential(*layers)
+                layer_strides.append(stage.stride if repeat == 0 else 1)
+                width = scale(stage.channels)
+                modules.append(DepthwiseSeparableConv(widths[-1], width, layer_strides[-1], layers=layers))
+                widths.append(width)
+        self.features = nn.Sequential(*modules)
         self.classifier = build_classifier(widths[-1], num_classes, dropout)
-        taps = taps_from(finest_stride, TAPS)
-        self.tapped_layers = tuple(taps.values())
-        self.feature_channels = (*(widths[layer] for layer in self.tapped_layers), widths[-1])
-        self.feature_strides = (*taps, 32)
-        initialise_weights(self)
-
-    def forward_features(self, images: Tensor) -> list[Tensor]:
-        maps, outputs = [], images
-        for number, layer in enumerate(self.features):
-            outputs = layer(outputs)
-            if number in self.tapped_layers:
-                maps.append(outputs)
-        return [*maps, outputs]
+        taps = wanted_taps(strides, V1_TAPS)
+        self.taps = tuple(taps.values())
+        self.stages = group_by_stride(layer_strides)
+        self.feature_maps = (
+            *(FeatureMap(widths[layer], stride, activated=True) for stride, layer in taps.items()),
+            FeatureMap(widths[-1], 32, activated=True),
+        )
+        initialize_classifier(self)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import Any
 
 from torch import Tensor, nn
 
-from ssdlite.backbones.base import Backbone, build_classifier, initialise_weights, taps_from
-from ssdlite.backbones.layers import ConvNormActivation, InvertedResidual, LayerOptions, round_channels
+from ssdlite.backbones.base import (
+    STEM_CHANNELS,
+    Backbone,
+    FeatureMap,
+    Stage,
+    build_classifier,
+    group_by_stride,
+    initialize_classifier,
+    wanted_taps,
+)
+from ssdlite.backbones.layers import ConvNormActivation, InvertedResidual, round_channels
+from ssdlite.config import LayerConfig
 
-
-class Stage(NamedTuple):
-    """``repeats`` inverted residuals to ``channels``; the first has the ``stride``."""
-
-    expansion: int
-    channels: int
-    repeats: int
-    stride: int
-
-
-STEM_CHANNELS = 32
 LAST_CHANNELS = 1280  # does not shrink with the width: a narrow network still needs it to tell classes apart
-STAGES = (
+V2_STAGES = (
     Stage(expansion=1, channels=16, repeats=1, stride=1),
     Stage(expansion=6, channels=24, repeats=2, stride=2),
     Stage(expansion=6, channels=32, repeats=3, stride=2),
@@ -30,7 +30,7 @@ STAGES = (
     Stage(expansion=6, channels=160, repeats=3, stride=2),
     Stage(expansion=6, channels=320, repeats=1, stride=1),
 )
-TAPS = {8: 7, 16: 14}  # stride -> the block that leaves it; SSDLite taps the expansion of the first of 160 channels
+V2_TAPS = {8: 7, 16: 14}  # stride -> the block that leaves it; SSDLite taps the expansion of the first of 160 channels
 
 
 class MobileNetV2(Backbone):
@@ -42,37 +42,35 @@ class MobileNetV2(Backbone):
         width_mult: float = 1.0,
         num_classes: int | None = 1000,
         dropout: float = 0.2,
-        finest_stride: int = 16,
-        options: LayerOptions,
+        strides: Collection[int] = (16, 32),
+        layers: LayerConfig,
     ) -> None:
         super().__init__()
-        least = options.least_channels
+        least = layers.least_channels
         channels = round_channels(STEM_CHANNELS * width_mult, least=least)
-        last_width = width_mult if options.narrowing == "detection_api" else max(1.0, width_mult)
+        last_width = width_mult if layers.narrowing == "detection_api" else max(1.0, width_mult)
         last_channels = round_channels(LAST_CHANNELS * last_width, least=least)
-        layers: list[Any] = [ConvNormActivation(3, channels, 3, 2, options=options)]
-        for stage in STAGES:
+        layer_strides = [2]
+        modules: list[Any] = [ConvNormActivation(3, channels, 3, 2, layers=layers)]
+        for stage in V2_STAGES:
             for repeat in range(stage.repeats):
-                stride = stage.stride if repeat == 0 else 1
+                layer_strides.append(stage.stride if repeat == 0 else 1)
                 width = round_channels(stage.channels * width_mult, least=least)
-                layers.append(InvertedResidual(channels, width, stride, expansion=stage.expansion, options=options))
+                modules.append(
+                    InvertedResidual(channels, width, layer_strides[-1], expansion=stage.expansion, layers=layers)
+                )
                 channels = width
-        layers.append(ConvNormActivation(channels, last_channels, 1, options=options))
-        self.features = nn.Sequential(*layers)
+        modules.append(ConvNormActivation(channels, last_channels, 1, layers=layers))
+        self.features = nn.Sequential(*modules)
         self.classifier = build_classifier(last_channels, num_classes, dropout)
-        taps = taps_from(finest_stride, TAPS)
-        self.tapped_blocks = tuple(taps.values())
-        self.feature_channels = (*(int(layers[block].expanded_channels) for block in self.tapped_blocks), last_channels)
-        self.feature_strides = (*taps, 32)
-        initialise_weights(self)
+        taps = wanted_taps(strides, V2_TAPS)
+        self.taps = tuple(taps.values())
+        self.stages = group_by_stride([*layer_strides, 1])
+        self.feature_maps = (
+            *(FeatureMap(modules[block].expanded_channels, stride, activated=True) for stride, block in taps.items()),
+            FeatureMap(last_channels, 32, activated=True),
+        )
+        initialize_classifier(self)
 
-    def forward_features(self, images: Tensor) -> list[Tensor]:
-        maps, outputs = [], images
-        for number, layer in enumerate(self.features):
-            if number in self.tapped_blocks:
-                block: Any = layer
-                expanded, outputs = block.forward_with_expansion(outputs)
-                maps.append(expanded)
-            else:
-                outputs = layer(outputs)
-        return [*maps, outputs]
+    def run_tapped(self, layer: InvertedResidual, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return layer.forward_with_expansion(inputs)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large
 
-from ssdlite.backbones.base import Backbone, taps_from
-from ssdlite.backbones.layers import AutocastConv2d, LayerOptions
+from ssdlite.backbones.base import Backbone, FeatureMap, group_by_stride, wanted_taps
+from ssdlite.backbones.layers import AutocastConv2d
+from ssdlite.config import LayerConfig
 from ssdlite.errors import ConfigError
 
-TAPS = {8: 7, 16: 13}  # stride -> the block that leaves it, tapped behind its expansion; SSDLite taps the last
+V3_TAPS = {8: 7, 16: 13}  # stride -> the block that leaves it, tapped behind its expansion; SSDLite taps the last
 
 
 class MobileNetV3Large(Backbone):
@@ -25,18 +27,18 @@ class MobileNetV3Large(Backbone):
         num_classes: int | None = 1000,
         dropout: float = 0.2,
         reduced_tail: bool = False,
-        finest_stride: int = 16,
-        options: LayerOptions,
+        strides: Collection[int] = (16, 32),
+        layers: LayerConfig,
     ) -> None:
         super().__init__()
-        if options.padding != "symmetric":
-            raise ConfigError(f"mobilenet_v3_large has padding 'symmetric' only, got {options.padding!r}")
+        if layers.padding != "symmetric":
+            raise ConfigError(f"mobilenet_v3_large has padding 'symmetric' only, got {layers.padding!r}")
         network = mobilenet_v3_large(
             width_mult=width_mult,
             reduced_tail=reduced_tail,
             num_classes=num_classes or 1,
             dropout=dropout,
-            norm_layer=partial(nn.BatchNorm2d, eps=options.norm_eps, momentum=options.norm_momentum),
+            norm_layer=partial(nn.BatchNorm2d, eps=layers.norm_eps, momentum=layers.norm_momentum),
         )
         self.features = network.features
         for module in list(self.features.modules()):
@@ -44,28 +46,25 @@ class MobileNetV3Large(Backbone):
                 if isinstance(child, nn.Conv2d) and child.groups > 1:
                     setattr(module, name, AutocastConv2d.like(child))
         self.classifier = nn.Identity() if num_classes is None else network.classifier
-        taps = taps_from(finest_stride, TAPS)
-        self.tapped_blocks = tuple(taps.values())
-        expansions: list[Any] = [self._layers(block)[0] for block in self.tapped_blocks]
-        tail: Any = self.features[-1]
-        self.feature_channels = (*(expansion.out_channels for expansion in expansions), tail.out_channels)
-        self.feature_strides = (*taps, 32)
+        _stem, *blocks, tail = list[Any](self.features)
+        self.stages = group_by_stride([2, *map(_stride, blocks), 1])
+        taps = wanted_taps(strides, V3_TAPS)
+        self.taps = tuple(taps.values())
+        expansions = {stride: list[Any](blocks[block - 1].block)[0] for stride, block in taps.items()}
+        self.feature_maps = (
+            *(FeatureMap(one.out_channels, stride, activated=False) for stride, one in expansions.items()),
+            FeatureMap(tail.out_channels, 32, activated=False),  # by hard-swish, which changes its own output
+        )
 
-    def _layers(self, number: int) -> list[nn.Module]:
-        """Of a block of stride 2, which has no shortcut: expansion, depthwise, (squeeze-excitation,) projection."""
-        block = self.features[number].block
-        assert isinstance(block, nn.Module)
-        return list(block.children())
+    def run_tapped(self, layer: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Behind the expansion, and at the end, of a block of stride 2, which has no shortcut."""
+        expand, *rest = layer.block
+        expanded = outputs = expand(inputs)
+        for part in rest:
+            outputs = part(outputs)
+        return expanded, outputs
 
-    def forward_features(self, images: Tensor) -> list[Tensor]:
-        maps, outputs = [], images
-        for number, layer in enumerate(self.features):
-            if number in self.tapped_blocks:
-                expand, *rest = self._layers(number)
-                outputs = expand(outputs)
-                maps.append(outputs)
-                for part in rest:
-                    outputs = part(outputs)
-            else:
-                outputs = layer(outputs)
-        return [*maps, outputs]
+
+def _stride(block: nn.Module) -> int:
+    """Of the one convolution in a block that has any."""
+    return max(one.stride[0] for one in block.modules() if isinstance(one, nn.Conv2d))

@@ -13,10 +13,10 @@ from benchmarks import COMPARISONS, BenchmarksOptions
 from ssdlite import cli
 from ssdlite.benchmark.comparison import Result, build_table, describe_facts, run, to_markdown
 from ssdlite.benchmark.timing import describe_machine, use_threads
-from ssdlite.config import suggest
 from ssdlite.console import print_line, print_table
 from ssdlite.errors import ConfigError
 from ssdlite.files import prepare_folder, save_json, write_text, writing
+from ssdlite.validation import suggest
 
 
 def compare(options: BenchmarksOptions) -> None:

@@ -171,7 +171,7 @@ def _postprocess(classes: int) -> Callable[[], object]:
 
 def _loss(classes: int, objects: int) -> Callable[[], object]:
     detector = build_detector(PRESET, num_classes=classes)
-    criterion = MultiBoxLoss(detector.anchors, torch.tensor(detector.config.box_code_scales))
+    criterion = MultiBoxLoss(detector.anchors, detector.head.box_code)
     outputs = _random_outputs(len(detector.anchors), classes, BATCH)
     corners = torch.rand(BATCH, objects, 2) * 220
     boxes = torch.cat([corners, corners + 20 + torch.rand(BATCH, objects, 2) * 80], dim=2)

@@ -124,7 +124,7 @@ def _export(checkpoint: Checkpoint, folder: Path) -> Path:
 def _multiply_adds(checkpoint: Checkpoint) -> float:
     detector = checkpoint.build_detector().eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        detector(torch.zeros(1, 3, *checkpoint.config.image_size))
+        detector(torch.zeros(1, 3, *checkpoint.config.input.size))
     return counter.get_total_flops() / 2
 
 
@@ -209,7 +209,7 @@ def candidate_bound(options: BenchmarksOptions) -> Iterator[Comparison]:
     detector = load_detector(options.checkpoint)
     config, network = detector.config, RawGraph(detector, GraphOptions(variant="nms"))
     graphs = {bound: NmsGraph(network, bound) for bound in options.bounds or (256, 512, 1024, 2048)}
-    height, width = config.image_size
+    height, width = config.input.size
     size = torch.tensor([width, height, width, height])
     counts: list[int] = []
     changed = dict.fromkeys(graphs, 0)
@@ -245,4 +245,4 @@ def network_inputs(folders: Sequence[Path], detector: Detector) -> Iterator[torc
     }
     for path in sorted(paths):
         image = read_image(path)
-        yield stack_images([fit_window(image.shape[:2], config.image_size, config.resize).render(image)])
+        yield stack_images([fit_window(image.shape[:2], config.input.size, config.input.resize).render(image)])

@@ -191,7 +191,7 @@ def loss(options: BenchmarksOptions) -> Iterator[Comparison]:
     corners = torch.rand(batch, objects, 2) * 220
     boxes = torch.cat([corners, corners + 20 + torch.rand(batch, objects, 2) * 80], dim=2)
     labels = torch.randint(0, SLOTS - 1, (batch, objects))
-    criterion = LikeTorchvision(anchors, torch.tensor(detector.config.box_code_scales))
+    criterion = LikeTorchvision(anchors, detector.head.box_code)
     targets = [{"boxes": own, "labels": names + 1} for own, names in zip(boxes, labels, strict=True)]
 
     def ours() -> Tensor:

@@ -309,7 +309,7 @@ def fit_to_boxes(boxes: InputBoxes, config: DetectorConfig, budget: int | None =
     return fit_anchors(
         boxes.sides,
         boxes.labels,
-        image_size=config.image_size,
+        image_size=config.input.size,
         strides=config.strides,
         budget=config.num_anchors if budget is None else budget,
     )

@@ -16,11 +16,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite.config import suggest
 from ssdlite.datasets.dataset import Sample
 from ssdlite.errors import ConfigError
 from ssdlite.images.geometry import LETTERBOX_FILL, CropWindow, Resize, fit_window
 from ssdlite.nms import pairwise_iou
+from ssdlite.validation import suggest
 
 
 @contextmanager

@@ -1,15 +1,23 @@
-"""What turns backbone features into predictions."""
+"""All that is anchors x classes: necks, heads, the box code, assigners, losses, post-processing."""
 
-from ssdlite.heads.necks import ExtraConv, ExtraLayers, ExtraOutput
-from ssdlite.heads.ssd_head import HeadConv, LastHeadConv, PredictionHead, SSDLiteHead, initialise_normal
+from ssdlite.heads.assigners import ASSIGNERS
+from ssdlite.heads.base import Head, Neck, Outputs
+from ssdlite.heads.boxes import BoxCode, CenterSizeCode
+from ssdlite.heads.losses import LOSSES
+from ssdlite.heads.necks import NECKS, ExtraLayers
+from ssdlite.heads.ssd_head import HEADS, PredictionHead, SSDLiteHead
 
 __all__ = [
-    "ExtraConv",
+    "ASSIGNERS",
+    "HEADS",
+    "LOSSES",
+    "NECKS",
+    "BoxCode",
+    "CenterSizeCode",
     "ExtraLayers",
-    "ExtraOutput",
-    "HeadConv",
-    "LastHeadConv",
+    "Head",
+    "Neck",
+    "Outputs",
     "PredictionHead",
     "SSDLiteHead",
-    "initialise_normal",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from ssdlite.config import DetectorConfig
 from ssdlite.heads.base import IGNORE_LABEL
 from ssdlite.heads.boxes import box_area, box_intersection, box_iou, intersection_and_union
+from ssdlite.validation import require_known
 
 NEGATIVE = -1
 IGNORED = -2
@@ -194,17 +195,28 @@ class SimOtaAssigner:
         return entropy * (overlap - score).square() - self.overlap_weight * overlap.clamp(min=1e-6).log()
 
 
+def _build_atss(config: DetectorConfig, device: torch.device) -> AtssAssigner:
+    return AtssAssigner([rows * columns for rows, columns in config.grid_sizes], config.anchors.shapes_per_cell)
+
+
+def _build_simota(config: DetectorConfig, device: torch.device) -> SimOtaAssigner:
+    cells = (rows * columns for rows, columns in config.grid_sizes)
+    counts = [number * shapes for number, shapes in zip(cells, config.anchors.shapes_per_cell, strict=True)]
+    strides = torch.tensor(config.strides, dtype=torch.float32).repeat_interleave(torch.tensor(counts))
+    return SimOtaAssigner(strides.to(device))
+
+
+ASSIGNERS: dict[str, Callable[[DetectorConfig, torch.device], Assigner]] = {
+    "ssd": lambda config, device: MaxIoUAssigner(),
+    "atss": _build_atss,
+    "simota": _build_simota,
+}
+
+
 def build_assigner(name: str, config: DetectorConfig, device: torch.device) -> Assigner:
-    """``ssd``, ``atss`` or ``simota``, for the anchors of ``config``."""
-    cells = [rows * columns for rows, columns in config.grid_sizes]
-    shapes = config.anchors.shapes_per_cell
-    if name == "atss":
-        return AtssAssigner(cells, shapes)
-    if name == "simota":
-        counts = torch.tensor([number * per_cell for number, per_cell in zip(cells, shapes, strict=True)])
-        strides = torch.tensor(config.strides, dtype=torch.float32).repeat_interleave(counts)
-        return SimOtaAssigner(strides.to(device))
-    return MaxIoUAssigner()
+    """The entry ``name`` of ``ASSIGNERS``, for the anchors of ``config``. Raises ConfigError for an unknown name."""
+    require_known([name], ASSIGNERS, "assigner")
+    return ASSIGNERS[name](config, device)
 
 
 def _inside(centres: Tensor, boxes: Tensor) -> Tensor:

@@ -1,20 +1,85 @@
-"""Which anchor answers for which object. Matching happens here and nowhere else."""
+"""What necks and heads declare and give. Labels of boxes that are no objects."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from ssdlite.backbones.base import FeatureMap
+from ssdlite.heads.boxes import BoxCode
 
 PADDING_LABEL = -1  # fills a batch up where an image has fewer objects
 IGNORE_LABEL = -2  # a crowd region or a difficult object: neither object nor background
 
 
-# --- The training losses over all anchors of a batch.
-
-
 class Outputs(NamedTuple):
-    """What the network says of every anchor, in training and evaluation alike."""
+    """What the network says of every anchor, in training and evaluation alike.
+
+    A runs over maps, rows and columns of the grid, anchor shapes.
+    """
 
     class_logits: Tensor  # [B, A, K + 1]; slot 0 is background
     box_deltas: Tensor  # [B, A, 4]
+
+
+class Neck(nn.Module):
+    """Between backbone and head: maps in, maps out.
+
+    Those in ``ssdlite.heads.NECKS`` are called with the backbone's ``FeatureMap``s, finest first, and the
+    ``DetectorConfig``, whose ``strides`` they have to give.
+
+    Attributes:
+        feature_maps: that ``forward`` returns, finest first.
+    """
+
+    feature_maps: tuple[FeatureMap, ...]
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Of the parts with weights, in the order in which they run; what is transferred goes by them."""
+        return [name for name, _ in self.named_children()]
+
+    def layers_before(self, level: int) -> int:
+        """How many of ``layer_names``, from the first on, map ``level`` depends on; 0: it is the backbone's own."""
+        return len(self.layer_names)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Maps [B, C_i, H_i, W_i] as the backbone gives them -> maps as ``feature_maps`` says."""
+        raise NotImplementedError(f"{type(self).__name__}.forward")
+
+    def initialize_weights(self) -> None:
+        """Give the weights their first values; called once, after neck and head have been made."""
+
+
+class Head(nn.Module):
+    """What predicts for every anchor of every map.
+
+    Those in ``ssdlite.heads.HEADS`` are called with the neck's ``FeatureMap``s, finest first, and the
+    ``DetectorConfig``.
+
+    Attributes:
+        box_code: between boxes and the deltas that the head predicts.
+        default_loss, default_assigner: names in ``LOSSES`` and ``ASSIGNERS``, for training that does not say.
+    """
+
+    box_code: BoxCode
+    default_loss: str
+    default_assigner: str
+
+    def forward(self, maps: Sequence[Tensor]) -> Outputs:
+        """Maps [B, C_i, H_i, W_i] -> logits and deltas of all anchors."""
+        raise NotImplementedError(f"{type(self).__name__}.forward")
+
+    def initialize_weights(self) -> None:
+        """Give the weights their first values; called once, after neck and head have been made."""
+
+
+def initialize_normal(network: nn.Module, std: float = 0.03) -> None:
+    """N(0, 0.03) weights and zero biases for convolutions, as TensorFlow's and torchvision's SSDLite."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, 0, std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 MAX_LOG_SCALE = math.log(1000 / 16)  # a 16 px anchor to a 1000 px box; keeps exp() finite, as in torchvision
 
@@ -39,21 +40,42 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
     return paired_iou(boxes[..., :, None, :], others[..., None, :, :])
 
 
-def encode_boxes(boxes: Tensor, anchors: Tensor, scales: Tensor) -> Tensor:
-    """Boxes and anchors [..., 4] xyxy -> deltas (x, y, width, height) * ``scales`` [4] (arXiv 1506.01497, eq. 2)."""
-    centre, size = _centre_and_size(boxes)
-    anchor_centre, anchor_size = _centre_and_size(anchors)
-    shift = (centre - anchor_centre) / anchor_size
-    return torch.cat([shift, torch.log(size / anchor_size)], dim=-1) * scales
+class BoxCode(nn.Module):
+    """Between boxes and the numbers that a head predicts for them, relative to anchors. Without weights."""
+
+    def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
+        """Boxes and anchors [..., 4] xyxy -> deltas [..., 4]; those of an anchor itself are 0."""
+        raise NotImplementedError(f"{type(self).__name__}.encode")
+
+    def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
+        """The inverse: deltas and anchors [..., 4] -> boxes [..., 4] xyxy; finite for any deltas."""
+        raise NotImplementedError(f"{type(self).__name__}.decode")
 
 
-def decode_boxes(deltas: Tensor, anchors: Tensor, scales: Tensor) -> Tensor:
-    """The inverse of ``encode_boxes``: deltas [..., 4] -> boxes [..., 4] xyxy."""
-    anchor_centre, anchor_size = _centre_and_size(anchors)
-    code = deltas / scales
-    centre = anchor_centre + code[..., :2] * anchor_size
-    half = 0.5 * anchor_size * torch.exp(code[..., 2:].clamp(max=MAX_LOG_SCALE))
-    return torch.cat([centre - half, centre + half], dim=-1)
+class CenterSizeCode(BoxCode):
+    """Deltas (x, y, width, height) * ``scales``: the centre's shift in anchor sides, the log of the sides' ratio.
+
+    arXiv 1506.01497, equation 2; the scales are SSD's variances, TensorFlow's FasterRcnnBoxCoder.
+    """
+
+    scales: Tensor
+
+    def __init__(self, scales: Sequence[float] = (10.0, 10.0, 5.0, 5.0)) -> None:
+        super().__init__()
+        self.register_buffer("scales", torch.tensor(scales), persistent=False)
+
+    def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
+        center, size = _center_and_size(boxes)
+        anchor_center, anchor_size = _center_and_size(anchors)
+        shift = (center - anchor_center) / anchor_size
+        return torch.cat([shift, torch.log(size / anchor_size)], dim=-1) * self.scales
+
+    def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
+        anchor_center, anchor_size = _center_and_size(anchors)
+        code = deltas / self.scales
+        center = anchor_center + code[..., :2] * anchor_size
+        half = 0.5 * anchor_size * torch.exp(code[..., 2:].clamp(max=MAX_LOG_SCALE))
+        return torch.cat([center - half, center + half], dim=-1)
 
 
 def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
@@ -63,6 +85,6 @@ def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     return torch.minimum(boxes.clamp(min=0), limits)
 
 
-def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
+def _center_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
     low, high = boxes[..., :2], boxes[..., 2:]
     return (low + high) / 2, high - low

@@ -15,17 +15,17 @@ from torchvision.ops import sigmoid_focal_loss
 from ssdlite.config import BoxLossName
 from ssdlite.heads.assigners import Assigner, MaxIoUAssigner, Predicted, Targets, build_targets
 from ssdlite.heads.base import Outputs
-from ssdlite.heads.boxes import decode_boxes, encode_boxes, intersection_and_union, paired_iou
+from ssdlite.heads.boxes import BoxCode, intersection_and_union, paired_iou
 
-BoxLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""Deltas [B, A, 4], wanted boxes [B, A, 4] xyxy, anchors [A, 4] and code scales [4] -> [B, A]."""
+BoxLoss = Callable[[Tensor, Tensor, Tensor, BoxCode], Tensor]
+"""Deltas [B, A, 4], wanted boxes [B, A, 4] xyxy, anchors [A, 4] and the box code -> [B, A]."""
 
 EPS = 1e-7  # for boxes without area
 
 
-def smooth_l1(deltas: Tensor, wanted: Tensor, anchors: Tensor, scales: Tensor) -> Tensor:
+def smooth_l1(deltas: Tensor, wanted: Tensor, anchors: Tensor, box_code: BoxCode) -> Tensor:
     """On the four numbers of the box code (arXiv 1512.02325, eq. 2)."""
-    return F.smooth_l1_loss(deltas, encode_boxes(wanted, anchors, scales), reduction="none").sum(dim=-1)
+    return F.smooth_l1_loss(deltas, box_code.encode(wanted, anchors), reduction="none").sum(dim=-1)
 
 
 def giou_loss(boxes: Tensor, wanted: Tensor) -> Tensor:
@@ -74,8 +74,8 @@ def _sides(boxes: Tensor) -> Tensor:
 def overlap_loss(loss: Callable[[Tensor, Tensor], Tensor]) -> BoxLoss:
     """A loss on pairs of boxes, as one on deltas."""
 
-    def on_deltas(deltas: Tensor, wanted: Tensor, anchors: Tensor, scales: Tensor) -> Tensor:
-        return loss(decode_boxes(deltas, anchors, scales), wanted)
+    def on_deltas(deltas: Tensor, wanted: Tensor, anchors: Tensor, box_code: BoxCode) -> Tensor:
+        return loss(box_code.decode(deltas, anchors), wanted)
 
     return on_deltas
 
@@ -111,10 +111,10 @@ class Losses(NamedTuple):
 class Predictions:
     """Scores and boxes of outputs, without gradient, computed when they are asked for: few losses and assigners do."""
 
-    def __init__(self, outputs: Outputs, anchors: Tensor, box_code_scales: Tensor, score_function: str) -> None:
+    def __init__(self, outputs: Outputs, anchors: Tensor, box_code: BoxCode, score_function: str) -> None:
         self._outputs = Outputs(outputs.class_logits.detach(), outputs.box_deltas.detach())
         self._anchors = anchors
-        self._scales = box_code_scales
+        self._box_code = box_code
         self._score_function = score_function
 
     @cached_property
@@ -125,7 +125,7 @@ class Predictions:
     @cached_property
     def boxes(self) -> Tensor:
         """[B, A, 4] xyxy input pixels"""
-        return decode_boxes(self._outputs.box_deltas, self._anchors, self._scales)
+        return self._box_code.decode(self._outputs.box_deltas, self._anchors)
 
 
 class DetectionLoss(nn.Module):
@@ -144,12 +144,11 @@ class DetectionLoss(nn.Module):
     score_function: ClassVar[Literal["softmax", "sigmoid"]] = "softmax"
     code_weight: ClassVar[float] = 1.0
     anchors: Tensor
-    box_code_scales: Tensor
 
     def __init__(
         self,
         anchors: Tensor,
-        box_code_scales: Tensor,
+        box_code: BoxCode,
         *,
         matcher: Assigner | None = None,
         box_loss: BoxLossName = "smooth_l1",
@@ -162,17 +161,17 @@ class DetectionLoss(nn.Module):
             box_weight = self.code_weight if box_loss == "smooth_l1" else OVERLAP_WEIGHT
         self.box_weight = box_weight
         self.register_buffer("anchors", anchors, persistent=False)
-        self.register_buffer("box_code_scales", box_code_scales, persistent=False)
+        self.box_code = box_code
 
     def forward(self, outputs: Outputs, boxes: Tensor, labels: Tensor) -> Losses:
         """Outputs of B images, boxes [B, M, 4] in input pixels, labels [B, M] (-1 padding, -2 ignored) -> scalars."""
         logits, deltas = outputs.class_logits.float(), outputs.box_deltas.float()
-        predicted = Predictions(Outputs(logits, deltas), self.anchors, self.box_code_scales, self.score_function)
+        predicted = Predictions(Outputs(logits, deltas), self.anchors, self.box_code, self.score_function)
         targets = build_targets(self.matcher(self.anchors, boxes, labels, predicted), boxes, labels)
         normaliser = _mean_over_processes(_count_matches(targets))
         # Anchors stand in for the boxes of unmatched anchors: their code is zero, so nothing overflows to NaN.
         wanted = torch.where(targets.positive[:, :, None], targets.boxes, self.anchors)
-        box_losses = self.box_loss(deltas, wanted, self.anchors, self.box_code_scales)
+        box_losses = self.box_loss(deltas, wanted, self.anchors, self.box_code)
         box_loss = torch.where(targets.positive, box_losses, 0.0).sum() / normaliser
         class_loss = self.classification_loss(logits, targets, predicted) / normaliser
         return Losses(class_loss + self.box_weight * box_loss, class_loss, box_loss)
@@ -216,7 +215,7 @@ class FocalLoss(DetectionLoss):
     def __init__(
         self,
         anchors: Tensor,
-        box_code_scales: Tensor,
+        box_code: BoxCode,
         *,
         matcher: Assigner | None = None,
         box_loss: BoxLossName = "smooth_l1",
@@ -224,7 +223,7 @@ class FocalLoss(DetectionLoss):
         alpha: float = 0.75,
         gamma: float = 2.0,
     ) -> None:
-        super().__init__(anchors, box_code_scales, matcher=matcher, box_loss=box_loss, box_weight=box_weight)
+        super().__init__(anchors, box_code, matcher=matcher, box_loss=box_loss, box_weight=box_weight)
         self.alpha = alpha
         self.gamma = gamma
 

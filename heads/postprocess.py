@@ -19,7 +19,7 @@ from torchvision.ops import nms
 
 from ssdlite.config import DetectorConfig
 from ssdlite.heads.base import Outputs
-from ssdlite.heads.boxes import clip_boxes, decode_boxes
+from ssdlite.heads.boxes import BoxCode, CenterSizeCode, clip_boxes
 from ssdlite.heads.losses import class_scores
 from ssdlite.nms import FIRST_CANDIDATES, Groups, suppress_by_pairs
 
@@ -37,8 +37,12 @@ class DetectionBatch(NamedTuple):
     counts: Tensor  # [B]
 
 
-def postprocess(outputs: Outputs, anchors: Tensor, config: DetectorConfig) -> DetectionBatch:
+def postprocess(
+    outputs: Outputs, anchors: Tensor, config: DetectorConfig, box_code: BoxCode | None = None
+) -> DetectionBatch:
     """Outputs of B images and anchors [A, 4] -> detections, the same that torchvision's SSD gives.
+
+    ``box_code`` is the head's, by default that of ``config``.
 
     Per class, the ``candidates_per_class`` best anchors with a score above ``score_threshold`` enter non-maximum
     suppression; per image the ``max_detections`` best survivors remain.
@@ -46,21 +50,23 @@ def postprocess(outputs: Outputs, anchors: Tensor, config: DetectorConfig) -> De
     Suppression only ever comes from higher scores, so the best candidates of all classes are enough as soon as they
     leave ``max_detections`` of them: it starts with a few and takes more only when they run short.
     """
+    if box_code is None:
+        box_code = CenterSizeCode(config.head.box_code_scales).to(anchors.device)
     with torch.inference_mode():  # many small operations: each costs less
-        found = _detect(outputs, anchors, config)
+        found = _detect(outputs, anchors, config, box_code)
     return DetectionBatch(*(tensor.clone() for tensor in found))  # tensors like all others
 
 
-def _detect(outputs: Outputs, anchors: Tensor, config: DetectorConfig) -> DetectionBatch:
+def _detect(outputs: Outputs, anchors: Tensor, config: DetectorConfig, box_code: BoxCode) -> DetectionBatch:
     likely = _likely_anchors(outputs.class_logits.float(), config)
     limit = FIRST_CANDIDATES
     while True:
-        candidates = _best_candidates(likely, limit, config.score_threshold)
-        boxes = _decode(outputs.box_deltas, candidates.anchors, anchors, config)
+        candidates = _best_candidates(likely, limit, config.postprocess.score_threshold)
+        boxes = _decode(outputs.box_deltas, candidates.anchors, anchors, box_code, config.input.size)
         keep = _suppress(boxes, candidates, config)
-        enough = candidates.complete | (keep.sum(dim=1) >= config.max_detections)
+        enough = candidates.complete | (keep.sum(dim=1) >= config.postprocess.max_detections)
         if bool(enough.all()):
-            return _gather(boxes, candidates, keep, config.max_detections)
+            return _gather(boxes, candidates, keep, config.postprocess.max_detections)
         limit *= 2
 
 
@@ -76,8 +82,8 @@ def _likely_anchors(logits: Tensor, config: DetectorConfig) -> _LikelyAnchors:
 
     A softmax score is at most exp(logit - logit of background), a sigmoid score grows with its logit.
     """
-    best, threshold = _row_max(logits[..., 1:]), config.score_threshold
-    if config.score_function == "softmax":
+    best, threshold = _row_max(logits[..., 1:]), config.postprocess.score_threshold
+    if config.head.score_function == "softmax":
         best, odds = best - logits[..., 0], threshold
     else:
         odds = threshold / (1 - threshold) if threshold < 1 else math.inf
@@ -86,7 +92,7 @@ def _likely_anchors(logits: Tensor, config: DetectorConfig) -> _LikelyAnchors:
     chosen, taken = _places(wanted, wanted.sum(dim=1))
     rows = chosen + torch.arange(len(logits), device=logits.device)[:, None] * logits.shape[1]
     own = logits.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, logits.shape[2])
-    scores = class_scores(own, config.score_function)
+    scores = class_scores(own, config.head.score_function)
     return _LikelyAnchors(chosen, scores if bool(taken.all()) else scores * taken[:, :, None])
 
 
@@ -132,11 +138,10 @@ def _best_candidates(likely: _LikelyAnchors, limit: int, threshold: float) -> _C
     return _Candidates(scores, likely.anchors.gather(1, places // classes), places % classes, complete)
 
 
-def _decode(deltas: Tensor, chosen: Tensor, anchors: Tensor, config: DetectorConfig) -> Tensor:
+def _decode(deltas: Tensor, chosen: Tensor, anchors: Tensor, box_code: BoxCode, size: tuple[int, int]) -> Tensor:
     """deltas [B, A, 4] and anchors [A, 4] -> the boxes [B, P, 4] of the ``chosen`` anchors [B, P], clipped."""
     own = deltas.gather(1, chosen[:, :, None].expand(-1, -1, 4)).float()
-    boxes = decode_boxes(own, anchors[chosen], anchors.new_tensor(config.box_code_scales))
-    return clip_boxes(boxes, config.image_size)
+    return clip_boxes(box_code.decode(own, anchors[chosen]), size)
 
 
 def _suppress(boxes: Tensor, candidates: _Candidates, config: DetectorConfig) -> Tensor:
@@ -151,11 +156,11 @@ def _suppress(boxes: Tensor, candidates: _Candidates, config: DetectorConfig) ->
 
 def _suppress_on_cpu(boxes: Tensor, group: Tensor, config: DetectorConfig) -> Tensor:
     """boxes [N, 4] of groups [N], best first -> [N] bool, what is left."""
-    groups = Groups(group.numpy(), config.candidates_per_class)
+    groups = Groups(group.numpy(), config.postprocess.candidates_per_class)
     order = torch.from_numpy(groups.order)
     ordered = boxes[order]
     if groups.has_few_pairs(FEW_PAIRS):
-        alive = torch.from_numpy(suppress_by_pairs(ordered.numpy(), groups, config.nms_threshold))
+        alive = torch.from_numpy(suppress_by_pairs(ordered.numpy(), groups, config.postprocess.nms_threshold))
     else:
         alive = _suppress_in_chunks(ordered, group[order], groups.ends, config)
     return torch.zeros(len(boxes), dtype=torch.bool).index_put((order,), alive)
@@ -169,7 +174,8 @@ def _suppress_in_chunks(boxes: Tensor, group: Tensor, ends: npt.NDArray[np.int64
     while cuts[-1] < len(boxes):
         cuts.append(int(ends[min(cuts[-1] + CHUNK, len(boxes)) - 1]))
     kept = [
-        start + nms(places[start:end], best_first[start:end], config.nms_threshold) for start, end in pairwise(cuts)
+        start + nms(places[start:end], best_first[start:end], config.postprocess.nms_threshold)
+        for start, end in pairwise(cuts)
     ]
     return torch.zeros(len(boxes), dtype=torch.bool).index_fill(0, torch.cat(kept), True)
 
@@ -178,15 +184,15 @@ def _suppress_at_once(boxes: Tensor, group: Tensor, config: DetectorConfig) -> T
     """What ``_suppress_on_cpu`` gives, in one call of an operator that takes as long for many boxes as for few."""
     ordered, order = group.sort(stable=True)
     rank = torch.arange(len(group), device=group.device) - torch.searchsorted(ordered, ordered)
-    chosen = order[rank < config.candidates_per_class].sort().values
+    chosen = order[rank < config.postprocess.candidates_per_class].sort().values
     best_first = torch.arange(len(chosen), 0, -1, dtype=torch.float64, device=group.device)
-    kept = nms(_apart(boxes[chosen], group[chosen], config), best_first, config.nms_threshold)
+    kept = nms(_apart(boxes[chosen], group[chosen], config), best_first, config.postprocess.nms_threshold)
     return torch.zeros_like(group, dtype=torch.bool).index_fill(0, chosen[kept], True)
 
 
 def _apart(boxes: Tensor, group: Tensor, config: DetectorConfig) -> Tensor:
     """Boxes moved so that no two groups overlap; in float64, so that no overlap changes in the last digit."""
-    return boxes + (group * (max(config.image_size) + 1))[:, None]
+    return boxes + (group * (max(config.input.size) + 1))[:, None]
 
 
 def _gather(boxes: Tensor, candidates: _Candidates, keep: Tensor, limit: int) -> DetectionBatch:

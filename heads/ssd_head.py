@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ssdlite.backbones.layers import ConvNormActivation, LayerOptions
+from ssdlite.backbones.base import FeatureMap
+from ssdlite.backbones.layers import ConvNormActivation
+from ssdlite.config import DetectorConfig, LayerConfig
+from ssdlite.heads.base import Head, Outputs, initialize_normal
+from ssdlite.heads.boxes import BoxCode, CenterSizeCode
 
 HeadConv = Literal["separable", "pointwise", "plain"]
-LastHeadConv = Literal["as_others", "pointwise"]
+FOREGROUND_PRIOR = 0.01  # initial score of a sigmoid head (arXiv 1708.02002, section 4.1)
+FOREGROUND_LOGIT = math.log(FOREGROUND_PRIOR / (1 - FOREGROUND_PRIOR))
 
 
 class PredictionHead(nn.ModuleList):
@@ -30,15 +36,15 @@ class PredictionHead(nn.ModuleList):
         columns: int,
         *,
         conv: HeadConv,
-        last_conv: LastHeadConv = "as_others",
-        options: LayerOptions,
+        last_conv: Literal["as_others", "pointwise"] = "as_others",
+        layers: LayerConfig,
     ) -> None:
         self.columns = columns
         kinds: list[HeadConv] = [conv] * len(in_channels)
         if last_conv == "pointwise":
             kinds[-1] = "pointwise"
         super().__init__(
-            _predictor(channels, anchors * columns, kind, options)
+            _predictor(channels, anchors * columns, kind, layers)
             for channels, anchors, kind in zip(in_channels, anchors_per_cell, kinds, strict=True)
         )
 
@@ -58,17 +64,19 @@ class PredictionHead(nn.ModuleList):
                 bias.copy_(values.repeat(len(bias) // self.columns))
 
 
-def _predictor(channels: int, outputs: int, conv: HeadConv, options: LayerOptions) -> nn.Sequential:
+def _predictor(channels: int, outputs: int, conv: HeadConv, layers: LayerConfig) -> nn.Sequential:
     if conv == "plain":
         return nn.Sequential(nn.Conv2d(channels, outputs, 3, padding=1))
     last = nn.Conv2d(channels, outputs, 1)
     if conv == "pointwise":
         return nn.Sequential(last)
-    return nn.Sequential(ConvNormActivation(channels, channels, groups=channels, options=options), last)
+    return nn.Sequential(ConvNormActivation(channels, channels, groups=channels, layers=layers), last)
 
 
-class SSDLiteHead(nn.Module):
+class SSDLiteHead(Head):
     """Classification and box predictors side by side."""
+
+    default_assigner = "ssd"
 
     def __init__(
         self,
@@ -77,24 +85,41 @@ class SSDLiteHead(nn.Module):
         num_logits: int,
         *,
         conv: HeadConv,
-        last_conv: LastHeadConv = "as_others",
-        options: LayerOptions,
+        last_conv: Literal["as_others", "pointwise"] = "as_others",
+        box_code: BoxCode,
+        score_function: Literal["softmax", "sigmoid"] = "softmax",
+        layers: LayerConfig,
     ) -> None:
         super().__init__()
         self.classification, self.regression = (
-            PredictionHead(in_channels, anchors_per_cell, columns, conv=conv, last_conv=last_conv, options=options)
+            PredictionHead(in_channels, anchors_per_cell, columns, conv=conv, last_conv=last_conv, layers=layers)
             for columns in (num_logits, 4)
         )
+        self.box_code = box_code
+        self.score_function = score_function
+        self.default_loss = "multibox" if score_function == "softmax" else "focal"
 
-    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def from_config(inputs: Sequence[FeatureMap], config: DetectorConfig) -> SSDLiteHead:
+        return SSDLiteHead(
+            [one.channels for one in inputs],
+            config.anchors.shapes_per_cell,
+            config.num_classes + 1,
+            conv=config.head.conv,
+            last_conv=config.head.last_conv,
+            box_code=CenterSizeCode(config.head.box_code_scales),
+            score_function=config.head.score_function,
+            layers=config.layers,
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Outputs:
         """Maps [B, C_i, H_i, W_i] -> class logits [B, A, num_logits] and box deltas [B, A, 4]."""
-        return self.classification(maps), self.regression(maps)
+        return Outputs(self.classification(maps), self.regression(maps))
+
+    def initialize_weights(self) -> None:
+        initialize_normal(self)
+        if self.score_function == "sigmoid":
+            self.classification.set_bias(torch.full((self.classification.columns,), FOREGROUND_LOGIT))
 
 
-def initialise_normal(network: nn.Module, std: float = 0.03) -> None:
-    """N(0, 0.03) weights and zero biases for convolutions, as TensorFlow's and torchvision's SSDLite."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.normal_(module.weight, 0, std)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+HEADS: dict[str, Callable[[Sequence[FeatureMap], DetectorConfig], Head]] = {"ssdlite": SSDLiteHead.from_config}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ssdlite.anchors import AnchorConfig
     from ssdlite.backbones import build_backbone
-    from ssdlite.build import build_detector, list_detectors, load_detector
+    from ssdlite.build import build_detector, list_detectors, load_detector, load_predictor
     from ssdlite.config import PRESETS, DetectorConfig
     from ssdlite.detections import Detection, Detections
     from ssdlite.detector import Detector
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         SsdliteError,
         TrainingError,
     )
+    from ssdlite.predictor import Predictor
     from ssdlite.weights import import_weights
     from ssdlite.weights.backbones import load_backbone_weights
 
@@ -37,6 +38,7 @@ _HOME = {  # public name: the module it is loaded from on first use
     "Detector": "ssdlite.detector",
     "DetectorConfig": "ssdlite.config",
     "PRESETS": "ssdlite.config",
+    "Predictor": "ssdlite.predictor",
     "ExportError": "ssdlite.errors",
     "SsdliteError": "ssdlite.errors",
     "TrainingError": "ssdlite.errors",
@@ -46,6 +48,7 @@ _HOME = {  # public name: the module it is loaded from on first use
     "list_detectors": "ssdlite.build",
     "load_backbone_weights": "ssdlite.weights.backbones",
     "load_detector": "ssdlite.build",
+    "load_predictor": "ssdlite.build",
 }
 
 __all__ = [
@@ -60,6 +63,7 @@ __all__ = [
     "Detector",
     "DetectorConfig",
     "ExportError",
+    "Predictor",
     "SsdliteError",
     "TrainingError",
     "build_backbone",
@@ -68,6 +72,7 @@ __all__ = [
     "list_detectors",
     "load_backbone_weights",
     "load_detector",
+    "load_predictor",
 ]
 
 

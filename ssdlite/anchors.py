@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite.errors import ConfigError
+from ssdlite.validation import Config
 
 AnchorShape = tuple[float, float]
 
@@ -24,8 +24,7 @@ MAX_ANCHORS = 500_000  # beyond any use; keeps a hostile file from exhausting me
 SSDLITE_SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)  # ssdlite_mobilenet_v2_coco.config: min .2, max .95
 
 
-@dataclass(frozen=True)
-class AnchorConfig:
+class AnchorConfig(Config, frozen=True):
     """The (width, height) shapes on each map, finest map first.
 
     Shapes are fractions of the image's (width, height) where ``relative_to`` is ``sides``, or of the shorter side
@@ -37,7 +36,7 @@ class AnchorConfig:
     relative_to: Literal["sides", "shorter_side"] = "sides"
     steps: tuple[float, ...] = ()
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for number, level in enumerate(self.levels):
             if not level:
                 raise ConfigError(f"anchor level {number} has no shapes; every level needs at least one")

@@ -1,21 +1,24 @@
-"""The detector: normalise, backbone, extra layers, head; and around it what an app calls."""
+"""The front door: detectors built from presets, and whatever detects loaded from its file."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
 
 from ssdlite.anchors import AnchorConfig
 from ssdlite.config import PRESETS, preset_config
 from ssdlite.detector import Detector, detector_from_config
-from ssdlite.device import choose_device
+from ssdlite.device import Amp, choose_device
 from ssdlite.errors import ConfigError
 from ssdlite.images.prediction import DetectionModel
 from ssdlite.runtime.files import is_exported
+
+if TYPE_CHECKING:
+    from ssdlite.predictor import Predictor
 
 
 def list_detectors() -> list[str]:
@@ -68,13 +71,13 @@ def build_detector(
         return detector_from_config(config)
     from ssdlite.weights.backbones import load_backbone_weights, read_backbone_weights
 
-    weights = read_backbone_weights(backbone_weights, name=config.backbone, width_mult=config.width_mult)
+    weights = read_backbone_weights(backbone_weights, name=config.backbone.name, width_mult=config.backbone.width_mult)
     detector = detector_from_config(preset_config(preset, **{**weights.options, **changes}))
-    report = load_backbone_weights(detector.backbone, weights, name=config.backbone)
+    report = load_backbone_weights(detector.backbone, weights, name=config.backbone.name)
     if report.random:
         warnings.warn(
-            f"{config.backbone}: {len(report.random)} tensors from {report.random[0]} on stay random, no weights are "
-            f"published for them; backbone={config.backbone.removesuffix('_reduced')!r} has weights throughout",
+            f"{config.backbone.name}: {len(report.random)} tensors from {report.random[0]} on stay random, no weights "
+            f"are published: backbone={config.backbone.name.removesuffix('_reduced')!r} has weights throughout",
             stacklevel=2,
         )
     return detector
@@ -93,7 +96,13 @@ def load_detector(path: str | Path, *, device: str | torch.device = "cpu") -> De
     return detector.to(choose_device(str(device))).eval()
 
 
-# --- One way to load whatever detects, a checkpoint or an exported model. Only checkpoints load torch.
+def load_predictor(
+    path: str | Path, *, device: str | torch.device = "cpu", compile_options: Mapping[str, Any] | None = None
+) -> Predictor:
+    """The detector of a checkpoint, made quick for prediction; see ``Predictor``. Raises as ``load_detector``."""
+    from ssdlite.predictor import Predictor
+
+    return Predictor(load_detector(path, device=device), compile_options=compile_options)
 
 
 class Thresholds(TypedDict, total=False):
@@ -111,10 +120,12 @@ def load_any(
     device: str = "auto",
     thresholds: Thresholds | None = None,
     threads: int | None = None,
+    amp: Amp = "off",
 ) -> DetectionModel:
     """The detector of a checkpoint on ``device``, or of an exported file or bundle (``model``: which file of it).
 
     ``threads`` that compute are for exported models; those of torch are the process's own (``torch.set_num_threads``).
+    ``amp`` is for checkpoints: an exported model's precision is its own.
 
     Raises:
         CheckpointError, ContractError: the file is missing, not ours, damaged, or contradicts itself.
@@ -129,11 +140,13 @@ def load_any(
     if model is not None:
         raise ConfigError(f"--model {model}: chooses a file of a bundle, and {path} is no bundle")
     from ssdlite.config import override
-    from ssdlite.device import choose_device
+    from ssdlite.device import choose_amp, choose_device
+    from ssdlite.predictor import Predictor
 
-    detector = load_detector(path, device=choose_device(device))
+    chosen = choose_device(device)
+    detector = load_detector(path, device=chosen)
     detector.config = override(detector.config, **given)
-    return detector
+    return Predictor(detector, amp=choose_amp(amp, chosen))
 
 
 def check_runs_on_cpu(path: Path, device: str) -> None:

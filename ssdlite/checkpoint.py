@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from ssdlite.detector import Detector
 
 FORMAT = "ssdlite-checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+RENAMED_PARTS = {"extra_layers.": "neck."}  # of the network: version 1 -> 2
 
 
 @dataclass(frozen=True)
@@ -153,10 +154,9 @@ def _parse(content: Any, path: str) -> Checkpoint:
             f"{path}: not a checkpoint of ssdlite; `ssdlite import-weights` makes one of another project's detector, "
             "and --backbone-weights takes ImageNet weights"
         )
-    if content.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: format version {content.get('format_version')}, this version of ssdlite reads {FORMAT_VERSION}"
-        )
+    version = content.get("format_version")
+    if version not in range(1, FORMAT_VERSION + 1):
+        raise CheckpointError(f"{path}: format version {version}, this version of ssdlite reads up to {FORMAT_VERSION}")
     for name in ("config", "weights", "metrics", "training", "versions"):
         if not isinstance(content.get(name), dict):
             raise CheckpointError(f"{path}: {name!r} is missing or not a dict")
@@ -168,7 +168,32 @@ def _parse(content: Any, path: str) -> Checkpoint:
         config = DetectorConfig.from_dict(content["config"])
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    return Checkpoint(config, weights, content["metrics"], content["training"], content["versions"], path)
+    training = content["training"]
+    if version == 1:
+        weights, training = upgrade_weights(weights), _upgrade_training(training)
+    return Checkpoint(config, weights, content["metrics"], training, content["versions"], path)
+
+
+def upgrade_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of version 1 under the names of version 2."""
+    return {_renamed(name): tensor for name, tensor in weights.items()}
+
+
+def _upgrade_training(training: dict[str, Any]) -> dict[str, Any]:
+    """The names in what resuming needs; its optimizer counts parameters, whose order has not changed."""
+    upgraded = dict(training)
+    if isinstance(training.get("model"), dict):
+        upgraded["model"] = upgrade_weights(training["model"])
+    if isinstance(training.get("frozen_norms"), list):
+        upgraded["frozen_norms"] = [_renamed(str(name)) for name in training["frozen_norms"]]
+    return upgraded
+
+
+def _renamed(name: str) -> str:
+    for old, new in RENAMED_PARTS.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def _is_plain_tensor(value: Any) -> bool:

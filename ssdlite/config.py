@@ -1,15 +1,12 @@
-"""The 80 classes of COCO 2017, in the order of their category ids."""
+"""Everything that defines a detector, by part: what goes into every checkpoint, and the presets. Needs no torch."""
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-import msgspec
 import numpy as np
 
 from ssdlite.anchors import (
@@ -21,7 +18,24 @@ from ssdlite.anchors import (
     with_finer_level,
 )
 from ssdlite.errors import ConfigError
+from ssdlite.validation import Config, convert, require, require_known, suggest
 
+# 1: one flat table of options; 2: by part
+CONFIG_VERSION = 2
+MAX_IMAGE_SIDE = 4096
+MAX_CLASSES = 100_000
+MAX_MAPS = 10
+MAX_CHANNELS = 8192
+LAST_BACKBONE_STRIDE = 32  # of the MobileNets; coarser maps are the neck's
+
+Narrowing = Literal["classifier", "detection_api"]
+# names that options of training may have
+ClassLossName = Literal["multibox", "focal", "qfl"]
+BoxLossName = Literal["smooth_l1", "giou", "diou", "ciou"]
+AssignerName = Literal["ssd", "atss", "simota"]
+AnchorsName = Literal["default", "fit"]
+
+# the 80 classes of COCO 2017, in the order of their category ids
 COCO_NAMES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
     "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
@@ -35,127 +49,186 @@ COCO_NAMES = (
 )  # fmt: skip
 
 
-# --- Everything that defines a detector, as one frozen dataclass. Needs no torch.
-
-T = TypeVar("T")
-
-BACKBONE_STRIDES = (8, 16, 32)  # of the maps that a backbone can give; the finest is left out by default
-MAX_IMAGE_SIDE = 4096
-MAX_CLASSES = 100_000
+def _require_positive(name: str, values: Sequence[float]) -> None:
+    require(all(0 < v < math.inf for v in values), f"{name}: expected positive values, got {values}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class DetectorConfig:
-    """A detector, fully described: it goes into every checkpoint and exported file.
+class BackboneConfig(Config, frozen=True, kw_only=True):
+    """``name`` is one of ``ssdlite.backbones.BACKBONES``; ``width_mult`` scales its channels and the neck's."""
+
+    name: str = "mobilenet_v2"
+    width_mult: float = 1.0
+
+    def check(self) -> None:
+        require(0.1 <= self.width_mult <= 4, f"width_mult: expected 0.1 to 4, got {self.width_mult}")
+
+
+class LayerConfig(Config, frozen=True, kw_only=True):
+    """What goes with the origin of the weights, and is the same in every layer of a network.
 
     Attributes:
-        image_size: the network's input, (height, width).
-        class_names: by label; background is not among them.
-        category_ids: of the data that it was trained on, by label; empty where nobody said.
-        anchors: shapes per map, finest first.
-        finest_stride: input pixels per cell of the first map; 8 adds a map for small objects.
-        extra_channels: of the stride-64, -128, ... maps at width 1; scaled to ``max(int(c * width_mult), 16)``.
-        extra_hidden: channels inside each of these layers, scaled likewise; empty where it is half of what they give.
-        extra_output: whether these layers end with an activation.
-        last_head_conv: ``pointwise`` where the head of the coarsest map is a 1x1 convolution, whatever the others are.
-        activation: of all layers but V3's own.
-        narrowing: how a ``width_mult`` below 1 cuts the backbone's channels; see ``LayerOptions``.
-        mean, std: of the input's 0..255 RGB values.
+        padding: ``symmetric`` pads a 3x3 convolution by 1 on all sides (PyTorch); ``same`` pads a stride-2 one as
+            TensorFlow's SAME does, which on even inputs is right and bottom only. Output sizes agree, values do not.
+        norm_momentum: PyTorch's (TensorFlow's decay is 1 minus it).
+        activation: of all layers but V3's own; relu6 but in weights that were trained with another.
+        narrowing: how a width below 1 cuts the channels of V1 and V2; ``classifier`` as in the published classifiers,
+            ``detection_api`` as in TensorFlow's detectors: at least 16 stay, V2's last layer is cut too.
+    """
+
+    padding: Literal["symmetric", "same"] = "symmetric"
+    norm_eps: float = 1e-5
+    norm_momentum: float = 0.1
+    activation: Literal["relu6", "relu"] = "relu6"
+    narrowing: Narrowing = "classifier"
+
+    def check(self) -> None:
+        for name in ("norm_eps", "norm_momentum"):
+            value = getattr(self, name)
+            require(0 < value <= 1, f"{name}: expected more than 0 and at most 1, got {value}")
+
+    @property
+    def least_channels(self) -> int:
+        return 16 if self.narrowing == "detection_api" else 8
+
+
+class NeckConfig(Config, frozen=True, kw_only=True):
+    """What stands between backbone and head; ``name`` is one of ``ssdlite.heads.NECKS``.
+
+    Attributes:
+        channels: of the maps that it adds, at width 1; scaled to ``max(int(c * width_mult), 16)``.
+        hidden: channels inside each of these layers, scaled likewise; empty where it is half of what they give.
+        conv: their 3x3 convolution, depthwise-separable as in SSDLite or plain as in SSD.
+        output: whether these layers end with an activation.
+    """
+
+    name: str = "extra_layers"
+    channels: tuple[int, ...] = (512, 256, 256, 128)
+    hidden: tuple[int, ...] = ()
+    conv: Literal["separable", "plain"] = "separable"
+    output: Literal["activated", "linear"] = "activated"
+
+    def check(self) -> None:
+        count = len(self.channels)
+        require(
+            count <= MAX_MAPS - 2 and all(1 <= c <= MAX_CHANNELS for c in self.channels),
+            f"channels: expected up to {MAX_MAPS - 2} maps of 1 to {MAX_CHANNELS} channels, got {self.channels}",
+        )
+        require(
+            len(self.hidden) in (0, count) and all(1 <= c <= MAX_CHANNELS for c in self.hidden),
+            f"hidden: expected none, or one of 1 to {MAX_CHANNELS} for each of {count} maps, got {self.hidden}",
+        )
+
+
+class HeadConfig(Config, frozen=True, kw_only=True):
+    """What predicts on every map; ``name`` is one of ``ssdlite.heads.HEADS``.
+
+    Attributes:
+        last_conv: ``pointwise`` where the predictor of the coarsest map is a 1x1 convolution, whatever the others are.
         box_code_scales: the deltas' (x, y, width, height) multipliers.
         score_function: ``softmax`` goes with the multibox loss, ``sigmoid`` with the focal loss.
-        resize: how a picture becomes the input.
+    """
+
+    name: str = "ssdlite"
+    conv: Literal["separable", "pointwise", "plain"] = "separable"
+    last_conv: Literal["as_others", "pointwise"] = "as_others"
+    box_code_scales: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    score_function: Literal["softmax", "sigmoid"] = "softmax"
+
+    def check(self) -> None:
+        _require_positive("box_code_scales", self.box_code_scales)
+
+
+class InputConfig(Config, frozen=True, kw_only=True):
+    """The network's input: its (height, width), how a picture becomes it, mean and std of its 0..255 RGB values."""
+
+    size: tuple[int, int] = (320, 320)
+    resize: Literal["stretch", "letterbox"] = "stretch"
+    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+
+    def check(self) -> None:
+        require(
+            all(32 <= side <= MAX_IMAGE_SIDE for side in self.size),
+            f"size: expected sides of 32 to {MAX_IMAGE_SIDE} pixels, got {self.size}",
+        )
+        require(all(map(math.isfinite, self.mean)), f"mean: expected finite values, got {self.mean}")
+        _require_positive("std", self.std)
+
+
+class PostprocessConfig(Config, frozen=True, kw_only=True):
+    """What of the network's outputs becomes a detection.
+
+    Attributes:
         candidates_per_class: best-scoring boxes of each class that enter non-maximum suppression.
     """
 
-    backbone: str = "mobilenet_v2"
-    width_mult: float = 1.0
-    image_size: tuple[int, int] = (320, 320)
-    class_names: tuple[str, ...] = COCO_NAMES
-    category_ids: tuple[int, ...] = ()
-    anchors: AnchorConfig = SSDLITE_ANCHORS
-    finest_stride: Literal[8, 16] = 16
-    extra_channels: tuple[int, ...] = (512, 256, 256, 128)
-    extra_conv: Literal["separable", "plain"] = "separable"
-    extra_hidden: tuple[int, ...] = ()
-    extra_output: Literal["activated", "linear"] = "activated"
-    head_conv: Literal["separable", "pointwise", "plain"] = "separable"
-    last_head_conv: Literal["as_others", "pointwise"] = "as_others"
-    padding: Literal["symmetric", "same"] = "symmetric"
-    norm_eps: float = 1e-3
-    norm_momentum: float = 0.03
-    activation: Literal["relu6", "relu"] = "relu6"
-    narrowing: Literal["classifier", "detection_api"] = "classifier"
-    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
-    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
-    box_code_scales: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
-    score_function: Literal["softmax", "sigmoid"] = "softmax"
-    resize: Literal["stretch", "letterbox"] = "stretch"
     score_threshold: float = 0.001
     nms_threshold: float = 0.55
     candidates_per_class: int = 300
     max_detections: int = 300
 
-    def __post_init__(self) -> None:
-        _check(
-            all(32 <= side <= MAX_IMAGE_SIDE for side in self.image_size),
-            f"image_size: expected sides of 32 to {MAX_IMAGE_SIDE} pixels, got {self.image_size}",
+    def check(self) -> None:
+        for name in ("score_threshold", "nms_threshold"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"{name}: expected 0 to 1, got {value}")
+        for name in ("candidates_per_class", "max_detections"):
+            value = getattr(self, name)
+            require(1 <= value <= 100_000, f"{name}: expected 1 to 100000, got {value}")
+
+
+class DetectorConfig(Config, frozen=True, kw_only=True):
+    """A detector, fully described: it goes into every checkpoint and exported file.
+
+    Attributes:
+        strides: input pixels per cell of each map that is predicted on, finest first.
+        anchors: shapes per map, finest first.
+        class_names: by label; background is not among them.
+        category_ids: of the data that it was trained on, by label; empty where nobody said.
+    """
+
+    backbone: BackboneConfig = BackboneConfig()
+    layers: LayerConfig = LayerConfig(norm_eps=1e-3, norm_momentum=0.03)
+    neck: NeckConfig = NeckConfig()
+    head: HeadConfig = HeadConfig()
+    input: InputConfig = InputConfig()
+    postprocess: PostprocessConfig = PostprocessConfig()
+    strides: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
+    anchors: AnchorConfig = SSDLITE_ANCHORS
+    class_names: tuple[str, ...] = COCO_NAMES
+    category_ids: tuple[int, ...] = ()
+
+    def check(self) -> None:
+        count = len(self.class_names)
+        require(1 <= count <= MAX_CLASSES, f"class_names: expected 1 to {MAX_CLASSES} names, got {count}")
+        repeated = sorted(name for name, times in Counter(self.class_names).items() if times > 1)
+        require(not repeated, f"class_names: names must differ, but there are several of {repeated}")
+        require(
+            len(self.category_ids) in (0, count),
+            f"category_ids: expected one for each of {count} classes, got {len(self.category_ids)}",
         )
-        _check(0.1 <= self.width_mult <= 4, f"width_mult: expected 0.1 to 4, got {self.width_mult}")
-        _check(
-            1 <= len(self.class_names) <= MAX_CLASSES,
-            f"class_names: expected 1 to {MAX_CLASSES} names, got {len(self.class_names)}",
+        require(
+            1 <= len(self.strides) <= MAX_MAPS
+            and all(1 <= stride <= MAX_IMAGE_SIDE for stride in self.strides)
+            and list(self.strides) == sorted(set(self.strides)),
+            f"strides: expected 1 to {MAX_MAPS} whole numbers of pixels, finest map first, got {self.strides}",
         )
-        repeated = sorted(name for name, count in Counter(self.class_names).items() if count > 1)
-        _check(not repeated, f"class_names: names must differ, but there are several of {repeated}")
-        _check(
-            len(self.category_ids) in (0, len(self.class_names)),
-            f"category_ids: expected one for each of {len(self.class_names)} classes, got {len(self.category_ids)}",
-        )
-        _check(
-            len(self.extra_channels) <= 8 and all(1 <= c <= 8192 for c in self.extra_channels),
-            f"extra_channels: expected up to 8 maps of 1 to 8192 channels, got {self.extra_channels}",
-        )
-        _check(
-            len(self.extra_hidden) in (0, len(self.extra_channels)) and all(1 <= c <= 8192 for c in self.extra_hidden),
-            f"extra_hidden: expected none, or one of 1 to 8192 for each of {len(self.extra_channels)} maps, "
-            f"got {self.extra_hidden}",
-        )
-        _check(
+        require(
             len(self.anchors.levels) == len(self.strides),
             f"anchors: the network has {len(self.strides)} maps, got shapes for {len(self.anchors.levels)}",
         )
-        _check(
+        require(
             self.num_anchors <= MAX_ANCHORS,
             f"anchors: there would be {self.num_anchors}, more than the {MAX_ANCHORS} allowed",
         )
-        _check(all(map(math.isfinite, self.mean)), f"mean: expected finite values, got {self.mean}")
-        for name in ("std", "box_code_scales"):
-            values = getattr(self, name)
-            _check(all(0 < v < math.inf for v in values), f"{name}: expected positive values, got {values}")
-        for name in ("norm_eps", "norm_momentum"):
-            value = getattr(self, name)
-            _check(0 < value <= 1, f"{name}: expected more than 0 and at most 1, got {value}")
-        for name in ("score_threshold", "nms_threshold"):
-            value = getattr(self, name)
-            _check(0 <= value <= 1, f"{name}: expected 0 to 1, got {value}")
-        for name in ("candidates_per_class", "max_detections"):
-            value = getattr(self, name)
-            _check(1 <= value <= 100_000, f"{name}: expected 1 to 100000, got {value}")
 
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
 
     @property
-    def strides(self) -> tuple[int, ...]:
-        """Input pixels per cell of each map, finest first."""
-        backbone = tuple(stride for stride in BACKBONE_STRIDES if stride >= self.finest_stride)
-        return backbone + tuple(backbone[-1] << (i + 1) for i in range(len(self.extra_channels)))
-
-    @property
     def grid_sizes(self) -> tuple[tuple[int, int], ...]:
         """(rows, columns) of each map, finest first."""
-        height, width = self.image_size
+        height, width = self.input.size
         return tuple((-(-height // stride), -(-width // stride)) for stride in self.strides)
 
     @property
@@ -164,87 +237,138 @@ class DetectorConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, for JSON and checkpoints."""
-        return dict(msgspec.to_builtins(self))
+        return {"version": CONFIG_VERSION, **super().to_dict()}
 
     @staticmethod
     def from_dict(values: Any) -> DetectorConfig:
-        """The inverse of ``to_dict``. Raises ConfigError for unknown names and values of a wrong type."""
-        return convert(values, DetectorConfig, "detector configuration")
+        """The inverse of ``to_dict``, also for what earlier versions wrote.
+
+        Raises:
+            ConfigError: unknown names, values of a wrong type, or a version to come.
+        """
+        return convert(upgrade_config(values), DetectorConfig, WHAT)
 
 
-def convert(values: Any, kind: type[T], what: str) -> T:
-    """Plain values as the dataclass ``kind``, types checked, unknown names refused.
+WHAT = "detector configuration"
 
-    Raises:
-        ConfigError: names the offending place.
-    """
-    for name, hint in get_type_hints(kind).items():
-        choices = get_args(hint) if get_origin(hint) is Literal else ()
-        if isinstance(values, dict) and choices and values.get(name, choices[0]) not in choices:
-            raise ConfigError(f"{what}: {name}: expected one of {choices}, got {values[name]!r}")
+# An option as Python and the command line give it, and as it stood in files of version 1 -> its part and name there.
+OPTIONS: dict[str, tuple[str, str]] = {
+    "backbone": ("backbone", "name"),
+    "width_mult": ("backbone", "width_mult"),
+    **{name: ("layers", name) for name in LayerConfig.__struct_fields__},
+    "extra_channels": ("neck", "channels"),
+    "extra_hidden": ("neck", "hidden"),
+    "extra_conv": ("neck", "conv"),
+    "extra_output": ("neck", "output"),
+    "head_conv": ("head", "conv"),
+    "last_head_conv": ("head", "last_conv"),
+    "box_code_scales": ("head", "box_code_scales"),
+    "score_function": ("head", "score_function"),
+    "image_size": ("input", "size"),
+    **{name: ("input", name) for name in ("resize", "mean", "std")},
+    **{name: ("postprocess", name) for name in PostprocessConfig.__struct_fields__},
+}
+FLAT_DEFAULTS = {"norm_eps": 1e-3, "norm_momentum": 0.03}  # of version 1, where a part of version 2 has others
+
+
+def upgrade_config(values: Any) -> Any:
+    """What any version wrote -> what the newest does, without its version number; not checked otherwise."""
+    if not isinstance(values, Mapping):
+        return values
+    version = values.get("version", 1)
+    if version == CONFIG_VERSION:
+        return {name: value for name, value in values.items() if name != "version"}
+    if version != 1:
+        raise ConfigError(f"{WHAT}: version {version!r}; this version of ssdlite reads up to {CONFIG_VERSION}")
+    finest = values.get("finest_stride", 16)
+    channels = values.get("extra_channels", NeckConfig().channels)
+    known = [*OPTIONS, "finest_stride", "anchors", "class_names", "category_ids"]
     try:
-        result = msgspec.convert(values, kind, strict=True)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{what}: {error}") from None
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    for name in values:
-        if name not in known:
-            raise ConfigError(f"{what}: unknown option {name!r}{suggest(name, known)}")
-    return result
+        require_known(values, known, "option")
+        require(finest in (8, 16), f"finest_stride: expected 8 or 16, got {finest!r}")
+        require(isinstance(channels, (list, tuple)), f"extra_channels: expected a list, got {channels!r}")
+    except ConfigError as error:
+        raise ConfigError(f"{WHAT}: {error}") from None
+    upgraded: dict[str, Any] = {"strides": standard_strides(finest, len(channels))}
+    for name, value in (FLAT_DEFAULTS | dict(values)).items():
+        if name in OPTIONS:
+            part, own = OPTIONS[name]
+            upgraded.setdefault(part, {})[own] = value
+        elif name != "finest_stride":
+            upgraded[name] = value
+    return upgraded
+
+
+def standard_strides(finest_stride: int, added: int) -> tuple[int, ...]:
+    """Of the maps of a backbone from ``finest_stride`` on, and of as many ``added`` behind it, each half as fine."""
+    count = (LAST_BACKBONE_STRIDE // finest_stride).bit_length() + added
+    return tuple(finest_stride << level for level in range(count))
 
 
 def override(config: DetectorConfig, **changes: Any) -> DetectorConfig:
-    """A copy with other values. Raises ConfigError for an unknown name, listing the known ones, or a wrong value."""
-    known = [field.name for field in fields(config)]
-    for name in changes:
-        if name not in known:
-            raise ConfigError(f"unknown option {name!r}{suggest(name, known)}")
-    values = {name: getattr(config, name) for name in known} | changes
-    try:
-        plain = msgspec.to_builtins(values, enc_hook=_numpy_to_builtin)
-    except TypeError as error:
-        raise ConfigError(f"detector configuration: {error}") from None
-    return convert(plain, DetectorConfig, "detector configuration")
+    """A copy with other values: of whole parts, by their names, or of single options, by those of ``OPTIONS``.
+
+    ``finest_stride`` and ``extra_channels`` add or take away maps; ``anchors`` have to suit them.
+
+    Raises:
+        ConfigError: an unknown name, listing the known ones, or a wrong value.
+    """
+    fields = DetectorConfig.__struct_fields__
+    require_known(changes, [*OPTIONS, "finest_stride", *(name for name in fields if name not in OPTIONS)], "option")
+    parts: dict[str, Any] = {}
+    options: dict[str, dict[str, Any]] = {}
+    for name, value in changes.items():
+        if name in fields and (name not in OPTIONS or isinstance(value, Config)):
+            parts[name] = value
+        elif name != "finest_stride":
+            part, own = OPTIONS[name]
+            options.setdefault(part, {})[own] = value
+    for part, values in options.items():
+        try:
+            parts[part] = parts.get(part, getattr(config, part)).changed(**values)
+        except ConfigError as error:
+            raise ConfigError(_with_option_name(str(error), part)) from None
+    if "strides" not in parts and changes.keys() & {"finest_stride", "extra_channels"}:
+        parts["strides"] = _strides_for(config, parts.get("neck", config.neck), changes.get("finest_stride"))
+    return config.changed(**parts)
 
 
-def _numpy_to_builtin(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"a value of type {type(value).__name__} does not belong there")
+def get_option(config: DetectorConfig, name: str) -> Any:
+    """The value of an option by its name in ``OPTIONS``."""
+    part, own = OPTIONS[name]
+    return getattr(getattr(config, part), own)
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean ...? Known: ...`` for an error about an unknown name."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return (f"; did you mean {close[0]!r}?" if close else ";") + f" Known: {', '.join(known)}"
+def _with_option_name(message: str, part: str) -> str:
+    """A part's complaint about its field, about the option that gave it."""
+    own, _, rest = message.partition(":")
+    option = next((name for name, place in OPTIONS.items() if place == (part, own)), own)
+    return f"{option}:{rest}"
 
 
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
+def _strides_for(config: DetectorConfig, neck: NeckConfig, finest_stride: int | None) -> tuple[int, ...]:
+    finest = config.strides[0] if finest_stride is None else finest_stride
+    require(finest in (8, 16), f"finest_stride: expected 8 or 16, got {finest!r}")
+    return standard_strides(finest, len(neck.channels))
 
 
-# --- The named detectors. To add one is to add an entry here; every entry passes the same contract test.
-
+# The named detectors. To add one is to add an entry here; every entry passes the same contract test.
+_SSDLITE = DetectorConfig()
+_SSD300 = {"image_size": (300, 300), "extra_conv": "plain", "head_conv": "pointwise", "padding": "same"}
 PRESETS: dict[str, DetectorConfig] = {
     # arXiv 1801.04381 table 6; ssdlite_mobilenet_v1/v2_coco.config of the TensorFlow Object Detection API
-    "ssdlite320_mobilenet_v1": DetectorConfig(backbone="mobilenet_v1"),
-    "ssdlite320_mobilenet_v2": DetectorConfig(backbone="mobilenet_v2"),
+    "ssdlite320_mobilenet_v1": override(_SSDLITE, backbone="mobilenet_v1"),
+    "ssdlite320_mobilenet_v2": _SSDLITE,
     # torchvision's model of that name
-    "ssdlite320_mobilenet_v3_large": DetectorConfig(
-        backbone="mobilenet_v3_large_reduced", anchors=torchvision_anchors()
+    "ssdlite320_mobilenet_v3_large": override(
+        _SSDLITE, backbone="mobilenet_v3_large_reduced", anchors=torchvision_anchors()
     ),
     # ssd_mobilenet_v1_coco.config, and the SSD V2 that MediaPipe ships: 1x1 heads, TensorFlow's padding
-    "ssd300_mobilenet_v1": DetectorConfig(
-        backbone="mobilenet_v1", image_size=(300, 300), extra_conv="plain", head_conv="pointwise", padding="same"
-    ),
-    "ssd300_mobilenet_v2": DetectorConfig(
-        backbone="mobilenet_v2", image_size=(300, 300), extra_conv="plain", head_conv="pointwise", padding="same"
-    ),
+    "ssd300_mobilenet_v1": override(_SSDLITE, backbone="mobilenet_v1", **_SSD300),
+    "ssd300_mobilenet_v2": override(_SSDLITE, **_SSD300),
     # for trying things on a laptop: a seventh of the work of ssdlite320_mobilenet_v2
-    "ssdlite192_mobilenet_v2_050": DetectorConfig(
-        backbone="mobilenet_v2",
+    "ssdlite192_mobilenet_v2_050": override(
+        _SSDLITE,
         width_mult=0.5,
         image_size=(192, 192),
         extra_channels=(256, 256),
@@ -286,11 +410,3 @@ def _class_names(num_classes: int | None, class_names: Sequence[str] | None) -> 
     if not isinstance(num_classes, (int, np.integer)) or not 1 <= num_classes <= MAX_CLASSES:
         raise ConfigError(f"num_classes: expected 1 to {MAX_CLASSES} (background is not counted), got {num_classes!r}")
     return tuple(f"class_{i}" for i in range(num_classes))
-
-
-# --- Named training recipes: the values of options of ``ssdlite train`` that the user does not give. Needs no torch.
-
-ClassLossName = Literal["multibox", "focal", "qfl"]
-BoxLossName = Literal["smooth_l1", "giou", "diou", "ciou"]
-AssignerName = Literal["ssd", "atss", "simota"]
-AnchorsName = Literal["default", "fit"]

@@ -1,10 +1,9 @@
-"""The detector: normalise, backbone, extra layers, head; and around it what an app calls."""
+"""The detector: normalise, backbone, neck, head."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -12,20 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from ssdlite.anchors import generate_anchors
-from ssdlite.backbones import Backbone, build_backbone
-from ssdlite.backbones.layers import LayerOptions
+from ssdlite.backbones import Backbone, backbone_from_parts
 from ssdlite.config import DetectorConfig
 from ssdlite.detections import Detections
 from ssdlite.errors import ConfigError
-from ssdlite.heads import ExtraLayers, SSDLiteHead, initialise_normal
-from ssdlite.heads.base import Outputs
+from ssdlite.heads import HEADS, NECKS, Head, Neck, Outputs
 from ssdlite.heads.postprocess import DetectionBatch, postprocess
 from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform
 from ssdlite.images.prediction import NumpyDetections, Picture, Size, predict_pictures, to_pictures
-from ssdlite.predictor import fused
-
-FOREGROUND_PRIOR = 0.01  # initial score of a sigmoid head (arXiv 1708.02002, section 4.1)
-FOREGROUND_LOGIT = math.log(FOREGROUND_PRIOR / (1 - FOREGROUND_PRIOR))
+from ssdlite.validation import require_known
 
 
 class Detector(nn.Module):
@@ -34,25 +28,31 @@ class Detector(nn.Module):
     Attributes:
         config: what it is; goes into every checkpoint.
         anchors: [A, 4] xyxy in input pixels.
+
+    Raises:
+        ConfigError: backbone and neck give other maps than the configuration says.
     """
 
     anchors: Tensor
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, *, config: DetectorConfig, backbone: Backbone, extra_layers: ExtraLayers, head: SSDLiteHead
-    ) -> None:
+    def __init__(self, *, config: DetectorConfig, backbone: Backbone, neck: Neck, head: Head) -> None:
         super().__init__()
+        strides = tuple(one.stride for one in neck.feature_maps)
+        if strides != config.strides:
+            raise ConfigError(
+                f"strides: expected maps of {config.strides}, but {config.backbone.name} and {config.neck.name} give "
+                f"{strides}"
+            )
         self.config = config
-        self.compile_options: dict[str, Any] | None = None
         self.backbone = backbone
-        self.extra_layers = extra_layers
+        self.neck = neck
         self.head = head
-        anchors = generate_anchors(config.anchors, config.image_size, config.grid_sizes)
+        anchors = generate_anchors(config.anchors, config.input.size, config.grid_sizes)
         self.register_buffer("anchors", torch.from_numpy(anchors), persistent=False)
-        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(config.input.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.input.std).view(3, 1, 1), persistent=False)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -67,17 +67,16 @@ class Detector(nn.Module):
         return (images.to(self.mean.dtype) - self.mean) / self.std
 
     def forward_normalised(self, images: Tensor) -> Outputs:
-        maps = self.backbone.forward_features(images)
-        maps += self.extra_layers(maps[-1])
-        return Outputs(*self.head(maps))
+        outputs: Outputs = self.head(self.neck(self.backbone.forward_features(images)))
+        return outputs
 
     @torch.no_grad()
     def detect(self, images: Tensor) -> DetectionBatch:
         """images [B, 3, H, W] RGB in 0..255 of the configured size -> detections in input pixels."""
-        if images.dim() != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != self.config.image_size:
-            height, width = self.config.image_size
+        if images.dim() != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != self.config.input.size:
+            height, width = self.config.input.size
             raise ConfigError(f"expected images [B, 3, {height}, {width}], got {list(images.shape)}")
-        return postprocess(self(images), self.anchors, self.config)
+        return self._postprocess(self(images))
 
     @torch.no_grad()
     def predict(
@@ -87,7 +86,7 @@ class Detector(nn.Module):
 
         Returns one ``Detections`` per picture, boxes in that picture's own (upright) pixels, best first, only those
         with at least ``score_threshold``. A single picture gives a list of one. The model is put into evaluation mode.
-        A copy of the network is kept that is quicker, and made anew when a weight has changed.
+        It runs as it is; ``ssdlite.Predictor`` gives the same in half the time.
 
         Raises:
             DataError: a file is missing or not a picture.
@@ -97,24 +96,15 @@ class Detector(nn.Module):
             self.eval()
         return predict_pictures(self, images, score_threshold, batch_size)
 
-    def compile(self, **options: Any) -> None:
-        """Have ``torch.compile`` make the network quicker, that of ``predict`` included; ``options`` are its own.
-
-        The first prediction with each of the first batch sizes then takes half a minute or more, and needs a C++
-        compiler.
-        """
-        super().compile(**options)
-        self.compile_options = options
-
     @property
     def input_transform(self) -> InputTransform:
         """How a picture becomes the input."""
-        return InputTransform(self.config.image_size, self.config.resize)
+        return InputTransform(self.config.input.size, self.config.input.resize)
 
     def detect_batch(
         self, images: npt.NDArray[np.uint8], windows: Sequence[CropWindow], sizes: Sequence[Size]
     ) -> list[Detections]:
-        """images [B, 3, H, W] RGB, rendered through ``views`` from pictures of ``sizes`` -> one result for each.
+        """images [B, 3, H, W] RGB, rendered through ``windows`` from pictures of ``sizes`` -> one result for each.
 
         In evaluation mode, whatever the model's own is.
         """
@@ -123,11 +113,29 @@ class Detector(nn.Module):
     @torch.no_grad()
     def infer_batch(self, images: npt.NDArray[np.uint8]) -> Outputs:
         """images [B, 3, H, W] RGB of the configured size -> the network's outputs, in evaluation mode."""
-        return fused(self)(torch.from_numpy(images).to(self.mean.device))
+        with evaluation_mode(self):
+            outputs: Outputs = self(torch.from_numpy(images).to(self.mean.device))
+            return outputs
 
     def select_batch(self, outputs: Outputs) -> list[NumpyDetections]:
         """What was found in each image, in input pixels."""
-        return list(split_batch(postprocess(outputs, self.anchors, self.config)))
+        return list(split_batch(self._postprocess(outputs)))
+
+    def _postprocess(self, outputs: Outputs) -> DetectionBatch:
+        return postprocess(outputs, self.anchors, self.config, self.head.box_code)
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Puts ``module`` into evaluation mode, and behind that its parts into the modes that they had."""
+    training = [one for one in module.modules() if one.training]
+    if training:
+        module.eval()
+    try:
+        yield
+    finally:
+        for one in training:
+            one.training = True
 
 
 def stack_images(images: Sequence[ImageArray]) -> Tensor:
@@ -143,41 +151,22 @@ def split_batch(batch: DetectionBatch) -> Iterator[NumpyDetections]:
 
 
 def detector_from_config(config: DetectorConfig) -> Detector:
-    """The randomly initialised detector that ``config`` describes."""
-    options = LayerOptions(config.padding, config.norm_eps, config.norm_momentum, config.activation)
-    backbone = build_backbone(
-        config.backbone,
-        config.width_mult,
+    """The randomly initialised detector that ``config`` describes.
+
+    Raises:
+        ConfigError: a backbone, neck or head of an unknown name, or parts that do not fit one another.
+    """
+    require_known([config.neck.name], NECKS, "neck")
+    require_known([config.head.name], HEADS, "head")
+    backbone = backbone_from_parts(
+        config.backbone.name,
+        width_mult=config.backbone.width_mult,
         num_classes=None,
-        padding=config.padding,
-        norm_eps=config.norm_eps,
-        norm_momentum=config.norm_momentum,
-        activation=config.activation,
-        narrowing=config.narrowing,
-        finest_stride=config.finest_stride,
+        strides=config.strides,
+        layers=config.layers,
     )
-    extra_channels, extra_hidden = (
-        [max(int(channels * config.width_mult), 16) for channels in widths]
-        for widths in (config.extra_channels, config.extra_hidden)
-    )
-    extra_layers = ExtraLayers(
-        backbone.feature_channels[-1],
-        extra_channels,
-        conv=config.extra_conv,
-        hidden=extra_hidden,
-        output=config.extra_output,
-        options=options,
-    )
-    head = SSDLiteHead(
-        [*backbone.feature_channels, *extra_channels],
-        config.anchors.shapes_per_cell,
-        config.num_classes + 1,
-        conv=config.head_conv,
-        last_conv=config.last_head_conv,
-        options=options,
-    )
-    initialise_normal(extra_layers)
-    initialise_normal(head)
-    if config.score_function == "sigmoid":
-        head.classification.set_bias(torch.full((config.num_classes + 1,), FOREGROUND_LOGIT))
-    return Detector(config=config, backbone=backbone, extra_layers=extra_layers, head=head)
+    neck = NECKS[config.neck.name](backbone.feature_maps, config)
+    head = HEADS[config.head.name](neck.feature_maps, config)
+    neck.initialize_weights()
+    head.initialize_weights()
+    return Detector(config=config, backbone=backbone, neck=neck, head=head)

@@ -1,12 +1,11 @@
-"""Whether a network is still what it was: its layers, and every weight."""
+"""A snapshot of a detector made quick: batch norms folded away, weights stored as the device likes them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, pairwise
-from operator import attrgetter, is_
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
-from weakref import WeakKeyDictionary
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,92 +15,133 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from ssdlite.backbones.batch_norm import fold_batch_norms
 from ssdlite.backbones.layers import SamePadConv2d
-from ssdlite.heads.base import Outputs
+from ssdlite.detections import Detections
+from ssdlite.detector import Detector, evaluation_mode, split_batch
+from ssdlite.device import autocast
+from ssdlite.heads import Outputs
+from ssdlite.heads.postprocess import postprocess
+from ssdlite.images.geometry import CropWindow, InputTransform
+from ssdlite.images.prediction import NumpyDetections, Picture, Size, predict_pictures, to_pictures
 
-if TYPE_CHECKING:
-    from ssdlite.detector import Detector
-
-
-SMALL = 4096  # values of a tensor that are all looked at
-_version = attrgetter("_version")
-
-
-def hooks_of(modules: Iterable[nn.Module]) -> list[dict[int, Any]]:
-    """Where forward hooks are kept: a user's, pruning's, an old-style weight norm's."""
-    return [hooks for one in modules for hooks in (one._forward_hooks, one._forward_pre_hooks)]
+M = TypeVar("M", bound=nn.Module)
 
 
-class WeightWatch:
-    """Remembers what ``module`` is made of.
+class Predictor:
+    """What ``detector`` is at this moment, made quick for prediction; what becomes of it later does not reach this.
 
-    It is asked at every prediction, so it goes by way of the modules' own dictionaries: to list ``parameters()`` and
-    ``buffers()`` takes ten times as long.
+    Its answers are the detector's, but for rounding. Several threads may ask one predictor at the same time.
+
+    Args:
+        detector: copied; on whatever device it is, in whatever mode. Where it has hooks or parametrizations, which
+            belong to its own layers, the copy computes as they say, and no faster.
+        amp: compute in this type where autocast allows it.
+        compile_options: have ``torch.compile`` make it quicker still, with these options of its own. The first
+            prediction with each of the first batch sizes then takes half a minute or more, and needs a C++ compiler.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        modules = list(module.modules())
-        self.hooks = hooks_of(modules)
-        self.holders = [kept for one in modules for kept in (one._modules, one._parameters, one._buffers) if kept]
-        self.held = self._now_held()
-        self.tensors = [one for one in self.held if isinstance(one, Tensor)]
-        self.counted = [one for one in self.tensors if not one.is_inference()]
-        self.samples = _Samples(self.tensors)
-        self.state = self._state()
+    def __init__(
+        self,
+        detector: Detector,
+        *,
+        amp: torch.dtype | None = None,
+        compile_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.config = detector.config
+        self.device = detector.mean.device
+        self._anchors = detector.anchors.detach().clone()
+        self._box_code = copy.deepcopy(detector.head.box_code)
+        self._network = _QuickNetwork(detector, amp, compile_options)
+        height, width = self.config.input.size
+        self.infer_batch(np.zeros((1, 3, height, width), np.uint8))  # stores the weights once and for all
 
-    def is_unchanged(self) -> bool:
-        held = self._now_held()
-        same = len(held) == len(self.held) and all(map(is_, held, self.held))
-        return same and not any(self.hooks) and self._state() == self.state
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.config.class_names
 
-    def _now_held(self) -> list[object]:
-        """The modules, parameters and buffers."""
-        return list(chain.from_iterable(map(dict.values, self.holders)))  # type: ignore[arg-type]
+    @property
+    def input_transform(self) -> InputTransform:
+        """How a picture becomes the input."""
+        return InputTransform(self.config.input.size, self.config.input.resize)
 
-    def _state(self) -> tuple[list[int], list[int], list[float]]:
-        """Differs as soon as a tensor is stored elsewhere or was written to."""
-        return list(map(Tensor.data_ptr, self.tensors)), list(map(_version, self.counted)), self.samples.now()
+    def predict(
+        self, images: Picture | Iterable[Picture], *, score_threshold: float = 0.3, batch_size: int = 16
+    ) -> list[Detections]:
+        """Detect in pictures of any size, as ``Detector.predict`` does, with the same errors."""
+        return predict_pictures(self, images, score_threshold, batch_size)
 
+    def detect_batch(
+        self, images: npt.NDArray[np.uint8], windows: Sequence[CropWindow], sizes: Sequence[Size]
+    ) -> list[Detections]:
+        """images [B, 3, H, W] RGB, rendered through ``windows`` from pictures of ``sizes`` -> one result for each."""
+        return to_pictures(self.select_batch(self.infer_batch(images)), windows, sizes, self.class_names)
 
-class _Samples:
-    """Numbers that differ when tensors have been written to in ways that their versions do not count.
+    def infer_batch(self, images: npt.NDArray[np.uint8]) -> Outputs:
+        """images [B, 3, H, W] RGB of the configured size -> the network's outputs."""
+        return self._network(torch.from_numpy(images).to(self.device))
 
-    Such are fused optimisers, batch norms, ``.data``, numpy and whatever is done to inference tensors. On a CPU every
-    value of a small tensor counts, and of a large one the first filter and a value of every other; elsewhere one value.
-    """
-
-    def __init__(self, tensors: list[Tensor]) -> None:
-        with torch.inference_mode():
-            floats = [one.detach() for one in tensors if one.is_floating_point() and one.numel()]
-            self.arrays = [part for one in floats if one.device.type == "cpu" for part in _parts(one)]
-            self.corners = [one[(0,) * one.dim()] for one in floats if one.device.type != "cpu"]
-        longest = max((len(one) for one in self.arrays), default=0)
-        ramp = np.linspace(1, 2, longest, dtype=np.float32)  # so that the order of the values matters, and their sign
-        self.factors = [ramp[: len(one)] for one in self.arrays]
-
-    def now(self) -> list[float]:
-        corners = torch.stack(self.corners).tolist() if self.corners else []
-        return [*map(np.dot, self.arrays, self.factors), *corners]
+    def select_batch(self, outputs: Outputs) -> list[NumpyDetections]:
+        """What was found in each image, in input pixels."""
+        return list(split_batch(postprocess(outputs, self._anchors, self.config, self._box_code)))
 
 
-def _parts(tensor: Tensor) -> Iterator[npt.NDArray[Any]]:
-    """Views [N] of a CPU tensor's memory, as integers where numpy does not compute with its type."""
-    values = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.view(torch.int16)
-    dense = values.permute(0, 2, 3, 1) if values.dim() == 4 and not values.is_contiguous() else values
-    array = dense.numpy()
-    if array.ndim < 2 or array.size <= SMALL:
-        yield array.reshape(-1)
-    else:
-        filters = array.reshape(len(array), -1)
-        yield filters[0]
-        yield filters[:, 0]
+class _QuickNetwork:
+    """What ``detector`` computes in evaluation mode, in fewer steps: no norms, no gradients, channels last."""
+
+    def __init__(self, detector: Detector, amp: torch.dtype | None, compile_options: Mapping[str, Any] | None) -> None:
+        width = detector.config.input.size[1]
+        self.mean, self.std = (values.detach().flatten().repeat(width) for values in (detector.mean, detector.std))
+        self.amp = amp
+        if _is_altered(detector):
+            self.run: Callable[[Tensor], Outputs] = _copy_as_it_is(detector).forward_normalised
+            return
+        network = fold_batch_norms(detector).to(memory_format=torch.channels_last)
+        if compile_options is not None:
+            self.run = self._compiled(network, compile_options)
+            return
+        if amp is None and can_pack(network):  # packed convolutions compute in float32 only
+            pack_convolutions(network)
+        self.run = network.forward_normalised
+
+    def _compiled(self, network: Detector, options: Mapping[str, Any]) -> Callable[[Tensor], Outputs]:
+        """With weights as constants on a CPU and one launch for all kernels on a GPU, unless ``options`` say how."""
+        network.requires_grad_(False)
+        if not options.keys() & {"backend", "mode", "options"}:
+            on_gpu = self.mean.device.type == "cuda"
+            options = {**options, **({"mode": "reduce-overhead"} if on_gpu else {"options": {"freezing": True}})}
+        return cast(Callable[[Tensor], Outputs], torch.compile(network.forward_normalised, **options))
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Outputs:
+        """images [B, 3, H, W] as ``Detector.forward`` takes them, stored channels last if they are to be quick."""
+        if self.amp is None:
+            return self.run(self._normalise(images))
+        with autocast(images.device, self.amp):
+            return self.run(self._normalise(images))
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        """Whole rows at once: three values at a time, one for each channel, take five times as long."""
+        pixels = images.permute(0, 2, 3, 1)
+        rows = (pixels.flatten(2).to(self.mean.dtype) - self.mean) / self.std
+        return rows.view(pixels.shape).permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def _copy_as_it_is(detector: Detector) -> Detector:
+    """In evaluation mode. Hooks that compute weights have to have run without gradients before these can be copied."""
+    with evaluation_mode(detector):
+        detector.forward_normalised(detector.mean.new_zeros(1, 3, *detector.config.input.size))
+    return copy.deepcopy(detector).eval()
+
+
+def _is_altered(detector: Detector) -> bool:
+    """Whether hooks (a user's, pruning's, an old-style weight norm's) or parametrizations have a say in its layers."""
+    return any(one._forward_hooks or one._forward_pre_hooks or is_parametrized(one) for one in detector.modules())
 
 
 # --- Convolutions as oneDNN runs them fastest: weights stored in its own layout, the activation in the same step.
 
-M = TypeVar("M", bound=nn.Module)
-
 # what follows a convolution -> the name and the numbers by which oneDNN knows it
-ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
+FUSED_ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
     nn.ReLU6: ("hardtanh", [0.0, 6.0]),
     nn.Hardswish: ("hardswish", []),
@@ -135,8 +175,8 @@ def pack_convolutions(module: M) -> M:
 def _join_activations(block: nn.Sequential) -> None:
     layers = [(name, layer) for name, layer in block.named_children() if not isinstance(layer, nn.Identity)]
     for (name, conv), (name_behind, behind) in pairwise(layers):
-        if isinstance(conv, nn.Conv2d) and type(behind) in ACTIVATIONS:
-            setattr(block, name, PackedConv2d(conv, *ACTIVATIONS[type(behind)]))
+        if isinstance(conv, nn.Conv2d) and type(behind) in FUSED_ACTIVATIONS:
+            setattr(block, name, PackedConv2d(conv, *FUSED_ACTIVATIONS[type(behind)]))
             setattr(block, name_behind, nn.Identity())
 
 
@@ -163,88 +203,3 @@ class PackedConv2d(nn.Module):
             input, self.weight, self.bias, *self.geometry, *self.activation
         )
         return output
-
-
-# --- The network that predicts: the detector's with its batch norms folded away, stored as the device likes it.
-
-
-class FusedNetwork:
-    """What ``detector`` computes in evaluation mode, in fewer steps: no norms, no gradients, channels last."""
-
-    def __init__(self, detector: Detector, *, for_autocast: bool = False) -> None:
-        """``for_autocast``: without packed convolutions, which compute in float32 only."""
-        width = detector.config.image_size[1]
-        self.mean, self.std = (values.flatten().repeat(width) for values in (detector.mean, detector.std))
-        self.network = fold_batch_norms(detector).to(memory_format=torch.channels_last)
-        if detector.compile_options is not None:
-            self.run = self._compiled(detector.compile_options)
-            return
-        if not for_autocast and can_pack(self.network):
-            pack_convolutions(self.network)
-        self.run = self.network.forward_normalised
-
-    def _compiled(self, options: dict[str, Any]) -> Callable[[Tensor], Outputs]:
-        """With weights as constants on a CPU and one launch for all kernels on a GPU, unless ``options`` say how."""
-        self.network.requires_grad_(False)
-        if not options.keys() & {"backend", "mode", "options"}:
-            on_gpu = self.mean.device.type == "cuda"
-            options = {**options, **({"mode": "reduce-overhead"} if on_gpu else {"options": {"freezing": True}})}
-        return cast(Callable[[Tensor], Outputs], torch.compile(self.network.forward_normalised, **options))
-
-    @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Outputs:
-        """images [B, 3, H, W] as ``Detector.forward`` takes them, stored channels last if they are to be quick."""
-        return self.run(self._normalise(images))
-
-    def _normalise(self, images: Tensor) -> Tensor:
-        """Whole rows at once: three values at a time, one for each channel, take five times as long."""
-        pixels = images.permute(0, 2, 3, 1)
-        rows = (pixels.flatten(2).to(self.mean.dtype) - self.mean) / self.std
-        return rows.view(pixels.shape).permute(0, 3, 1, 2)
-
-
-class PlainNetwork:
-    """The detector itself in evaluation mode, for one that a copy would not do justice to."""
-
-    def __init__(self, detector: Detector) -> None:
-        self.detector = detector
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Outputs:
-        training = [module for module in self.detector.modules() if module.training]
-        self.detector.eval()
-        try:
-            outputs: Outputs = self.detector(images)
-            return outputs
-        finally:
-            for module in training:
-                module.training = True
-
-
-class _Copy(NamedTuple):
-    """``network`` was made of a detector whose weights ``watch`` looks after, under these circumstances."""
-
-    watch: WeightWatch
-    compile_options: dict[str, Any] | None
-    for_autocast: bool
-    network: FusedNetwork
-
-
-_copies: WeakKeyDictionary[Detector, _Copy] = WeakKeyDictionary()
-
-
-def fused(detector: Detector) -> FusedNetwork | PlainNetwork:
-    """What computes as this detector does in evaluation mode; made anew when a weight has changed.
-
-    It is the detector itself, and no faster, where there are hooks or parametrisations: they belong to its own layers.
-    """
-    known = _copies.get(detector)
-    wanted = detector.compile_options, torch.is_autocast_enabled("cpu")
-    if known is not None and (known.compile_options, known.for_autocast) == wanted and known.watch.is_unchanged():
-        return known.network
-    modules = list(detector.modules())
-    if any(hooks_of(modules)) or any(map(is_parametrized, modules)):
-        return PlainNetwork(detector)
-    network = FusedNetwork(detector, for_autocast=wanted[1])
-    _copies[detector] = _Copy(WeightWatch(detector), *wanted, network)
-    return network

@@ -69,7 +69,7 @@ def test_simota_looks_only_near_the_box():
 
 
 CONFIG = preset_config("ssdlite320_mobilenet_v2", num_classes=3, image_size=160)
-ANCHORS = torch.from_numpy(generate_anchors(CONFIG.anchors, CONFIG.image_size, CONFIG.grid_sizes))
+ANCHORS = torch.from_numpy(generate_anchors(CONFIG.anchors, CONFIG.input.size, CONFIG.grid_sizes))
 BOTH = pytest.mark.parametrize("name", ["atss", "simota"])
 
 
@@ -109,7 +109,7 @@ def random_case(anchors: Tensor, images=3, count=7, seed=0):
 def test_atss_is_the_papers_algorithm_as_loops():
     """With one anchor a cell, as in the paper."""
     shapes = AnchorConfig(tuple(((size, size),) for size in (0.1, 0.2, 0.35, 0.5, 0.7, 0.9)))
-    anchors = torch.from_numpy(generate_anchors(shapes, CONFIG.image_size, CONFIG.grid_sizes))
+    anchors = torch.from_numpy(generate_anchors(shapes, CONFIG.input.size, CONFIG.grid_sizes))
     boxes, labels, predicted = random_case(anchors)
     cells = [rows * columns for rows, columns in CONFIG.grid_sizes]
     found = AtssAssigner(cells, [1] * 6)(anchors, boxes, labels, predicted)

@@ -107,9 +107,11 @@ def test_a_detector_takes_weights_normalisation_and_epsilon(owner: tuple[str, nn
         preset.get(OWNERS[kind][0], "ssdlite320_mobilenet_v3_large"), backbone_weights=file, **options
     )
     config = detector.config
-    assert (config.mean[0], config.std[0]) == (MEANS[kind], DEVIATIONS[kind])
-    assert (config.padding, config.norm_eps) == ("symmetric", 1e-3 if kind.endswith("v3") else 1e-5)
-    assert {module.eps for module in detector.modules() if isinstance(module, nn.BatchNorm2d)} == {config.norm_eps}
+    assert (config.input.mean[0], config.input.std[0]) == (MEANS[kind], DEVIATIONS[kind])
+    assert (config.layers.padding, config.layers.norm_eps) == ("symmetric", 1e-3 if kind.endswith("v3") else 1e-5)
+    assert {module.eps for module in detector.modules() if isinstance(module, nn.BatchNorm2d)} == {
+        config.layers.norm_eps
+    }
     last = theirs.forward_features(IMAGES) if kind.startswith("timm") else theirs.features(IMAGES)
     torch.testing.assert_close(detector.eval().backbone.forward_features(IMAGES)[-1], last, rtol=0, atol=1e-5)
 
@@ -120,7 +122,12 @@ def test_what_is_given_stays(files: Callable[[str], Path]) -> None:
         "ssd300_mobilenet_v2", backbone_weights=files("torchvision-v2"), mean=mean, padding="same", **SMALL
     )
     config = detector.config
-    assert (config.mean, config.std[0], config.padding, config.norm_eps) == (mean, 58.395, "same", 1e-5)
+    assert (config.input.mean, config.input.std[0], config.layers.padding, config.layers.norm_eps) == (
+        mean,
+        58.395,
+        "same",
+        1e-5,
+    )
 
 
 def test_weights_behind_a_reduced_tail_stay_random(files: Callable[[str], Path]) -> None:
@@ -129,7 +136,7 @@ def test_weights_behind_a_reduced_tail_stay_random(files: Callable[[str], Path])
         detector = ssdlite.build_detector(
             "ssdlite320_mobilenet_v3_large", backbone_weights=files("torchvision-v3"), **SMALL
         )
-    assert detector.config.backbone == "mobilenet_v3_large_reduced"
+    assert detector.config.backbone.name == "mobilenet_v3_large_reduced"
     own = detector.backbone.state_dict()
     assert all(torch.equal(own[name], state[name]) for name in own if int(name.split(".")[1]) < 13)
     assert torch.equal(own["features.13.block.2.fc2.weight"], state["features.13.block.2.fc2.weight"])

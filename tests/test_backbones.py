@@ -6,8 +6,8 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssdlite.backbones import BACKBONES, DepthwiseSeparableConv, InvertedResidual, LayerOptions, build_backbone
-from ssdlite.backbones.layers import SamePadConv2d, round_channels
+from ssdlite.backbones import BACKBONES, DepthwiseSeparableConv, InvertedResidual, LayerConfig, build_backbone
+from ssdlite.backbones.layers import SamePadConv2d, build_conv, round_channels
 from ssdlite.errors import ConfigError
 
 
@@ -208,7 +208,7 @@ def test_unknown_names_and_widths_are_refused():
 
 def test_depthwise_separable_convolution_by_hand():
     """Two channels of ones, 3x3 depthwise of ones and twos, pointwise (1, -1) and (0.1, 0)."""
-    block = DepthwiseSeparableConv(2, 2, options=LayerOptions(norm_eps=0.0)).eval()
+    block = DepthwiseSeparableConv(2, 2, layers=LayerConfig(norm_eps=1e-30)).eval()
     block.depthwise[0].weight.data = torch.tensor([1.0, 0.5]).view(2, 1, 1, 1).expand(2, 1, 3, 3).clone()
     block.pointwise[0].weight.data = torch.tensor([[1.0, -1.0], [0.1, 0.0]]).view(2, 2, 1, 1)
     with torch.no_grad():
@@ -221,7 +221,7 @@ def test_depthwise_separable_convolution_by_hand():
 
 
 def test_inverted_residual_ends_linear_and_adds_its_input():
-    block = InvertedResidual(1, 1, expansion=2, options=LayerOptions(norm_eps=0.0)).eval()
+    block = InvertedResidual(1, 1, expansion=2, layers=LayerConfig(norm_eps=1e-30)).eval()
     centre = torch.zeros(2, 1, 3, 3)
     centre[:, :, 1, 1] = 1.0
     block.conv[0][0].weight.data = torch.tensor([2.0, -1.0]).view(2, 1, 1, 1)
@@ -286,7 +286,9 @@ def test_both_paddings_give_maps_of_one_size(side):
     shapes = set()
     for padding in ("symmetric", "same"):
         with torch.device("meta"):
-            shapes.add(LayerOptions(padding=padding).conv(1, 1, 3, 2)(torch.empty(1, 1, side, side + 1)).shape)
+            shapes.add(
+                build_conv(1, 1, 3, 2, layers=LayerConfig(padding=padding))(torch.empty(1, 1, side, side + 1)).shape
+            )
     assert shapes == {(1, 1, -(-side // 2), -(-(side + 1) // 2))}
 
 

@@ -19,7 +19,7 @@ from ssdlite.checkpoint import (
     load_weights,
     save_checkpoint,
 )
-from ssdlite.config import DetectorConfig
+from ssdlite.config import OPTIONS, DetectorConfig
 from ssdlite.detector import Detector
 from ssdlite.errors import CheckpointError
 
@@ -49,7 +49,12 @@ def rewrite(path: Path, **changes) -> Path:
 
 
 def with_config(path: Path, **changes) -> Path:
-    return rewrite(path, config=torch.load(path, weights_only=True)["config"] | changes)
+    """``changes`` by the names of options; what is none goes in as it is."""
+    config = torch.load(path, weights_only=True)["config"]
+    for name, value in changes.items():
+        part, own = OPTIONS.get(name, (None, name))
+        (config if part is None else config[part])[own] = value
+    return rewrite(path, config=config)
 
 
 def with_weights(path: Path, **changes) -> Path:
@@ -321,14 +326,14 @@ def test_load_weights_leaves_the_module_alone_when_they_do_not_fit(detector):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_size": [10**6, 10**6]}, "image_size: expected sides of 32 to 4096"),
-        ({"image_size": [10**30, 320]}, "image_size"),
-        ({"image_size": [-320, 320]}, "image_size"),
+        ({"image_size": [10**6, 10**6]}, "size: expected sides of 32 to 4096"),
+        ({"image_size": [10**30, 320]}, "size"),
+        ({"image_size": [-320, 320]}, "size"),
         ({"class_names": []}, "class_names"),
         ({"class_names": [f"class_{i}" for i in range(100_001)]}, "class_names: expected 1 to 100000"),
         ({"width_mult": 1e9}, "width_mult"),
-        ({"extra_channels": [10**9, 256]}, "extra_channels"),
-        ({"extra_channels": [1] * 10**5}, "extra_channels"),
+        ({"extra_channels": [10**9, 256]}, "channels"),
+        ({"extra_channels": [1] * 10**5}, "channels"),
         ({"anchors": {"levels": [[[0.1, 0.1]] * 40_000] * 4}}, "anchors: there would be"),
         ({"anchors": {"levels": []}}, "anchors: the network has 4 maps, got shapes for 0"),
         ({"anchors": {"levels": [[[1e30, 0.1]]]}}, "anchor level 0"),

@@ -118,17 +118,21 @@ def test_options_reach_the_configuration():
             resize="letterbox",
             nms_threshold=0.4,
         ).config
-    assert config.image_size == (96, 96)
+    assert config.input.size == (96, 96)
     assert config.anchors == anchors
-    assert (config.width_mult, config.resize, config.nms_threshold) == (0.25, "letterbox", 0.4)
-    assert config.extra_channels == (256, 256)  # the preset's own
+    assert (config.backbone.width_mult, config.input.resize, config.postprocess.nms_threshold) == (
+        0.25,
+        "letterbox",
+        0.4,
+    )
+    assert config.neck.channels == (256, 256)  # the preset's own
 
 
 def test_the_state_dict_holds_weights_only():
     with torch.device("meta"):
         detector = ssdlite.build_detector(SMALL)
     kinds = {name.split(".")[0] for name in detector.state_dict()}
-    assert kinds == {"backbone", "extra_layers", "head"}
+    assert kinds == {"backbone", "neck", "head"}
 
 
 # -- detect ----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
+from ssdlite.config import override
 from ssdlite.export.verify.bundle import verify_bundle
 from ssdlite.images.geometry import fit_window
 
@@ -187,7 +188,8 @@ def test_javascript_finds_in_a_crowd_what_pytorch_finds(node: str, tmp_path: Pat
     centres, sizes = rng.uniform(0, 1, (anchors, 2)), rng.uniform(0.05, 0.4, (anchors, 2))
     logits = rng.normal(0, 2, (anchors, classes + 1)).astype(np.float32)
     deltas = rng.normal(0, 2, (anchors, 4)).astype(np.float32)
-    config = DetectorConfig(
+    config = override(
+        DetectorConfig(),
         image_size=(height, width),
         class_names=("a", "b", "c", "d"),
         score_function=score_function,  # type: ignore[arg-type]

@@ -24,7 +24,6 @@ from ssdlite.detector import Detector
 from ssdlite.errors import ExportError
 from ssdlite.export.onnx import export_onnx, opset_of
 from ssdlite.export.options import GraphOptions
-from ssdlite.heads.boxes import decode_boxes
 from ssdlite.weights.mapping import ImportOptions
 from ssdlite.weights.torchvision import read_torchvision_ssd
 
@@ -56,7 +55,7 @@ def responsive(**options: Any) -> Detector:
 
 def noise(detector: Detector, *, contrast: float, seed: int, patch: float = 1.0) -> Tensor:
     """uint8 [3, H, W]: grey, with noise of blocks in the middle ``patch`` of it."""
-    height, width = detector.config.image_size
+    height, width = detector.config.input.size
     generator = torch.Generator().manual_seed(seed)
     blocks = torch.rand(1, 3, height // 8, width // 8, generator=generator)
     values = nn.functional.interpolate(blocks, (height, width), mode="bilinear")[0]
@@ -81,7 +80,7 @@ def assert_same_detections(found: Arrays, detector: Detector, images: Tensor) ->
     """Every detection of PyTorch is there: same class, IoU above 0.99, score within 1e-3, and no other -> counts."""
     expected = detector.detect(images)
     assert found["count"].tolist() == expected.counts.tolist()
-    height, width = detector.config.image_size
+    height, width = detector.config.input.size
     for i, count in enumerate(found["count"].tolist()):
         boxes = torch.from_numpy(found["boxes"][i]) * torch.tensor([width, height, width, height])
         same = box_iou(boxes[:count], expected.boxes[i, :count]) > 0.99
@@ -109,9 +108,10 @@ def test_raw_and_decoded_outputs_of_every_preset_are_pytorchs(preset_detector: D
     assert largest_difference(raw["box_deltas"], outputs.box_deltas) < 1e-4
 
     decoded = run(export_onnx(detector, GraphOptions(variant="decoded")), picture)
-    height, width = detector.config.image_size
-    scales = torch.tensor(detector.config.box_code_scales)
-    boxes = decode_boxes(outputs.box_deltas, detector.anchors, scales) / torch.tensor([width, height, width, height])
+    height, width = detector.config.input.size
+    boxes = detector.head.box_code.decode(outputs.box_deltas, detector.anchors) / torch.tensor(
+        [width, height, width, height]
+    )
     assert largest_difference(decoded["scores"], outputs.class_logits.softmax(-1)[..., 1:]) < 1e-4
     assert largest_difference(decoded["boxes"], boxes.clamp(0, 1)) < 1e-4
 
@@ -151,8 +151,7 @@ def test_what_other_projects_layouts_need_is_exported(layout: str) -> None:
     detector = responsive(num_classes=3, width_mult=0.25, image_size=100, anchors=anchors, **OF_OTHER_PROJECTS[layout])
     picture = noise(detector, contrast=0.2, seed=10)[None]
     outputs = detector(picture)
-    scales = torch.tensor(detector.config.box_code_scales)
-    boxes = decode_boxes(outputs.box_deltas, detector.anchors, scales) / 100
+    boxes = detector.head.box_code.decode(outputs.box_deltas, detector.anchors) / 100
     decoded = run(export_onnx(detector, GraphOptions(variant="decoded")), picture)
     assert largest_difference(decoded["scores"], outputs.class_logits.softmax(-1)[..., 1:]) < 1e-4
     assert largest_difference(decoded["boxes"], boxes.clamp(0, 1)) < 1e-4

@@ -18,7 +18,6 @@ from ssdlite.anchors import generate_anchors
 from ssdlite.checkpoint import save_checkpoint
 from ssdlite.detector import Detector
 from ssdlite.errors import CheckpointError, ConfigError
-from ssdlite.heads.boxes import decode_boxes
 from ssdlite.weights.mapping import Imported, ImportOptions
 from ssdlite.weights.pytorch_ssd import is_pytorch_ssd, pytorch_ssd_anchors, read_pytorch_ssd
 
@@ -77,16 +76,20 @@ def test_outputs_and_boxes_are_those_of_the_layouts_arithmetic(case: Case) -> No
     torch.testing.assert_close(outputs.box_deltas, locations, rtol=0, atol=1e-5 * size)
 
     small = outputs.box_deltas / size
-    found = decode_boxes(small, detector.anchors, torch.tensor(detector.config.box_code_scales)) / 300
+    found = detector.head.box_code.decode(small, detector.anchors) / 300
     torch.testing.assert_close(found, reference["boxes"](small, reference["priors"](300)), rtol=0, atol=1e-6)
 
 
 def test_the_configuration_is_that_of_the_projects(case: Case) -> None:
     config = case.imported.checkpoint.config
-    assert (config.image_size, config.class_names, config.resize) == ((300, 300), NAMES, "stretch")
-    assert (config.mean, config.std, config.norm_eps) == ((127.0,) * 3, (128.0,) * 3, 1e-5)
-    assert (config.score_function, config.score_threshold, config.nms_threshold) == ("softmax", 0.01, 0.45)
-    assert config.candidates_per_class == 200
+    assert (config.input.size, config.class_names, config.input.resize) == ((300, 300), NAMES, "stretch")
+    assert (config.input.mean, config.input.std, config.layers.norm_eps) == ((127.0,) * 3, (128.0,) * 3, 1e-5)
+    assert (config.head.score_function, config.postprocess.score_threshold, config.postprocess.nms_threshold) == (
+        "softmax",
+        0.01,
+        0.45,
+    )
+    assert config.postprocess.candidates_per_class == 200
     activations = {type(module) for module in case.detector.modules() if isinstance(module, (nn.ReLU, nn.ReLU6))}
     assert activations == ({nn.ReLU6} if case.layout == "mb2-ssd-lite" else {nn.ReLU})
 
@@ -135,7 +138,7 @@ def test_another_size_of_the_input() -> None:
     state = reference["make_state"]("mb2-ssd-lite", slots=4)
     options = ImportOptions(class_names=NAMES, image_size=512)
     detector = read_pytorch_ssd(state, "x.pth", options).checkpoint.build_detector().eval()
-    assert (detector.config.image_size, detector.config.num_anchors) == ((512, 512), 6 * (1024 + 256 + 64 + 16 + 4 + 1))
+    assert (detector.config.input.size, detector.config.num_anchors) == ((512, 512), 6 * (1024 + 256 + 64 + 16 + 4 + 1))
 
 
 def test_old_files_without_counters() -> None:
@@ -157,7 +160,7 @@ def test_import_weights_reads_the_file(tmp_path: Path) -> None:
     [
         ("mb1-ssd", {}, None, "the names of its 3 classes are not in the file; give class_names=.*--labels FILE"),
         ("mb1-ssd", {}, ("a", "b"), "3 classes and background, but got 2 class names"),
-        ("mb1-ssd", {"extras.2.0.bias": None}, NAMES, "not in the file: extras.2.0.bias -> extra_layers.2.0.1.bias"),
+        ("mb1-ssd", {"extras.2.0.bias": None}, NAMES, "not in the file: extras.2.0.bias -> neck.2.0.1.bias"),
         ("mb1-ssd-lite", {"extras.9.x": torch.zeros(1)}, NAMES, "in the file, but with no place here: extras.9.x"),
         ("mb2-ssd-lite", {"classification_headers.1.0.bias": torch.zeros(3)}, NAMES, "no place here: classification_h"),
         (

@@ -119,8 +119,8 @@ def test_same_numbers_as_litert(design: Any, tmp_path: Path) -> None:
     expected = models["run_tflite"](models["tflite_ssd"](design, values).write(tmp_path / "a.tflite"), PIXELS)
     imported = ssdlite.import_weights(save(values, tmp_path), class_names=NAMES, image_size=96)
     config = imported.checkpoint.config
-    assert (config.padding, config.norm_eps, config.score_function) == ("same", 0.001, "sigmoid")
-    assert (config.backbone, config.width_mult, config.image_size) == (
+    assert (config.layers.padding, config.layers.norm_eps, config.head.score_function) == ("same", 0.001, "sigmoid")
+    assert (config.backbone.name, config.backbone.width_mult, config.input.size) == (
         f"mobilenet_v{design.version}",
         design.width,
         (96, 96),
@@ -136,12 +136,12 @@ def test_a_frozen_graph(small: Values, tmp_path: Path) -> None:
     path.write_bytes(writers["frozen_graph"](small | more))
     imported = ssdlite.import_weights(path, class_names=NAMES)
     config = imported.checkpoint.config
-    assert (config.image_size, config.score_function) == ((96, 128), "sigmoid")
-    assert config.norm_eps == pytest.approx(0.002)
+    assert (config.input.size, config.head.score_function) == ((96, 128), "sigmoid")
+    assert config.layers.norm_eps == pytest.approx(0.002)
     assert imported.left == (("Preprocessor/map/while/ResizeImage/size", "not a weight of the network"),)
     path.write_bytes(writers["frozen_graph"](small, "Softmax"))
     config = ssdlite.import_weights(path, class_names=NAMES).checkpoint.config
-    assert (config.image_size, config.score_function) == ((300, 300), "softmax")
+    assert (config.input.size, config.head.score_function) == ((300, 300), "softmax")
 
 
 def test_what_training_left(small: Values, tmp_path: Path) -> None:
@@ -177,9 +177,9 @@ train_config { fine_tune_checkpoint: 'a "path"/model.ckpt' batch_size: 24 }
 def test_the_pipeline_beside_it(small: Values, tmp_path: Path) -> None:
     (tmp_path / "pipeline.config").write_text(PIPELINE)
     config = ssdlite.import_weights(save(small, tmp_path), class_names=NAMES).checkpoint.config
-    assert (config.image_size, config.norm_eps, config.score_function) == ((160, 192), 0.01, "softmax")
-    assert (config.score_threshold, config.nms_threshold) == (0.25, 0.5)
-    assert config.box_code_scales == (9.0, 8.0, 3.0, 4.0)
+    assert (config.input.size, config.layers.norm_eps, config.head.score_function) == ((160, 192), 0.01, "softmax")
+    assert (config.postprocess.score_threshold, config.postprocess.nms_threshold) == (0.25, 0.5)
+    assert config.head.box_code_scales == (9.0, 8.0, 3.0, 4.0)
     assert config.anchors.levels[0][1] == pytest.approx((0.1 * 2**0.5, 0.1 / 2**0.5))
     assert config.anchors.levels[5][0] == pytest.approx((0.6, 0.6))
     assert config.anchors.levels[4][5] == pytest.approx((0.3**0.5, 0.3**0.5))  # between .5 and .6
@@ -188,7 +188,7 @@ def test_the_pipeline_beside_it(small: Values, tmp_path: Path) -> None:
 def test_a_size_that_the_source_says_is_kept(small: Values, tmp_path: Path) -> None:
     path = tmp_path / "graph.pb"
     path.write_bytes(writers["frozen_graph"](small | {"Preprocessor/ResizeImage/size": np.array([96, 96], np.int32)}))
-    assert ssdlite.import_weights(path, class_names=NAMES, image_size=96).checkpoint.config.image_size == (96, 96)
+    assert ssdlite.import_weights(path, class_names=NAMES, image_size=96).checkpoint.config.input.size == (96, 96)
     with pytest.raises(ssdlite.ConfigError, match=r"graph.pb: its input is 96 x 96 pixels, .* is 300"):
         ssdlite.import_weights(path, class_names=NAMES, image_size=300)
     (tmp_path / "pipeline.config").write_text(PIPELINE)

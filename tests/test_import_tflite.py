@@ -145,13 +145,13 @@ def test_real_model_exported(real: RealModel, tmp_path: Path) -> None:
 
 def test_real_model_is_described(real: RealModel) -> None:
     config = real.imported.checkpoint.config
-    assert (config.backbone, config.image_size, config.padding, config.norm_eps) == (
+    assert (config.backbone.name, config.input.size, config.layers.padding, config.layers.norm_eps) == (
         "mobilenet_v2",
         (300, 300),
         "same",
         0.001,
     )
-    assert (config.score_function, config.num_anchors, config.num_classes) == ("sigmoid", 1917, 23)
+    assert (config.head.score_function, config.num_anchors, config.num_classes) == ("sigmoid", 1917, 23)
     assert config.class_names[:4] == ("Bicycle", "Boot", "Laptop", "Person")
     assert config.anchors == ssdlite.PRESETS["ssd300_mobilenet_v2"].anchors
     assert len(real.imported.matched) == 144 and real.imported.left == ()  # 72 convolutions, filters and bias
@@ -186,11 +186,11 @@ def test_layouts(design: Any, options: dict[str, Any], tmp_path: Path) -> None:
     imported = ssdlite.import_weights(path, class_names=NAMES)
     config = imported.checkpoint.config
     heads = "separable" if design.lite else {1: "pointwise", 3: "plain"}[design.head_kernel]
-    assert (config.backbone, config.width_mult) == (f"mobilenet_v{design.version}", design.width)
+    assert (config.backbone.name, config.backbone.width_mult) == (f"mobilenet_v{design.version}", design.width)
     narrowed = design.width < 1 if design.version == 2 else design.width < 0.5  # where the two rules differ
-    assert config.narrowing == ("detection_api" if narrowed else "classifier")
-    assert (config.extra_conv, config.head_conv) == ("separable" if design.lite else "plain", heads)
-    assert config.image_size == (design.size, design.size) and config.extra_channels == (512, 256, 256, 128)
+    assert config.layers.narrowing == ("detection_api" if narrowed else "classifier")
+    assert (config.neck.conv, config.head.conv) == ("separable" if design.lite else "plain", heads)
+    assert config.input.size == (design.size, design.size) and config.neck.channels == (512, 256, 256, 128)
     assert imported.left == ()
     pixels = np.resize(PIXELS, (design.size, design.size, 3))
     boxes, classes = models["run_tflite"](path, pixels)
@@ -228,8 +228,8 @@ def test_detections_behind_the_network(small: Callable[..., Path]) -> None:
         archive.writestr("labelmap.txt", "???\ncat\ndog\nbird\n")
     config = ssdlite.import_weights(path).checkpoint.config
     assert config.class_names == NAMES
-    assert config.box_code_scales == (9.0, 8.0, 3.0, 4.0)
-    assert (config.score_threshold, config.nms_threshold) == pytest.approx((0.75, 0.4))
+    assert config.head.box_code_scales == (9.0, 8.0, 3.0, 4.0)
+    assert (config.postprocess.score_threshold, config.postprocess.nms_threshold) == pytest.approx((0.75, 0.4))
     np.testing.assert_allclose(config.anchors.levels[1], SHAPES[1], atol=3e-4)  # stored as float16
 
     boxes, labels, scores, count = models["run_tflite"](path, PIXELS)
@@ -300,7 +300,7 @@ def test_its_size_is_kept(small: Callable[..., Path]) -> None:
     with pytest.raises(ssdlite.ConfigError, match=message):
         ssdlite.import_weights(small(), class_names=NAMES, image_size=512)
     config = ssdlite.import_weights(small(), class_names=NAMES, image_size=96).checkpoint.config
-    assert config.image_size == (96, 96)
+    assert config.input.size == (96, 96)
 
 
 def edit(number: int, **changes: Any) -> Callable[[Any], None]:

@@ -85,7 +85,7 @@ def test_losses_are_torchvisions(theirs: nn.Module, ours: Detector) -> None:
             module.eval()
     with torch.no_grad():
         expected = theirs([picture.float() / 255 for picture in PICTURES], targets)
-        losses = MultiBoxLoss(ours.anchors, torch.tensor(ours.config.box_code_scales))(ours(PICTURES), boxes, labels)
+        losses = MultiBoxLoss(ours.anchors, ours.head.box_code)(ours(PICTURES), boxes, labels)
     theirs.eval()
     torch.testing.assert_close(losses.classification, expected["classification"], rtol=1e-5, atol=0)
     torch.testing.assert_close(losses.box, expected["bbox_regression"], rtol=1e-5, atol=0)
@@ -122,7 +122,7 @@ def test_a_backbone_that_was_built_on_imagenet_weights_has_its_full_tail(monkeyp
     theirs = settled(3)
     imported = read(theirs.state_dict(), class_names=("cat", "dog"))
     config = imported.checkpoint.config
-    assert (config.backbone, config.class_names, config.category_ids) == ("mobilenet_v3_large", ("cat", "dog"), ())
+    assert (config.backbone.name, config.class_names, config.category_ids) == ("mobilenet_v3_large", ("cat", "dog"), ())
     assert_same_outputs(theirs, imported.checkpoint.build_detector().eval())
 
 

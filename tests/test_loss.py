@@ -15,9 +15,10 @@ from ssdlite.anchors import generate_anchors
 from ssdlite.config import PRESETS
 from ssdlite.heads.assigners import MaxIoUAssigner
 from ssdlite.heads.base import IGNORE_LABEL, PADDING_LABEL, Outputs
+from ssdlite.heads.boxes import CenterSizeCode
 from ssdlite.heads.losses import BOX_LOSSES, FocalLoss, Losses, MultiBoxLoss, QualityFocalLoss
 
-SCALES = torch.tensor([10.0, 10.0, 5.0, 5.0])
+CODE = CenterSizeCode()
 LOG = math.log
 
 # Six anchors of 10 x 10 in a row, far apart.
@@ -28,7 +29,7 @@ LOGITS = [[0, LOG(3)], [0, 0], [0, LOG(3)], [0, LOG(7)], [0, LOG(0.5)], [LOG(9),
 
 
 def one_image(boxes, labels, *, loss=None, logits=LOGITS, deltas=None) -> Losses:
-    criterion = loss or MultiBoxLoss(ANCHORS, SCALES)
+    criterion = loss or MultiBoxLoss(ANCHORS, CODE)
     outputs = Outputs(torch.tensor([logits]), torch.zeros(1, 6, 4) if deltas is None else deltas)
     return criterion(outputs, torch.tensor(boxes).view(1, -1, 4), torch.tensor(labels, dtype=torch.int64).view(1, -1))
 
@@ -36,7 +37,7 @@ def one_image(boxes, labels, *, loss=None, logits=LOGITS, deltas=None) -> Losses
 def random_case(images: int, slots: int, seed: int, *, preset: str = "ssdlite320_mobilenet_v2"):
     """Anchors, outputs and padded targets; every image has at least one object."""
     config = PRESETS[preset]
-    anchors = torch.from_numpy(generate_anchors(config.anchors, config.image_size, config.grid_sizes))
+    anchors = torch.from_numpy(generate_anchors(config.anchors, config.input.size, config.grid_sizes))
     random = np.random.default_rng(seed)
     boxes = np.zeros((images, 10, 4), np.float32)
     labels = np.full((images, 10), PADDING_LABEL)
@@ -69,7 +70,7 @@ def test_multibox_loss_by_hand():
 
 
 def test_box_loss_has_a_weight():
-    losses = one_image(BOX, [0], loss=MultiBoxLoss(ANCHORS, SCALES, box_weight=4.0))
+    losses = one_image(BOX, [0], loss=MultiBoxLoss(ANCHORS, CODE, box_weight=4.0))
     assert losses.box.item() == pytest.approx(0.5)  # off by 1
     assert losses.total.item() == pytest.approx(LOG(4 / 3) + LOG(64) + 4 * 0.5)
 
@@ -114,7 +115,7 @@ def test_a_batch_divides_by_its_number_of_matches():
     boxes[0, 0] = boxes[1, 0] = torch.tensor(BOX[0])
     boxes[1, 1] = torch.tensor([20.0, 0, 30, 10])
     labels = torch.tensor([[0, -1], [0, 0], [-1, -1]])
-    losses = MultiBoxLoss(ANCHORS, SCALES)(outputs, boxes, labels)
+    losses = MultiBoxLoss(ANCHORS, CODE)(outputs, boxes, labels)
     first, second = LOG(4 / 3) + LOG(64), LOG(4 / 3) + LOG(2) + LOG(4) + LOG(8) + LOG(3 / 2) + LOG(10 / 9)
     assert losses.classification.item() == pytest.approx((first + second + LOG(128)) / 4)
     assert losses.box.item() == pytest.approx((0.5 + 0.5) / 4)
@@ -123,7 +124,7 @@ def test_a_batch_divides_by_its_number_of_matches():
 def test_an_all_empty_batch_has_a_finite_loss_that_teaches_background():
     logits = torch.tensor([LOGITS, LOGITS], requires_grad=True)
     deltas = torch.zeros(2, 6, 4, requires_grad=True)
-    losses = MultiBoxLoss(ANCHORS, SCALES)(
+    losses = MultiBoxLoss(ANCHORS, CODE)(
         Outputs(logits, deltas), torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64)
     )
     assert losses.total.item() == pytest.approx(LOG(128))
@@ -139,7 +140,7 @@ def test_an_all_empty_batch_has_a_finite_loss_that_teaches_background():
 @pytest.mark.parametrize("preset", ["ssdlite320_mobilenet_v2", "ssdlite320_mobilenet_v3_large"])
 def test_multibox_loss_is_torchvisions(slots, preset):
     anchors, outputs, boxes, labels = random_case(images=8, slots=slots, seed=slots, preset=preset)
-    losses = MultiBoxLoss(anchors, SCALES)(outputs, boxes, labels)
+    losses = MultiBoxLoss(anchors, CODE)(outputs, boxes, labels)
     theirs = torchvision_losses(anchors, outputs, boxes, labels)
     torch.testing.assert_close(losses.classification, theirs["classification"], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(losses.box, theirs["bbox_regression"], rtol=1e-5, atol=1e-5)
@@ -150,7 +151,7 @@ def test_multibox_gradients_are_torchvisions():
     anchors, outputs, boxes, labels = random_case(images=3, slots=6, seed=5)
     gradients = []
     for compute in (
-        lambda out: MultiBoxLoss(anchors, SCALES)(out, boxes, labels).total,
+        lambda out: MultiBoxLoss(anchors, CODE)(out, boxes, labels).total,
         lambda out: sum(torchvision_losses(anchors, out, boxes, labels).values()),
     ):
         leaves = Outputs(*(tensor.clone().requires_grad_() for tensor in outputs))
@@ -181,7 +182,7 @@ def sigmoid(x: float) -> float:
 
 def test_focal_loss_by_hand():
     """One class: matched, -alpha (1 - p)^2 ln p with p = 3/4; others, -(1 - alpha) p^2 ln(1 - p)."""
-    losses = one_image(BOX, [0], loss=FocalLoss(ANCHORS, SCALES))
+    losses = one_image(BOX, [0], loss=FocalLoss(ANCHORS, CODE))
     expected = 0.75 * (1 / 4) ** 2 * LOG(4 / 3)
     for logit in (0, LOG(3), LOG(7), LOG(0.5), 0):  # the background's own logit, LOG(9) in the last, takes no part
         p = sigmoid(logit)
@@ -194,7 +195,7 @@ def test_focal_loss_by_hand():
 def test_focal_loss_is_torchvisions_sigmoid_focal_loss():
     anchors, outputs, boxes, labels = random_case(images=3, slots=6, seed=2)
     labels[0, 0] = IGNORE_LABEL
-    criterion = FocalLoss(anchors, SCALES, alpha=0.6, gamma=1.5, box_weight=0.7)
+    criterion = FocalLoss(anchors, CODE, alpha=0.6, gamma=1.5, box_weight=0.7)
     losses = criterion(outputs, boxes, labels)
     matches = MaxIoUAssigner()(anchors, boxes, labels)
     total, count = 0.0, 0
@@ -215,7 +216,7 @@ def test_focal_loss_is_torchvisions_sigmoid_focal_loss():
 def test_focal_loss_of_an_all_empty_batch_lowers_every_class():
     logits = torch.tensor([LOGITS], requires_grad=True)
     empty = torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.int64)
-    losses = FocalLoss(ANCHORS, SCALES)(Outputs(logits, torch.zeros(1, 6, 4)), *empty)
+    losses = FocalLoss(ANCHORS, CODE)(Outputs(logits, torch.zeros(1, 6, 4)), *empty)
     losses.total.backward()
     assert torch.isfinite(losses.total)
     assert (logits.grad[..., 1] > 0).all()
@@ -227,7 +228,7 @@ def test_focal_loss_of_an_all_empty_batch_lowers_every_class():
 
 def test_quality_focal_loss_by_hand():
     """-(y ln p + (1 - y) ln(1 - p)) (y - p)^2; the match's target y is the overlap of its predicted box, 90/110."""
-    losses = one_image(BOX, [0], loss=QualityFocalLoss(ANCHORS, SCALES))
+    losses = one_image(BOX, [0], loss=QualityFocalLoss(ANCHORS, CODE))
     expected = 0.0
     for logit, y in zip((LOG(3), 0, LOG(3), LOG(7), LOG(0.5), 0), (9 / 11, 0, 0, 0, 0, 0), strict=True):
         p = sigmoid(logit)
@@ -237,7 +238,7 @@ def test_quality_focal_loss_by_hand():
 
 def test_quality_focal_loss_sends_no_gradient_through_the_overlap():
     deltas = torch.zeros(1, 6, 4, requires_grad=True)
-    losses = one_image(BOX, [0], loss=QualityFocalLoss(ANCHORS, SCALES), deltas=deltas)
+    losses = one_image(BOX, [0], loss=QualityFocalLoss(ANCHORS, CODE), deltas=deltas)
     assert not losses.classification.requires_grad
     assert losses.box.requires_grad
 
@@ -246,14 +247,14 @@ def test_overlap_losses_by_hand():
     """Anchor 0..10, box 1..11: IoU 9/11, a hull with nothing more, its diagonal squared 221, centres 1 apart."""
     distance = 1 / 221
     for name, expected in {"giou": 2 / 11, "diou": 2 / 11 + distance, "ciou": 2 / 11 + distance}.items():
-        losses = one_image(BOX, [0], loss=MultiBoxLoss(ANCHORS, SCALES, box_loss=name))
+        losses = one_image(BOX, [0], loss=MultiBoxLoss(ANCHORS, CODE, box_loss=name))
         assert losses.box.item() == pytest.approx(expected, rel=1e-5), name
         assert (losses.total - losses.classification).item() == pytest.approx(2 * expected, rel=1e-5)
 
 
 def test_ciou_counts_the_shape():
     """10 x 10 and 10 x 20 around one centre: IoU 1/2, v = (2 / pi (atan 1 - atan 1/2))^2, alpha v / (v + 1/2)."""
-    losses = one_image([[0.0, -5, 10, 15]], [0], loss=MultiBoxLoss(ANCHORS, SCALES, box_loss="ciou"))
+    losses = one_image([[0.0, -5, 10, 15]], [0], loss=MultiBoxLoss(ANCHORS, CODE, box_loss="ciou"))
     v = 4 / math.pi**2 * (math.atan(1) - math.atan(0.5)) ** 2
     assert losses.box.item() == pytest.approx(0.5 + v * v / (0.5 + v), rel=1e-5)
 
@@ -272,7 +273,7 @@ def test_gradients_are_finite_with_padding_regions_and_boxes_without_area(kind, 
     boxes[2, 0] = torch.tensor([50.0, 50, 50, 50])
     boxes[3, 0] = torch.tensor([0.0, 0, 1e-6, 1e-6])
     leaves = Outputs(*(tensor.clone().requires_grad_() for tensor in outputs))
-    losses = kind(anchors, SCALES, box_loss=box_loss)(leaves, boxes, labels)
+    losses = kind(anchors, CODE, box_loss=box_loss)(leaves, boxes, labels)
     losses.total.backward()
     assert torch.isfinite(losses.total)
     assert torch.isfinite(leaves.class_logits.grad).all()
@@ -284,7 +285,7 @@ def test_gradients_are_finite_with_padding_regions_and_boxes_without_area(kind, 
 def test_extreme_outputs_stay_finite(kind, value):
     boxes, labels = torch.tensor([BOX]), torch.tensor([[0]])
     leaves = Outputs(*(torch.full((1, 6, n), value, requires_grad=True) for n in (3, 4)))
-    losses = kind(ANCHORS, SCALES)(leaves, boxes, labels)
+    losses = kind(ANCHORS, CODE)(leaves, boxes, labels)
     losses.total.backward()
     assert torch.isfinite(losses.total)
     assert torch.isfinite(leaves.class_logits.grad).all()
@@ -295,19 +296,19 @@ def test_extreme_outputs_stay_finite(kind, value):
 def test_half_precision_outputs_are_summed_in_float32(kind, dtype):
     anchors, outputs, boxes, labels = random_case(images=2, slots=21, seed=4)
     halved = Outputs(*(tensor.to(dtype) for tensor in outputs))
-    losses = kind(anchors, SCALES)(halved, boxes, labels)
-    again = kind(anchors, SCALES)(Outputs(*(tensor.float() for tensor in halved)), boxes, labels)
+    losses = kind(anchors, CODE)(halved, boxes, labels)
+    again = kind(anchors, CODE)(Outputs(*(tensor.float() for tensor in halved)), boxes, labels)
     assert losses.total.dtype == torch.float32
     assert losses == again
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        torch.testing.assert_close(kind(anchors, SCALES)(halved, boxes, labels).total, losses.total)
+        torch.testing.assert_close(kind(anchors, CODE)(halved, boxes, labels).total, losses.total)
 
 
 @LOSSES
 def test_an_image_counts_the_same_in_any_batch(kind):
     """The sums over a batch are the sums of its images: nothing leaks from one image into another."""
     anchors, outputs, boxes, labels = random_case(images=3, slots=5, seed=6)
-    criterion = kind(anchors, SCALES)
+    criterion = kind(anchors, CODE)
     matches = (MaxIoUAssigner()(anchors, boxes, labels) >= 0).sum(dim=1)
     together = criterion(outputs, boxes, labels)
     alone = [
@@ -319,4 +320,4 @@ def test_an_image_counts_the_same_in_any_batch(kind):
 
 
 def test_the_loss_has_nothing_to_save():
-    assert not MultiBoxLoss(ANCHORS, SCALES).state_dict()
+    assert not MultiBoxLoss(ANCHORS, CODE).state_dict()

@@ -119,7 +119,7 @@ def test_other_thresholds():
 @pytest.mark.parametrize("preset", ["ssdlite320_mobilenet_v2", "ssdlite320_mobilenet_v3_large"])
 def test_matches_are_torchvisions(preset):
     config = PRESETS[preset]
-    anchors = torch.from_numpy(generate_anchors(config.anchors, config.image_size, config.grid_sizes))
+    anchors = torch.from_numpy(generate_anchors(config.anchors, config.input.size, config.grid_sizes))
     boxes, labels = random_batch(images=40, most=12, side=320, seed=0)
     ours = MaxIoUAssigner()(anchors, boxes, labels)
     theirs = SSDMatcher(0.5)

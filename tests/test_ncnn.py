@@ -26,7 +26,7 @@ from ssdlite.export.onnx import export_onnx
 from ssdlite.export.options import GraphOptions
 from ssdlite.export.targets import ncnn as ncnn_export
 from ssdlite.export.targets.ncnn import convert_to_ncnn, export_ncnn, ncnn_spec
-from ssdlite.heads.boxes import clip_boxes, decode_boxes
+from ssdlite.heads.boxes import clip_boxes
 from ssdlite.runtime.backends.ncnn import NcnnBackend
 from ssdlite.runtime.contract import ModelSpec
 
@@ -56,11 +56,11 @@ def lively(detector: Detector) -> Detector:
 
 def decode(detector: Detector, normalised: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Scores without background and boxes as fractions, by the functions of training and prediction."""
-    height, width = detector.config.image_size
+    height, width = detector.config.input.size
     with torch.no_grad():
         outputs = detector.forward_normalised(normalised)
         scores = outputs.class_logits.softmax(dim=-1)[..., 1:]
-        boxes = decode_boxes(outputs.box_deltas, detector.anchors, torch.tensor(detector.config.box_code_scales))
+        boxes = detector.head.box_code.decode(outputs.box_deltas, detector.anchors)
         fractions = clip_boxes(boxes, (height, width)) / torch.tensor([width, height, width, height])
     return scores.numpy(), fractions.numpy()
 

@@ -1,13 +1,11 @@
 """Every way to suppress, for few boxes and for many, against torchvision's operator run group by group."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 import torchvision
 
-from ssdlite.config import PRESETS
+from ssdlite.config import PRESETS, override
 from ssdlite.heads.postprocess import _suppress_at_once, _suppress_in_chunks, _suppress_on_cpu
 from ssdlite.nms import Groups, grouped_nms, pairwise_iou, suppress_by_pairs, suppress_in_turn
 
@@ -42,7 +40,7 @@ def test_all_ways_leave_what_torchvision_leaves(count: int, groups: int, limit: 
 
     chosen = Groups(group.numpy(), limit)
     ordered, order = boxes[chosen.order], torch.from_numpy(chosen.order)
-    config = replace(PRESET, nms_threshold=threshold, candidates_per_class=limit)
+    config = override(PRESET, nms_threshold=threshold, candidates_per_class=limit)
     ways = {
         "pairs": suppress_by_pairs(ordered.numpy(), chosen, threshold),
         "box by box": suppress_in_turn(ordered.numpy(), chosen, threshold),

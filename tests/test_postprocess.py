@@ -1,6 +1,5 @@
 """Post-processing: cases small enough to follow by hand, and torchvision's SSD.postprocess_detections."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,19 +10,19 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.ssd import SSD
 
 from ssdlite.anchors import generate_anchors
-from ssdlite.config import PRESETS, DetectorConfig
+from ssdlite.config import PRESETS, DetectorConfig, override
 from ssdlite.heads import postprocess as module
 from ssdlite.heads.base import Outputs
-from ssdlite.heads.boxes import decode_boxes
+from ssdlite.heads.boxes import CenterSizeCode
 from ssdlite.heads.postprocess import DetectionBatch, class_scores, postprocess
 
 V3 = PRESETS["ssdlite320_mobilenet_v3_large"]  # 3234 anchors
-ANCHORS_V3 = torch.from_numpy(generate_anchors(V3.anchors, V3.image_size, V3.grid_sizes))
-SCALES = torch.tensor(V3.box_code_scales)
+ANCHORS_V3 = torch.from_numpy(generate_anchors(V3.anchors, V3.input.size, V3.grid_sizes))
+CODE = CenterSizeCode(V3.head.box_code_scales)
 
 
 def config_for(slots: int, **changes) -> DetectorConfig:
-    return replace(V3, class_names=tuple(f"class_{i}" for i in range(slots - 1)), **changes)
+    return override(V3, class_names=tuple(f"class_{i}" for i in range(slots - 1)), **changes)
 
 
 def flat_outputs(images: int, slots: int, seed: int, anchors: Tensor = ANCHORS_V3) -> Outputs:
@@ -49,15 +48,15 @@ def peaked_outputs(images: int, slots: int, seed: int, anchors: Tensor = ANCHORS
 
 def torchvision_detections(outputs: Outputs, anchors: Tensor, config: DetectorConfig) -> list[dict[str, Tensor]]:
     stand_in = SimpleNamespace(
-        box_coder=BoxCoder(weights=config.box_code_scales),
-        score_thresh=config.score_threshold,
-        nms_thresh=config.nms_threshold,
-        topk_candidates=config.candidates_per_class,
-        detections_per_img=config.max_detections,
+        box_coder=BoxCoder(weights=config.head.box_code_scales),
+        score_thresh=config.postprocess.score_threshold,
+        nms_thresh=config.postprocess.nms_threshold,
+        topk_candidates=config.postprocess.candidates_per_class,
+        detections_per_img=config.postprocess.max_detections,
     )
     images = len(outputs.class_logits)
     heads = {"cls_logits": outputs.class_logits, "bbox_regression": outputs.box_deltas}
-    return SSD.postprocess_detections(stand_in, heads, [anchors] * images, [config.image_size] * images)
+    return SSD.postprocess_detections(stand_in, heads, [anchors] * images, [config.input.size] * images)
 
 
 def assert_same(found: DetectionBatch, expected: list[dict[str, Tensor]]) -> None:
@@ -76,8 +75,13 @@ def assert_same(found: DetectionBatch, expected: list[dict[str, Tensor]]) -> Non
 
 # Three anchors; the first two overlap with an IoU of 80/120, the third stands apart.
 THREE = torch.tensor([[0.0, 0, 10, 10], [2, 0, 12, 10], [50, 50, 60, 60]])
-TINY = DetectorConfig(
-    class_names=("cat", "dog"), score_threshold=0.3, nms_threshold=0.5, candidates_per_class=10, max_detections=4
+TINY = override(
+    DetectorConfig(),
+    class_names=("cat", "dog"),
+    score_threshold=0.3,
+    nms_threshold=0.5,
+    candidates_per_class=10,
+    max_detections=4,
 )
 
 
@@ -104,15 +108,15 @@ def test_suppression_is_per_class():
 
 def test_a_higher_threshold_of_overlap_keeps_both():
     outputs = probabilities([[0.1, 0.5, 0.4], [0.2, 0.6, 0.2], [0.65, 0.05, 0.3001]])
-    found = listed(postprocess(outputs, THREE, replace(TINY, nms_threshold=0.67)))
+    found = listed(postprocess(outputs, THREE, override(TINY, nms_threshold=0.67)))
     assert [(label, score) for label, score, _ in found] == [(0, 0.6), (0, 0.5), (1, 0.4), (1, 0.3001)]
 
 
 def test_a_score_equal_to_the_threshold_is_out():
     outputs = Outputs(torch.zeros(1, 3, 2), torch.zeros(1, 3, 4))  # every score is exactly one half
-    config = replace(TINY, class_names=("cat",))
-    assert postprocess(outputs, THREE, replace(config, score_threshold=0.5)).counts.tolist() == [0]
-    assert postprocess(outputs, THREE, replace(config, score_threshold=0.499)).counts.tolist() == [2]
+    config = override(TINY, class_names=("cat",))
+    assert postprocess(outputs, THREE, override(config, score_threshold=0.5)).counts.tolist() == [0]
+    assert postprocess(outputs, THREE, override(config, score_threshold=0.499)).counts.tolist() == [2]
 
 
 def test_boxes_are_clipped_before_they_suppress():
@@ -139,23 +143,23 @@ def test_no_detections_give_padding_only():
 
 
 def test_fewer_candidates_than_places():
-    found = postprocess(probabilities([[0.2, 0.8, 0]]), THREE[:1], replace(TINY, max_detections=100))
+    found = postprocess(probabilities([[0.2, 0.8, 0]]), THREE[:1], override(TINY, max_detections=100))
     assert found.boxes.shape == (1, 100, 4)
     assert found.counts.tolist() == [1]
 
 
 def test_the_cap_per_image_takes_the_best_of_all_classes():
     outputs = probabilities([[0.0, 0.55, 0.45], [0.2, 0.1, 0.7], [0.0, 0.6, 0.4]])
-    found = listed(postprocess(outputs, THREE, replace(TINY, max_detections=2)))
+    found = listed(postprocess(outputs, THREE, override(TINY, max_detections=2)))
     assert [(label, score) for label, score, _ in found] == [(1, 0.7), (0, 0.6)]
 
 
 def test_the_cap_per_class_comes_before_suppression():
     """With one candidate for cat, the box that it suppresses cannot be replaced by a worse one elsewhere."""
     outputs = probabilities([[0.2, 0.8, 0], [0.3, 0.7, 0], [0.4, 0.6, 0]])
-    found = listed(postprocess(outputs, THREE, replace(TINY, candidates_per_class=2)))
+    found = listed(postprocess(outputs, THREE, override(TINY, candidates_per_class=2)))
     assert [score for _, score, _ in found] == [0.8]
-    found = listed(postprocess(outputs, THREE, replace(TINY, candidates_per_class=3)))
+    found = listed(postprocess(outputs, THREE, override(TINY, candidates_per_class=3)))
     assert [score for _, score, _ in found] == [0.8, 0.6]
 
 
@@ -262,7 +266,7 @@ def test_candidates_that_run_short_in_one_image_only():
 
 def test_another_image_size_is_clipped_to_height_and_width():
     config = config_for(6, image_size=(192, 320))
-    anchors = torch.from_numpy(generate_anchors(config.anchors, config.image_size, config.grid_sizes))
+    anchors = torch.from_numpy(generate_anchors(config.anchors, config.input.size, config.grid_sizes))
     outputs = flat_outputs(2, 6, seed=14, anchors=anchors)
     found = postprocess(outputs, anchors, config)
     assert_same(found, torchvision_detections(outputs, anchors, config))
@@ -274,7 +278,7 @@ def test_sigmoid_scores_by_a_loop_over_classes():
     outputs = flat_outputs(2, 4, seed=15)
     found = postprocess(outputs, ANCHORS_V3, config)
     for i in range(2):
-        boxes = decode_boxes(outputs.box_deltas[i], ANCHORS_V3, SCALES).clamp(0, 320)
+        boxes = CODE.decode(outputs.box_deltas[i], ANCHORS_V3).clamp(0, 320)
         rows = []
         for label in range(3):
             scores = torch.sigmoid(outputs.class_logits[i, :, label + 1])

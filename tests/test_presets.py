@@ -12,7 +12,7 @@ from ssdlite.config import COCO_NAMES, PRESETS
 from ssdlite.detector import Detector
 from ssdlite.heads.losses import FocalLoss, MultiBoxLoss
 
-V1_AND_V2 = [name for name, preset in PRESETS.items() if preset.backbone in ("mobilenet_v1", "mobilenet_v2")]
+V1_AND_V2 = [name for name, preset in PRESETS.items() if preset.backbone.name in ("mobilenet_v1", "mobilenet_v2")]
 
 
 def on_meta(preset: str, **options) -> Detector:
@@ -28,7 +28,7 @@ def count_parameters(network: nn.Module) -> int:
 def count_macs(detector: Detector) -> float:
     """Multiply-adds; torch counts two operations for each."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        detector(torch.empty(1, 3, *detector.config.image_size, device="meta"))
+        detector(torch.empty(1, 3, *detector.config.input.size, device="meta"))
     return counter.get_total_flops() / 2
 
 
@@ -91,10 +91,10 @@ def test_taps_and_extra_layers_of_the_published_networks():
     assert v1.backbone.feature_channels == (512, 1024)
     assert v2.backbone.feature_channels == (576, 1280)
     for detector in (v1, v2):
-        maps = detector.extra_layers(torch.empty(1, detector.backbone.feature_channels[-1], 10, 10, device="meta"))
+        maps = detector.neck([torch.empty(1, detector.backbone.feature_channels[-1], 10, 10, device="meta")])[1:]
         assert [tuple(m.shape[1:]) for m in maps] == [(512, 5, 5), (256, 3, 3), (256, 2, 2), (128, 1, 1)]
     narrow = on_meta("ssdlite320_mobilenet_v2", width_mult=0.1)
-    assert [layer[1].pointwise[0].out_channels for layer in narrow.extra_layers] == [51, 25, 25, 16]
+    assert [layer[1].pointwise[0].out_channels for layer in narrow.neck] == [51, 25, 25, 16]
 
 
 # -- one contract for all --------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def assert_contract(detector: Detector, images: torch.Tensor) -> None:
 )
 def test_shapes_at_other_widths_and_sizes(preset, width_mult, image_size):
     detector = on_meta(preset, num_classes=5, width_mult=width_mult, image_size=image_size)
-    assert_contract(detector, torch.empty(1, 3, *detector.config.image_size, device="meta"))
+    assert_contract(detector, torch.empty(1, 3, *detector.config.input.size, device="meta"))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -125,7 +125,7 @@ def test_shapes_at_other_widths_and_sizes(preset, width_mult, image_size):
 def test_outputs_are_finite_in_evaluation_and_training(preset, image_size):
     torch.manual_seed(0)
     detector = build_detector(preset, num_classes=3, width_mult=0.25, image_size=image_size)
-    images = torch.randint(0, 256, (3, 3, *detector.config.image_size), dtype=torch.uint8)
+    images = torch.randint(0, 256, (3, 3, *detector.config.input.size), dtype=torch.uint8)
     assert_contract(detector.eval(), images)
     for mode in (False, True):
         outputs = detector.train(mode)(images)
@@ -143,7 +143,7 @@ def test_a_few_steps_lower_the_loss(preset, kind):
     detector = build_detector(
         preset, num_classes=2, width_mult=0.25, image_size=96, score_function=score_function
     ).train()
-    criterion = kind(detector.anchors, torch.tensor(detector.config.box_code_scales))
+    criterion = kind(detector.anchors, detector.head.box_code)
     optimizer = torch.optim.SGD(detector.parameters(), lr=0.02, momentum=0.9)
     images = torch.randint(0, 256, (4, 3, 96, 96), dtype=torch.uint8)
     boxes = torch.tensor([[[8.0, 8, 60, 60]], [[30, 30, 90, 90]], [[0, 40, 50, 90]], [[0, 0, 0, 0]]])

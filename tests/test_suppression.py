@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ssdlite.anchors import AnchorConfig
-from ssdlite.config import DetectorConfig
+from ssdlite.config import DetectorConfig, override
 from ssdlite.heads.base import Outputs
 from ssdlite.heads.boxes import MAX_LOG_SCALE
 from ssdlite.heads.postprocess import postprocess
@@ -44,7 +44,8 @@ def anchor_spec(anchors: np.ndarray) -> AnchorSpec:
 
 
 def detector_config(classes: int, chosen: PostprocessSpec) -> DetectorConfig:
-    return DetectorConfig(
+    return override(
+        DetectorConfig(),
         class_names=tuple(map(str, range(classes))),
         image_size=SIZE,
         anchors=AnchorConfig((((0.1, 0.1),),) * 6),
@@ -97,12 +98,11 @@ def test_the_same_as_in_torch(anchors: int, classes: int, changes: dict[str, obj
 
 
 def test_wild_deltas_decode_as_in_torch():
-    from ssdlite.heads.boxes import clip_boxes
-    from ssdlite.heads.boxes import decode_boxes as decode_tensors
+    from ssdlite.heads.boxes import CenterSizeCode, clip_boxes
 
     corners = random_anchors(np.random.default_rng(0), 50)
     deltas = np.random.default_rng(1).normal(0, 100, (1, 50, 4)).astype(np.float32)
-    tensors = decode_tensors(torch.from_numpy(deltas), torch.from_numpy(corners), torch.tensor([10.0, 10, 5, 5]))
+    tensors = CenterSizeCode().decode(torch.from_numpy(deltas), torch.from_numpy(corners))
     found = decode_boxes(deltas, anchor_spec(corners), SIZE)
     np.testing.assert_allclose(found, clip_boxes(tensors, SIZE), atol=2e-3)
 

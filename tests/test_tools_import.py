@@ -60,7 +60,7 @@ def test_a_checkpoint_of_ours(run: Callable[..., Any], graph: Path, tmp_path: Pa
     assert "199 tensors matched, 0 made, 0 left over" in said
     detector = ssdlite.load_detector(output)
     assert detector.class_names == ("cat", "dog", "bird")
-    assert detector.config.image_size == (160, 160)
+    assert detector.config.input.size == (160, 160)
     (found,) = detector.predict(np.zeros((50, 60, 3), np.uint8), score_threshold=0.0)
     assert len(found) > 0
 

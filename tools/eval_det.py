@@ -161,7 +161,9 @@ def _load_model(options: EvalOptions) -> DetectionModel:
         nms_threshold=options.nms_threshold,
         max_detections=options.max_detections,
     )
-    return load_any(options.checkpoint, model=options.model, device=options.device, thresholds=thresholds)
+    return load_any(
+        options.checkpoint, model=options.model, device=options.device, thresholds=thresholds, amp=options.amp
+    )
 
 
 def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -> DetectionIndex:
@@ -192,14 +194,9 @@ def _detect(
     options: EvalOptions, model: DetectionModel, index: DetectionIndex, processes: Processes, console: Console
 ) -> Evaluator:
     """Run the model over the split. Images that cannot be decoded (with --skip-bad) are not scored."""
-    from ssdlite.device import autocast, choose_amp, choose_device
     from ssdlite.evaluation.inference import evaluate_dataset
 
-    device = choose_device("cpu" if is_exported(options.checkpoint) else options.device)
-    with (
-        autocast(device, choose_amp(options.amp, device)),
-        Progress(console=Console(stderr=True, quiet=not processes.is_first)) as progress,
-    ):
+    with Progress(console=Console(stderr=True, quiet=not processes.is_first)) as progress:
         task = progress.add_task("images", total=len(index) / processes.count)
         evaluator, unreadable = evaluate_dataset(
             model,

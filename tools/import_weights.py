@@ -129,20 +129,23 @@ def _print_summary(imported: Imported, name: str) -> None:
 
 
 def _facts(config: DetectorConfig) -> list[tuple[str, str]]:
-    width = "" if config.width_mult == 1 else f", width {config.width_mult:g}"
+    width = "" if config.backbone.width_mult == 1 else f", width {config.backbone.width_mult:g}"
     more = f" and {config.num_classes - NAMES_SHOWN} more" if config.num_classes > NAMES_SHOWN else ""
-    height, across = config.image_size
+    height, across = config.input.size
     steps = f", {_plain(config.anchors.steps)} pixels apart" if config.anchors.steps else ""
     return [
-        ("backbone", config.backbone + width),
-        ("extra layers, head", f"{config.extra_conv}, {config.head_conv}"),
+        ("backbone", config.backbone.name + width),
+        ("extra layers, head", f"{config.neck.conv}, {config.head.conv}"),
         *_unusual_facts(config),
-        ("input", f"{height} x {across}, {config.resize}"),
-        ("mean, std", f"{_plain(config.mean)}, {_plain(config.std)}"),
-        ("padding, norm eps", f"{config.padding}, {config.norm_eps:g}"),
+        ("input", f"{height} x {across}, {config.input.resize}"),
+        ("mean, std", f"{_plain(config.input.mean)}, {_plain(config.input.std)}"),
+        ("padding, norm eps", f"{config.layers.padding}, {config.layers.norm_eps:g}"),
         ("anchors", f"{config.num_anchors}: {_plain(config.anchors.shapes_per_cell)} per cell of each map{steps}"),
-        ("scores", config.score_function),
-        ("thresholds", f"score {config.score_threshold:g}, suppression {config.nms_threshold:g}"),
+        ("scores", config.head.score_function),
+        (
+            "thresholds",
+            f"score {config.postprocess.score_threshold:g}, suppression {config.postprocess.nms_threshold:g}",
+        ),
         ("classes", f"{config.num_classes}: {', '.join(config.class_names[:NAMES_SHOWN])}{more}"),
     ]
 

@@ -118,7 +118,9 @@ def check_data(
     if options.decode:
         findings += _picture_findings(distinct, progress)
     train = next(iter(splits.values()))
-    boxes, val_boxes = (input_boxes(index, config.image_size, config.resize) for index in (train, splits[val_name]))
+    boxes, val_boxes = (
+        input_boxes(index, config.input.size, config.input.resize) for index in (train, splits[val_name])
+    )
     anchors = _compare_anchors(config, boxes, val_boxes, train.class_names, options)
     return DataCheck(Path(root), config, notes, splits, val_name, tuple(findings), boxes, anchors)
 
@@ -155,7 +157,7 @@ def _compare_anchors(
     def audit(anchors: AnchorConfig, boxes: InputBoxes) -> AnchorReport:
         return audit_anchors(
             anchors,
-            image_size=config.image_size,
+            image_size=config.input.size,
             strides=config.strides,
             boxes=boxes.boxes,
             labels=boxes.labels,

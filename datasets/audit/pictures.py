@@ -36,7 +36,7 @@ def draw_report(check: DataCheck, path: Path) -> None:
 
     figure = Figure(figsize=(14, 10), dpi=110, layout="constrained")
     (sides, ratios), (before, after) = figure.subplots(2, 2)
-    height, width = check.config.image_size
+    height, width = check.config.input.size
     figure.suptitle(f"{check.train.name} at {width} x {height}: {len(check.train_boxes.labels)} boxes")
     _draw_histograms(check, sides, ratios)
     _draw_anchors(check, before, "preset", check.anchors.preset)
@@ -76,7 +76,7 @@ def _hex(label: int) -> str:
 def _draw_histograms(check: DataCheck, sides: Axes, ratios: Axes) -> None:
     size, groups = check.train_boxes.sides, _groups(check)
     side = np.sqrt(size.prod(1))
-    limit = max(check.config.image_size)
+    limit = max(check.config.input.size)
     bins = np.geomspace(max(1.0, side.min(initial=limit) * 0.9), limit, 45).tolist()
     _stack(sides, [side[members] for _, _, members in groups], groups, bins)
     for level, stride in enumerate(check.config.strides):

@@ -37,8 +37,8 @@ def report_values(check: DataCheck) -> dict[str, Any]:
     on_val = {"preset": comparison.preset_val, "proposed": comparison.proposed_val}
     return {
         "data": str(check.root),
-        "image_size": list(check.config.image_size),
-        "resize": check.config.resize,
+        "image_size": list(check.config.input.size),
+        "resize": check.config.input.resize,
         "class_names": list(check.class_names),
         "splits": {name: _split_values(index) for name, index in check.splits.items()},
         "box_sides": {name: row for name, _, row in _side_rows(check)},
@@ -130,8 +130,10 @@ def _side_rows(check: DataCheck) -> Iterator[tuple[str, int, dict[str, list[floa
 
 
 def _sides_table(check: DataCheck) -> Table:
-    height, width = check.config.image_size
-    title = f"box sizes at {width} x {height} ({check.config.resize}), {check.train.name}: 5 % / median / 95 %, px"
+    height, width = check.config.input.size
+    title = (
+        f"box sizes at {width} x {height} ({check.config.input.resize}), {check.train.name}: 5 % / median / 95 %, px"
+    )
     table = _table(title, "class", "boxes", "width", "height", "side = sqrt(area)")
     for name, count, row in _side_rows(check):
         table.add_row(escape(name), str(count), *(" / ".join(f"{v:.0f}" for v in row[key]) for key in row))

@@ -63,13 +63,13 @@ def build_contract(
         name=describe(config),
         class_names=config.class_names,
         category_ids=config.category_ids,
-        resize=ResizeSpec(mode=config.resize, padding_value=LETTERBOX_FILL),
+        resize=ResizeSpec(mode=config.input.resize, padding_value=LETTERBOX_FILL),
         postprocess=PostprocessSpec(
-            score_function=config.score_function,
-            score_threshold=config.score_threshold,
-            nms_threshold=config.nms_threshold,
-            candidates_per_class=config.candidates_per_class,
-            max_detections=config.max_detections,
+            score_function=config.head.score_function,
+            score_threshold=config.postprocess.score_threshold,
+            nms_threshold=config.postprocess.nms_threshold,
+            candidates_per_class=config.postprocess.candidates_per_class,
+            max_detections=config.postprocess.max_detections,
             max_candidates=max_candidates,
         ),
         anchors=_anchors(detector) if raw else None,
@@ -103,19 +103,19 @@ def write_contract(folder: Path, contract: Contract) -> None:
 
 def describe(config: DetectorConfig) -> str:
     """The field's name for such a detector, as those of the presets: ``ssdlite320_mobilenet_v2``."""
-    kind = "ssdlite" if config.head_conv == "separable" else "ssd"
-    height, width = config.image_size
+    kind = "ssdlite" if config.head.conv == "separable" else "ssd"
+    height, width = config.input.size
     side = str(width) if height == width else f"{width}x{height}"
-    multiplier = "" if config.width_mult == 1 else f"_{round(config.width_mult * 100):03d}"
-    return f"{kind}{side}_{config.backbone.removesuffix('_reduced')}{multiplier}"
+    multiplier = "" if config.backbone.width_mult == 1 else f"_{round(config.backbone.width_mult * 100):03d}"
+    return f"{kind}{side}_{config.backbone.name.removesuffix('_reduced')}{multiplier}"
 
 
 def _anchors(detector: Detector) -> AnchorSpec:
-    height, width = detector.config.image_size
+    height, width = detector.config.input.size
     corners = detector.anchors.double().cpu().numpy() / [width, height, width, height]
     centres, sizes = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
     return AnchorSpec(
-        box_code_scales=detector.config.box_code_scales,
+        box_code_scales=detector.config.head.box_code_scales,
         max_log_scale=MAX_LOG_SCALE,
         values=tuple(
             (_short(x), _short(y), _short(w), _short(h))

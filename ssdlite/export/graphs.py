@@ -80,7 +80,7 @@ class RawGraph(nn.Module):
         self.options = options
         self.body_type = torch.float16 if options.precision == "fp16" else torch.float32
         if options.precision == "fp16":
-            for part in (self.detector.backbone, self.detector.extra_layers, self.detector.head):
+            for part in (self.detector.backbone, self.detector.neck, self.detector.head):
                 part.half()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,7 +102,7 @@ class DecodedGraph(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         logits, deltas = self.network(images)
-        scores = class_scores(logits, self.network.detector.config.score_function)
+        scores = class_scores(logits, self.network.detector.config.head.score_function)
         return scores, self.decode(deltas, self.decode.centres, self.decode.sizes)
 
 
@@ -119,10 +119,10 @@ class BoxDecoder(nn.Module):
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
-        height, width = detector.config.image_size
+        height, width = detector.config.input.size
         corners = detector.anchors / detector.anchors.new_tensor([width, height, width, height])
         low, high = corners[:, :2], corners[:, 2:]
-        scales = torch.tensor(detector.config.box_code_scales)
+        scales = torch.tensor(detector.config.head.box_code_scales)
         self.register_buffer("centres", 6 * (low + high) / 2)
         self.register_buffer("sizes", 6 * (high - low))
         self.register_buffer("centre_scales", 1 / scales[:2])
@@ -155,13 +155,13 @@ class NmsGraph(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         logits, deltas = self.network(images)
-        scores, pairs = self._best_pairs(class_scores(logits, self.config.score_function).flatten(1))
+        scores, pairs = self._best_pairs(class_scores(logits, self.config.head.score_function).flatten(1))
         labels, anchors = pairs % self.config.num_classes, pairs // self.config.num_classes
-        scores = torch.where(scores > self.config.score_threshold, scores, 0.0)
-        if self.num_candidates > self.config.candidates_per_class:
+        scores = torch.where(scores > self.config.postprocess.score_threshold, scores, 0.0)
+        if self.num_candidates > self.config.postprocess.candidates_per_class:
             scores, labels, anchors = self._limit_classes(scores, labels, anchors)
         boxes = self.decode(_take_rows(deltas, anchors), self.decode.centres[anchors], self.decode.sizes[anchors])
-        keep = suppress(boxes, self._by_class(scores, labels), self.config.nms_threshold)
+        keep = suppress(boxes, self._by_class(scores, labels), self.config.postprocess.nms_threshold)
         return self._best(boxes, torch.where(keep, scores, 0.0), labels)
 
     def _best_pairs(self, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,7 +187,7 @@ class NmsGraph(nn.Module):
         counts = torch.zeros_like(labels[:, :1]).expand(-1, self.config.num_classes)
         counts = counts.scatter_add(1, labels, torch.ones_like(labels))
         rank = position - (counts.cumsum(dim=1) - counts).gather(1, labels)
-        return torch.where(rank < self.config.candidates_per_class, scores, 0.0), labels, anchors
+        return torch.where(rank < self.config.postprocess.candidates_per_class, scores, 0.0), labels, anchors
 
     def _by_class(self, scores: Tensor, labels: Tensor) -> Tensor:
         """scores and labels [B, P] -> [B, K, P]: each score in the row of its class, 0 elsewhere."""
@@ -196,7 +196,7 @@ class NmsGraph(nn.Module):
         return rows.scatter(1, labels[:, None], scores[:, None])
 
     def _best(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        limit = self.config.max_detections
+        limit = self.config.postprocess.max_detections
         scores, order = scores.topk(min(limit, self.num_candidates), dim=1)
         found = scores > 0
         boxes = torch.where(found[:, :, None], _take_rows(boxes, order), 0.0)

@@ -270,7 +270,7 @@ def export_onnx(detector: Detector, options: GraphOptions) -> onnx.ModelProto:
 def input_spec(detector: Detector, options: GraphOptions) -> InputSpec:
     """What the exported graph expects of the app."""
     config = detector.config
-    height, width = config.image_size
+    height, width = config.input.size
     normalised_outside = options.input_type == "float32"
     return InputSpec(
         name=INPUT_NAME,
@@ -279,8 +279,8 @@ def input_spec(detector: Detector, options: GraphOptions) -> InputSpec:
         batch=options.batch,
         height=height,
         width=width,
-        mean=config.mean if normalised_outside else (0.0, 0.0, 0.0),
-        std=config.std if normalised_outside else (1.0, 1.0, 1.0),
+        mean=config.input.mean if normalised_outside else (0.0, 0.0, 0.0),
+        std=config.input.std if normalised_outside else (1.0, 1.0, 1.0),
     )
 
 
@@ -294,7 +294,7 @@ def output_specs(detector: Detector, options: GraphOptions) -> tuple[OutputSpec,
         "boxes": (batch, config.num_anchors, 4),
     }
     if options.variant == "nms":
-        limit = config.max_detections
+        limit = config.postprocess.max_detections
         shapes = {"boxes": (batch, limit, 4), "scores": (batch, limit), "labels": (batch, limit), "count": (batch,)}
     return tuple(
         OutputSpec(

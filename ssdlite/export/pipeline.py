@@ -31,6 +31,7 @@ from ssdlite.export.pictures import ExportPictures, find_pictures
 from ssdlite.export.verify.golden import write_golden
 from ssdlite.files import write_atomically, write_text
 from ssdlite.images.geometry import ImageArray
+from ssdlite.predictor import Predictor
 from ssdlite.runtime.backends.onnxruntime import OnnxBackend
 from ssdlite.runtime.contract import AccuracyFigure, Contract, ModelSpec, Precision, Provenance, Variant
 from ssdlite.runtime.model import RuntimeDetector, load_model
@@ -101,7 +102,7 @@ class ExportJob:
         if gate is None:
             return None
         self.notify(f"scoring PyTorch's model on {gate.name}, {len(gate)} images")
-        return measure_accuracy(self.detector, gate)
+        return measure_accuracy(Predictor(self.detector), gate)
 
     def _export_onnx(self, reference: Accuracy | None) -> list[Artefact]:
         quantiser = self._quantiser(reference)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -13,10 +11,11 @@ from torch import Tensor, nn
 from ssdlite.anchors import AnchorConfig, with_finer_level
 from ssdlite.backbones import Backbone
 from ssdlite.checkpoint import Checkpoint
-from ssdlite.config import DetectorConfig, override, preset_config
+from ssdlite.config import DetectorConfig, get_option, override, preset_config
 from ssdlite.datasets.index import match_classes
 from ssdlite.detector import Detector
 from ssdlite.errors import ConfigError
+from ssdlite.heads import Neck
 from ssdlite.training.head_transfer import (
     NewClasses,
     PartReport,
@@ -29,14 +28,9 @@ from ssdlite.training.head_transfer import (
 from ssdlite.weights.backbones import BackboneWeights, load_backbone_weights
 
 
-def stage_layers(backbone: Backbone, count: int) -> list[nn.Module]:
-    """The layers of the first ``count`` stages: those whose output has a stride of at most 2^count."""
-    layers, stride = [], 1
-    for layer in backbone.features:
-        stride *= math.prod(module.stride[0] for module in layer.modules() if isinstance(module, nn.Conv2d))
-        if count and stride <= 2**count:
-            layers.append(layer)
-    return layers
+def stage_layers(backbone: Backbone, count: int) -> list[str]:
+    """The layers of the first ``count`` stages, by their names in the detector."""
+    return [f"backbone.{name}" for stage in backbone.stages[:count] for name in stage]
 
 
 class Freezing:
@@ -49,7 +43,7 @@ class Freezing:
 
     def __init__(self, detector: Detector, stages: int, norm_layers: Iterable[str] = ()) -> None:
         self.norm_layers = tuple(norm_layers)
-        self.layers = stage_layers(detector.backbone, stages)
+        self.layers = [detector.get_submodule(name) for name in stage_layers(detector.backbone, stages)]
         prefixes = tuple(f"{name}." for name in self.norm_layers)
         self.norms = [
             module
@@ -102,7 +96,7 @@ def config_for_transfer(
     }
     given = {name: value for name, value in changes.items() if value is not None}
     if preset is not None:
-        result = preset_config(preset, **given, **{name: getattr(config, name) for name in GOES_WITH_WEIGHTS})
+        result = preset_config(preset, **given, **{name: get_option(config, name) for name in GOES_WITH_WEIGHTS})
     else:
         if class_names is not None:
             given["category_ids"] = ()
@@ -114,18 +108,18 @@ def config_for_transfer(
 def _anchors_for(config: DetectorConfig, finest_stride: int | None, image_size: int | None) -> AnchorConfig:
     """The source's anchors for an input or for maps that may be others."""
     anchors = config.anchors
-    if image_size is not None and (image_size, image_size) != config.image_size:
-        anchors = replace(anchors, steps=())  # which belong to one size
-    if finest_stride is None or finest_stride == config.finest_stride:
+    if image_size is not None and (image_size, image_size) != config.input.size:
+        anchors = anchors.changed(steps=())  # which belong to one size
+    if finest_stride is None or finest_stride == config.strides[0]:
         return anchors
-    if finest_stride < config.finest_stride:
+    if finest_stride < config.strides[0]:
         return with_finer_level(anchors)
-    return replace(anchors, levels=anchors.levels[1:], steps=anchors.steps[1:])
+    return anchors.changed(levels=anchors.levels[1:], steps=anchors.steps[1:])
 
 
 def _check_backbone(config: DetectorConfig, source: Checkpoint) -> None:
-    ours = f"{config.backbone} of width {config.width_mult:g}"
-    theirs = f"{source.config.backbone} of width {source.config.width_mult:g}"
+    ours = f"{config.backbone.name} of width {config.backbone.width_mult:g}"
+    theirs = f"{source.config.backbone.name} of width {source.config.backbone.width_mult:g}"
     if ours.replace("_reduced", "") != theirs.replace("_reduced", ""):
         raise ConfigError(
             f"--weights {source.path}: they have the backbone {theirs}, this detector {ours}; "
@@ -148,25 +142,23 @@ def transfer_weights(
         CheckpointError: the checkpoint does not fit its own description.
     """
     source = checkpoint.build_detector()
-    backbone, layers = _transfer_layers("backbone", detector.backbone.features, source.backbone.features)
+    backbone, layers = _transfer_layers("backbone", detector.backbone, source.backbone)
     if not layers:
         raise ConfigError(f"{checkpoint.path}: none of its backbone's layers fits this detector")
-    extra, more_layers = _transfer_layers(
-        "extra layers", detector.extra_layers, source.extra_layers, connected=not backbone.new
-    )
-    names = [f"backbone.features.{i}" for i in layers] + [f"extra_layers.{i}" for i in more_layers]
+    neck, more_layers = _transfer_layers("neck", detector.neck, source.neck, connected=not backbone.new)
+    names = [*(f"backbone.{name}" for name in layers), *(f"neck.{name}" for name in more_layers)]
 
     matches = match_classes(detector.class_names, source.class_names)
     intact = _intact_strides(detector, len(layers), len(more_layers))
     heads, predictors = transfer_head(detector, source, intact, matches, new_classes)
     used = {match for match in matches if match is not None}
-    kinds = source.config.score_function, detector.config.score_function
+    kinds = source.config.head.score_function, detector.config.head.score_function
     notes = [] if kinds[0] == kinds[1] else [SCORE_NOTE.format(*kinds)]
     if any(part.loaded and part.new for part in heads):
         notes.append(DEEPENED_NOTE)
     return TransferReport(
         path=checkpoint.path,
-        parts=(backbone, extra, *heads),
+        parts=(backbone, neck, *heads),
         kept_classes=tuple(n for n, match in zip(detector.class_names, matches, strict=True) if match is not None),
         new_classes=tuple(n for n, match in zip(detector.class_names, matches, strict=True) if match is None),
         left_classes=tuple(name for label, name in enumerate(source.class_names) if label not in used),
@@ -177,14 +169,13 @@ def transfer_weights(
 
 def transfer_backbone(detector: Detector, weights: BackboneWeights) -> TransferReport:
     """Give ``detector`` a classifier's weights; see ``load_backbone_weights`` for the errors."""
-    found = load_backbone_weights(detector.backbone, weights, name=detector.config.backbone)
+    found = load_backbone_weights(detector.backbone, weights, name=detector.config.backbone.name)
     partly = {".".join(name.split(".")[:2]) for name in found.random}
-    layers = [f"features.{name}" for name, _ in detector.backbone.features.named_children()]
     return TransferReport(
         path=found.source,
         parts=(
             PartReport("backbone", count_tensors(found.loaded), new=len(found.random), left=count_tensors(found.left)),
-            PartReport("extra layers", new=count_tensors(detector.extra_layers.state_dict())),
+            PartReport("neck", new=count_tensors(detector.neck.state_dict())),
             *(
                 PartReport(f"predictors, stride {stride}", new=count_predictors(detector, level))
                 for level, stride in enumerate(detector.config.strides)
@@ -193,41 +184,47 @@ def transfer_backbone(detector: Detector, weights: BackboneWeights) -> TransferR
         kept_classes=(),
         new_classes=detector.class_names,
         left_classes=(),
-        loaded_layers=tuple(f"backbone.{layer}" for layer in layers if layer not in partly),
+        loaded_layers=tuple(f"backbone.{layer}" for layer in detector.backbone.layer_names if layer not in partly),
     )
 
 
 def _transfer_layers(
-    part: str, ours: nn.Module, theirs: nn.Module, *, connected: bool = True
+    part: str, ours: Backbone | Neck, theirs: Backbone | Neck, *, connected: bool = True
 ) -> tuple[PartReport, list[str]]:
     """Load the layers up to the first that differs; none if they are not ``connected`` to loaded ones. Says which."""
-    sources = dict(theirs.named_children())
     loaded: list[str] = []
-    for name, layer in ours.named_children():
-        if not (connected and name in sources and _load_if_it_fits(layer, sources[name])):
+    for name in ours.layer_names:
+        if not (connected and name in theirs.layer_names and _load_if_it_fits(ours, theirs, name)):
             break
         loaded.append(name)
-    new = sum(count_tensors(layer.state_dict()) for name, layer in ours.named_children() if name not in loaded)
-    left = sum(count_tensors(layer.state_dict()) for name, layer in sources.items() if name not in loaded)
-    return PartReport(part, loaded=count_tensors(ours.state_dict()) - new, new=new, left=left), loaded
+    new, left = (
+        sum(count_tensors(of.get_submodule(name).state_dict()) for name in of.layer_names if name not in loaded)
+        for of in (ours, theirs)
+    )
+    kept = sum(count_tensors(ours.get_submodule(name).state_dict()) for name in loaded)
+    return PartReport(part, loaded=kept, new=new, left=left), loaded
 
 
-def _intact_strides(detector: Detector, layers: int, extra_layers: int) -> list[int]:
-    """Strides of the maps that the first ``layers`` of the backbone, and of the extra layers behind it, suffice for.
+def _intact_strides(detector: Detector, layers: int, neck_layers: int) -> list[int]:
+    """Strides of the maps that the first ``layers`` of the backbone and the first ``neck_layers`` suffice for.
 
-    A map of the backbone may be tapped inside the first layer of the next stage.
+    A map of the backbone that comes through as it is may be tapped inside the first layer of the next stage.
     """
-    strides = detector.config.strides
-    own = detector.backbone.feature_strides
-    found = [stride for stride in own if len(stage_layers(detector.backbone, stride.bit_length())) <= layers]
-    return found + list(strides[len(own) : len(own) + extra_layers])
+    backbone, neck = detector.backbone, detector.neck
+    intact = []
+    for level, stride in enumerate(detector.config.strides):
+        behind_neck = neck.layers_before(level)
+        stages = len(backbone.stages) if behind_neck else stride.bit_length()
+        if len(stage_layers(backbone, stages)) <= layers and behind_neck <= neck_layers:
+            intact.append(stride)
+    return intact
 
 
-def _load_if_it_fits(ours: nn.Module, theirs: nn.Module) -> bool:
-    state = theirs.state_dict()
-    if _shapes(ours.state_dict()) != _shapes(state):
+def _load_if_it_fits(ours: nn.Module, theirs: nn.Module, name: str) -> bool:
+    layer, state = ours.get_submodule(name), theirs.get_submodule(name).state_dict()
+    if _shapes(layer.state_dict()) != _shapes(state):
         return False
-    ours.load_state_dict(state)
+    layer.load_state_dict(state)
     return True
 
 

@@ -13,11 +13,11 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ssdlite.backbones.batch_norm import identity_norm
-from ssdlite.config import DetectorConfig
 from ssdlite.console import console, print_line
 from ssdlite.datasets.anchor_coverage import Floats, shape_iou
-from ssdlite.detector import FOREGROUND_LOGIT, Detector
+from ssdlite.detector import Detector
 from ssdlite.files import listing
+from ssdlite.heads.ssd_head import FOREGROUND_LOGIT, SSDLiteHead
 
 COUNTER = "num_batches_tracked"  # of batch norms; not a tensor that a person would count
 NAMED = 12  # classes that a line names
@@ -107,6 +107,9 @@ def transfer_head(
     ``intact`` are the strides of the maps that are the source's; ``matches`` gives for each of our classes its label
     there, or None.
     """
+    if not (isinstance(detector.head, SSDLiteHead) and isinstance(source.head, SSDLiteHead)):
+        new, left = (count_tensors(of.head.state_dict()) for of in (detector, source))
+        return [PartReport("head", new=new, left=left)], []
     reports, loaded = [], []
     places = {stride: level for level, stride in enumerate(source.config.strides)}
     for level, stride in enumerate(detector.config.strides):
@@ -124,7 +127,8 @@ def transfer_head(
 
 
 def _predictors(detector: Detector, level: int) -> tuple[nn.Module, nn.Module]:
-    return detector.head.classification[level], detector.head.regression[level]
+    head = cast(SSDLiteHead, detector.head)
+    return head.classification[level], head.regression[level]
 
 
 def count_predictors(detector: Detector, level: int) -> int:
@@ -134,8 +138,9 @@ def count_predictors(detector: Detector, level: int) -> int:
 
 def _fits(detector: Detector, level: int, source: Detector, their_level: int) -> bool:
     """Whether the predictors differ in the rows of their last convolution at most, or ours can be deepened theirs."""
+    activated = detector.neck.feature_maps[level].activated
     return all(
-        (_shapes_before_last(ours) == _shapes_before_last(theirs) or _can_deepen(theirs, ours, detector.config))
+        (_shapes_before_last(ours) == _shapes_before_last(theirs) or (activated and _can_deepen(theirs, ours)))
         and last_conv(ours).weight.shape[1:] == last_conv(theirs).weight.shape[1:]
         for ours, theirs in zip(_predictors(detector, level), _predictors(source, their_level), strict=True)
     )
@@ -160,12 +165,12 @@ def _transfer_level(
 ) -> PartReport:
     """Fill the two predictors of one map."""
     config, their_config = ours[0].config, theirs[0].config
-    sides = config.anchors.sides(config.image_size)[ours[1]]
-    their_sides = their_config.anchors.sides(their_config.image_size)[theirs[1]]
+    sides = config.anchors.sides(config.input.size)[ours[1]]
+    their_sides = their_config.anchors.sides(their_config.input.size)[theirs[1]]
     nearest = nearest_shapes(sides, their_sides)
     same_anchors = np.array_equal(sides, their_sides)
-    same_code = same_anchors and config.box_code_scales == their_config.box_code_scales
-    same_scores = config.score_function == their_config.score_function
+    same_code = same_anchors and config.head.box_code_scales == their_config.head.box_code_scales
+    same_scores = config.head.score_function == their_config.head.score_function
     same_classes = same_scores and list(matches) == list(range(their_config.num_classes))
 
     (classes, boxes), (their_classes, their_boxes) = _predictors(*ours), _predictors(*theirs)
@@ -180,12 +185,18 @@ def _transfer_level(
 
     rows = read_rows(last_conv(their_boxes), 4)[nearest]
     if not same_code:
-        rows = convert_box_rows(rows, sides, their_sides[nearest], config.box_code_scales, their_config.box_code_scales)
+        rows = convert_box_rows(
+            rows, sides, their_sides[nearest], config.head.box_code_scales, their_config.head.box_code_scales
+        )
     write_rows(last_conv(boxes), rows)
     rows = read_rows(last_conv(their_classes), their_config.num_classes + 1)[nearest]
     if not same_classes:
         rows = convert_class_rows(
-            rows, matches, ours=config.score_function, theirs=their_config.score_function, new_classes=new_classes
+            rows,
+            matches,
+            ours=config.head.score_function,
+            theirs=their_config.head.score_function,
+            new_classes=new_classes,
         )
     write_rows(last_conv(classes), rows)
 
@@ -195,11 +206,10 @@ def _transfer_level(
     )
 
 
-def _can_deepen(theirs: nn.Module, ours: nn.Module, config: DetectorConfig) -> bool:
-    """Whether theirs is a 1x1 convolution on activated maps and ours the same behind a depthwise one."""
-    activated = config.backbone.startswith(("mobilenet_v1", "mobilenet_v2")) and config.extra_output == "activated"
+def _can_deepen(theirs: nn.Module, ours: nn.Module) -> bool:
+    """Whether theirs is a 1x1 convolution and ours the same behind a depthwise one, which activated maps can pass."""
     depths = len(list(theirs.children())), len(list(ours.children()))
-    return activated and depths == (1, 2) and last_conv(theirs).kernel_size == (1, 1)
+    return depths == (1, 2) and last_conv(theirs).kernel_size == (1, 1)
 
 
 @torch.no_grad()

@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import msgspec
 import tyro
 
-from ssdlite.config import AnchorsName, AssignerName, BoxLossName, ClassLossName, convert, suggest
+from ssdlite.config import AnchorsName, AssignerName, BoxLossName, ClassLossName
 from ssdlite.device import Amp
 from ssdlite.errors import ConfigError
+from ssdlite.validation import require_known, suggest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,7 +300,11 @@ class TrainOptions:
 
     @staticmethod
     def from_dict(values: Any) -> TrainOptions:
-        return convert(values, TrainOptions, "training options")
+        try:
+            require_known(values, (field.name for field in fields(TrainOptions)), "option")
+            return msgspec.convert(values, TrainOptions, strict=True)
+        except (ConfigError, msgspec.ValidationError, TypeError) as error:
+            raise ConfigError(f"training options: {error}") from None
 
     def resumed(self, stored: TrainOptions) -> TrainOptions:
         """The options of the run being resumed, with what may differ taken from here.

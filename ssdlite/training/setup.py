@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from ssdlite.backbones.batch_norm import recalibrate_norms
 from ssdlite.checkpoint import Checkpoint, load_checkpoint
-from ssdlite.config import DetectorConfig, preset_config
+from ssdlite.config import DetectorConfig, override, preset_config
 from ssdlite.console import print_line
 from ssdlite.datasets.anchor_fitting import fit_to_boxes, input_boxes
 from ssdlite.datasets.dataset import Batch, DetectionDataset, collate
@@ -57,11 +57,11 @@ def open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions,
     choose_amp(options.amp, choose_device(options.device))
     source = _read_weights(options)
     if isinstance(source, Checkpoint) and options.loss is None and options.recipe is None:
-        options = replace(options, loss="multibox" if source.config.score_function == "softmax" else "focal")
+        options = replace(options, loss="multibox" if source.config.head.score_function == "softmax" else "focal")
     if options.freeze_stages == MAX_STAGES and options.backbone_lr is not None:
         raise ConfigError(f"--backbone-lr does not go with --freeze-stages {MAX_STAGES}, which is all of the backbone")
     config = _config(options, None, source)
-    DetectionTransform(config.image_size, config.resize, options.settings.augment)
+    DetectionTransform(config.input.size, config.input.resize, options.settings.augment)
     output = processes.share(options.output or str(next_run_folder()))
     folder = RunFolder(Path(output))
     folder.require_free()
@@ -79,7 +79,9 @@ def _read_weights(options: TrainOptions) -> WeightSource:
     if options.backbone_weights is None:
         return None
     config = preset_config(options.preset_name, width_mult=options.width_mult)
-    return read_backbone_weights(options.backbone_weights, name=config.backbone, width_mult=config.width_mult)
+    return read_backbone_weights(
+        options.backbone_weights, name=config.backbone.name, width_mult=config.backbone.width_mult
+    )
 
 
 def _config(options: TrainOptions, class_names: tuple[str, ...] | None, source: WeightSource) -> DetectorConfig:
@@ -97,8 +99,8 @@ def _config(options: TrainOptions, class_names: tuple[str, ...] | None, source: 
         config = config_for_transfer(source, preset=options.preset, **given)
     else:
         config = preset_config(options.preset_name, **given, **({} if source is None else source.options))
-    deepen = options.settings.deepen_heads and config.head_conv == "pointwise"
-    return replace(config, head_conv="separable") if deepen else config
+    deepen = options.settings.deepen_heads and config.head.conv == "pointwise"
+    return override(config, head_conv="separable") if deepen else config
 
 
 def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
@@ -151,10 +153,10 @@ def build_for_run(
                 f"{index.name} has {', '.join(index.class_names)}"
             )
         return detector_from_config(checkpoint.config), None
-    config = replace(_config(options, index.class_names, source), category_ids=index.category_ids)
+    config = _config(options, index.class_names, source).changed(category_ids=index.category_ids)
     if options.settings.anchors == "fit":
-        boxes = input_boxes(index, config.image_size, config.resize)
-        config = replace(config, anchors=fit_to_boxes(boxes, config, options.anchor_budget))
+        boxes = input_boxes(index, config.input.size, config.input.resize)
+        config = config.changed(anchors=fit_to_boxes(boxes, config, options.anchor_budget))
     detector = detector_from_config(config)
     if isinstance(source, Checkpoint):
         return detector, transfer_weights(detector, source)
@@ -166,10 +168,10 @@ def reestimate_norms(detector: Detector, index: DetectionIndex, options: TrainOp
 
     Frozen stages keep theirs, and layers without weights from elsewhere begin as layers do.
     """
-    frozen = [f"backbone.features.{i}" for i in range(len(stage_layers(detector.backbone, options.freeze_stages)))]
+    frozen = stage_layers(detector.backbone, options.freeze_stages)
     prefixes = tuple(f"{name}." for name in report.loaded_layers if name not in frozen)
     kept = {name: tensor.clone() for name, tensor in detector.state_dict().items() if not name.startswith(prefixes)}
-    transform = DetectionTransform(detector.config.image_size, detector.config.resize)
+    transform = DetectionTransform(detector.config.input.size, detector.config.input.resize)
     batch_size = options.settings.batch_size
     loader: DataLoader[Batch] = DataLoader(
         DetectionDataset(index, transform, options.seed),  # type: ignore[arg-type]
@@ -202,7 +204,7 @@ def build_freezing(
     """
     if report is None:
         return Freezing(detector, options.freeze_stages, checkpoint.training["frozen_norms"] if checkpoint else ())
-    names = [f"backbone.features.{i}" for i in range(len(stage_layers(detector.backbone, options.freeze_stages)))]
+    names = stage_layers(detector.backbone, options.freeze_stages)
     new = [name for name in names if name not in report.loaded_layers]
     if new:
         raise ConfigError(
@@ -217,10 +219,9 @@ def build_freezing(
 def build_loss(detector: Detector, options: TrainOptions) -> DetectionLoss:
     """The loss that the options name, over the detector's anchors."""
     anchors, config = detector.anchors, detector.config
-    scales = torch.tensor(config.box_code_scales, device=anchors.device)
     return LOSSES[options.settings.loss](
         anchors,
-        scales,
+        detector.head.box_code,
         matcher=build_assigner(options.settings.matcher, config, anchors.device),
         box_loss=options.settings.box_loss,
         box_weight=options.settings.box_weight,

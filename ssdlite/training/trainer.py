@@ -28,6 +28,7 @@ from ssdlite.files import counted
 from ssdlite.heads.losses import Losses
 from ssdlite.images.drawing import contact_sheet, side_by_side
 from ssdlite.images.reading import read_image
+from ssdlite.predictor import Predictor
 from ssdlite.training.finetune import Freezing
 from ssdlite.training.head_transfer import print_transfer
 from ssdlite.training.options import TrainOptions
@@ -99,9 +100,9 @@ class Trainer:
         self.step = TrainingStep(detector, options)
         self.detector = self.step.detector
         config = detector.config
-        transform = DetectionTransform(config.image_size, config.resize, options.settings.augment)
+        transform = DetectionTransform(config.input.size, config.input.resize, options.settings.augment)
         mosaic = build_mosaic(transform, options.settings.mosaic, options.settings.epochs)
-        reduce_to = config.image_size if options.reduced_decoding else None
+        reduce_to = config.input.size if options.reduced_decoding else None
         cache = PictureCache(splits.train.sizes) if options.cache else None
         self.dataset = DetectionDataset(
             splits.train, transform, options.seed, mosaic=mosaic, reduce_to=reduce_to, cache=cache
@@ -129,7 +130,7 @@ class Trainer:
         precision = "float32" if self.step.amp is None else str(self.step.amp).removeprefix("torch.")
         shape = f"the detector of {options.weights}" if options.weights and not options.preset else options.preset_name
         print_line(
-            f"{shape}: {config.image_size[1]} x {config.image_size[0]} px, {config.num_classes} classes, "
+            f"{shape}: {config.input.size[1]} x {config.input.size[0]} px, {config.num_classes} classes, "
             f"{config.num_anchors} anchors ({options.settings.anchors}) on maps from stride {config.strides[0]} on; "
             f"{self.step.device}, {precision}; "
             f"{counted(options.settings.epochs, 'epoch')} of {counted(len(self.batches), 'step')}; "
@@ -248,7 +249,7 @@ class Trainer:
         """
         self.processes.synchronise(self.step.evaluated)
         evaluation = evaluate_dataset(
-            self.step.evaluated,
+            Predictor(self.step.evaluated),
             self.splits.val,
             self.processes,
             batch_size=self.options.settings.batch_size,
@@ -320,7 +321,9 @@ class Trainer:
         index = self.splits.val
         positions = list(range(0, len(index), max(len(index) // SAMPLE_COUNT, 1)))[:SAMPLE_COUNT]
         pictures = []
-        for position, found in detect_dataset(self.step.evaluated, index, positions=positions, skip_bad=True):
+        for position, found in detect_dataset(
+            Predictor(self.step.evaluated), index, positions=positions, skip_bad=True
+        ):
             record = index.record(position)
             image = read_image(record.path, record.size)
             pictures.append(side_by_side(image, record, found.above(SAMPLE_SCORE)))

@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssdlite.config import suggest
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.runtime.contract import CONTRACT_FILE
 from ssdlite.runtime.files import is_exported
+from ssdlite.validation import suggest
 from ssdlite.weights.file_kinds import (
     GRAPH,
     INDEX,

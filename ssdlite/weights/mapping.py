@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from ssdlite.backbones import InvertedResidual, build_backbone
 from ssdlite.backbones.batch_norm import recalibrate_norms
-from ssdlite.backbones.layers import Narrowing
 from ssdlite.checkpoint import Checkpoint
-from ssdlite.config import COCO_NAMES, MAX_IMAGE_SIDE, DetectorConfig
+from ssdlite.config import COCO_NAMES, MAX_IMAGE_SIDE, DetectorConfig, Narrowing
 from ssdlite.datasets.shapes import draw_scene
 from ssdlite.detector import Detector, detector_from_config, stack_images
 from ssdlite.errors import CheckpointError, ConfigError, DataError
@@ -237,7 +236,7 @@ def detector_layers(config: DetectorConfig) -> DetectorLayers:
     """The layers of the detector that ``config`` describes; takes no memory."""
     with torch.device("meta"):
         detector = detector_from_config(config)
-    trunk = [*_layers(detector, "backbone.features"), *_layers(detector, "extra_layers")]
+    trunk = [*_layers(detector, "backbone.features"), *_layers(detector, "neck")]
     boxes, classes = (
         tuple(tuple(_layers(detector, f"head.{kind}.{level}")) for level in range(len(config.strides)))
         for kind in ("regression", "classification")
@@ -377,8 +376,8 @@ def calibrate_restored_norms(imported: Imported, options: ImportOptions) -> Impo
 
 
 def _batches(config: DetectorConfig, folder: Path | None) -> Iterator[Tensor]:
-    input_transform = InputTransform(config.image_size, config.resize)
-    pixels = config.image_size[0] * config.image_size[1]
+    input_transform = InputTransform(config.input.size, config.input.resize)
+    pixels = config.input.size[0] * config.input.size[1]
     count = min(PICTURES, max(LEAST_PICTURES, MOST_PIXELS // pixels))
     batch: list[ImageArray] = []
     for picture in _scenes(count) if folder is None else _pictures_in(folder, count):

@@ -37,7 +37,8 @@ MARKS = {  # a tensor that one layout alone has
     "mb1-ssd-lite": "extras.0.2.0.weight",
     "mb2-ssd-lite": "extras.0.conv.0.weight",
 }
-COMMON = DetectorConfig(
+COMMON = override(
+    DetectorConfig(),
     image_size=(300, 300),
     class_names=("object",),
     norm_eps=1e-5,
@@ -109,7 +110,7 @@ def read_pytorch_ssd(state: Mapping[str, Tensor], path: str, options: ImportOpti
     slots = count_slots(state[LAST_LOGITS], LAST_LOGITS, SHAPES_PER_CELL, path)
     if options.class_names is None:
         raise CheckpointError(f"{path}: the names of its {slots - 1} classes are not in the file; {HOW_TO_NAME}")
-    side = options.image_size or COMMON.image_size[0]
+    side = options.image_size or COMMON.input.size[0]
     config = override(
         COMMON,
         class_names=name_slots(slots, options.class_names, "softmax", path).names,
@@ -119,7 +120,7 @@ def read_pytorch_ssd(state: Mapping[str, Tensor], path: str, options: ImportOpti
     )
     mapping = WeightMapping(state, path, f"{SOURCE} {layout}")
     for layer in (*_backbone(layout), *_extra_layers(layout), *_heads(layout)):
-        _move(mapping, layer, config.norm_eps)
+        _move(mapping, layer, config.layers.norm_eps)
     imported = mapping.close(config)
     return calibrate_restored_norms(imported, options) if layout in WITHOUT_NORMS else imported
 
@@ -198,7 +199,7 @@ def _extra_layers(layout: str) -> Iterator[Layer]:
     }
     for number in range(MAPS - 2):
         for place, (conv, norm) in places[layout].items():
-            ours, theirs = f"extra_layers.{number}.{place}", f"extras.{number}."
+            ours, theirs = f"neck.{number}.{place}", f"extras.{number}."
             yield Layer(f"{ours}.0", f"{ours}.1", theirs + conv, None if norm is None else theirs + norm)
 
 

@@ -67,14 +67,14 @@ def _config(state: Mapping[str, Tensor], path: str, options: ImportOptions) -> D
         backbone="mobilenet_v3_large_reduced" if reduced else "mobilenet_v3_large",
         class_names=classes.names,
         category_ids=classes.category_ids,
-        image_size=(options.image_size, options.image_size) if options.image_size else preset.image_size,
+        image_size=(options.image_size, options.image_size) if options.image_size else preset.input.size,
     )
 
 
 def _their_name(ours: str) -> str:
     """Our ``backbone.features.14.block.0.0.weight`` -> torchvision's ``backbone.features.1.1.block.0.0.weight``."""
     part, *rest = ours.split(".")
-    if part == "extra_layers":
+    if part == "neck":
         layer, position, *rest = rest
         if position == "1":
             position = {"depthwise": "1", "pointwise": "2"}[rest.pop(0)]

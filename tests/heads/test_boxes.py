@@ -8,16 +8,15 @@ import torchvision
 from torchvision.models.detection._utils import BoxCoder
 
 from ssdlite.heads.boxes import (
+    CenterSizeCode,
     box_area,
     box_iou,
     clip_boxes,
-    decode_boxes,
-    encode_boxes,
     intersection_and_union,
     paired_iou,
 )
 
-SCALES = torch.tensor([10.0, 10.0, 5.0, 5.0])
+CODE = CenterSizeCode()
 
 
 def random_boxes(count: int, seed: int, side: float = 320) -> torch.Tensor:
@@ -61,27 +60,25 @@ def test_iou_of_empty_boxes_and_of_none_is_zero_and_not_nan():
 def test_code_by_hand():
     anchor = torch.tensor([[0.0, 0, 10, 20]])  # centre (5, 10), 10 x 20
     box = torch.tensor([[4.0, 8, 8, 18]])  # centre (6, 13), 4 x 10
-    code = encode_boxes(box, anchor, SCALES)
+    code = CODE.encode(box, anchor)
     expected = [[10 * 0.1, 10 * 3 / 20, 5 * math.log(0.4), 5 * math.log(0.5)]]
     torch.testing.assert_close(code, torch.tensor(expected))
-    torch.testing.assert_close(decode_boxes(code, anchor, SCALES), box)
+    torch.testing.assert_close(CODE.decode(code, anchor), box)
 
 
 def test_an_anchor_is_its_own_box_at_zero_deltas():
     anchors = random_boxes(50, 4)
-    assert encode_boxes(anchors, anchors, SCALES).eq(0).all()
-    torch.testing.assert_close(decode_boxes(torch.zeros(50, 4), anchors, SCALES), anchors)
+    assert CODE.encode(anchors, anchors).eq(0).all()
+    torch.testing.assert_close(CODE.decode(torch.zeros(50, 4), anchors), anchors)
 
 
 def test_code_is_torchvisions():
     coder = BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
     anchors, boxes = random_boxes(500, 5), random_boxes(500, 6)
-    code = encode_boxes(boxes, anchors, SCALES)
+    code = CODE.encode(boxes, anchors)
     torch.testing.assert_close(code, coder.encode_single(boxes, anchors), rtol=1e-4, atol=1e-4)
     deltas = torch.randn(500, 4, generator=torch.Generator().manual_seed(7)) * 5
-    torch.testing.assert_close(
-        decode_boxes(deltas, anchors, SCALES), coder.decode_single(deltas, anchors), rtol=1e-5, atol=1e-3
-    )
+    torch.testing.assert_close(CODE.decode(deltas, anchors), coder.decode_single(deltas, anchors), rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("value", [100.0, 1e4, 1e30])
@@ -89,7 +86,7 @@ def test_huge_deltas_stay_finite_as_torchvisions(value):
     coder = BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
     anchor = torch.tensor([[0.0, 0, 16, 16]])
     deltas = torch.tensor([[0.0, 0, value, value]])
-    decoded = decode_boxes(deltas, anchor, SCALES)
+    decoded = CODE.decode(deltas, anchor)
     torch.testing.assert_close(decoded, coder.decode_single(deltas, anchor))
     torch.testing.assert_close(decoded, torch.tensor([[-492.0, -492, 508, 508]]))  # 1000 pixels around (8, 8)
 
@@ -97,7 +94,7 @@ def test_huge_deltas_stay_finite_as_torchvisions(value):
 def test_other_scales():
     anchor = torch.tensor([[0.0, 0, 10, 10]])
     box = torch.tensor([[1.0, 2, 11, 12]])
-    code = encode_boxes(box, anchor, torch.tensor([1.0, 2, 1, 1]))
+    code = CenterSizeCode([1.0, 2, 1, 1]).encode(box, anchor)
     torch.testing.assert_close(code, torch.tensor([[0.1, 0.4, 0, 0]]))
 
 

@@ -66,8 +66,8 @@ def test_other_classes_anchors_and_input_size(shapes: Path, tmp_path: Path, caps
         assert line in printed
     assert "classes left over: 1 (Hexagon)" in printed
     config = load_checkpoint(run / "last.pt").config
-    assert (config.class_names, config.image_size) == (("circle", "square", "triangle"), (128, 128))
-    assert (config.width_mult, config.norm_eps, config.score_function) == (0.25, 1e-5, "sigmoid")
+    assert (config.class_names, config.input.size) == (("circle", "square", "triangle"), (128, 128))
+    assert (config.backbone.width_mult, config.layers.norm_eps, config.head.score_function) == (0.25, 1e-5, "sigmoid")
     stored = json.loads((run / "config.json").read_text())
     assert stored["detector"]["anchors"]["levels"] != load_checkpoint(source).config.to_dict()["anchors"]["levels"]
 
@@ -130,7 +130,7 @@ def test_frozen_stages_and_new_layers_are_not_measured(shapes: Path, source: Pat
     settings = options(shapes, source, tmp_path, freeze_stages=1)
     reestimate_norms(detector, load_data(shapes).train, settings, report)
     after = detector.state_dict()
-    for part in ("backbone.features.0.", "backbone.features.1.", "extra_layers.", "head."):
+    for part in ("backbone.features.0.", "backbone.features.1.", "neck.", "head."):
         assert same(before, after, part)
     assert not same(before, after, "backbone.features.2.")
 
@@ -180,7 +180,7 @@ def test_a_backbone_of_torchvision_begins_with_its_normalisation(
     settings = options(shapes, tmp_path, tmp_path / "run", image_size=96, freeze_stages=5, **given)
     train(settings)
     after = load_checkpoint(tmp_path / "run" / "last.pt")
-    assert (after.config.norm_eps, after.config.mean) == (1e-5, pytest.approx((123.675, 116.28, 103.53)))
+    assert (after.config.layers.norm_eps, after.config.input.mean) == (1e-5, pytest.approx((123.675, 116.28, 103.53)))
     backbone = {f"backbone.{name}": tensor for name, tensor in theirs.items() if name.startswith("features.")}
     assert same(backbone, after.weights, "")
     row = next(line for line in capsys.readouterr().out.splitlines() if "backbone " in line)

@@ -59,7 +59,7 @@ def test_a_run_leaves_its_files_and_a_checkpoint_that_needs_nothing_else(shapes:
     assert (config["options"]["image_size"], config["detector"]["image_size"]) == (96, [96, 96])
     detector = load_detector(tmp_path / "run" / "last.pt")
     assert detector.class_names == ("circle", "square", "triangle")
-    assert detector.config.image_size == (96, 96)
+    assert detector.config.input.size == (96, 96)
 
 
 def test_a_few_pictures_are_learned_by_heart(shapes: Path, tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from typing import Literal, NamedTuple
 
 from onnx import NodeProto, TensorProto
 
-from ssdlite.config import suggest
 from ssdlite.errors import ConfigError
 from ssdlite.export.lint.graph import QUANTISERS, GraphFacts, attribute, clip_limits
+from ssdlite.validation import suggest
 
 TARGETS = {
     "ort-mobile": "ONNX Runtime on the phone's CPU",

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from ssdlite.anchors import SSDLITE_SCALES, AnchorConfig, tensorflow_anchors
-from ssdlite.backbones.layers import Narrowing
-from ssdlite.config import DetectorConfig, override
+from ssdlite.config import DetectorConfig, Narrowing, override
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import listing
 from ssdlite.weights.mapping import (
@@ -103,7 +102,8 @@ def detector_config(
     """
     width, narrowing = _width(layout)
     try:
-        config = DetectorConfig(
+        config = override(
+            DetectorConfig(),
             backbone=layout.backbone,
             width_mult=width,
             narrowing=narrowing,

@@ -70,7 +70,7 @@ def read_tflite_ssd(path: Path, options: ImportOptions) -> Imported:
         _check_alike(theirs, reach, ours, str(path))
         rows = _row_order(ours, classes)
         mapping.move(names_of[theirs.weights], f"{ours.conv}.weight", _filters(theirs, rows))
-        _move_bias(mapping, names_of[theirs.bias] if theirs.bias >= 0 else None, ours, rows, config.norm_eps)
+        _move_bias(mapping, names_of[theirs.bias] if theirs.bias >= 0 else None, ours, rows, config.layers.norm_eps)
     return calibrate_restored_norms(mapping.close(config), options)
 
 
