@@ -215,8 +215,8 @@ def candidate_bound(options: BenchmarksOptions) -> Iterator[Comparison]:
     changed = dict.fromkeys(graphs, 0)
     for inputs in network_inputs(options.data, detector):
         outputs = Outputs(*network(inputs))
-        scores = class_scores(outputs.class_logits, config.score_function)
-        counts.append(int((scores > config.score_threshold).sum()))
+        scores = class_scores(outputs.class_logits, config.head.score_function)
+        counts.append(int((scores > config.postprocess.score_threshold).sum()))
         unbounded = postprocess(outputs, detector.anchors, config)
         for bound, graph in graphs.items():
             boxes, found, labels, _ = graph(inputs)

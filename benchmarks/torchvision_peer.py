@@ -23,6 +23,7 @@ from ssdlite.export.options import GraphOptions
 from ssdlite.heads.base import Outputs
 from ssdlite.heads.losses import MultiBoxLoss, class_scores
 from ssdlite.heads.postprocess import DetectionBatch, postprocess
+from ssdlite.predictor import Predictor
 from ssdlite.weights.mapping import ImportOptions
 from ssdlite.weights.torchvision import read_torchvision_ssd
 
@@ -96,7 +97,7 @@ def same_detections(theirs: Sequence[Mapping[str, Tensor]], ours: DetectionBatch
 
 
 def prediction(options: BenchmarksOptions) -> Iterator[Comparison]:
-    """One picture in, detections out: ``Detector.predict`` beside torchvision's model in eager mode."""
+    """One picture in, detections out: ``Predictor.predict`` beside torchvision's model in eager mode."""
     targets = {"realistic scores": 1.8, "untrained scores": 2.2}
     picture = random_picture()
     pixels = picture[0].permute(1, 2, 0).contiguous().numpy()
@@ -105,20 +106,19 @@ def prediction(options: BenchmarksOptions) -> Iterator[Comparison]:
         torchvision = _torchvision(model, picture[0])
         contestants = [
             Contestant("torchvision", torchvision),
-            Contestant("Detector.predict", partial(detector.predict, pixels, score_threshold=0.0)),
+            Contestant("Predictor.predict", partial(Predictor(detector).predict, pixels, score_threshold=0.0)),
             Contestant("its network", partial(detector.infer_batch, picture.numpy())),
         ]
         if shutil.which("c++"):
-            compiled = copy_of(model)
-            compiled.compile()
+            compiled = Predictor(detector, compile_options={})
             predict = partial(compiled.predict, pixels, score_threshold=0.0)
-            contestants.append(Contestant("Detector.predict, compiled", predict))
+            contestants.append(Contestant("Predictor.predict, compiled", predict))
         ours = postprocess(detector.infer_batch(picture.numpy()), detector.anchors, detector.config)
         yield Comparison(
             f"prediction of one picture of 320 x 320, {kind}",
             contestants,
             reference="torchvision",
-            targets={"Detector.predict": targets[kind]},
+            targets={"Predictor.predict": targets[kind]},
             threads=options.threads,
             notes=[same_detections(torchvision(), ours)],
         )
