@@ -107,7 +107,7 @@ def prediction(options: BenchmarksOptions) -> Iterator[Comparison]:
         contestants = [
             Contestant("torchvision", torchvision),
             Contestant("Predictor.predict", partial(Predictor(detector).predict, pixels, score_threshold=0.0)),
-            Contestant("its network", partial(detector.infer_batch, picture.numpy())),
+            Contestant("its network", partial(Predictor(detector).infer_batch, picture.numpy())),
         ]
         if shutil.which("c++"):
             compiled = Predictor(detector, compile_options={})
