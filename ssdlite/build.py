@@ -1,4 +1,7 @@
-"""The front door: detectors built from presets, and whatever detects loaded from its file."""
+"""The front door: detectors built from presets, and whatever detects loaded from its file.
+
+What a detector needs is loaded by what builds one; an exported model needs neither torch nor configurations.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-import torch
-
-from ssdlite.anchors import AnchorConfig
-from ssdlite.config import PRESETS, preset_config
-from ssdlite.detector import Detector, detector_from_config
-from ssdlite.device import Amp, choose_device
 from ssdlite.errors import ConfigError
 from ssdlite.images.prediction import DetectionModel
 from ssdlite.runtime.files import is_exported
 
 if TYPE_CHECKING:
+    import torch
+
+    from ssdlite.anchors import AnchorConfig
+    from ssdlite.detector import Detector
+    from ssdlite.device import Amp
     from ssdlite.predictor import Predictor
 
 
 def list_detectors() -> list[str]:
     """The names of the presets."""
+    from ssdlite.config import PRESETS
+
     return list(PRESETS)
 
 
@@ -66,6 +70,9 @@ def build_detector(
         "resize": resize,
         **options,
     }
+    from ssdlite.config import preset_config
+    from ssdlite.detector import detector_from_config
+
     config = preset_config(preset, **changes)
     if backbone_weights is None:
         return detector_from_config(config)
@@ -91,6 +98,7 @@ def load_detector(path: str | Path, *, device: str | torch.device = "cpu") -> De
         ConfigError: a device that is not there.
     """
     from ssdlite.checkpoint import load_checkpoint
+    from ssdlite.device import choose_device
 
     detector = load_checkpoint(path).build_detector()
     return detector.to(choose_device(str(device))).eval()

@@ -119,7 +119,7 @@ def test_cpp_resizes_as_opencv_bit_for_bit(compiler: str, tmp_path: Path, mode: 
             while (std::cin >> picture.height >> picture.width >> height >> width >> letterbox) {
                 std::ifstream in(std::to_string(number) + ".in", std::ios::binary);
                 picture.pixels.assign(std::istreambuf_iterator<char>(in), {});
-                const auto window = ssdlite::fit_window(picture, height, width, letterbox != 0);
+                const auto window = ssdlite::fit_view(picture, height, width, letterbox != 0);
                 const auto result = ssdlite::render(window, picture, 114);
                 std::ofstream out(std::to_string(number++) + ".out", std::ios::binary);
                 out.write(reinterpret_cast<const char*>(result.pixels.data()), result.pixels.size());

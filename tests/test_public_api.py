@@ -40,7 +40,7 @@ def test_the_runtime_needs_little():
 
 
 def test_the_detector_needs_no_training_libraries():
-    loaded = modules_after("import ssdlite; ssdlite.build_detector")
+    loaded = modules_after("import ssdlite; ssdlite.Predictor")
     assert "torch" in loaded
     assert not loaded & {"albumentations", "matplotlib", "pycocotools", "rich", "tyro", "tensorboard", "onnx"}
 
@@ -48,9 +48,9 @@ def test_the_detector_needs_no_training_libraries():
 def test_public_names():
     assert set(ssdlite.__all__) == {
         "PRESETS", "AnchorConfig", "CheckpointError", "ConfigError", "ContractError", "DataError", "Detection",
-        "Detections", "Detector", "DetectorConfig", "ExportError", "SsdliteError", "TrainingError", "build_backbone",
-        "build_detector", "import_weights", "list_detectors",
-        "load_backbone_weights", "load_detector",
+        "Detections", "Detector", "DetectorConfig", "ExportError", "Predictor", "SsdliteError", "TrainingError",
+        "build_backbone", "build_detector", "import_weights", "list_detectors", "load_backbone_weights",
+        "load_detector", "load_predictor",
     }  # fmt: skip
     for name in ssdlite.__all__:
         assert getattr(ssdlite, name) is not None

@@ -13,7 +13,7 @@ from torchvision.ops import nms
 from ssdlite.backbones.batch_norm import fold_batch_norms
 from ssdlite.detector import Detector
 from ssdlite.export.options import GraphOptions
-from ssdlite.heads.boxes import MAX_LOG_SCALE
+from ssdlite.heads.boxes import MAX_LOG_SCALE, CenterSizeCode
 from ssdlite.heads.losses import class_scores
 
 NO_LIMIT = 1 << 30
@@ -98,16 +98,41 @@ class DecodedGraph(nn.Module):
     def __init__(self, network: RawGraph) -> None:
         super().__init__()
         self.network = network
-        self.decode = BoxDecoder(network.detector)
+        self.decode = build_box_decoder(network.detector)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         logits, deltas = self.network(images)
         scores = class_scores(logits, self.network.detector.config.head.score_function)
-        return scores, self.decode(deltas, self.decode.centres, self.decode.sizes)
+        return scores, self.decode(deltas)
+
+
+def build_box_decoder(detector: Detector) -> nn.Module:
+    """Called with deltas [B, A, 4], or those [B, N, 4] of chosen anchors [B, N] and these: their boxes [..., 4] xyxy,
+    as fractions of the input, clipped to it."""
+    return BoxDecoder(detector) if isinstance(detector.head.box_code, CenterSizeCode) else AnyBoxDecoder(detector)
+
+
+class AnyBoxDecoder(nn.Module):
+    """By the operators that the head's own box code is written in."""
+
+    anchors: Tensor
+    sides: Tensor
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        height, width = detector.config.input.size
+        self.box_code = detector.head.box_code
+        self.register_buffer("anchors", detector.anchors)
+        self.register_buffer("sides", detector.anchors.new_tensor([width, height, width, height]))
+
+    def forward(self, deltas: Tensor, chosen: Tensor | None = None) -> Tensor:
+        anchors = self.anchors if chosen is None else self.anchors[chosen]
+        boxes: Tensor = self.box_code.decode(deltas, anchors)
+        return (boxes / self.sides).clamp(0.0, 1.0)
 
 
 class BoxDecoder(nn.Module):
-    """Deltas to boxes in fractions of the input; the box code's scales are part of the constants.
+    """``CenterSizeCode.decode`` with its scales among the constants.
 
     Written in what NNAPI and CoreML both have: they clip to 0..6 alone, and know no minimum.
     """
@@ -128,8 +153,10 @@ class BoxDecoder(nn.Module):
         self.register_buffer("centre_scales", 1 / scales[:2])
         self.register_buffer("size_scales", 1 / scales[2:])
 
-    def forward(self, deltas: Tensor, centres: Tensor, sizes: Tensor) -> Tensor:
-        """deltas [..., N, 4], anchors' centres and sizes [..., N, 2] -> boxes [..., N, 4] xyxy, clipped to 0..1."""
+    def forward(self, deltas: Tensor, chosen: Tensor | None = None) -> Tensor:
+        centres, sizes = self.centres, self.sizes
+        if chosen is not None:
+            centres, sizes = centres[chosen], sizes[chosen]
         centre = centres + deltas[..., :2] * self.centre_scales * sizes
         growth = MAX_LOG_SCALE - torch.relu(MAX_LOG_SCALE - deltas[..., 2:] * self.size_scales)
         half = 0.5 * sizes * torch.exp(growth)
@@ -147,7 +174,7 @@ class NmsGraph(nn.Module):
     def __init__(self, network: RawGraph, max_candidates: int) -> None:
         super().__init__()
         self.network = network
-        self.decode = BoxDecoder(network.detector)
+        self.decode = build_box_decoder(network.detector)
         self.config = network.detector.config
         num_pairs = self.config.num_anchors * self.config.num_classes
         self.num_candidates = min(max_candidates, num_pairs)
@@ -160,7 +187,7 @@ class NmsGraph(nn.Module):
         scores = torch.where(scores > self.config.postprocess.score_threshold, scores, 0.0)
         if self.num_candidates > self.config.postprocess.candidates_per_class:
             scores, labels, anchors = self._limit_classes(scores, labels, anchors)
-        boxes = self.decode(_take_rows(deltas, anchors), self.decode.centres[anchors], self.decode.sizes[anchors])
+        boxes = self.decode(_take_rows(deltas, anchors), anchors)
         keep = suppress(boxes, self._by_class(scores, labels), self.config.postprocess.nms_threshold)
         return self._best(boxes, torch.where(keep, scores, 0.0), labels)
 
