@@ -1,4 +1,4 @@
-"""How well an anchor shape on a map of a given stride serves a box, wherever the box happens to stand.
+"""Which boxes a set of anchors covers, on which map, and what an anchor shape is worth to a box wherever that stands.
 
 The centre of a box falls anywhere between the centres of a map's anchors, so for a box (w, h) and a shape
 (a, b) the offset between them is uniform. IoU >= t holds exactly where the overlap is at least ``(w h + a
@@ -13,40 +13,43 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ssdlite.anchors import AnchorConfig, generate_anchors
+from ssdlite.datasets.index import DetectionIndex
 from ssdlite.errors import ConfigError
+from ssdlite.images.geometry import Resize, fit_window
 from ssdlite.nms import pairwise_iou
 
 Floats = npt.NDArray[np.float64]
+Float32s = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
 MATCH_THRESHOLD = 0.5  # the matcher's: an anchor takes a box from this IoU on
 PERFECT_FIT = 4 / 3 - 8 / 3 * math.log(1.5)  # 0.252 positions for a box of one stride and an anchor of its shape
-_OFFSETS = (np.arange(24) + 0.5) / 24  # midpoints of the quadrature over half a cell
 
 
 def shape_iou(boxes_wh: Floats, shapes_wh: Floats) -> Floats:
     """IoU of boxes [T, 2] and shapes [S, 2] laid on a common centre -> [T, S]."""
-    width, height = _least_sides(boxes_wh, shapes_wh)
-    shared = width * height
-    return np.asarray(shared / np.maximum(_area_sums(boxes_wh, shapes_wh) - shared, 1e-12))
+    centred = [np.concatenate([-sides / 2, sides / 2], axis=1) for sides in (boxes_wh, shapes_wh)]
+    return pairwise_iou(centred[0], centred[1])
 
 
 def expected_positives(
     boxes_wh: Floats, shapes_wh: Floats, stride: float, threshold: float = MATCH_THRESHOLD
 ) -> Floats:
-    """Mean number of positions whose anchor reaches ``threshold``: boxes [T, 2], shapes [S, 2] -> [T, S].
+    """Mean number of positions whose anchor has an IoU of ``threshold``: boxes [T, 2], shapes [S, 2] -> [T, S].
 
     In closed form, and without border effects, since a map has no positions outside the image. Along each axis
     the overlap stays at the shorter side until the offset is half of the difference of the sides, and falls by the
     offset from there.
     """
-    full_x, full_y = _least_sides(boxes_wh, shapes_wh)
-    needed = _area_sums(boxes_wh, shapes_wh) * threshold / (1 + threshold)
+    full_x, full_y = (np.minimum(boxes_wh[:, None, i], shapes_wh[None, :, i]) for i in (0, 1))
+    areas = boxes_wh.prod(1)[:, None] + shapes_wh.prod(1)
+    needed = areas * threshold / (1 + threshold)
     hits = full_x * full_y > needed
     box, shape = np.nonzero(hits)
     full_x, full_y, needed = full_x[hits], full_y[hits], needed[hits]
@@ -60,35 +63,37 @@ def expected_positives(
     return result
 
 
-def reach_probability(boxes_wh: Floats, shapes_wh: Floats, stride: float, threshold: float = MATCH_THRESHOLD) -> Floats:
-    """Share of the places of a box at which some position reaches ``threshold`` -> [T, S].
+@dataclass(frozen=True)
+class InputBoxes:
+    """The objects of a split at the network's resolution; crowds and ``difficult`` ones left out.
 
-    The nearest position overlaps most, so this is the share of the offsets within half a stride.
+    boxes [T, 4] xyxy px of the input, labels [T], images [T] ascending positions in the index, rows [T] of its objects.
     """
-    full_x, full_y = _least_sides(boxes_wh, shapes_wh)
-    half_sum_x, half_sum_y = ((boxes_wh[:, None, i] + shapes_wh[None, :, i]) / 2 for i in (0, 1))
-    needed = _area_sums(boxes_wh, shapes_wh) * threshold / (1 + threshold)
-    total = np.zeros_like(needed)
-    for offset in _OFFSETS * stride / 2:
-        needed_y = needed / np.clip(half_sum_x - offset, 1e-12, full_x)
-        total += np.where(needed_y <= full_y, np.minimum(half_sum_y - needed_y, stride / 2), 0.0)
-    return np.asarray(total / (len(_OFFSETS) * stride / 2))
+
+    boxes: Float32s
+    labels: Ints
+    images: Ints
+    rows: Ints
+
+    @property
+    def sides(self) -> Float32s:
+        """(width, height) [T, 2] px."""
+        return self.boxes[:, 2:] - self.boxes[:, :2]
 
 
-def _area_sums(boxes_wh: Floats, shapes_wh: Floats) -> Floats:
-    return np.asarray((boxes_wh[:, 0] * boxes_wh[:, 1])[:, None] + shapes_wh[:, 0] * shapes_wh[:, 1])
+def input_boxes(index: DetectionIndex, image_size: tuple[int, int], resize: Resize) -> InputBoxes:
+    """The boxes of ``index`` as the network sees them without augmentation; image_size is (height, width)."""
+    counts = np.diff(index.offsets)
+    boxes = index.boxes.copy()
+    for i in np.flatnonzero(counts).tolist():
+        part = slice(int(index.offsets[i]), int(index.offsets[i + 1]))
+        height, width = index.sizes[i].tolist()
+        boxes[part] = fit_window((height, width), image_size, resize).boxes_to_input(boxes[part])
+    rows = np.flatnonzero(~index.ignore)
+    return InputBoxes(boxes[rows], index.labels[rows], np.repeat(np.arange(len(index)), counts)[rows], rows)
 
 
-def _least_sides(boxes_wh: Floats, shapes_wh: Floats) -> tuple[Floats, Floats]:
-    """The shorter width and the shorter height of every pair, each [T, S]."""
-    width = np.minimum(boxes_wh[:, None, 0], shapes_wh[None, :, 0])
-    return width, np.minimum(boxes_wh[:, None, 1], shapes_wh[None, :, 1])
-
-
-# --- What the anchors do for the boxes of a data set: which they reach, on which map, and who goes without.
-
-Float32s = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
+# --- What the anchors do for the boxes of a data set: which they cover, on which map, and who goes without.
 
 SIZE_LIMITS = (16, 32, 64, 128)  # px at the network's resolution, square root of the area
 SIZE_NAMES = ("< 16", "16-32", "32-64", "64-128", ">= 128")
@@ -97,8 +102,7 @@ COARSE_STRIDES = 2.0  # a shorter side below this many strides: even a perfect a
 CHUNK = 4_000_000  # box-anchor pairs held at once: 16 MiB for each of a few arrays
 
 
-@dataclass(frozen=True)
-class BoxCoverage:
+class BoxCoverage(NamedTuple):
     """What became of every box [T].
 
     best_iou: with any anchor. matches: anchors at IoU >= threshold. assigned: anchors that answer for the
@@ -121,7 +125,7 @@ class GroupCoverage:
     class_name: str
     size: str
     boxes: int
-    reached: float  # share, 0..1, with at least one match
+    covered: float  # share, 0..1, with at least one match
     best_iou: float  # mean
     matches: float  # mean
     assigned: float  # mean
@@ -129,10 +133,14 @@ class GroupCoverage:
     without_anchor: int  # boxes that lost even their best anchor to a neighbour
     strides: dict[int, int]  # boxes served, by the stride of the map
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return vars(self) | {"strides": {str(stride): count for stride, count in self.strides.items()}}
+
 
 @dataclass(frozen=True)
-class AnchorReport:
-    """The audit of one set of anchors; ``groups`` has the size buckets of every class, then of all classes."""
+class AnchorCoverage:
+    """What one set of anchors covers; ``groups`` has the size buckets of every class, then of all classes."""
 
     anchors: AnchorConfig
     image_size: tuple[int, int]
@@ -147,7 +155,7 @@ class AnchorReport:
         return self.groups[-1]
 
     @property
-    def unreached(self) -> Ints:
+    def uncovered(self) -> Ints:
         """Numbers of the boxes that no anchor matches."""
         return np.flatnonzero(self.boxes.matches == 0)
 
@@ -155,81 +163,75 @@ class AnchorReport:
         """A class's group, or None where the class has no box of that size."""
         return next((g for g in self.groups if g.class_name == name and g.size == size), None)
 
+    def levels(self) -> list[dict[str, Any]]:
+        """Per map its stride and shapes: pixels, scale (square root of the share of the image's area), ratio."""
+        height, width = self.image_size
+        described = [
+            [
+                {
+                    "width": round(w, 1),
+                    "height": round(h, 1),
+                    "scale": round(float(np.sqrt(w * h / (width * height))), 3),
+                    "ratio": round(w / h, 2),
+                }
+                for w, h in shapes.tolist()
+            ]
+            for shapes in self.anchors.sides(self.image_size)
+        ]
+        return [{"stride": stride, "shapes": shapes} for stride, shapes in zip(self.strides, described, strict=True)]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without the columns per box."""
         return {
             "anchors": self.anchor_count,
             "image_size": list(self.image_size),
             "threshold": self.threshold,
-            "levels": describe_levels(self.anchors, self.image_size, self.strides),
-            "groups": [
-                vars(group) | {"strides": {str(k): v for k, v in group.strides.items()}} for group in self.groups
-            ],
+            "levels": self.levels(),
+            "groups": [group.to_dict() for group in self.groups],
         }
 
 
-def audit_anchors(
+def measure_coverage(
     anchors: AnchorConfig,
+    boxes: InputBoxes,
     *,
     image_size: tuple[int, int],
     strides: Sequence[int],
-    boxes: npt.ArrayLike,
-    labels: npt.ArrayLike,
-    images: npt.ArrayLike,
     class_names: Sequence[str],
     threshold: float = MATCH_THRESHOLD,
-) -> AnchorReport:
-    """Audit ``anchors`` on boxes [T, 4] xyxy px of the network's input, labels [T] and images [T].
+) -> AnchorCoverage:
+    """What ``anchors`` do for ``boxes`` on the maps of ``strides``; ``image_size`` is (height, width).
 
-    ``image_size`` is (height, width); ``images`` numbers the image of each box, ascending, since boxes
-    compete for anchors within an image only. Memory stays bounded whatever T is.
+    Boxes compete for anchors within an image only. Memory stays bounded however many there are.
+
+    Raises:
+        ConfigError: the columns of the boxes differ in length, or they are not in the order of their images.
     """
-    corners = np.asarray(boxes, np.float32).reshape(-1, 4)
-    classes, owners = np.asarray(labels, np.int64).reshape(-1), np.asarray(images, np.int64).reshape(-1)
-    if not len(corners) == len(classes) == len(owners):
+    corners, images = boxes.boxes, boxes.images
+    if not len(corners) == len(boxes.labels) == len(images):
         raise ConfigError(
-            f"expected as many labels and images as boxes, got {len(corners)}, {len(classes)}, {len(owners)}"
+            f"expected as many labels and images as boxes, got {len(corners)}, {len(boxes.labels)}, {len(images)}"
         )
-    if (np.diff(owners) < 0).any():
+    if (np.diff(images) < 0).any():
         raise ConfigError("expected the boxes in the order of their images")
     grids = [(-(-image_size[0] // stride), -(-image_size[1] // stride)) for stride in strides]
     placed = generate_anchors(anchors, image_size, grids)
     counts = [rows * columns * len(shapes) for (rows, columns), shapes in zip(grids, anchors.levels, strict=True)]
     starts = np.concatenate([[0], np.cumsum(counts)])
     parts = [
-        _match(corners[part], owners[part], placed, starts, threshold)
-        for part in _image_chunks(owners, max(1, CHUNK // len(placed)))
+        _match(corners[part], images[part], placed, starts, threshold)
+        for part in _image_chunks(images, max(1, CHUNK // len(placed)))
     ]
     best_iou, matches, assigned, level = (np.concatenate(column) for column in zip(*parts, strict=True))
-    sides = corners[:, 2:] - corners[:, :2]
-    too_coarse = np.asarray(strides)[level] * COARSE_STRIDES > sides.min(1, initial=np.inf)
-    reach = BoxCoverage(best_iou, matches, assigned, level, too_coarse)
-    buckets = size_buckets(sides)
-    groups = _groups(reach, classes, buckets, class_names, strides)
-    return AnchorReport(anchors, image_size, tuple(strides), threshold, len(placed), tuple(groups), reach)
+    too_coarse = np.asarray(strides)[level] * COARSE_STRIDES > boxes.sides.min(1, initial=np.inf)
+    coverage = BoxCoverage(best_iou, matches, assigned, level, too_coarse)
+    groups = _groups(coverage, boxes, class_names, strides)
+    return AnchorCoverage(anchors, image_size, tuple(strides), threshold, len(placed), tuple(groups), coverage)
 
 
 def size_buckets(sides: Float32s) -> Ints:
     """(width, height) [T, 2] px -> the number of each box's entry in SIZE_NAMES [T]."""
     return np.asarray(np.digitize(np.sqrt(sides.prod(1)), SIZE_LIMITS), np.int64)
-
-
-def describe_levels(anchors: AnchorConfig, image_size: tuple[int, int], strides: Sequence[int]) -> list[dict[str, Any]]:
-    """Per level its stride and shapes: pixels, scale (square root of the share of the image's area), ratio."""
-    height, width = image_size
-    levels = []
-    for stride, shapes in zip(strides, anchors.sides(image_size), strict=True):
-        described = [
-            {
-                "width": round(w, 1),
-                "height": round(h, 1),
-                "scale": round(float(np.sqrt(w * h / (width * height))), 3),
-                "ratio": round(w / h, 2),
-            }
-            for w, h in shapes.tolist()
-        ]
-        levels.append({"stride": stride, "shapes": described})
-    return levels
 
 
 def _image_chunks(owners: Ints, size: int) -> Iterator[slice]:
@@ -249,11 +251,11 @@ def _image_chunks(owners: Ints, size: int) -> Iterator[slice]:
 def _match(
     boxes: Float32s, owners: Ints, anchors: Float32s, starts: Ints, threshold: float
 ) -> tuple[Float32s, Ints, Ints, Ints]:
-    """best_iou, matches, assigned and level (see BoxCoverage) of the boxes of some whole images."""
+    """best_iou, matches, assigned and level (see BoxCoverage) of the boxes of some whole images.
+
+    The anchors of level i stand at starts[i]:starts[i + 1].
+    """
     count, levels = len(boxes), len(starts) - 1
-    if not count:
-        none = np.empty(0, np.int64)
-        return np.empty(0, np.float32), none, none, none
     iou = pairwise_iou(boxes, anchors)
     best = iou.argmax(1)
     best_iou = iou[np.arange(count), best]
@@ -268,7 +270,7 @@ def _match(
 
 
 def _assign(places: Ints, rows: Ints, iou: Float32s, best_places: Ints, overlaps: npt.NDArray[np.bool_]) -> Ints:
-    """How many anchors each box ends with, by the rule of ``ssdlite.heads.base``.
+    """How many anchors each box ends with, by the rule of ``MaxIoUAssigner`` (``ssdlite.heads.assigners``).
 
     places, rows, iou [P]: the pairs over the threshold. best_places [N]: each box's best anchor.
     """
@@ -284,35 +286,32 @@ def _assign(places: Ints, rows: Ints, iou: Float32s, best_places: Ints, overlaps
 
 
 def _groups(
-    reach: BoxCoverage, labels: Ints, buckets: Ints, class_names: Sequence[str], strides: Sequence[int]
+    coverage: BoxCoverage, boxes: InputBoxes, class_names: Sequence[str], strides: Sequence[int]
 ) -> Iterator[GroupCoverage]:
-    everything = np.ones(len(labels), bool)
-    for name, members in [*((name, labels == i) for i, name in enumerate(class_names)), (ALL, everything)]:
-        for bucket, size in enumerate(SIZE_NAMES):
-            if (members & (buckets == bucket)).any():
-                yield _group(reach, members & (buckets == bucket), name, size, strides)
-        if members.any() or name == ALL:
-            yield _group(reach, members, name, ALL, strides)
+    buckets = size_buckets(boxes.sides)
+    classes = [(name, boxes.labels == label) for label, name in enumerate(class_names)]
+    for class_name, of_class in [*classes, (ALL, np.ones(len(buckets), bool))]:
+        sizes = [(size, of_class & (buckets == bucket)) for bucket, size in enumerate(SIZE_NAMES)]
+        for size, members in [*sizes, (ALL, of_class)]:
+            if members.any() or class_name == size == ALL:
+                own = BoxCoverage(*(column[members] for column in coverage))
+                yield _group(class_name, size, own, strides)
 
 
-def _group(
-    reach: BoxCoverage, members: npt.NDArray[np.bool_], name: str, size: str, strides: Sequence[int]
-) -> GroupCoverage:
-    count = int(members.sum())
-
+def _group(class_name: str, size: str, boxes: BoxCoverage, strides: Sequence[int]) -> GroupCoverage:
     def mean(values: npt.NDArray[Any]) -> float:
-        return round(float(values[members].mean()), 4) if count else 0.0
+        return round(float(values.mean()), 4) if len(values) else 0.0
 
-    served = np.bincount(reach.level[members], minlength=len(strides))
+    served = np.bincount(boxes.level, minlength=len(strides))
     return GroupCoverage(
-        class_name=name,
+        class_name=class_name,
         size=size,
-        boxes=count,
-        reached=mean(reach.matches > 0),
-        best_iou=mean(reach.best_iou),
-        matches=mean(reach.matches),
-        assigned=mean(reach.assigned),
-        too_coarse=mean(reach.too_coarse),
-        without_anchor=int((reach.assigned[members] == 0).sum()),
+        boxes=len(boxes.level),
+        covered=mean(boxes.matches > 0),
+        best_iou=mean(boxes.best_iou),
+        matches=mean(boxes.matches),
+        assigned=mean(boxes.assigned),
+        too_coarse=mean(boxes.too_coarse),
+        without_anchor=int((boxes.assigned == 0).sum()),
         strides={stride: int(n) for stride, n in zip(strides, served, strict=True) if n},
     )

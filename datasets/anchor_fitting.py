@@ -10,17 +10,14 @@ one. Classes weigh alike (a class with few boxes a little less), as they do in t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ssdlite.anchors import AnchorConfig
 from ssdlite.config import DetectorConfig
-from ssdlite.datasets.anchor_coverage import PERFECT_FIT, Floats, expected_positives, shape_iou
-from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.anchor_coverage import PERFECT_FIT, Floats, InputBoxes, expected_positives, shape_iou
 from ssdlite.errors import ConfigError
-from ssdlite.images.geometry import Resize, fit_window
 
 SEED = 0
 MAX_BOXES = 2000  # fitted to, shared evenly by the classes
@@ -37,7 +34,7 @@ TOO_SMALL = 2.0  # strides per side of a shape below which it misses many boxes:
 FILLER = 3.0  # side of the shape on a level that serves no box, in strides
 _STEPS = np.exp(0.06 * np.array([[x, y] for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]))  # for refinement
 
-Slot = tuple[int, tuple[float, float]]  # level, (width, height) px
+LevelShape = tuple[int, tuple[float, float]]  # level, (width, height) px
 
 
 def fit_anchors(
@@ -62,9 +59,9 @@ def fit_anchors(
         raise ConfigError(f"a budget of {budget} anchors is too small: one shape per level takes {sum(cells)}")
     fit = _Fit(boxes=boxes, weights=weights, strides=strides, cells=cells, image_size=image_size, budget=budget)
     most_finest = min(MAX_SHAPES, (budget - sum(cells[1:])) // cells[0])
-    best = fit.layout(1)
+    best = fit.build(1)
     for finest in range(2, most_finest + 1):
-        layout = fit.layout(finest)
+        layout = fit.build(finest)
         if fit.net_objective(layout) <= fit.net_objective(best):
             break
         best = layout
@@ -72,7 +69,7 @@ def fit_anchors(
 
 
 class _Fit:
-    """The objective over the sampled boxes, and the search for the slots that maximise it."""
+    """The objective over the sampled boxes, and the search for the layout that maximises it."""
 
     def __init__(
         self,
@@ -103,78 +100,78 @@ class _Fit:
         allowed = (level == 0) | (np.sqrt(shapes.prod(1)) >= TOO_SMALL * stride)
         return np.asarray(value * fineness[:, None] * allowed)
 
-    def columns(self, slots: Sequence[Slot]) -> Floats:
-        """What every slot is worth to every box -> [T, slots]."""
-        return np.concatenate([self.values(level, np.array([shape])) for level, shape in slots], axis=1)
+    def columns(self, layout: Sequence[LevelShape]) -> Floats:
+        """What every shape of a layout is worth to every box -> [T, shapes]."""
+        return np.concatenate([self.values(level, np.array([shape])) for level, shape in layout], axis=1)
 
-    def objective(self, slots: Sequence[Slot]) -> float:
-        return float(self.weights @ self.columns(slots).max(1))
+    def objective(self, layout: Sequence[LevelShape]) -> float:
+        return float(self.weights @ self.columns(layout).max(1))
 
-    def net_objective(self, slots: Sequence[Slot]) -> float:
-        """The objective less the price of the slots' anchors."""
-        return self.objective(slots) * (1 - sum(self.least_gain(level) for level, _ in slots))
+    def net_objective(self, layout: Sequence[LevelShape]) -> float:
+        """The objective less the price of the anchors."""
+        return self.objective(layout) * (1 - sum(self.least_gain(level) for level, _ in layout))
 
     def least_gain(self, level: int) -> float:
         """The share of the objective that a shape on ``level`` must add."""
         return max(MIN_GAIN, PRICE * self.cells[level] / self.budget)
 
-    def layout(self, finest: int) -> list[Slot]:
-        """Slots with ``finest`` shapes on level 0 and at least one on every other level."""
+    def build(self, finest: int) -> list[LevelShape]:
+        """A layout with ``finest`` shapes on level 0 and at least one on every other level."""
         quota = [finest, *[1] * (len(self.strides) - 1)]
-        slots = self._polish(self._fill(quota))
-        slots = self._polish(self._spend(slots))
-        return self._with_fillers(slots)
+        layout = self._polish(self._fill(quota))
+        layout = self._polish(self._spend(layout))
+        return self._with_fillers(layout)
 
-    def _fill(self, quota: Sequence[int]) -> list[Slot]:
-        """The slots of the quota, one after the other by gain."""
-        slots: list[Slot] = []
+    def _fill(self, quota: Sequence[int]) -> list[LevelShape]:
+        """The shapes of the quota, one after the other by gain."""
+        layout: list[LevelShape] = []
         left, best = list(quota), np.zeros(len(self.boxes))
         while any(left):
             levels = [level for level, count in enumerate(left) if count]
-            _, slot, value = max((self._best_candidate(level, best) for level in levels), key=lambda x: x[0])
-            left[slot[0]] -= 1
-            slots.append(slot)
+            _, entry, value = max((self._best_candidate(level, best) for level in levels), key=lambda x: x[0])
+            left[entry[0]] -= 1
+            layout.append(entry)
             best = np.maximum(best, value)
-        return slots
+        return layout
 
-    def _spend(self, slots: list[Slot]) -> list[Slot]:
-        """More slots on the coarser levels while budget and gain last, by gain per anchor."""
-        slots, best = list(slots), self.columns(slots).max(1)
-        left = self.budget - sum(self.cells[level] for level, _ in slots)
+    def _spend(self, layout: list[LevelShape]) -> list[LevelShape]:
+        """More shapes on the coarser levels while budget and gain last, by gain per anchor."""
+        layout, best = list(layout), self.columns(layout).max(1)
+        left = self.budget - sum(self.cells[level] for level, _ in layout)
         while True:
-            counts = [sum(level == other for other, _ in slots) for level in range(len(self.strides))]
+            counts = [sum(level == other for other, _ in layout) for level in range(len(self.strides))]
             levels = [i for i in range(1, len(counts)) if self.cells[i] <= left and counts[i] < MAX_SHAPES]
             options = [self._best_candidate(level, best) for level in levels]
             total = float(self.weights @ best)
             options = [option for option in options if option[0] > self.least_gain(option[1][0]) * total]
             if not options:
-                return slots
-            _, slot, value = max(options, key=lambda option: option[0] / self.cells[option[1][0]])
-            slots.append(slot)
-            best, left = np.maximum(best, value), left - self.cells[slot[0]]
+                return layout
+            _, entry, value = max(options, key=lambda option: option[0] / self.cells[option[1][0]])
+            layout.append(entry)
+            best, left = np.maximum(best, value), left - self.cells[entry[0]]
 
-    def _best_candidate(self, level: int, best: Floats) -> tuple[float, Slot, Floats]:
+    def _best_candidate(self, level: int, best: Floats) -> tuple[float, LevelShape, Floats]:
         values = self.candidate_values[level]
         gains = self.weights @ np.maximum(values - best[:, None], 0)
         choice = int(gains.argmax())
         shape = self.candidates[choice]
         return float(gains[choice]), (level, (float(shape[0]), float(shape[1]))), values[:, choice]
 
-    def _polish(self, slots: list[Slot], passes: int = 4) -> list[Slot]:
-        """Every slot in turn moves to the best candidate, then in small steps, with the others fixed."""
-        slots, columns = list(slots), self.columns(slots)
+    def _polish(self, layout: list[LevelShape], passes: int = 4) -> list[LevelShape]:
+        """Every shape in turn moves to the best candidate, then in small steps, with the others fixed."""
+        layout, columns = list(layout), self.columns(layout)
         for _ in range(passes):
-            before = list(slots)
-            for i, slot in enumerate(slots):
+            before = list(layout)
+            for i, entry in enumerate(layout):
                 others = np.delete(columns, i, axis=1).max(1, initial=0)
-                slots[i] = self._improve(slot, others)
-                columns[:, i : i + 1] = self.columns([slots[i]])
-            if slots == before:
+                layout[i] = self._improve(entry, others)
+                columns[:, i : i + 1] = self.columns([layout[i]])
+            if layout == before:
                 break
-        return slots
+        return layout
 
-    def _improve(self, slot: Slot, others: Floats) -> Slot:
-        level, shape = slot
+    def _improve(self, entry: LevelShape, others: Floats) -> LevelShape:
+        level, shape = entry
         gain = self._gains(level, np.array([shape]), others)[0]
         jump, jumped, _ = self._best_candidate(level, others)
         if jump > gain + 1e-9:
@@ -191,14 +188,14 @@ class _Fit:
     def _gains(self, level: int, shapes: Floats, others: Floats) -> Floats:
         return np.asarray(self.weights @ np.maximum(self.values(level, shapes) - others[:, None], 0))
 
-    def _with_fillers(self, slots: list[Slot]) -> list[Slot]:
-        """Without the slots that hardly any box needs, and with a plain shape on each level left without."""
-        kept, columns = list(slots), self.columns(slots)
-        for slot in sorted(slots, key=lambda slot: -slot[0]):
-            i = kept.index(slot)
+    def _with_fillers(self, layout: list[LevelShape]) -> list[LevelShape]:
+        """Without the shapes that hardly any box needs, and with a plain shape on each level left without."""
+        kept, columns = list(layout), self.columns(layout)
+        for entry in sorted(layout, key=lambda entry: -entry[0]):
+            i = kept.index(entry)
             rest = np.delete(columns, i, axis=1)
             whole, without = (float(self.weights @ values.max(1, initial=0)) for values in (columns, rest))
-            if whole - without < self.least_gain(slot[0]) * whole:
+            if whole - without < self.least_gain(entry[0]) * whole:
                 kept, columns = kept[:i] + kept[i + 1 :], rest
         for level, stride in enumerate(self.strides):
             if not any(other == level for other, _ in kept):
@@ -254,50 +251,16 @@ def _cluster(boxes: Floats, weights: Floats, count: int) -> Floats:
     return np.asarray(np.exp(centres))
 
 
-def _as_config(slots: Sequence[Slot], level_count: int, image_size: tuple[int, int]) -> AnchorConfig:
+def _as_config(layout: Sequence[LevelShape], level_count: int, image_size: tuple[int, int]) -> AnchorConfig:
     """Fractions of the image's sides, small shapes first on every level."""
     height, width = image_size
     levels: list[list[tuple[float, float]]] = [[] for _ in range(level_count)]
-    for level, (w, h) in slots:
+    for level, (w, h) in layout:
         levels[level].append((round(min(w / width, 1.0), 4), round(min(h / height, 1.0), 4)))
     return AnchorConfig(
         levels=tuple(tuple(sorted(shapes, key=lambda s: s[0] * s[1])) for shapes in levels),
         relative_to="sides",
     )
-
-
-# --- The objects of a data set as the network sees them, for everything that looks at sizes and not at pictures.
-
-
-@dataclass(frozen=True)
-class InputBoxes:
-    """The objects of a split at the network's resolution; crowds and ``difficult`` ones left out.
-
-    boxes [T, 4] xyxy px of the input, labels [T], images [T] positions in the index, rows [T] of its objects.
-    """
-
-    boxes: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    images: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int64]
-
-    @property
-    def sides(self) -> npt.NDArray[np.float32]:
-        """(width, height) [T, 2] px."""
-        return self.boxes[:, 2:] - self.boxes[:, :2]
-
-
-def input_boxes(index: DetectionIndex, image_size: tuple[int, int], resize: Resize) -> InputBoxes:
-    """The boxes of ``index`` as the network sees them without augmentation; image_size is (height, width)."""
-    counts = np.diff(index.offsets)
-    boxes = index.boxes.copy()
-    for i, (height, width) in enumerate(index.sizes.tolist()):
-        if counts[i]:
-            part = slice(int(index.offsets[i]), int(index.offsets[i + 1]))
-            boxes[part] = fit_window((height, width), image_size, resize).boxes_to_input(boxes[part])
-    rows = np.flatnonzero(~index.ignore)
-    images = np.repeat(np.arange(len(index)), counts)
-    return InputBoxes(boxes[rows], index.labels[rows], images[rows], rows)
 
 
 def fit_to_boxes(boxes: InputBoxes, config: DetectorConfig, budget: int | None = None) -> AnchorConfig:

@@ -16,8 +16,7 @@ from rich.progress import Progress
 from ssdlite.cli import run
 from ssdlite.config import preset_config
 from ssdlite.datasets.audit.checks import CheckOptions, DataCheck, check_data
-from ssdlite.datasets.audit.pictures import draw_report, draw_samples
-from ssdlite.datasets.audit.report import print_report, report_values
+from ssdlite.datasets.audit.report import draw_report, draw_samples, print_report, report_values
 from ssdlite.files import prepare_folder, write_json
 
 PLAIN_WIDTH = 160  # characters, where the output is not a terminal

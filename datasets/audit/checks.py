@@ -2,39 +2,61 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 
 from ssdlite.anchors import AnchorConfig
 from ssdlite.config import DetectorConfig
-from ssdlite.datasets.anchor_coverage import AnchorReport, audit_anchors
-from ssdlite.datasets.anchor_fitting import InputBoxes, fit_to_boxes, input_boxes
-from ssdlite.datasets.audit.duplicates import SamePictures, read_fingerprints, same_objects, same_pictures
-from ssdlite.datasets.index import PROBLEM_KINDS, DetectionIndex
+from ssdlite.datasets.anchor_coverage import AnchorCoverage, InputBoxes, input_boxes, measure_coverage
+from ssdlite.datasets.anchor_fitting import fit_to_boxes
+from ssdlite.datasets.index import PROBLEM_KINDS, DetectionIndex, Problem, Record
 from ssdlite.datasets.loading import choose_splits, find_splits, load_data, load_split
+from ssdlite.errors import DataError
+from ssdlite.images.geometry import ImageArray
+from ssdlite.images.reading import read_image
+from ssdlite.nms import pairwise_iou
 
-PROBLEMS = {kind: row.meaning for kind, row in PROBLEM_KINDS.items()} | {  # each of them is worth mending
-    "undecodable": "image has a sound header but cannot be decoded",
-    "leak": "the same picture is in two splits",
-    "duplicate-image": "the same picture occurs twice in a split",
-    "duplicate-box": "an object is boxed twice",
+
+class FindingKind(NamedTuple):
+    """A problem is worth mending; what is none may be as it should."""
+
+    meaning: str
+    is_problem: bool = True
+
+
+FINDING_KINDS = {kind: FindingKind(row.meaning) for kind, row in PROBLEM_KINDS.items()} | {
+    "undecodable": FindingKind("image has a sound header but cannot be decoded"),
+    "leak": FindingKind("the same picture is in two splits"),
+    "duplicate-image": FindingKind("the same picture occurs twice in a split"),
+    "duplicate-box": FindingKind("an object is boxed twice"),
+    "probable-leak": FindingKind("two splits have pictures that look the same", is_problem=False),
+    "probable-duplicate": FindingKind("two pictures of a split look the same", is_problem=False),
+    "two-classes": FindingKind("an object is annotated as two classes", is_problem=False),
+    "absent-class": FindingKind("class without an object to train on", is_problem=False),
 }
-WARNINGS = {  # may be as they should
-    "probable-leak": "two splits have pictures that look the same",
-    "probable-duplicate": "two pictures of a split look the same",
-    "two-classes": "an object is annotated as two classes",
-    "absent-class": "class without an object to train on",
+SAME_PICTURE_KINDS = {  # (the same pixels?, in one split?)
+    (True, True): "duplicate-image",
+    (True, False): "leak",
+    (False, True): "probable-duplicate",
+    (False, False): "probable-leak",
 }
+SAME_OBJECT_IOU = 0.9  # two boxes of one class that overlap like this are one object, boxed twice
+TWO_CLASSES_IOU = 0.85  # boxes of different classes: an object annotated under two names
 UNIONS = ("trainval", "all")  # splits that hold others by custom
+DECODE_THREADS = 4
 
 
 class Finding(NamedTuple):
-    """One thing found: ``kind`` is a key of PROBLEMS or WARNINGS, ``file`` empty where it is about no file."""
+    """One thing found: ``kind`` is a key of FINDING_KINDS, ``file`` empty where it is about no file."""
 
     kind: str
     split: str
@@ -43,23 +65,22 @@ class Finding(NamedTuple):
 
     @property
     def is_problem(self) -> bool:
-        return self.kind in PROBLEMS
+        return FINDING_KINDS[self.kind].is_problem
 
 
-@dataclass(frozen=True)
-class AnchorComparison:
-    """The preset's anchors and the proposed ones, on the split to train on and (``*_val``) to validate on."""
+class AnchorAudit(NamedTuple):
+    """One set of anchors on the split to train on, and on that to validate on."""
 
-    budget: int
-    preset: AnchorReport
-    preset_val: AnchorReport
-    proposed: AnchorReport | None = None
-    proposed_val: AnchorReport | None = None
+    train: AnchorCoverage
+    val: AnchorCoverage
 
 
 @dataclass(frozen=True)
 class DataCheck:
-    """The result. ``splits`` are all that were found, by name, the one to train on first."""
+    """The result. ``splits`` are all that were found, by name, the one to train on first.
+
+    ``anchors``: of the "preset", and the "proposed" ones, of which there are ``budget`` at most.
+    """
 
     root: Path
     config: DetectorConfig
@@ -68,7 +89,8 @@ class DataCheck:
     val_name: str
     findings: tuple[Finding, ...]
     train_boxes: InputBoxes
-    anchors: AnchorComparison
+    budget: int
+    anchors: dict[str, AnchorAudit]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -114,15 +136,29 @@ def check_data(
     """
     splits, val_name, notes = load_all_splits(root, options)
     distinct = _without_unions(splits, val_name)
-    findings = _reader_findings(splits) + _class_findings(splits) + _object_findings(distinct)
+    findings = [*_reader_findings(splits), *_absent_classes(splits), *_same_objects(distinct)]
     if options.decode:
         findings += _picture_findings(distinct, progress)
     train = next(iter(splits.values()))
     boxes, val_boxes = (
         input_boxes(index, config.input.size, config.input.resize) for index in (train, splits[val_name])
     )
-    anchors = _compare_anchors(config, boxes, val_boxes, train.class_names, options)
-    return DataCheck(Path(root), config, notes, splits, val_name, tuple(findings), boxes, anchors)
+
+    def audit(anchors: AnchorConfig) -> AnchorAudit:
+        return AnchorAudit(
+            *(
+                measure_coverage(
+                    anchors, own, image_size=config.input.size, strides=config.strides, class_names=train.class_names
+                )
+                for own in (boxes, val_boxes)
+            )
+        )
+
+    budget = config.num_anchors if options.budget is None else options.budget
+    anchors = {"preset": audit(config.anchors)}
+    if options.fit and len(boxes.labels):
+        anchors["proposed"] = audit(fit_to_boxes(boxes, config, budget))
+    return DataCheck(Path(root), config, notes, splits, val_name, tuple(findings), boxes, budget, anchors)
 
 
 def load_all_splits(root: Path, options: CheckOptions) -> tuple[dict[str, DetectionIndex], str, tuple[str, ...]]:
@@ -147,54 +183,6 @@ def load_all_splits(root: Path, options: CheckOptions) -> tuple[dict[str, Detect
     return splits, val_name, data.notes
 
 
-def _compare_anchors(
-    config: DetectorConfig,
-    train: InputBoxes,
-    val: InputBoxes,
-    class_names: Sequence[str],
-    options: CheckOptions,
-) -> AnchorComparison:
-    def audit(anchors: AnchorConfig, boxes: InputBoxes) -> AnchorReport:
-        return audit_anchors(
-            anchors,
-            image_size=config.input.size,
-            strides=config.strides,
-            boxes=boxes.boxes,
-            labels=boxes.labels,
-            images=boxes.images,
-            class_names=class_names,
-        )
-
-    budget = config.num_anchors if options.budget is None else options.budget
-    preset, preset_val = audit(config.anchors, train), audit(config.anchors, val)
-    if not options.fit or not len(train.labels):
-        return AnchorComparison(budget, preset, preset_val)
-    proposed = fit_to_boxes(train, config, budget)
-    return AnchorComparison(budget, preset, preset_val, audit(proposed, train), audit(proposed, val))
-
-
-def _reader_findings(splits: dict[str, DetectionIndex]) -> list[Finding]:
-    """The readers' problems, each once although several splits may share a file."""
-    findings: dict[tuple[str, str, str], Finding] = {}
-    for name, index in splits.items():
-        for problem in index.problems:
-            findings.setdefault(
-                (problem.kind, problem.file, problem.detail),
-                Finding(problem.kind, name, problem.file, problem.detail),
-            )
-    return list(findings.values())
-
-
-def _class_findings(splits: dict[str, DetectionIndex]) -> list[Finding]:
-    name, train = next(iter(splits.items()))
-    counts = np.bincount(train.labels[~train.ignore], minlength=len(train.class_names))
-    return [
-        Finding("absent-class", name, "", class_name)
-        for class_name, count in zip(train.class_names, counts, strict=True)
-        if not count
-    ]
-
-
 def _without_unions(splits: dict[str, DetectionIndex], val_name: str) -> dict[str, DetectionIndex]:
     """Without the splits that repeat others by custom: ``trainval`` beside train and val, or these beside it."""
     chosen = [next(iter(splits)), val_name]
@@ -208,44 +196,166 @@ def _without_unions(splits: dict[str, DetectionIndex], val_name: str) -> dict[st
     return distinct
 
 
-def _object_findings(splits: dict[str, DetectionIndex]) -> list[Finding]:
-    """Objects that are boxed twice."""
-    findings = []
+def _reader_findings(splits: dict[str, DetectionIndex]) -> list[Finding]:
+    """The readers' problems, each once although several splits may share a file."""
+    findings: dict[Problem, Finding] = {}
     for name, index in splits.items():
-        for same in same_objects(index):
-            kind = "duplicate-box" if len(set(same.class_names)) == 1 else "two-classes"
-            corners = ", ".join(f"{value:g}" for value in same.box)
-            detail = f"{' and '.join(dict.fromkeys(same.class_names))} at [{corners}], IoU {same.iou:.2f}"
-            findings.append(Finding(kind, name, same.file, detail))
-    return findings
+        for problem in index.problems:
+            findings.setdefault(problem, Finding(problem.kind, name, problem.file, problem.detail))
+    return list(findings.values())
+
+
+def _absent_classes(splits: dict[str, DetectionIndex]) -> Iterator[Finding]:
+    name, train = next(iter(splits.items()))
+    present = set(train.labels[~train.ignore].tolist())
+    for label, class_name in enumerate(train.class_names):
+        if label not in present:
+            yield Finding("absent-class", name, "", class_name)
+
+
+def _same_objects(splits: dict[str, DetectionIndex]) -> Iterator[Finding]:
+    """Pairs of boxes that are probably one object; crowds and ``difficult`` ones apart."""
+    for name, index in splits.items():
+        for record in map(index.record, range(len(index))):
+            for kind, detail in _same_objects_of(record, index.class_names):
+                yield Finding(kind, name, record.path, detail)
+
+
+def _same_objects_of(record: Record, class_names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    if len(record.labels) < 2:
+        return
+    same_class = record.labels[:, None] == record.labels[None]
+    iou = pairwise_iou(record.boxes, record.boxes)
+    usable = ~(record.ignore[:, None] | record.ignore[None])
+    twice = np.triu(usable & (iou > np.where(same_class, SAME_OBJECT_IOU, TWO_CLASSES_IOU)), k=1)
+    for first, second in np.argwhere(twice).tolist():
+        names = dict.fromkeys(class_names[record.labels[i]] for i in (first, second))
+        corners = ", ".join(f"{value:g}" for value in record.boxes[first].tolist())
+        kind = "duplicate-box" if len(names) == 1 else "two-classes"
+        yield kind, f"{' and '.join(names)} at [{corners}], IoU {iou[first, second]:.2f}"
 
 
 def _picture_findings(
     splits: dict[str, DetectionIndex], progress: Callable[[int], Callable[[], object]]
-) -> list[Finding]:
+) -> Iterator[Finding]:
     """Pictures that cannot be decoded, are in two splits, or twice in one."""
-    homes: dict[str, list[str]] = {}
+    homes: dict[str, list[str]] = defaultdict(list)
     sizes: dict[str, tuple[int, int]] = {}
     for name, index in splits.items():
         for path, (height, width) in zip(index.paths, index.sizes.tolist(), strict=True):
-            homes.setdefault(path, []).append(name)
+            homes[path].append(name)
             sizes[path] = (height, width)
     prints, bad = read_fingerprints(list(sizes.items()), progress(len(sizes)))
-    findings = [Finding("undecodable", homes[path][0], path, reason) for path, reason in bad.items()]
+    for path, reason in bad.items():
+        yield Finding("undecodable", homes[path][0], path, reason)
     for path, names in homes.items():
-        kinds = {(first, other) for i, first in enumerate(names) for other in names[i + 1 :]}
-        for first, other in sorted(kinds):
-            kind = "duplicate-image" if first == other else "leak"
-            findings.append(Finding(kind, _between(first, other), path, "the same file"))
-    return findings + [_pair_finding(pair, homes) for pair in same_pictures(prints)]
+        for first, second in sorted({(one, other) for i, one in enumerate(names) for other in names[i + 1 :]}):
+            yield _same_picture(True, first, second, path, "the same file")
+    for pair in same_pictures(prints):
+        first, second = homes[pair.first][0], homes[pair.second][0]
+        yield _same_picture(pair.exact, first, second, pair.second, f"the same as {pair.first}")
 
 
-def _pair_finding(pair: SamePictures, homes: dict[str, list[str]]) -> Finding:
-    first, second = homes[pair.first][0], homes[pair.second][0]
-    exact, probable = ("duplicate-image", "probable-duplicate") if first == second else ("leak", "probable-leak")
-    kind = exact if pair.exact else probable
-    return Finding(kind, _between(first, second), pair.second, f"the same as {pair.first}")
+def _same_picture(exact: bool, first: str, second: str, path: str, detail: str) -> Finding:
+    """Of the splits ``first`` and ``second``."""
+    place = first if first == second else f"{first} / {second}"
+    return Finding(SAME_PICTURE_KINDS[exact, first == second], place, path, detail)
 
 
-def _between(first: str, second: str) -> str:
-    return first if first == second else f"{first} / {second}"
+# --- Pictures that occur twice, and pictures that look the same.
+
+HASH_SIDE = 8
+BAND_BITS = 16  # of the 64-bit hash: two hashes that differ in fewer bits than there are bands share a band
+MAX_DIFFERENT_BITS = 3
+THUMBNAIL_SIDE = 16
+MAX_THUMBNAIL_DIFFERENCE = 6.0  # mean, of 255 grey levels; JPEG and resizing change about one
+MAX_BAND_MEMBERS = 500  # larger groups, such as blank pictures, are compared with their neighbours in the list only
+
+
+class Fingerprint(NamedTuple):
+    """Of one decoded picture: digest of its pixels, difference hash, and thumbnail [256] uint8."""
+
+    digest: bytes
+    dhash: int
+    thumbnail: npt.NDArray[np.uint8]
+
+
+class SamePictures(NamedTuple):
+    """Two files with the same, or probably the same, picture."""
+
+    first: str
+    second: str
+    exact: bool
+
+
+def fingerprint(image: ImageArray) -> Fingerprint:
+    """image [H, W, 3] -> its fingerprint; the hash compares neighbours in the rows of 8 x 9 grey fields."""
+    digest = hashlib.blake2b(str(image.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(image).data)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    fields = cv2.resize(grey, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
+    bits = np.packbits(fields[:, 1:] > fields[:, :-1])
+    thumbnail = cv2.resize(grey, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA)
+    return Fingerprint(
+        digest.digest(), int.from_bytes(bits.tobytes(), "big"), np.asarray(thumbnail, np.uint8).reshape(-1)
+    )
+
+
+def read_fingerprints(
+    files: Sequence[tuple[str, tuple[int, int]]], progress: Callable[[], object] = lambda: None
+) -> tuple[dict[str, Fingerprint], dict[str, str]]:
+    """Decode every (path, annotated size) -> fingerprints by path, and what is wrong with the other files."""
+
+    def read(file: tuple[str, tuple[int, int]]) -> Fingerprint | str:
+        path, size = file
+        try:
+            image = read_image(path, size)
+        except DataError as error:
+            return str(error).removeprefix(f"{path}: ")
+        if image.shape[:2] != size:
+            return f"expected {size[1]} x {size[0]} pixels, got {image.shape[1]} x {image.shape[0]}"
+        return fingerprint(image)
+
+    good: dict[str, Fingerprint] = {}
+    bad: dict[str, str] = {}
+    with ThreadPoolExecutor(DECODE_THREADS) as pool:
+        for (path, _), result in zip(files, pool.map(read, files), strict=True):
+            if isinstance(result, str):
+                bad[path] = result
+            else:
+                good[path] = result
+            progress()
+    return good, bad
+
+
+def same_pictures(prints: dict[str, Fingerprint]) -> list[SamePictures]:
+    """Pairs of files with one picture: every file of a group with the group's first."""
+    groups: dict[bytes, list[str]] = defaultdict(list)
+    for path, found in prints.items():
+        groups[found.digest].append(path)
+    exact = [SamePictures(group[0], other, True) for group in groups.values() for other in group[1:]]
+    firsts = [group[0] for group in groups.values()]
+    return exact + [SamePictures(firsts[i], firsts[j], False) for i, j in _look_alikes([prints[p] for p in firsts])]
+
+
+def _look_alikes(prints: Sequence[Fingerprint]) -> list[tuple[int, int]]:
+    """Pairs whose hashes and thumbnails nearly agree, in order."""
+    found = set()
+    for i, j in set(_candidates([p.dhash for p in prints])):
+        if (prints[i].dhash ^ prints[j].dhash).bit_count() > MAX_DIFFERENT_BITS:
+            continue
+        difference = np.abs(prints[i].thumbnail.astype(np.int16) - prints[j].thumbnail).mean()
+        if difference <= MAX_THUMBNAIL_DIFFERENCE:
+            found.add((i, j))
+    return sorted(found)
+
+
+def _candidates(hashes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    for shift in range(0, HASH_SIDE * HASH_SIDE, BAND_BITS):
+        bands: dict[int, list[int]] = defaultdict(list)
+        for i, value in enumerate(hashes):
+            bands[value >> shift & (1 << BAND_BITS) - 1].append(i)
+        for members in bands.values():
+            span = len(members) if len(members) <= MAX_BAND_MEMBERS else 2
+            for position, i in enumerate(members):
+                yield from ((i, j) for j in members[position + 1 : position + span])

@@ -1,40 +1,41 @@
-"""The result of a data check as tables for people and as plain values for JSON."""
+"""The result of a data check: tables for people, plain values for JSON, and pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ssdlite.datasets.anchor_coverage import ALL, AnchorReport, GroupCoverage, describe_levels
-from ssdlite.datasets.audit.checks import PROBLEMS, WARNINGS, DataCheck, Finding
+from ssdlite.datasets.anchor_coverage import ALL, COARSE_STRIDES, AnchorCoverage, GroupCoverage
+from ssdlite.datasets.audit.checks import FINDING_KINDS, DataCheck, Finding
 from ssdlite.datasets.index import DetectionIndex
+from ssdlite.errors import DataError
+from ssdlite.files import write_atomically
+from ssdlite.images.drawing import add_caption, class_colour, contact_sheet, draw_ground_truth
+from ssdlite.images.geometry import ImageArray
+from ssdlite.images.reading import read_image
 
-SHOWN = 8  # of each kind of finding, and of the boxes out of reach; the JSON has them all
-MOST_CLASSES = 12  # more are shown without their size buckets
-MUCH = 0.1  # share of a class's boxes from which a shortcoming of the anchors is put into words
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_LINES = 8  # of each kind of finding, and of the boxes that are not covered; the JSON has them all
+MOST_SIZED_CLASSES = 12  # more are shown without their size buckets
+NOTED_FROM = 0.1  # share of a class's boxes from which a shortcoming of the anchors is put into words
 PERCENTILES = (5, 50, 95)
-
-
-def print_report(check: DataCheck, console: Console) -> None:
-    """Tables: splits, box sizes, findings, anchors before and after."""
-    for part in _parts(check):
-        console.print(part)
-        console.print()
 
 
 def report_values(check: DataCheck) -> dict[str, Any]:
     """Everything, as plain values for JSON."""
-    comparison = check.anchors
-    reports = {"preset": comparison.preset, "proposed": comparison.proposed}
-    on_val = {"preset": comparison.preset_val, "proposed": comparison.proposed_val}
     return {
         "data": str(check.root),
         "image_size": list(check.config.input.size),
@@ -44,61 +45,17 @@ def report_values(check: DataCheck) -> dict[str, Any]:
         "box_sides": {name: row for name, _, row in _side_rows(check)},
         "problems": len(check.problems),
         "findings": [finding._asdict() | {"problem": finding.is_problem} for finding in check.findings],
-        "anchors": {"budget": comparison.budget, "fitted_to": check.train.name}
+        "anchors": {"budget": check.budget, "fitted_to": check.train.name}
         | {
-            name: report.to_dict()
+            name: audit.train.to_dict()
             | {
-                "config": vars(report.anchors),
-                "unreached": [_unreached_values(check, row) for row in report.unreached.tolist()],
-                "on_val": vars(val.total) | {"strides": {str(k): n for k, n in val.total.strides.items()}},
+                "config": msgspec.to_builtins(audit.train.anchors),
+                "uncovered": [_box_values(check, row) for row in audit.train.uncovered.tolist()],
+                "on_val": audit.val.total.to_dict(),
             }
-            for (name, report), val in zip(reports.items(), on_val.values(), strict=True)
-            if report is not None and val is not None
+            for name, audit in check.anchors.items()
         },
     }
-
-
-def describe_box(check: DataCheck, row: int) -> tuple[str, str, str]:
-    """(file, class and place, size at the network's resolution) of a box of ``check.train_boxes``."""
-    values = _unreached_values(check, row)
-    corners = ", ".join(f"{value:g}" for value in values["box"])
-    width, height = values["input_size"]
-    return values["file"], f"{values['class']} at [{corners}]", f"{width:.0f} x {height:.0f}"
-
-
-def _parts(check: DataCheck) -> Iterator[RenderableType]:
-    yield _splits_table(check)
-    yield _sides_table(check)
-    yield _findings(check)
-    if not len(check.train_boxes.labels):
-        yield Text("No objects to train on: nothing to audit or fit anchors to.", style="yellow")
-        return
-    yield from _reach_tables(check)
-    yield from _in_words(check)
-    yield _unreached_table(check)
-    yield _levels_table(check)
-
-
-def _splits_table(check: DataCheck) -> Table:
-    table = _table(f"{check.root}: images and objects by split", "class", *check.splits)
-    for label, values in (
-        ("images", [len(index) for index in check.splits.values()]),
-        ("  without objects", [int((np.diff(index.offsets) == 0).sum()) for index in check.splits.values()]),
-        ("objects", [len(index.labels) for index in check.splits.values()]),
-        ("  of these ignored (crowd, difficult)", [int(i.ignore.sum()) for i in check.splits.values()]),
-    ):
-        table.add_row(label, *map(str, values))
-    table.add_section()
-    counts = [class_counts(index) for index in check.splits.values()]
-    for name in dict.fromkeys(name for count in counts for name in count):
-        table.add_row(escape(name), *(str(count.get(name, 0)) for count in counts))
-    return table
-
-
-def class_counts(index: DetectionIndex) -> dict[str, int]:
-    """Objects by class name, crowds and ``difficult`` ones among them."""
-    counts = np.bincount(index.labels, minlength=len(index.class_names)).tolist()
-    return dict(zip(index.class_names, counts, strict=True))
 
 
 def _split_values(index: DetectionIndex) -> dict[str, Any]:
@@ -107,7 +64,23 @@ def _split_values(index: DetectionIndex) -> dict[str, Any]:
         "images_without_objects": int((np.diff(index.offsets) == 0).sum()),
         "objects": len(index.labels),
         "ignored": int(index.ignore.sum()),
-        "classes": class_counts(index),
+        "classes": dict(
+            zip(index.class_names, np.bincount(index.labels, minlength=len(index.class_names)).tolist(), strict=True)
+        ),
+    }
+
+
+def _box_values(check: DataCheck, row: int) -> dict[str, Any]:
+    """Of a box of ``check.train_boxes``."""
+    boxes = check.train_boxes
+    index, image = check.train, int(boxes.images[row])
+    source = int(boxes.rows[row])
+    return {
+        "file": index.paths[image],
+        "object": source - int(index.offsets[image]),
+        "class": index.class_names[int(boxes.labels[row])],
+        "box": [round(float(value), 1) for value in index.boxes[source]],
+        "input_size": [round(float(value), 1) for value in boxes.sides[row]],
     }
 
 
@@ -119,14 +92,57 @@ def _side_rows(check: DataCheck) -> Iterator[tuple[str, int, dict[str, list[floa
         if members.any():
             width, height = boxes.sides[members].T
             columns = {"width": width, "height": height, "side": np.sqrt(width * height)}
-            yield (
-                name,
-                int(members.sum()),
-                {
-                    key: [round(float(v), 1) for v in np.percentile(column, PERCENTILES)]
-                    for key, column in columns.items()
-                },
-            )
+            rows = {key: np.percentile(column, PERCENTILES).tolist() for key, column in columns.items()}
+            yield name, int(members.sum()), {key: [round(value, 1) for value in row] for key, row in rows.items()}
+
+
+# --- Tables: splits, box sizes, findings, anchors before and after.
+
+
+def print_report(check: DataCheck, console: Console) -> None:
+    """Tables for people, each of which fits a terminal of 80 columns."""
+    for part in _parts(check):
+        console.print(part)
+        console.print()
+
+
+def _parts(check: DataCheck) -> Iterator[RenderableType]:
+    yield _splits_table(check)
+    yield _sides_table(check)
+    yield _findings(check)
+    if not len(check.train_boxes.labels):
+        yield Text("No objects to train on: nothing to audit or fit anchors to.", style="yellow")
+        return
+    titles = {"preset": "anchors of the preset", "proposed": "proposed anchors"}
+    for name, audit in check.anchors.items():
+        yield _coverage_table(check, f"{audit.train.anchor_count} {titles[name]}", audit.train)
+    yield from _in_words(check)
+    yield _uncovered_table(check)
+    yield _levels_table(check)
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    table = Table(title=escape(title), title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+    table.add_column(first)
+    for column in others:
+        table.add_column(escape(column), justify="right")
+    return table
+
+
+def _splits_table(check: DataCheck) -> Table:
+    table = _table(f"{check.root}: images and objects by split", "class", *check.splits)
+    splits = [_split_values(index) for index in check.splits.values()]
+    for label, key in (
+        ("images", "images"),
+        ("  without objects", "images_without_objects"),
+        ("objects", "objects"),
+        ("  of these ignored (crowd, difficult)", "ignored"),
+    ):
+        table.add_row(label, *(str(split[key]) for split in splits))
+    table.add_section()
+    for name in dict.fromkeys(name for split in splits for name in split["classes"]):
+        table.add_row(escape(name), *(str(split["classes"].get(name, 0)) for split in splits))
+    return table
 
 
 def _sides_table(check: DataCheck) -> Table:
@@ -145,14 +161,11 @@ def _findings(check: DataCheck) -> RenderableType:
     if not counts:
         return Text("No problems found.", style="green")
     lines = [Text(f"{len(check.problems)} problems, {len(check.findings) - len(check.problems)} warnings", "bold")]
-    for kind, meaning in (PROBLEMS | WARNINGS).items():
-        if kind not in counts:
-            continue
-        lines.append(Text(f"{kind} ({counts[kind]}): {meaning}", "red" if kind in PROBLEMS else "yellow"))
-        found = [finding for finding in check.findings if finding.kind == kind]
-        lines += [Text(f"  {_finding_line(finding, check.root)}") for finding in found[:SHOWN]]
-        if len(found) > SHOWN:
-            lines.append(Text(f"  ... and {len(found) - SHOWN} more"))
+    for kind, (meaning, is_problem) in FINDING_KINDS.items():
+        if kind in counts:
+            lines.append(Text(f"{kind} ({counts[kind]}): {meaning}", "red" if is_problem else "yellow"))
+            found = [f"  {_finding_line(finding, check.root)}" for finding in check.findings if finding.kind == kind]
+            lines += map(Text, _shortened(found, "  "))
     return Group(*lines)
 
 
@@ -166,38 +179,34 @@ def _short(path: str, root: Path) -> str:
     return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
 
 
-def _reach_tables(check: DataCheck) -> Iterator[Table]:
-    """One table for the preset's anchors and one for the proposed ones; each fits a terminal of 80 columns."""
-    preset, proposed = check.anchors.preset, check.anchors.proposed
-    yield _reach_table(check, f"{preset.anchor_count} anchors of the preset", preset)
-    if proposed:
-        yield _reach_table(check, f"{proposed.anchor_count} proposed anchors", proposed)
+def _shortened(lines: Sequence[str], indent: str = "") -> list[str]:
+    rest = len(lines) - MOST_LINES
+    return [*lines[:MOST_LINES], *([f"{indent}... and {rest} more"] if rest > 0 else [])]
 
 
-def _reach_table(check: DataCheck, name: str, report: AnchorReport) -> Table:
-    table = _table(f"{name}, on {check.train.name} at IoU >= {report.threshold:g}", "class", "size, px", "boxes")
-    for column in ("reached", "matches", "IoU", "coarse", "stride"):
+def _coverage_table(check: DataCheck, name: str, coverage: AnchorCoverage) -> Table:
+    table = _table(f"{name}, on {check.train.name} at IoU >= {coverage.threshold:g}", "class", "size, px", "boxes")
+    for column in ("covered", "matches", "IoU", "coarse", "stride"):
         table.add_column(column, justify="right", no_wrap=True)
-    few = len(check.class_names) <= MOST_CLASSES
-    for group in report.groups:
-        if group.size != ALL and not few and group.class_name != ALL:
-            continue
+    few = len(check.class_names) <= MOST_SIZED_CLASSES
+    for group in coverage.groups:
         whole = group.size == ALL
-        table.add_row(
-            escape(group.class_name), group.size, str(group.boxes), *_reach_cells(group),
-            style="bold" if whole else None, end_section=whole and few,
-        )  # fmt: skip
+        if whole or few or group.class_name == ALL:
+            table.add_row(*_coverage_cells(group), style="bold" if whole else None, end_section=whole and few)
     table.caption = (
-        "reached: boxes with a match. matches: anchors per box. IoU: with the best anchor. coarse: boxes served by a "
+        "covered: boxes with a match. matches: anchors per box. IoU: with the best anchor. coarse: boxes served by a "
         "map whose stride is more than half of their shorter side. stride: of the map that serves most of the boxes"
     )
     return table
 
 
-def _reach_cells(group: GroupCoverage) -> tuple[str, ...]:
+def _coverage_cells(group: GroupCoverage) -> tuple[str, ...]:
     stride, served = max(group.strides.items(), key=lambda item: item[1], default=(0, 0))
     return (
-        f"{group.reached:.1%}",
+        escape(group.class_name),
+        group.size,
+        str(group.boxes),
+        f"{group.covered:.1%}",
         f"{group.matches:.1f}",
         f"{group.best_iou:.2f}",
         f"{group.too_coarse:.0%}",
@@ -206,35 +215,33 @@ def _reach_cells(group: GroupCoverage) -> tuple[str, ...]:
 
 
 def _in_words(check: DataCheck) -> Iterator[Text]:
-    """What the table means, for the preset's anchors and for the proposed ones."""
-    comparison = check.anchors
-    for title, report in (("preset", comparison.preset), ("proposed", comparison.proposed)):
-        if report is not None and (lines := list(shortcomings(report))):
-            rest = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-            yield Text("\n  ".join([f"{title} anchors:", *lines[:SHOWN], *rest]), "yellow")
-    if comparison.proposed_val:
-        before, after = comparison.preset_val.total, comparison.proposed_val.total
+    """What the tables mean."""
+    for name, audit in check.anchors.items():
+        if lines := _shortened(list(shortcomings(audit.train))):
+            yield Text("\n  ".join([f"{name} anchors:", *lines]), "yellow")
+    if "proposed" in check.anchors:
+        before, after = (audit.val.total for audit in check.anchors.values())
         yield Text(
-            f"on {check.splits[check.val_name].name}, not fitted to: {before.reached:.1%} -> {after.reached:.1%} of "
-            f"{before.boxes} boxes reached, {before.matches:.1f} -> {after.matches:.1f} matches each, "
+            f"on {check.splits[check.val_name].name}, not fitted to: {before.covered:.1%} -> {after.covered:.1%} of "
+            f"{before.boxes} boxes covered, {before.matches:.1f} -> {after.matches:.1f} matches each, "
             f"{before.too_coarse:.0%} -> {after.too_coarse:.0%} too coarsely served"
         )
 
 
-def shortcomings(report: AnchorReport) -> Iterator[str]:
+def shortcomings(coverage: AnchorCoverage) -> Iterator[str]:
     """Sentences about the classes that the anchors serve badly, those with most boxes first."""
-    finest = report.strides[0]
-    classes = [group for group in report.groups if group.size == ALL and group.class_name != ALL]
+    finest = coverage.strides[0]
+    classes = [group for group in coverage.groups if group.size == ALL and group.class_name != ALL]
     for group in sorted(classes, key=lambda group: -group.boxes):
-        if 1 - group.reached >= MUCH:
-            yield f"{group.class_name}: no anchor reaches {1 - group.reached:.0%} of {group.boxes} boxes"
+        if 1 - group.covered >= NOTED_FROM:
+            yield f"{group.class_name}: no anchor covers {1 - group.covered:.0%} of {group.boxes} boxes"
         coarser = sum(count for stride, count in group.strides.items() if stride != finest) / group.boxes
-        if group.too_coarse >= MUCH and coarser >= MUCH:
+        if group.too_coarse >= NOTED_FROM and coarser >= NOTED_FROM:
             yield (
                 f"{group.class_name}: {group.too_coarse:.0%} of the boxes are served by a map that is too coarse for "
-                f"them ({coarser:.0%} by one of stride {report.strides[1]} or more)"
+                f"them ({coarser:.0%} by one of stride {coverage.strides[1]} or more)"
             )
-        elif group.too_coarse >= MUCH:
+        elif group.too_coarse >= NOTED_FROM:
             yield (
                 f"{group.class_name}: {group.too_coarse:.0%} of the boxes are small even for the finest map (stride "
                 f"{finest}); a larger --image-size would help them"
@@ -244,43 +251,30 @@ def shortcomings(report: AnchorReport) -> Iterator[str]:
             yield f"{group.class_name}: {boxes} best anchor to a neighbour and have no other"
 
 
-def _unreached_table(check: DataCheck) -> RenderableType:
-    report = check.anchors.proposed or check.anchors.preset
-    name = "proposed" if check.anchors.proposed else "preset's"
-    rows = report.unreached
+def _uncovered_table(check: DataCheck) -> RenderableType:
+    name, audit = list(check.anchors.items())[-1]
+    rows, whose = audit.train.uncovered, "preset's" if name == "preset" else name
     if not len(rows):
-        return Text(f"The {name} anchors reach every box.", style="green")
-    table = _table(f"{len(rows)} boxes that none of the {name} anchors reaches", "file", "object", "at the input, px")
+        return Text(f"The {whose} anchors cover every box.", style="green")
+    table = _table(f"{len(rows)} boxes that none of the {whose} anchors covers", "file", "object", "at the input, px")
     smallest = rows[np.argsort(check.train_boxes.sides[rows].prod(1), kind="stable")]
-    for row in smallest[:SHOWN].tolist():
-        file, place, size = describe_box(check, row)
-        table.add_row(escape(_short(file, check.root)), escape(place), size)
+    for row in smallest[:MOST_LINES].tolist():
+        values = _box_values(check, row)
+        corners = ", ".join(f"{value:g}" for value in values["box"])
+        width, height = values["input_size"]
+        place = escape(f"{values['class']} at [{corners}]")
+        table.add_row(escape(_short(values["file"], check.root)), place, f"{width:.0f} x {height:.0f}")
     table.columns[0].overflow = "fold"
-    if len(rows) > SHOWN:
-        table.caption = f"the {SHOWN} smallest; report.json names all, and those of the preset's anchors"
+    if len(rows) > MOST_LINES:
+        table.caption = f"the {MOST_LINES} smallest; report.json names all, and those of the preset's anchors"
     return table
 
 
-def _unreached_values(check: DataCheck, row: int) -> dict[str, Any]:
-    boxes = check.train_boxes
-    index, image = check.train, int(boxes.images[row])
-    source = int(boxes.rows[row])
-    return {
-        "file": index.paths[image],
-        "object": source - int(index.offsets[image]),
-        "class": index.class_names[int(boxes.labels[row])],
-        "box": [round(float(value), 1) for value in index.boxes[source]],
-        "input_size": [round(float(value), 1) for value in boxes.sides[row]],
-    }
-
-
 def _levels_table(check: DataCheck) -> Table:
-    comparison = check.anchors
-    reports = [("preset", comparison.preset), ("proposed", comparison.proposed)]
-    title = f"anchors per map, width x height px (scale, ratio); budget {comparison.budget}"
-    table = _table(title, "stride", *(f"{name} ({r.anchor_count})" for name, r in reports if r))
-    levels = [describe_levels(r.anchors, r.image_size, r.strides) for _, r in reports if r]
-    for row in zip(*levels, strict=True):
+    sets = {name: audit.train for name, audit in check.anchors.items()}
+    title = f"anchors per map, width x height px (scale, ratio); budget {check.budget}"
+    table = _table(title, "stride", *(f"{name} ({coverage.anchor_count})" for name, coverage in sets.items()))
+    for row in zip(*(coverage.levels() for coverage in sets.values()), strict=True):
         table.add_row(str(row[0]["stride"]), *(_shape_lines(level["shapes"]) for level in row), end_section=True)
     return table
 
@@ -289,9 +283,142 @@ def _shape_lines(shapes: Sequence[dict[str, float]]) -> str:
     return "\n".join(f"{s['width']:.0f} x {s['height']:.0f}  ({s['scale']:.3f}, {s['ratio']:.2f})" for s in shapes)
 
 
-def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(title=escape(title), title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
-    table.add_column(first)
-    for column in others:
-        table.add_column(escape(column), justify="right")
-    return table
+# --- Pictures: histograms, the anchors among the boxes, and a sheet of samples.
+
+MOST_COLOURS = 8  # classes drawn apart, those with most boxes; the others together
+MAX_POINTS = 4000  # boxes in a scatter plot
+SAMPLES = 12
+COLUMNS = 4
+LEVEL_COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#7f7f7f", "#17becf")
+
+
+def draw_report(check: DataCheck, path: Path) -> None:
+    """Histograms of box sides and shapes, and the anchors of both kinds among the boxes, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(14, 10), dpi=110, layout="constrained")
+    (sides, ratios), (before, after) = figure.subplots(2, 2)
+    height, width = check.config.input.size
+    figure.suptitle(f"{check.train.name} at {width} x {height}: {len(check.train_boxes.labels)} boxes")
+    _draw_histograms(check, sides, ratios)
+    after.set_axis_off()
+    for axes, (name, audit) in zip((before, after), check.anchors.items(), strict=False):
+        axes.set_axis_on()
+        _draw_anchors(check, axes, name, audit.train)
+    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+
+
+def draw_samples(check: DataCheck, path: Path) -> None:
+    """A contact sheet of pictures to train on with their boxes, as a PNG; those with findings first."""
+    tiles = [_tile(check, position, note) for position, note in _choose_samples(check)]
+    sheet = contact_sheet([tile for tile in tiles if tile is not None], COLUMNS)
+    write_atomically(path, lambda file: Image.fromarray(sheet).save(file, format="PNG"))
+
+
+def _groups(check: DataCheck) -> list[tuple[str, str, npt.NDArray[np.bool_]]]:
+    """(name, colour, members) of the classes with most boxes, and of the rest together."""
+    labels = check.train_boxes.labels
+    counts = np.bincount(labels, minlength=len(check.class_names))
+    order = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label]]
+    groups = [
+        (f"{check.class_names[label]} ({counts[label]})", _hex(label), labels == label)
+        for label in order[:MOST_COLOURS]
+    ]
+    if rest := order[MOST_COLOURS:]:
+        members = np.isin(labels, rest)
+        groups.append((f"{len(rest)} other classes ({members.sum()})", "#bbbbbb", members))
+    return groups
+
+
+def _hex(label: int) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*class_colour(label))
+
+
+def _draw_histograms(check: DataCheck, sides: Axes, ratios: Axes) -> None:
+    size, groups = check.train_boxes.sides, _groups(check)
+    side = np.sqrt(size.prod(1))
+    limit = max(check.config.input.size)
+    bins = np.geomspace(max(1.0, side.min(initial=limit) * 0.9), limit, 45).tolist()
+    _stack(sides, [side[members] for _, _, members in groups], groups, bins)
+    for level, stride in enumerate(check.config.strides):
+        if stride * COARSE_STRIDES < limit:
+            colour = LEVEL_COLOURS[level % len(LEVEL_COLOURS)]
+            sides.axvline(stride * COARSE_STRIDES, color=colour, linestyle="--", linewidth=1.2)
+            sides.text(
+                stride * COARSE_STRIDES, 1.01, f" {stride}", color=colour, fontsize=8,
+                transform=sides.get_xaxis_transform(),
+            )  # fmt: skip
+    sides.set_xlabel("box side = sqrt(width x height), px of the input; dashed: large enough for a map of that stride")
+    ratio = size[:, 0] / size[:, 1]
+    _stack(ratios, [ratio[members] for _, _, members in groups], groups, np.geomspace(1 / 8, 8, 41).tolist())
+    ratios.set_xlabel("width / height, at the input")
+    for axes, ticks in ((sides, (8, 16, 32, 64, 128, 256, 512)), (ratios, (0.125, 0.25, 0.5, 1, 2, 4, 8))):
+        axes.set_xscale("log", base=2)
+        low, high = axes.get_xlim()
+        axes.set_xticks([tick for tick in ticks if low <= tick <= high])
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_ylabel("boxes")
+    if groups:
+        ratios.legend(fontsize=8)
+
+
+def _stack(
+    axes: Axes,
+    columns: Sequence[npt.NDArray[np.float32]],
+    groups: Sequence[tuple[str, str, npt.NDArray[np.bool_]]],
+    bins: list[float],
+) -> None:
+    if columns:
+        axes.hist(columns, bins, stacked=True, color=[g[1] for g in groups], label=[g[0] for g in groups])
+
+
+def _draw_anchors(check: DataCheck, axes: Axes, name: str, coverage: AnchorCoverage) -> None:
+    size = check.train_boxes.sides
+    step = -(-len(size) // MAX_POINTS) or 1
+    covered = coverage.boxes.matches > 0
+    for members, colour, label in ((covered, "#b8b8b8", "covered"), (~covered, "#000000", "not covered")):
+        shown = size[members][::step]
+        axes.scatter(shown[:, 0], shown[:, 1], s=3, color=colour, label=f"{label} ({members.sum()})")
+    for number, level in enumerate(coverage.levels()):
+        shapes = level["shapes"]
+        axes.scatter(
+            [shape["width"] for shape in shapes], [shape["height"] for shape in shapes], s=60, marker="s",
+            facecolors="none", edgecolors=LEVEL_COLOURS[number % len(LEVEL_COLOURS)], linewidths=2,
+            label=f"stride {level['stride']}",
+        )  # fmt: skip
+    axes.set_title(f"{name}: {coverage.anchor_count} anchors cover {coverage.total.covered:.1%} of the boxes")
+    for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
+        scale("log", base=2)
+        axis.set_major_formatter("{x:g}")
+    limits = max(1.0, size.min(initial=16) * 0.8), 1.8 * max(coverage.image_size)
+    axes.set_xlim(limits)
+    axes.set_ylim(limits)
+    axes.set_xlabel("width, px of the input")
+    axes.set_ylabel("height, px")
+    axes.set_aspect("equal")
+    axes.legend(fontsize=8, loc="lower right")
+
+
+def _choose_samples(check: DataCheck) -> list[tuple[int, str]]:
+    """(position, note): some pictures with findings, then others evenly spread over the split."""
+    positions = {path: i for i, path in enumerate(check.train.paths)}
+    noted: dict[int, str] = {}
+    for finding in check.findings:
+        if finding.file in positions:
+            noted.setdefault(positions[finding.file], finding.kind)
+    chosen = dict(list(noted.items())[: SAMPLES // 3])
+    spread = np.linspace(0, len(check.train) - 1, min(len(check.train), SAMPLES)).round().astype(int)
+    for i in spread.tolist():
+        if len(chosen) < SAMPLES:
+            chosen.setdefault(i, noted.get(i, ""))
+    return list(chosen.items())
+
+
+def _tile(check: DataCheck, position: int, note: str) -> ImageArray | None:
+    record = check.train.record(position)
+    try:
+        image = read_image(record.path, record.size)
+    except DataError:
+        return None
+    drawn = draw_ground_truth(image, record, check.class_names)
+    return add_caption(drawn, Path(record.path).name + (f": {note}" if note else ""))

@@ -16,7 +16,8 @@ from ssdlite.backbones.batch_norm import recalibrate_norms
 from ssdlite.checkpoint import Checkpoint, load_checkpoint
 from ssdlite.config import DetectorConfig, override, preset_config
 from ssdlite.console import print_line
-from ssdlite.datasets.anchor_fitting import fit_to_boxes, input_boxes
+from ssdlite.datasets.anchor_coverage import input_boxes
+from ssdlite.datasets.anchor_fitting import fit_to_boxes
 from ssdlite.datasets.dataset import Batch, DetectionDataset, collate
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.loading import DataSplits, load_data

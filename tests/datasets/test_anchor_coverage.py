@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from ssdlite.anchors import AnchorConfig, generate_anchors, tensorflow_anchors, torchvision_anchors
-from ssdlite.datasets import anchor_coverage as anchor_audit
-from ssdlite.datasets.anchor_coverage import AnchorReport, audit_anchors, describe_levels, size_buckets
-from ssdlite.datasets.anchor_fitting import fit_anchors, input_boxes
+from ssdlite.datasets import anchor_coverage
+from ssdlite.datasets.anchor_coverage import AnchorCoverage, InputBoxes, input_boxes, measure_coverage, size_buckets
+from ssdlite.datasets.anchor_fitting import fit_anchors
 from ssdlite.datasets.loading import load_data
 from ssdlite.errors import ConfigError
 from ssdlite.heads.assigners import MaxIoUAssigner
@@ -28,17 +28,15 @@ def audit(
     size: int = 320,
     strides: tuple[int, ...] = STRIDES,
     class_names: tuple[str, ...] = ("cell",),
-) -> AnchorReport:
+) -> AnchorCoverage:
     count = len(boxes)
-    return audit_anchors(
-        anchors,
-        image_size=(size, size),
-        strides=strides,
-        boxes=boxes,
-        labels=[0] * count if labels is None else labels,
-        images=range(count) if images is None else images,
-        class_names=class_names,
+    columns = InputBoxes(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array([0] * count if labels is None else labels, np.int64),
+        np.array(range(count) if images is None else images, np.int64),
+        np.arange(count),
     )
+    return measure_coverage(anchors, columns, image_size=(size, size), strides=strides, class_names=class_names)
 
 
 def squares(side: float, count: int = 300) -> np.ndarray:
@@ -48,13 +46,13 @@ def squares(side: float, count: int = 300) -> np.ndarray:
 
 def test_four_anchors_by_hand() -> None:
     boxes = [[0, 0, 32, 32], [8, 0, 40, 32], [16, 16, 48, 48], [0, 0, 8, 8]]
-    reach = audit(TWO_BY_TWO, boxes, size=64, strides=(32,)).boxes
+    found = audit(TWO_BY_TWO, boxes, size=64, strides=(32,)).boxes
     # shifted by 8 of 32: 24 * 32 / (2 * 1024 - 768); by 16 on both axes: 256 / (2048 - 256); 64 of 1024
-    assert reach.best_iou.tolist() == pytest.approx([1, 0.6, 1 / 7, 1 / 16])
-    assert reach.matches.tolist() == [1, 1, 0, 0]
-    assert reach.assigned.tolist() == [1, 1, 1, 1]  # the last two by force: every box has its best anchor
-    assert reach.level.tolist() == [0, 0, 0, 0]
-    assert reach.too_coarse.tolist() == [True, True, True, True]  # 32 px on a stride of 32
+    assert found.best_iou.tolist() == pytest.approx([1, 0.6, 1 / 7, 1 / 16])
+    assert found.matches.tolist() == [1, 1, 0, 0]
+    assert found.assigned.tolist() == [1, 1, 1, 1]  # the last two by force: every box has its best anchor
+    assert found.level.tolist() == [0, 0, 0, 0]
+    assert found.too_coarse.tolist() == [True, True, True, True]  # 32 px on a stride of 32
 
 
 def test_of_two_boxes_in_one_place_the_earlier_loses_its_anchor() -> None:
@@ -76,8 +74,8 @@ def test_assignment_is_that_of_the_matcher() -> None:
     placed = torch.from_numpy(generate_anchors(anchors, (320, 320), grids))
     matches = MaxIoUAssigner()(placed, boxes, torch.zeros(20, 12, dtype=torch.int64))
     expected = torch.stack([(matches == i).sum(1) for i in range(12)], dim=1).reshape(-1)
-    reach = audit(anchors, boxes.reshape(-1, 4).numpy(), images=np.repeat(np.arange(20), 12)).boxes
-    assert reach.assigned.tolist() == expected.tolist()
+    found = audit(anchors, boxes.reshape(-1, 4).numpy(), images=np.repeat(np.arange(20), 12)).boxes
+    assert found.assigned.tolist() == expected.tolist()
 
 
 # The layouts of one network on BCCD, whose cells are about 55 px at 320 px: AP50 0.87 with the first, 0.03 with the
@@ -88,7 +86,7 @@ BAD = torchvision_anchors((0.06, 0.14, 0.28, 0.42, 0.56, 0.7, 0.9), (2.0,))
 
 def test_the_bad_layout_is_told_by_its_strides() -> None:
     good, bad = audit(GOOD, squares(55)).total, audit(BAD, squares(55)).total
-    assert good.reached > 0.95
+    assert good.covered > 0.95
     assert good.strides.get(16, 0) > 0.5 * good.boxes
     assert bad.strides.get(16, 0) == 0
     assert bad.strides[32] > 0.95 * bad.boxes
@@ -98,8 +96,8 @@ def test_the_bad_layout_is_told_by_its_strides() -> None:
 
 def test_boxes_that_no_anchor_reaches_are_named() -> None:
     report = audit(tensorflow_anchors(), [[0, 0, 100, 100], [50, 50, 53, 53], [10, 10, 300, 20]])
-    assert report.unreached.tolist() == [1, 2]
-    assert report.total.reached == pytest.approx(1 / 3, abs=1e-4)
+    assert report.uncovered.tolist() == [1, 2]
+    assert report.total.covered == pytest.approx(1 / 3, abs=1e-4)
 
 
 def test_groups_of_class_and_size() -> None:
@@ -119,7 +117,7 @@ def test_groups_of_class_and_size() -> None:
 def test_memory_is_bounded_without_changing_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.sort(np.random.default_rng(1).integers(0, 40, 300))
     whole = audit(tensorflow_anchors(), squares(50), images=images)
-    monkeypatch.setattr(anchor_audit, "CHUNK", 10 * 2034)
+    monkeypatch.setattr(anchor_coverage, "CHUNK", 10 * 2034)
     parts = audit(tensorflow_anchors(), squares(50), images=images)
     assert parts.groups == whole.groups
     assert (parts.boxes.assigned == whole.boxes.assigned).all()
@@ -127,18 +125,19 @@ def test_memory_is_bounded_without_changing_the_result(monkeypatch: pytest.Monke
 
 def test_no_boxes() -> None:
     report = audit(tensorflow_anchors(), np.empty((0, 4)))
-    assert (report.total.boxes, report.total.reached, len(report.unreached)) == (0, 0.0, 0)
+    assert (report.total.boxes, report.total.covered, len(report.uncovered)) == (0, 0.0, 0)
 
 
 def test_scales_and_ratios_are_described() -> None:
-    levels = describe_levels(tensorflow_anchors(), (320, 320), STRIDES)
+    levels = audit(tensorflow_anchors(), []).levels()
     assert [level["stride"] for level in levels] == list(STRIDES)
     assert levels[0]["shapes"][:2] == [
         {"width": 32.0, "height": 32.0, "scale": 0.1, "ratio": 1.0},
         {"width": 90.5, "height": 45.3, "scale": 0.2, "ratio": 2.0},
     ]
-    wide = describe_levels(AnchorConfig((((0.5, 0.5),),)), (100, 200), (16,))
-    assert wide[0]["shapes"] == [{"width": 100.0, "height": 50.0, "scale": 0.5, "ratio": 2.0}]
+    nothing = InputBoxes(np.empty((0, 4), np.float32), *[np.empty(0, np.int64)] * 3)
+    wide = measure_coverage(TWO_BY_TWO, nothing, image_size=(100, 200), strides=(16,), class_names=())
+    assert wide.levels()[0]["shapes"] == [{"width": 100.0, "height": 50.0, "scale": 0.5, "ratio": 2.0}]
 
 
 def test_columns_must_fit_together() -> None:
@@ -156,11 +155,11 @@ def test_bccd_platelets_need_fitted_anchors(shared_data: Path) -> None:
         name: audit(anchors, val.boxes, labels=val.labels, images=val.images, class_names=data.val.class_names)
         for name, anchors in (("torchvision", torchvision_anchors()), ("fitted", fitted), ("bad", BAD))
     }
-    reached = {name: report.for_class("Platelets").reached for name, report in reports.items()}
-    assert reached["torchvision"] < 0.05
-    assert reached["fitted"] > 0.5
+    covered = {name: report.for_class("Platelets").covered for name, report in reports.items()}
+    assert covered["torchvision"] < 0.05
+    assert covered["fitted"] > 0.5
     cells = reports["fitted"].for_class("RBC")
-    assert cells.reached > 0.97
+    assert cells.covered > 0.97
     assert cells.strides[16] == cells.boxes
     assert cells.too_coarse < 0.02
     assert reports["bad"].for_class("RBC").too_coarse > 0.9

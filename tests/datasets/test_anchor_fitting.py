@@ -1,4 +1,4 @@
-"""The reach of an anchor in closed form, and the anchors fitted with it."""
+"""The matches of an anchor shape in closed form, and the anchors fitted with it."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from ssdlite.datasets.anchor_coverage import expected_positives, reach_probability, shape_iou
+from ssdlite.datasets.anchor_coverage import expected_positives, shape_iou
 from ssdlite.datasets.anchor_fitting import fit_anchors
 from ssdlite.errors import ConfigError
 
@@ -51,15 +51,6 @@ def test_a_perfect_shape_matches_at_a_quarter_of_the_positions_under_the_box() -
 
 def test_a_shape_of_half_the_area_never_matches() -> None:
     assert expected_positives(wh((40, 40)), wh((40, 19), (28, 28)), 16).tolist() == [[0, 0]]
-    assert reach_probability(wh((40, 40)), wh((40, 19), (28, 28)), 16).tolist() == [[0, 0]]
-
-
-def test_reach_probability() -> None:
-    # at half a stride along both axes a perfect anchor keeps (1 - 1 / 2r)^2 of a box of r strides: 2/3 at r = 2.725
-    assert reach_probability(wh((2.73, 2.73)), wh((2.73, 2.73)), 1)[0, 0] == pytest.approx(1)
-    assert reach_probability(wh((2.6, 2.6)), wh((2.6, 2.6)), 1)[0, 0] < 1
-    # a box of one stride has no second position within reach, so both measures agree
-    assert reach_probability(wh((1, 1)), wh((1, 1)), 1)[0, 0] == pytest.approx(0.2521, abs=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +70,6 @@ def test_closed_forms_agree_with_anchors_laid_out_on_a_grid(
     assert expected_positives(wh(box), wh(shape), stride)[0, 0] == pytest.approx(
         matches.float().mean().item(), abs=0.05
     )
-    reached = (matches > 0).float().mean().item()
-    assert reach_probability(wh(box), wh(shape), stride)[0, 0] == pytest.approx(reached, abs=0.03)
 
 
 def test_cells_of_55_pixels_are_given_to_the_stride_16_map() -> None:

@@ -10,9 +10,8 @@ from PIL import Image
 
 from ssdlite.anchors import torchvision_anchors
 from ssdlite.config import PRESETS
-from ssdlite.datasets.anchor_coverage import audit_anchors
-from ssdlite.datasets.audit.checks import CheckOptions, DataCheck, check_data
-from ssdlite.datasets.audit.duplicates import fingerprint, same_pictures
+from ssdlite.datasets.anchor_coverage import InputBoxes, measure_coverage
+from ssdlite.datasets.audit.checks import CheckOptions, DataCheck, check_data, fingerprint, same_pictures
 from ssdlite.datasets.audit.report import shortcomings
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.tools import check_data as tool
@@ -154,19 +153,18 @@ def test_validating_on_a_part_of_the_training_data_is_a_leak(shared_data: Path) 
 
 
 def test_shortcomings_are_put_into_words() -> None:
-    boxes = np.array([[20, 20, 75, 75], [100, 40, 155, 95], [10, 10, 15, 15], [0, 0, 32, 32], [0, 0, 31, 32]])
-    report = audit_anchors(
+    corners = np.array([[20, 20, 75, 75], [100, 40, 155, 95], [10, 10, 15, 15], [0, 0, 32, 32], [0, 0, 31, 32]])
+    labels, images = np.array([0, 0, 1, 2, 2]), np.array([0, 0, 0, 1, 1])
+    report = measure_coverage(
         torchvision_anchors((0.06, 0.14, 0.28, 0.42, 0.56, 0.7, 0.9), (2.0,)),
+        InputBoxes(corners.astype(np.float32), labels, images, np.arange(5)),
         image_size=(320, 320),
         strides=CONFIG.strides,
-        boxes=boxes,
-        labels=[0, 0, 1, 2, 2],
-        images=[0, 0, 0, 1, 1],
         class_names=("cell", "speck", "pair"),
     )
     words = "\n".join(shortcomings(report))
     assert "cell: 100% of the boxes are served by a map that is too coarse for them (100% by one of stride 32" in words
-    assert "speck: no anchor reaches 100% of 1 boxes" in words
+    assert "speck: no anchor covers 100% of 1 boxes" in words
     assert "speck: 100% of the boxes are small even for the finest map (stride 16)" in words
 
 
@@ -178,11 +176,9 @@ def test_bccd(shared_data: Path) -> None:
     assert {name: len(index.labels) for name, index in report.splits.items()} == {
         "train": 2804, "val": 1137, "test": 945, "trainval": 3941,
     }  # fmt: skip
-    anchors = report.anchors
-    assert anchors.proposed is not None
-    assert anchors.proposed_val is not None
-    assert anchors.proposed.anchor_count <= anchors.budget == 2034
-    assert anchors.proposed_val.for_class("Platelets").reached > 1.3 * anchors.preset_val.for_class("Platelets").reached
+    preset, proposed = report.anchors["preset"], report.anchors["proposed"]
+    assert proposed.train.anchor_count <= report.budget == 2034
+    assert proposed.val.for_class("Platelets").covered > 1.3 * preset.val.for_class("Platelets").covered
 
 
 def test_coco_cc_has_one_vehicle_under_two_names(shared_data: Path) -> None:
@@ -221,13 +217,13 @@ def test_the_command_writes_text_json_and_pictures(
             assert min(image.size) > 400
 
 
-def test_json_names_the_unreached_boxes_in_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_names_the_uncovered_boxes_in_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_split(tmp_path, "train", {"0.png": [[10, 10, 30, 30]], "1.png": [[1, 1, 2, 2]] * 30})
     write_split(tmp_path, "val", {"2.png": [[10, 10, 30, 30]]})
     arguments = [str(tmp_path), "--json", "--anchors", "default", "--output", str(tmp_path / "out")]
     assert tool.main(arguments) == 0
     values = json.loads(capsys.readouterr().out)
-    missed = values["anchors"]["preset"]["unreached"]
+    missed = values["anchors"]["preset"]["uncovered"]
     assert len(missed) == 30
     assert missed[3] == {
         "file": f"{tmp_path}/train/1.png", "object": 3, "class": "cat", "box": [1, 1, 3, 3], "input_size": [6.7, 10.0],
@@ -255,7 +251,7 @@ def test_data_without_objects_are_checked_too(tmp_path: Path) -> None:
     write_split(tmp_path, "val", {"2.png": []})
     assert tool.main([str(tmp_path), "--output", str(tmp_path / "out")]) == 0
     report = check(tmp_path)
-    assert report.anchors.proposed is None
+    assert list(report.anchors) == ["preset"]
     assert report.finding_counts() == {"absent-class": 2}
 
 
