@@ -86,7 +86,7 @@ def test_a_file_that_is_cut_off(tmp_path: Path, name: str, content: bytes, kind:
         ("a.pb", b"0123456789", "got a file that is named but does not begin as a frozen graph"),
         ("a.pth", b"version https://git-lfs.github.com/spec/v1\n", "got a pointer of Git LFS; `git lfs pull`"),
         ("a.tflite", b"<!DOCTYPE html><html>", "got a web page"),
-        ("a.tar.gz", tarred(), "got a packed archive; unpack it"),
+        pytest.param("a.tar.gz", tarred(), "got a packed archive; unpack it", id="tar.gz"),
         ("a.zip", zipped("readme.txt"), "an archive that torch.save did not write; unpack it"),
         ("a.pt", zipped("a/data.pkl", "a/constants.pkl"), "a TorchScript archive; save its state_dict alone"),
         ("a.pkl", pickle.dumps(dict.fromkeys(range(20))), "a pickle that torch.save did not write"),

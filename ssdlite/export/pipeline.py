@@ -30,6 +30,7 @@ from ssdlite.export.options import ExportOptions
 from ssdlite.export.pictures import ExportPictures, find_pictures
 from ssdlite.export.verify.golden import write_golden
 from ssdlite.files import write_atomically, write_text
+from ssdlite.heads.boxes import CenterSizeCode
 from ssdlite.images.geometry import ImageArray
 from ssdlite.predictor import Predictor
 from ssdlite.runtime.backends.onnxruntime import OnnxBackend
@@ -54,6 +55,12 @@ def export_bundle(options: ExportOptions, notify: Notify) -> Contract:
         checkpoint = load_checkpoint(options.checkpoint)
         detector = checkpoint.build_detector().eval()
         detector.config = override(detector.config, **options.thresholds)
+        box_code = detector.head.box_code
+        if "raw" in options.variant and not isinstance(box_code, CenterSizeCode):
+            raise ExportError(
+                f"raw: expected a head with the CenterSizeCode, got {type(box_code).__name__}, which contracts do not "
+                "describe; export decoded or nms"
+            )
         provenance = provenance_of(options.checkpoint, checkpoint, options.licence)
         return ExportJob(options, folder, detector, provenance, find_pictures(options, detector), notify).run()
 
