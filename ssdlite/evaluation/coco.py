@@ -5,12 +5,11 @@ By faster-coco-eval where it is installed (``pip install 'ssdlite[fast-eval]'``)
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.detections import Detections
 
+REPORTING = ("evaluate", "accumulate", "summarize")  # methods of COCOeval that print
 MOST_DETECTIONS = 100_000  # looked at together, where they are of more than one class
 
 IntArray = npt.NDArray[np.int64]
@@ -49,17 +49,16 @@ def score(
 ) -> tuple[list[float], FloatArray]:
     """The twelve figures of ``COCOeval.stats``, and precision [10 IoUs, 101 recalls, classes, 4 areas, 3 limits]."""
     images = [{"id": image_id} for image_id in image_ids.tolist()]
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress with print
-        evaluation = None
-        precisions, recalls = [], []
-        for first, last in _class_ranges(found.labels, classes):
-            evaluation = _evaluate(_within(truth, first, last), _within(found, first, last), images, first, last)
-            precisions.append(evaluation.eval["precision"])
-            recalls.append(evaluation.eval["recall"])
-        assert evaluation is not None  # there is at least one class
-        precision = np.concatenate(precisions, axis=2)
-        evaluation.eval |= {"precision": precision, "recall": np.concatenate(recalls, axis=1)}
-        evaluation.summarize()
+    evaluation = None
+    precisions, recalls = [], []
+    for first, last in _class_ranges(found.labels, classes):
+        evaluation = _evaluate(_within(truth, first, last), _within(found, first, last), images, first, last)
+        precisions.append(evaluation.eval["precision"])
+        recalls.append(evaluation.eval["recall"])
+    assert evaluation is not None  # there is at least one class
+    precision = np.concatenate(precisions, axis=2)
+    evaluation.eval |= {"precision": precision, "recall": np.concatenate(recalls, axis=1)}
+    evaluation.summarize()
     return evaluation.stats.tolist(), precision
 
 
@@ -102,7 +101,7 @@ def _evaluate(
 
 
 def _library() -> tuple[Any, Any]:
-    """The classes COCO and COCOeval."""
+    """The classes COCO and COCOeval, which print nothing."""
     if _has_fast_library():
         import faster_coco_eval as fast
 
@@ -110,7 +109,16 @@ def _library() -> tuple[Any, Any]:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    return COCO, COCOeval
+    return (
+        type("QuietCOCO", (COCO,), {"createIndex": _without_print(COCO.createIndex)}),
+        type("QuietCOCOeval", (COCOeval,), {name: _without_print(getattr(COCOeval, name)) for name in REPORTING}),
+    )
+
+
+def _without_print(function: Any) -> FunctionType:
+    """The same function, to which ``print`` means nothing: standard output is not ours to redirect."""
+    own_globals = {**function.__globals__, "print": lambda *_: None}
+    return FunctionType(function.__code__, own_globals, function.__name__, function.__defaults__, function.__closure__)
 
 
 def _has_fast_library() -> bool:

@@ -226,6 +226,16 @@ def test_nothing_detected_scores_zero_and_says_nothing(capsys: pytest.CaptureFix
     assert capsys.readouterr().out == ""
 
 
+def test_scoring_leaves_standard_output_to_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another thread may print meanwhile, and two may score."""
+    original = coco_scoring._within
+    monkeypatch.setattr(coco_scoring, "_within", lambda *args: print("another thread") or original(*args))
+    Evaluator(make_index([{"id": 1, "boxes": [[0, 0, 50, 50]], "labels": [0]}])).compute()
+    assert capsys.readouterr().out == "another thread\n" * 2
+
+
 def test_no_object_anywhere_is_none_not_minus_one() -> None:
     evaluator = Evaluator(make_index([{"id": 1, "boxes": [], "labels": []}, {"id": 2, "boxes": [], "labels": []}]))
     evaluator.update(1, make_detections([[0, 0, 9, 9]], [0.5], [2]))
