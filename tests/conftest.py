@@ -17,13 +17,21 @@ from PIL import Image
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+DATA = Path(__file__).parent / "data"
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"  # development data, which few have
+SIZES = ["few", "all"] if SHARED.is_dir() else ["few"]
+
+
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The development data beside the repository; tests that need it are skipped where it is absent."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("needs the development data (shared/data beside the repository), which is not here")
-    return folder
+def small_data() -> Path:
+    """``bccd/`` and ``coco-cc/``: a few pictures of real data sets (tests/data/README.md)."""
+    return DATA
+
+
+@pytest.fixture(scope="session", params=SIZES)
+def real_data(request: pytest.FixtureRequest) -> Path:
+    """The same, and all of those data sets where the development data stand beside the repository."""
+    return DATA if request.param == "few" else SHARED
 
 
 @pytest.fixture(scope="session")

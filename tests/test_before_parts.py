@@ -8,16 +8,22 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from ssdlite.build import load_detector
 from ssdlite.checkpoint import Checkpoint, load_checkpoint
 from ssdlite.datasets.shapes import generate_shapes
+from ssdlite.detections import Detections
+from ssdlite.export.verify.bundle import verify_bundle
+from ssdlite.images.reading import read_image
+from ssdlite.runtime.model import load_model
 from ssdlite.training.options import TrainOptions
 from ssdlite.training.trainer import train
 
 BEFORE = Path(__file__).parent / "data" / "before_parts"
+GOLDEN = BEFORE / "bundle" / "golden"
 CONFIGS = [json.loads(line) for line in (BEFORE / "configs.jsonl").read_text().splitlines()]
 
 
@@ -47,6 +53,37 @@ def test_a_checkpoint_is_read() -> None:
     detector = load_detector(BEFORE / "run" / "best.pt")
     assert detector.class_names == ("circle", "square", "triangle")
     assert detector.config.num_anchors == 196
+
+
+def test_a_trained_detector_finds_what_it_found() -> None:
+    """The golden detections are those of its export in half precision."""
+    (found,) = load_detector(BEFORE / "shapes_detector.pt").predict(read_image(GOLDEN / "image_0.png"))
+    assert_found(found, tolerance=2e-3)
+
+
+@pytest.mark.parametrize("file", ["nms_fp16.onnx", "decoded_fp16.onnx"])
+def test_a_bundle_finds_what_it_found(file: str) -> None:
+    model = load_model(BEFORE / "bundle", file, threads=1)
+    assert model.class_names == ("circle", "square", "triangle")
+    (found,) = model.predict(read_image(GOLDEN / "image_0.png"))
+    assert_found(found, tolerance=1e-4)
+
+
+def test_a_bundle_is_verified() -> None:
+    report = verify_bundle(BEFORE / "bundle")
+    assert report.passed
+    assert [model.file for model in report.models] == ["decoded_fp16.onnx", "nms_fp16.onnx"]
+    steps = ["contract", "picture", "resize", "input", "outputs", "detections"]
+    assert [(one.step, one.status) for one in report.models[1].steps] == [(step, "pass") for step in steps]
+
+
+def assert_found(found: Detections, tolerance: float) -> None:
+    """What the file of golden detections says, to the last score above 0.3."""
+    expected = json.loads((GOLDEN / "image_0.nms_fp16.onnx.detections.json").read_text())
+    assert len(expected) == 4 and expected[-1]["score"] > 0.35
+    assert [found.class_names[label] for label in found.labels] == ["circle", "triangle", "square", "triangle"]
+    assert found.scores.tolist() == pytest.approx([one["score"] for one in expected], abs=tolerance)
+    np.testing.assert_allclose(found.boxes, [one["box"] for one in expected], atol=100 * tolerance)
 
 
 def test_a_run_goes_on_as_it_would_have(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
-"""TensorFlow Lite files: the numbers that LiteRT gives, for a real model and for small ones of every layout."""
+"""TensorFlow Lite files: the numbers that LiteRT gives, for trained models and for random ones of every layout."""
 
 from __future__ import annotations
 
 import runpy
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy.typing as npt
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from torchvision.ops import box_convert, nms
 
 import ssdlite
+from ssdlite.datasets.shapes import draw_scene
 from ssdlite.detector import Detector
 from ssdlite.images.geometry import ImageArray, InputTransform
 from ssdlite.images.reading import read_image
@@ -25,6 +28,8 @@ pytest.importorskip("tflite", reason="needs the package tflite, which is not ins
 
 models: Any = runpy.run_path(str(Path(__file__).with_name("tensorflow_models.py")))
 Design = models["Design"]
+DATA = Path(__file__).parent / "data"
+SHARED = Path(__file__).resolve().parents[2] / "shared"  # development data, which few have
 MODEL = "mediapipe-ssd-mobilenetv2-oidv4/ssd_mobilenetv2_oidv4_fp16.tflite"
 SMALL = Design(version=1, lite=False, width=0.25)
 NAMES = ("cat", "dog", "bird")
@@ -66,60 +71,122 @@ def raw_outputs(detector: Detector, pixels: ImageArray) -> tuple[npt.NDArray[np.
     return outputs.box_deltas[0].numpy()[:, [1, 0, 3, 2]], outputs.class_logits[0].numpy()
 
 
-# --- a real model ---
+# --- trained models ---
 
 
-class RealModel:
-    """The Open Images model with LiteRT, and imported."""
+@dataclass
+class Trained:
+    """A trained model with LiteRT, and imported."""
 
-    def __init__(self, path: Path, photographs: Path) -> None:
-        self.path = path
-        names = path.with_name("labels.txt").read_text().splitlines()
-        self.imported = ssdlite.import_weights(path, class_names=names, pictures=photographs)
+    path: Path
+    names: Sequence[str]
+    pictures: Path
+    anchors: npt.NDArray[np.float64]  # cxcywh, as fractions of the picture
+    scores: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]  # of what the file gives for the classes
+    side: int  # of the input
+    described: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        self.imported = ssdlite.import_weights(self.path, class_names=self.names, pictures=self.pictures)
         self.detector = self.imported.checkpoint.build_detector().eval()
-        files = sorted(photographs.glob("*.jpg"))[:: len(list(photographs.glob("*.jpg"))) // 6][:6]
-        input_transform = InputTransform((300, 300), "stretch")
-        self.files = files
-        self.pictures = [
-            input_transform.window(picture.shape[:2]).render(picture) for picture in map(read_image, files)
-        ]
-        self.outputs = [models["run_tflite"](path, picture) for picture in self.pictures]
+        files = sorted(self.pictures.iterdir())
+        transform = InputTransform((self.side, self.side), "stretch")
+        read = map(read_image, files[:: len(files) // 6][:6])
+        self.inputs = [transform.window(picture.shape[:2]).render(picture) for picture in read]
+        self.outputs = [models["run_tflite"](self.path, picture) for picture in self.inputs]
 
 
-@pytest.fixture(scope="module")
-def real(shared_data: Path) -> RealModel:
+def open_images() -> Trained:
+    """MediaPipe's, of the development data."""
+    path = SHARED / "weights" / MODEL
+    return Trained(
+        path,
+        path.with_name("labels.txt").read_text().splitlines(),
+        SHARED / "data" / "coco-cc" / "val2017",
+        anchors=np.loadtxt(DATA / "tf_ssd300_anchors_cxcywh.txt"),
+        scores=lambda logits: 1 / (1 + np.exp(-logits.astype(np.float64))),
+        side=300,
+        described={
+            "width_mult": 1.0,
+            "score_function": "sigmoid",
+            "anchors": 1917,
+            "classes": 23,
+            "convolutions": 52 + 4 * 2 + 6 * 2,
+        },
+    )
+
+
+def shapes(folder: Path) -> Trained:
+    """Trained on the built-in shapes, of which it is shown some that it has not seen."""
+    for number in range(12):
+        scene = draw_scene(np.random.default_rng(1000 + number), with_objects=True)
+        Image.fromarray(scene.image).save(folder / f"{number:02d}.png")
+    return Trained(
+        DATA / "shapes_detector.tflite",
+        ("circle", "square", "triangle"),
+        folder,
+        anchors=ssd_anchors((8, 4, 2, 1, 1, 1)),
+        scores=lambda probabilities: probabilities.astype(np.float64),
+        side=128,
+        described={
+            "width_mult": 0.25,
+            "score_function": "softmax",
+            "anchors": 330,
+            "classes": 3,
+            "convolutions": 52 + 4 * 3 + 6 * 2 * 2,
+        },
+    )
+
+
+def ssd_anchors(grids: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """By the Object Detection API's rule: scales from 0.2 to 0.95, three shapes on the first map, six on the others."""
+    scales = [*np.linspace(0.2, 0.95, len(grids)), 1.0]
+    rows = []
+    for level, grid in enumerate(grids):
+        shapes = [(scales[level], ratio) for ratio in (1, 2, 1 / 2, 3, 0.3333)]
+        shapes += [(float(np.sqrt(scales[level] * scales[level + 1])), 1)]
+        for y, x in np.ndindex(grid, grid):
+            for scale, ratio in [(0.1, 1), (0.2, 2), (0.2, 1 / 2)] if level == 0 else shapes:
+                rows.append(((x + 0.5) / grid, (y + 0.5) / grid, scale * ratio**0.5, scale / ratio**0.5))
+    return np.array(rows)
+
+
+@pytest.fixture(scope="module", params=["shapes", *(["Open Images"] if (SHARED / "weights" / MODEL).exists() else [])])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     pytest.importorskip("ai_edge_litert", reason="needs the package ai-edge-litert, which is not installed")
-    path, photographs = shared_data.parent / "weights" / MODEL, shared_data / "coco-cc" / "val2017"
-    for needed in (path, photographs):
-        if not needed.exists():
-            pytest.skip(f"needs {needed.name} (shared/ beside the repository), which is not here")
-    return RealModel(path, photographs)
+    return shapes(tmp_path_factory.mktemp("shapes")) if request.param == "shapes" else open_images()
 
 
-def test_real_model_gives_the_same_numbers(real: RealModel) -> None:
-    for picture, (boxes, classes) in zip(real.pictures, real.outputs, strict=True):
-        own_boxes, own_classes = raw_outputs(real.detector, picture)
+def test_trained_model_gives_the_same_numbers(trained: Trained) -> None:
+    for picture, (boxes, classes) in zip(trained.inputs, trained.outputs, strict=True):
+        own_boxes, own_classes = raw_outputs(trained.detector, picture)
         np.testing.assert_allclose(own_boxes, boxes, atol=1e-3)
+        if trained.detector.config.head.score_function == "softmax":
+            own_classes = softmax(own_classes)
         np.testing.assert_allclose(own_classes, classes, atol=1e-3)
 
 
-def test_real_model_finds_the_same_objects(real: RealModel) -> None:
-    """Decoded from LiteRT's outputs by the formulas of the model's README."""
-    anchors = np.loadtxt(Path(__file__).with_name("data") / "tf_ssd300_anchors_cxcywh.txt")
-    found = 0
-    for picture, (codes, classes) in zip(real.pictures, real.outputs, strict=True):
-        scores = 1 / (1 + np.exp(-classes.astype(np.float64)))
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def test_trained_model_finds_the_same_objects(trained: Trained) -> None:
+    """Decoded from LiteRT's outputs by the formulas of the Object Detection API."""
+    found, anchors = 0, trained.anchors
+    for picture, (codes, classes) in zip(trained.inputs, trained.outputs, strict=True):
+        side, scores = trained.side, trained.scores(classes)
         centres = codes[:, [1, 0]] / 10 * anchors[:, 2:] + anchors[:, :2]
         sizes = np.exp(codes[:, [3, 2]] / 5) * anchors[:, 2:]
-        decoded = box_convert(torch.from_numpy(np.hstack([centres, sizes]) * 300), "cxcywh", "xyxy").clamp(0, 300)
+        decoded = box_convert(torch.from_numpy(np.hstack([centres, sizes]) * side), "cxcywh", "xyxy").clamp(0, side)
         expected = []
-        for label in range(1, 24):
+        for label in range(1, scores.shape[1]):
             best = torch.from_numpy(scores[:, label])
             likely = (best > 0.3).nonzero()[:, 0]
             kept = likely[nms(decoded[likely], best[likely], 0.6)]
             expected += [(float(best[i]), label - 1, decoded[i].numpy()) for i in kept]
         expected.sort(key=lambda entry: -entry[0])
-        (own,) = real.detector.predict(picture, score_threshold=0.3)
+        (own,) = trained.detector.predict(picture, score_threshold=0.3)
         assert own.labels.tolist() == [label for _, label, _ in expected]
         for box, score, (wanted_score, _, wanted_box) in zip(own.boxes, own.scores, expected, strict=True):
             assert score == pytest.approx(wanted_score, abs=1e-4)
@@ -128,39 +195,39 @@ def test_real_model_finds_the_same_objects(real: RealModel) -> None:
     assert found >= 5
 
 
-def test_real_model_exported(real: RealModel, tmp_path: Path) -> None:
+def test_trained_model_exported(trained: Trained, tmp_path: Path) -> None:
     import onnx
 
     from ssdlite.export.onnx import export_onnx
     from ssdlite.export.options import GraphOptions
 
-    onnx.save(export_onnx(real.detector, GraphOptions(variant="raw")), tmp_path / "raw.onnx")
+    onnx.save(export_onnx(trained.detector, GraphOptions(variant="raw")), tmp_path / "raw.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "raw.onnx"), providers=["CPUExecutionProvider"])
-    for picture, (boxes, classes) in zip(real.pictures[:3], real.outputs, strict=False):
-        outputs = session.run(None, {session.get_inputs()[0].name: picture.transpose(2, 0, 1)[None]})
-        by_columns = {output.shape[2]: output[0] for output in outputs}
-        np.testing.assert_allclose(by_columns[4][:, [1, 0, 3, 2]], boxes, atol=1e-3)
-        np.testing.assert_allclose(by_columns[24], classes, atol=1e-3)
+    for picture in trained.inputs[:3]:
+        outputs = session.run(["class_logits", "box_deltas"], {"images": picture.transpose(2, 0, 1)[None]})
+        boxes, classes = models["run_tflite"](trained.path, picture)
+        np.testing.assert_allclose(outputs[1][0][:, [1, 0, 3, 2]], boxes, atol=1e-3)
+        logits = outputs[0][0]
+        softmaxed = trained.detector.config.head.score_function == "softmax"
+        np.testing.assert_allclose(softmax(logits) if softmaxed else logits, classes, atol=1e-3)
 
 
-def test_real_model_is_described(real: RealModel) -> None:
-    config = real.imported.checkpoint.config
-    assert (config.backbone.name, config.input.size, config.layers.padding, config.layers.norm_eps) == (
-        "mobilenet_v2",
-        (300, 300),
-        "same",
-        0.001,
-    )
-    assert (config.head.score_function, config.num_anchors, config.num_classes) == ("sigmoid", 1917, 23)
-    assert config.class_names[:4] == ("Bicycle", "Boot", "Laptop", "Person")
+def test_trained_model_is_described(trained: Trained) -> None:
+    config, expected = trained.imported.checkpoint.config, trained.described
+    assert (config.backbone.name, config.layers.padding, config.layers.norm_eps) == ("mobilenet_v2", "same", 0.001)
+    assert (config.backbone.width_mult, config.input.size) == (expected["width_mult"], (trained.side, trained.side))
+    assert config.head.score_function == expected["score_function"]
+    assert (config.num_anchors, config.num_classes) == (expected["anchors"], expected["classes"])
+    assert len(trained.imported.matched) == 2 * expected["convolutions"]  # filters and bias
+    assert config.class_names == tuple(name for name in trained.names if name != "???")
     assert config.anchors == ssdlite.PRESETS["ssd300_mobilenet_v2"].anchors
-    assert len(real.imported.matched) == 144 and real.imported.left == ()  # 72 convolutions, filters and bias
+    assert trained.imported.left == ()
 
 
-def test_real_model_can_be_put_in_training_mode(real: RealModel) -> None:
-    """Its restored norms have the photographs' statistics; folded ones would give something else altogether."""
-    images = torch.from_numpy(np.stack(real.pictures)).permute(0, 3, 1, 2)
-    detector = real.imported.checkpoint.build_detector()
+def test_trained_model_can_be_put_in_training_mode(trained: Trained) -> None:
+    """Its restored norms have the pictures' statistics; folded ones would give something else altogether."""
+    images = torch.from_numpy(np.stack(trained.inputs)).permute(0, 3, 1, 2)
+    detector = trained.imported.checkpoint.build_detector()
     with torch.no_grad():
         expected, got = detector.eval()(images).class_logits, detector.train()(images).class_logits
     assert float(torch.corrcoef(torch.stack([expected.flatten(), got.flatten()]))[0, 1]) > 0.95
@@ -216,7 +283,7 @@ def add_detections(writer: Any) -> None:
         for width, height in shapes
     ]
     options = {"y_scale": 8.0, "x_scale": 9.0, "h_scale": 4.0, "w_scale": 3.0, "nms_score_threshold": 0.75}
-    options |= {"nms_iou_threshold": 0.4, "num_classes": 3, "max_detections": 40, "max_classes_per_detection": 1}
+    options |= {"nms_iou_threshold": 0.4, "classes": 3, "max_detections": 40, "max_classes_per_detection": 1}
     options |= {"detections_per_class": 100, "use_regular_nms": True}
     writer.detections(*writer.outputs, np.array(rows, np.float32), options)
 

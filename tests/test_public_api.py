@@ -83,12 +83,21 @@ def test_blocks_are_public():
     assert ssdlite.build_backbone is build_backbone
 
 
-def test_errors_are_of_one_family_and_of_pythons_own():
-    for name in ("ConfigError", "DataError", "CheckpointError"):
-        assert issubclass(getattr(ssdlite, name), (SsdliteError, ValueError))
-        assert issubclass(getattr(ssdlite, name), ValueError)
-    assert issubclass(ssdlite.TrainingError, RuntimeError)
-    assert issubclass(ssdlite.TrainingError, SsdliteError)
+@pytest.mark.parametrize(
+    ("name", "of_python"),
+    [
+        ("ConfigError", ValueError),
+        ("DataError", ValueError),
+        ("CheckpointError", ValueError),
+        ("ContractError", ValueError),
+        ("ExportError", RuntimeError),
+        ("TrainingError", RuntimeError),
+    ],
+)
+def test_errors_are_of_one_family_and_of_pythons_own(name: str, of_python: type[Exception]):
+    error = getattr(ssdlite, name)
+    assert issubclass(error, SsdliteError)
+    assert issubclass(error, of_python)
 
 
 def test_the_version_is_that_of_the_package():

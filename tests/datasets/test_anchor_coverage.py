@@ -147,8 +147,8 @@ def test_columns_must_fit_together() -> None:
         audit(TWO_BY_TWO, [[0, 0, 9, 9]] * 2, images=[1, 0], size=64, strides=(32,))
 
 
-def test_bccd_platelets_need_fitted_anchors(shared_data: Path) -> None:
-    data = load_data(shared_data / "bccd", train_split="train", val_split="val")
+def test_bccd_platelets_need_fitted_anchors(real_data: Path) -> None:
+    data = load_data(real_data / "bccd", train_split="train", val_split="val")
     train, val = (input_boxes(index, (320, 320), "stretch") for index in (data.train, data.val))
     fitted = fit_anchors(train.sides, train.labels, image_size=(320, 320), strides=STRIDES, budget=2034)
     reports = {

@@ -153,8 +153,8 @@ def test_equals_pycocotools_run_by_hand_on_random_data(seed: int, tmp_path: Path
     assert [(cat[key] + dog[key]) / 2 for key in ("AP", "AP50")] == pytest.approx(expected[:2])
 
 
-def test_equals_pycocotools_run_by_hand_on_coco(shared_data: Path, tmp_path: Path) -> None:
-    file = shared_data / "coco-cc" / "annotations" / "instances_val2017.json"
+def test_equals_pycocotools_run_by_hand_on_coco(real_data: Path, tmp_path: Path) -> None:
+    file = real_data / "coco-cc" / "annotations" / "instances_val2017.json"
     ground_truth = json.loads(file.read_text())
     categories = ground_truth["categories"]
     label_of = {category["id"]: label for label, category in enumerate(categories)}
