@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import tyro
 from rich.table import Table
 
 from ssdlite import cli
@@ -17,6 +19,14 @@ if TYPE_CHECKING:
     from ssdlite.runtime.contract import Contract
 
 PROGRAM = "ssdlite export"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportArguments(ExportOptions):
+    """``ExportOptions`` with the checkpoint in front, without a name."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """The checkpoint, such as best.pt of a training."""
 
 
 def export(options: ExportOptions) -> None:
@@ -34,7 +44,7 @@ def export(options: ExportOptions) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(export, ExportOptions, argv, PROGRAM)
+    return cli.run(export, ExportArguments, argv, PROGRAM)
 
 
 def _print_files(contract: Contract, bundle: Path) -> None:

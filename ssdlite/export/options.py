@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from ssdlite.errors import ConfigError
 from ssdlite.runtime.contract import Precision, Variant
@@ -41,7 +39,7 @@ class GraphOptions:
 class ExportOptions:
     """Options of ``export_onnx.py``."""
 
-    checkpoint: Annotated[Path, tyro.conf.Positional]
+    checkpoint: Path
     """The checkpoint, such as best.pt of a training."""
     output: Path
     """Folder for the bundle: models, contract.json, golden vectors, model card. must not exist yet, or be empty."""
