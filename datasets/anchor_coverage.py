@@ -34,8 +34,8 @@ PERFECT_FIT = 4 / 3 - 8 / 3 * math.log(1.5)  # 0.252 positions for a box of one 
 
 def shape_iou(boxes_wh: Floats, shapes_wh: Floats) -> Floats:
     """IoU of boxes [T, 2] and shapes [S, 2] laid on a common centre -> [T, S]."""
-    centred = [np.concatenate([-sides / 2, sides / 2], axis=1) for sides in (boxes_wh, shapes_wh)]
-    return pairwise_iou(centred[0], centred[1])
+    centerd = [np.concatenate([-sides / 2, sides / 2], axis=1) for sides in (boxes_wh, shapes_wh)]
+    return pairwise_iou(centerd[0], centerd[1])
 
 
 def expected_positives(

@@ -238,17 +238,17 @@ def _cluster(boxes: Floats, weights: Floats, count: int) -> Floats:
     distinct = np.unique(points, axis=0)
     if len(distinct) <= count:
         return np.asarray(np.exp(distinct))
-    centres = points[[int(weights.argmax())]]
-    distance = ((points - centres[0]) ** 2).sum(1)
+    centers = points[[int(weights.argmax())]]
+    distance = ((points - centers[0]) ** 2).sum(1)
     for _ in range(count - 1):  # the next centre lies where most weighted distance is left
-        centres = np.vstack([centres, points[int((distance * weights).argmax())]])
-        distance = np.minimum(distance, ((points - centres[-1]) ** 2).sum(1))
+        centers = np.vstack([centers, points[int((distance * weights).argmax())]])
+        distance = np.minimum(distance, ((points - centers[-1]) ** 2).sum(1))
     for _ in range(10):
-        nearest = ((points[:, None] - centres[None]) ** 2).sum(2).argmin(1)
-        mass = np.bincount(nearest, weights, len(centres))
-        sums = np.stack([np.bincount(nearest, weights * points[:, i], len(centres)) for i in (0, 1)], 1)
-        centres = np.where(mass[:, None] > 0, sums / np.maximum(mass, 1e-300)[:, None], centres)
-    return np.asarray(np.exp(centres))
+        nearest = ((points[:, None] - centers[None]) ** 2).sum(2).argmin(1)
+        mass = np.bincount(nearest, weights, len(centers))
+        sums = np.stack([np.bincount(nearest, weights * points[:, i], len(centers)) for i in (0, 1)], 1)
+        centers = np.where(mass[:, None] > 0, sums / np.maximum(mass, 1e-300)[:, None], centers)
+    return np.asarray(np.exp(centers))
 
 
 def _as_config(layout: Sequence[LevelShape], level_count: int, image_size: tuple[int, int]) -> AnchorConfig:

@@ -17,7 +17,7 @@ from ssdlite.files import counted
 from ssdlite.images.geometry import CropWindow, ImageArray
 from ssdlite.images.reading import read_image
 
-SPARE = 1 << 30  # bytes that the disk keeps free
+KEPT_FREE = 1 << 30  # bytes that the disk keeps free
 
 
 class PictureCache:
@@ -37,7 +37,7 @@ class PictureCache:
         folder = Path(tempfile.mkdtemp(prefix="ssdlite-pictures-"))
         weakref.finalize(self, _remove, folder, os.getpid())
         free = shutil.disk_usage(folder).free
-        if size > free - SPARE:
+        if size > free - KEPT_FREE:
             raise ConfigError(
                 f"--cache: {counted(len(sizes), 'picture')} take {size / 1e9:.1f} GB decoded, and the disk of "
                 f"{folder.parent} has {free / 1e9:.1f} GB free"

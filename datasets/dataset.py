@@ -27,7 +27,7 @@ NOT_DECODED: ImageArray = np.empty((0, 0, 3), np.uint8)
 
 @dataclass
 class Sample:
-    """One picture and its objects; ``view``, once it is at the network's size, is what of the source is shown.
+    """One picture and its objects; ``window``, once it is at the network's size, is what of the source is shown.
 
     A mosaic has the id and the position of its first picture, and is shown whole. ``file``, where there is one, is
     decoded once it is known what to show; until then ``image`` is empty.
@@ -144,7 +144,7 @@ class Batch:
     """B images of one size and their objects, padded to M a picture.
 
     images uint8 [B, 3, H, W] (stored channels-last), boxes [B, M, 4] xyxy input pixels, labels [B, M] (-1 padding,
-    -2 ignored region), ``positions`` in the index, ``views`` for the way back; ``bad`` could not be read.
+    -2 ignored region), ``positions`` in the index, ``windows`` for the way back; ``bad`` could not be read.
     """
 
     images: Tensor

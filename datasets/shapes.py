@@ -26,12 +26,12 @@ MOST_SHAPES = 7
 SUB_PIXEL_BITS = 4  # OpenCV draws polygons in 1/16 px
 LEAST_VISIBLE = 0.55  # of a shape's pixels, after what hides it and what the border cuts off
 PLACES_TRIED = 6
-COLOURS_TRIED = 12
+COLORS_TRIED = 12
 LEAST_CONTRAST = 70.0  # Euclidean distance in RGB between a shape and what is behind it
 BACKGROUND_CONTRAST = 60.0  # at most, between two colours of the background, per channel
 FloatImage = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
-Colour = npt.NDArray[np.float32]
+Color = npt.NDArray[np.float32]
 
 
 class SceneObject(NamedTuple):
@@ -83,9 +83,9 @@ def _place(
     label = int(rng.integers(len(SHAPE_NAMES)))
     for _ in range(PLACES_TRIED):
         diameter = min(height, width) * math.exp(rng.uniform(math.log(SIZES[0]), math.log(SIZES[1])))
-        centre = rng.uniform((0.0, 0.0), (width, height))
-        points = _outline(label, rng) * (diameter / 2) + centre
-        alpha, x0, y0, pixels = _rasterise(points, height, width)
+        center = rng.uniform((0.0, 0.0), (width, height))
+        points = _outline(label, rng) * (diameter / 2) + center
+        alpha, x0, y0, pixels = _rasterize(points, height, width)
         mask = alpha >= 0.5
         region = (slice(y0, y0 + mask.shape[0]), slice(x0, x0 + mask.shape[1]))
         if mask.sum() < LEAST_VISIBLE * pixels or not _leaves_visible(owner, region, mask, placed):
@@ -110,7 +110,7 @@ def _on_circle(count: int) -> npt.NDArray[np.float64]:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def _rasterise(points: npt.NDArray[np.float64], height: int, width: int) -> tuple[FloatImage, int, int, int]:
+def _rasterize(points: npt.NDArray[np.float64], height: int, width: int) -> tuple[FloatImage, int, int, int]:
     """The part of a polygon inside the image, alpha [h, w] in 0..1, its corner, and the shape's pixels."""
     low, high = np.floor(points.min(axis=0)).astype(int) - 1, np.ceil(points.max(axis=0)).astype(int) + 2
     patch = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
@@ -142,28 +142,28 @@ def _visible_object(label: int, visible: Mask) -> SceneObject:
 def _paint(rng: np.random.Generator, patch: FloatImage, alpha: FloatImage, label: int) -> None:
     """Blend a shape of its class's colour, plain, shaded or striped, into ``patch``, some with a darker rim."""
     behind = np.average(patch.reshape(-1, 3), axis=0, weights=alpha.reshape(-1) + 1e-6)
-    colour = _contrasting(rng, behind, label)
+    color = _contrasting(rng, behind, label)
     height, width = alpha.shape
-    fill: npt.NDArray[np.floating] = np.broadcast_to(colour, (height, width, 3))
+    fill: npt.NDArray[np.floating] = np.broadcast_to(color, (height, width, 3))
     style = rng.random()
     if style < 0.35:
-        fill = colour + rng.uniform(15, 40) * _wave(rng, height, width, max(height, width) * 2.0)[..., None]
+        fill = color + rng.uniform(15, 40) * _wave(rng, height, width, max(height, width) * 2.0)[..., None]
     elif style < 0.55:
-        fill = colour + rng.uniform(15, 30) * np.sign(_wave(rng, height, width, rng.uniform(5, 14)))[..., None]
+        fill = color + rng.uniform(15, 30) * np.sign(_wave(rng, height, width, rng.uniform(5, 14)))[..., None]
     if rng.random() < 0.3:
         core = cv2.erode(alpha, np.ones((3, 3), np.uint8), iterations=int(rng.integers(1, 3)))
         fill = fill * (0.55 + 0.45 * core[..., None])
     patch += (np.clip(fill, 0, 255).astype(np.float32) - patch) * alpha[..., None]
 
 
-def _contrasting(rng: np.random.Generator, behind: npt.NDArray[np.floating], label: int) -> Colour:
+def _contrasting(rng: np.random.Generator, behind: npt.NDArray[np.floating], label: int) -> Color:
     """A colour of the class that stands out from ``behind``; the best of some tries."""
     low, high = (HUES[label] - HUE_SPREAD, 0.45, 0.35), (HUES[label] + HUE_SPREAD, 1.0, 1.0)
-    hsv = rng.uniform(low, high, (1, COLOURS_TRIED, 3)).astype(np.float32)
-    colours = cv2.cvtColor(hsv % np.array([360.0, 2.0, 2.0], np.float32), cv2.COLOR_HSV2RGB)[0] * 255
-    distances = np.linalg.norm(colours - behind, axis=1)
+    hsv = rng.uniform(low, high, (1, COLORS_TRIED, 3)).astype(np.float32)
+    colors = cv2.cvtColor(hsv % np.array([360.0, 2.0, 2.0], np.float32), cv2.COLOR_HSV2RGB)[0] * 255
+    distances = np.linalg.norm(colors - behind, axis=1)
     enough = np.flatnonzero(distances >= LEAST_CONTRAST)
-    return np.asarray(colours[enough[0] if len(enough) else distances.argmax()])
+    return np.asarray(colors[enough[0] if len(enough) else distances.argmax()])
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> FloatImage:
@@ -203,9 +203,9 @@ def _blotches(rng: np.random.Generator, height: int, width: int) -> FloatImage:
     """Soft ellipses [H, W] in -1..1."""
     blend = np.full((height, width), -1, np.float32)
     for _ in range(int(rng.integers(8, 30))):
-        centre = (int(rng.integers(width)), int(rng.integers(height)))
+        center = (int(rng.integers(width)), int(rng.integers(height)))
         axes = (int(rng.integers(6, 60)), int(rng.integers(6, 60)))
-        cv2.ellipse(blend, centre, axes, rng.uniform(0, 180), 0, 360, rng.uniform(-1, 1), -1)
+        cv2.ellipse(blend, center, axes, rng.uniform(0, 180), 0, 360, rng.uniform(-1, 1), -1)
     return np.asarray(cv2.GaussianBlur(blend, (0, 0), rng.uniform(2, 8)))
 
 
@@ -214,8 +214,8 @@ def _scribble(rng: np.random.Generator, canvas: FloatImage) -> None:
     height, width = canvas.shape[:2]
     for _ in range(int(rng.integers(0, 6))):
         ends = rng.integers((0, 0), (width, height), (2, 2))
-        colour = rng.uniform(0, 255, 3).tolist()
-        cv2.line(canvas, ends[0].tolist(), ends[1].tolist(), colour, int(rng.integers(1, 3)), cv2.LINE_AA)
+        color = rng.uniform(0, 255, 3).tolist()
+        cv2.line(canvas, ends[0].tolist(), ends[1].tolist(), color, int(rng.integers(1, 3)), cv2.LINE_AA)
 
 
 def _photograph(rng: np.random.Generator, canvas: FloatImage) -> ImageArray:

@@ -98,8 +98,8 @@ def iou_crop(canvas: Rectangle, boxes: Boxes, generator: np.random.Generator) ->
 def _best_overlaps(regions: npt.NDArray[np.float64], boxes: Boxes) -> npt.NDArray[np.float64]:
     """regions [T, 4], boxes [N, 4] -> [T]: the best IoU with a box whose centre is in the region, -1 if none is."""
     boxes = boxes.astype(np.float64)
-    corners, centres = regions[:, None], (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = ((centres > corners[..., :2]) & (centres < corners[..., 2:])).all(axis=2)
+    corners, centers = regions[:, None], (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = ((centers > corners[..., :2]) & (centers < corners[..., 2:])).all(axis=2)
     best: npt.NDArray[np.float64] = np.where(inside, pairwise_iou(regions, boxes), -1.0).max(axis=1)
     return best
 
@@ -134,8 +134,8 @@ def show(sample: Sample, window: CropWindow, cut_off: CutOff | None = None) -> S
     sides = clipped[:, 2:] - clipped[:, :2]
     keep, ignore = (sides > 0).all(axis=1), sample.ignore
     if cut_off is not None:
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        inside = ((centres >= 0) & (centres <= limits[:2])).all(axis=1)
+        centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+        inside = ((centers >= 0) & (centers <= limits[:2])).all(axis=1)
         if cut_off == "ignore":
             ignore = ignore | ~inside
         keep &= (inside & (sides >= MIN_BOX_SIDE).all(axis=1)) | ignore
@@ -159,7 +159,7 @@ class Augmentation:
         scale: least and largest factor of the picture's size in the input, at random places (large-scale jitter,
             arXiv 2012.07177, section 3); None is never. In place of ``zoom_out``.
         iou_crop: whether to crop as SSD does (arXiv 1512.02325, section 2.2).
-        colour: whether to distort brightness, contrast, saturation and hue.
+        color: whether to distort brightness, contrast, saturation and hue.
         flips: mirror left-right (``horizontal``), or any symmetry of the input (``all``: the 8 of a square, the 4
             of another rectangle; for pictures without an up and down, such as those of microscopes and from the air).
     """
@@ -167,7 +167,7 @@ class Augmentation:
     zoom_out: float = 1.0
     scale: tuple[float, float] | None = None
     iou_crop: bool = False
-    colour: bool = False
+    color: bool = False
     flips: str = "none"
 
     @property
@@ -182,10 +182,10 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "none": Augmentation(),
     "flip": Augmentation(flips="horizontal"),
     "ssdlite": Augmentation(iou_crop=True, flips="horizontal"),
-    "ssd": Augmentation(zoom_out=4.0, iou_crop=True, colour=True, flips="horizontal"),
+    "ssd": Augmentation(zoom_out=4.0, iou_crop=True, color=True, flips="horizontal"),
     "lsj": Augmentation(scale=(0.5, 2.0), flips="horizontal"),
-    "topdown": Augmentation(zoom_out=1.5, iou_crop=True, colour=True, flips="all"),
-    "lsj-topdown": Augmentation(scale=(0.5, 2.0), colour=True, flips="all"),
+    "topdown": Augmentation(zoom_out=1.5, iou_crop=True, color=True, flips="all"),
+    "lsj-topdown": Augmentation(scale=(0.5, 2.0), color=True, flips="all"),
 }
 
 
@@ -206,7 +206,7 @@ class DetectionTransform:
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
         if sample.window is None:
-            sample = show(sample, self._choose_view(sample, generator), self.augmentation.cut_off)
+            sample = show(sample, self._choose_window(sample, generator), self.augmentation.cut_off)
         if self.pixels is None:
             return sample
         # One state for all its transforms: ``set_random_seed`` would have each of them draw the same numbers.
@@ -221,7 +221,7 @@ class DetectionTransform:
             ignore=sample.ignore[kept],
         )
 
-    def _choose_view(self, sample: Sample, generator: np.random.Generator) -> CropWindow:
+    def _choose_window(self, sample: Sample, generator: np.random.Generator) -> CropWindow:
         height, width = sample.size
         whole = (0.0, 0.0, float(width), float(height))
         region, recipe = whole, self.augmentation
@@ -246,7 +246,7 @@ def _pixel_transforms(augmentation: Augmentation, is_square: bool) -> Any:
         "all": lambda: [A.D4(p=1.0)] if is_square else [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)],
     }
     transforms = flips[augmentation.flips]()
-    if augmentation.colour:  # the ranges of torchvision's RandomPhotometricDistort
+    if augmentation.color:  # the ranges of torchvision's RandomPhotometricDistort
         transforms.append(
             A.ColorJitter(
                 brightness=(0.875, 1.125), contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue=(-0.05, 0.05), p=0.5
@@ -260,7 +260,7 @@ def _pixel_transforms(augmentation: Augmentation, is_square: bool) -> Any:
 
 # --- Up to four pictures side by side as one sample (YOLOv4, arXiv 2004.10934, section 3.4).
 
-CLOSED = 0.15  # share of the epochs, the last ones, without mosaics (arXiv 2107.08430, section 2.1: 15 of 300)
+LAST_SHARE = 0.15  # share of the epochs, the last ones, without mosaics (arXiv 2107.08430, section 2.1: 15 of 300)
 MOSAIC_SCALES = (0.5, 1.5)  # of a picture's size in the input: YOLOX's for its smallest networks, and NanoDet's
 
 
@@ -318,7 +318,7 @@ class Mosaic:
         image = np.full((height, width, 3), LETTERBOX_FILL, np.uint8)
         parts = []
         for sample, tile in zip(samples, layout.tiles, strict=True):
-            part = show(sample, self._choose_view(sample, tile, layout.scale, generator), cut_off="ignore")
+            part = show(sample, self._choose_window(sample, tile, layout.scale, generator), cut_off="ignore")
             image[tile.y0 : tile.y1, tile.x0 : tile.x1] = part.image
             parts.append(replace(part, boxes=part.boxes + np.array([tile.x0, tile.y0] * 2, np.float32)))
         return replace(
@@ -330,7 +330,7 @@ class Mosaic:
             window=CropWindow(0, 0, width, height, (height, width)),
         )
 
-    def _choose_view(self, sample: Sample, tile: Tile, scale: float, generator: np.random.Generator) -> CropWindow:
+    def _choose_window(self, sample: Sample, tile: Tile, scale: float, generator: np.random.Generator) -> CropWindow:
         """A random part of the picture, as large as the tile takes."""
         size = (tile.y1 - tile.y0, tile.x1 - tile.x0)
         picture = sample.size
@@ -343,4 +343,4 @@ def build_mosaic(transform: DetectionTransform, share: float, epochs: int) -> Mo
     """Mosaics for a ``share`` of the samples in a training of ``epochs`` epochs but for its last ones, if any."""
     if not share:
         return None
-    return Mosaic(transform.image_size, transform.resize, share, epochs - round(CLOSED * epochs))
+    return Mosaic(transform.image_size, transform.resize, share, epochs - round(LAST_SHARE * epochs))

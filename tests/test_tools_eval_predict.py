@@ -15,7 +15,7 @@ from ssdlite.build import build_detector
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.detections import Detections
-from ssdlite.images.drawing import class_colour
+from ssdlite.images.drawing import class_color
 from ssdlite.images.media import VideoReader, VideoWriter
 from ssdlite.images.reading import read_image
 from ssdlite.tools import eval_det, predict
@@ -96,7 +96,7 @@ def test_predict_writes_pictures_and_json(tmp_path: Path, capsys: pytest.Capture
     assert entries[1]["detections"] == []
     image = read_image(out / "a.png")
     assert image.shape == (90, 120, 3)
-    assert (image[30:80, 10] == class_colour(0)).all()
+    assert (image[30:80, 10] == class_color(0)).all()
     assert (read_image(out / "sub" / "a.png") == 40).all()
     assert capsys.readouterr().out == f"3 of 3 files, 2 objects with a score of 0.3 or more -> {out}\n"
 
@@ -137,7 +137,7 @@ def test_predict_annotates_videos(tmp_path: Path) -> None:
     with VideoReader(out / "clip.mp4") as video:
         frames = list(video)
     assert len(frames) == 3
-    colour = np.array(class_colour(0))
+    colour = np.array(class_color(0))
     assert np.abs(frames[0][60:75, 10].mean(axis=0) - colour).max() < 90  # blurred by the codec
     assert np.abs(frames[2].astype(int) - 40).max() < 30
 

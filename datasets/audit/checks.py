@@ -292,10 +292,10 @@ def fingerprint(image: ImageArray) -> Fingerprint:
     """image [H, W, 3] -> its fingerprint; the hash compares neighbours in the rows of 8 x 9 grey fields."""
     digest = hashlib.blake2b(str(image.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(image).data)
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    fields = cv2.resize(grey, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    fields = cv2.resize(gray, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
     bits = np.packbits(fields[:, 1:] > fields[:, :-1])
-    thumbnail = cv2.resize(grey, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA)
+    thumbnail = cv2.resize(gray, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA)
     return Fingerprint(
         digest.digest(), int.from_bytes(bits.tobytes(), "big"), np.asarray(thumbnail, np.uint8).reshape(-1)
     )

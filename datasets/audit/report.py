@@ -21,7 +21,7 @@ from ssdlite.datasets.audit.checks import FINDING_KINDS, DataCheck, Finding
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.errors import DataError
 from ssdlite.files import write_atomically
-from ssdlite.images.drawing import add_caption, class_colour, contact_sheet, draw_ground_truth
+from ssdlite.images.drawing import add_caption, class_color, contact_sheet, draw_ground_truth
 from ssdlite.images.geometry import ImageArray
 from ssdlite.images.reading import read_image
 
@@ -285,11 +285,11 @@ def _shape_lines(shapes: Sequence[dict[str, float]]) -> str:
 
 # --- Pictures: histograms, the anchors among the boxes, and a sheet of samples.
 
-MOST_COLOURS = 8  # classes drawn apart, those with most boxes; the others together
+MOST_COLORS = 8  # classes drawn apart, those with most boxes; the others together
 MAX_POINTS = 4000  # boxes in a scatter plot
 SAMPLES = 12
 COLUMNS = 4
-LEVEL_COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#7f7f7f", "#17becf")
+LEVEL_COLORS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#7f7f7f", "#17becf")
 
 
 def draw_report(check: DataCheck, path: Path) -> None:
@@ -321,17 +321,16 @@ def _groups(check: DataCheck) -> list[tuple[str, str, npt.NDArray[np.bool_]]]:
     counts = np.bincount(labels, minlength=len(check.class_names))
     order = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label]]
     groups = [
-        (f"{check.class_names[label]} ({counts[label]})", _hex(label), labels == label)
-        for label in order[:MOST_COLOURS]
+        (f"{check.class_names[label]} ({counts[label]})", _hex(label), labels == label) for label in order[:MOST_COLORS]
     ]
-    if rest := order[MOST_COLOURS:]:
+    if rest := order[MOST_COLORS:]:
         members = np.isin(labels, rest)
         groups.append((f"{len(rest)} other classes ({members.sum()})", "#bbbbbb", members))
     return groups
 
 
 def _hex(label: int) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*class_colour(label))
+    return "#{:02x}{:02x}{:02x}".format(*class_color(label))
 
 
 def _draw_histograms(check: DataCheck, sides: Axes, ratios: Axes) -> None:
@@ -342,10 +341,10 @@ def _draw_histograms(check: DataCheck, sides: Axes, ratios: Axes) -> None:
     _stack(sides, [side[members] for _, _, members in groups], groups, bins)
     for level, stride in enumerate(check.config.strides):
         if stride * COARSE_STRIDES < limit:
-            colour = LEVEL_COLOURS[level % len(LEVEL_COLOURS)]
-            sides.axvline(stride * COARSE_STRIDES, color=colour, linestyle="--", linewidth=1.2)
+            color = LEVEL_COLORS[level % len(LEVEL_COLORS)]
+            sides.axvline(stride * COARSE_STRIDES, color=color, linestyle="--", linewidth=1.2)
             sides.text(
-                stride * COARSE_STRIDES, 1.01, f" {stride}", color=colour, fontsize=8,
+                stride * COARSE_STRIDES, 1.01, f" {stride}", color=color, fontsize=8,
                 transform=sides.get_xaxis_transform(),
             )  # fmt: skip
     sides.set_xlabel("box side = sqrt(width x height), px of the input; dashed: large enough for a map of that stride")
@@ -376,14 +375,14 @@ def _draw_anchors(check: DataCheck, axes: Axes, name: str, coverage: AnchorCover
     size = check.train_boxes.sides
     step = -(-len(size) // MAX_POINTS) or 1
     covered = coverage.boxes.matches > 0
-    for members, colour, label in ((covered, "#b8b8b8", "covered"), (~covered, "#000000", "not covered")):
+    for members, color, label in ((covered, "#b8b8b8", "covered"), (~covered, "#000000", "not covered")):
         shown = size[members][::step]
-        axes.scatter(shown[:, 0], shown[:, 1], s=3, color=colour, label=f"{label} ({members.sum()})")
+        axes.scatter(shown[:, 0], shown[:, 1], s=3, color=color, label=f"{label} ({members.sum()})")
     for number, level in enumerate(coverage.levels()):
         shapes = level["shapes"]
         axes.scatter(
             [shape["width"] for shape in shapes], [shape["height"] for shape in shapes], s=60, marker="s",
-            facecolors="none", edgecolors=LEVEL_COLOURS[number % len(LEVEL_COLOURS)], linewidths=2,
+            facecolors="none", edgecolors=LEVEL_COLORS[number % len(LEVEL_COLORS)], linewidths=2,
             label=f"stride {level['stride']}",
         )  # fmt: skip
     axes.set_title(f"{name}: {coverage.anchor_count} anchors cover {coverage.total.covered:.1%} of the boxes")

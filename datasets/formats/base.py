@@ -256,8 +256,8 @@ def _split_safely(file_name: str, folder: Path) -> tuple[str, str]:
     """(directory, name), both relative to the folder, of a file name that stays inside it by its letters."""
     if file_name and file_name != ".." and not set(file_name) & set("/\\:"):
         return "", file_name
-    for flavour in (PurePosixPath, PureWindowsPath):
-        path = flavour(file_name)
+    for flavor in (PurePosixPath, PureWindowsPath):
+        path = flavor(file_name)
         depth = 0
         for part in path.parts:
             depth += -1 if part == ".." else 1

@@ -34,7 +34,7 @@ def detect_dataset(
         DataError: an image cannot be read and ``skip_bad`` is not set; otherwise it is passed over.
     """
     loader: DataLoader[Batch] = DataLoader(
-        DetectionDataset(index, _Frame(model.input_transform)),  # type: ignore[arg-type]
+        DetectionDataset(index, _ToInput(model.input_transform)),  # type: ignore[arg-type]
         batch_size,
         sampler=range(len(index)) if positions is None else positions,
         num_workers=workers,
@@ -49,7 +49,7 @@ def detect_dataset(
 
 
 @dataclass(frozen=True)
-class _Frame:
+class _ToInput:
     """The whole picture, as the model wants it."""
 
     input_transform: InputTransform

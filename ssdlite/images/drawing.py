@@ -21,11 +21,11 @@ from ssdlite.images.geometry import ImageArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-PALETTE: tuple[Colour, ...] = (  # told apart at a glance on photographs; further classes walk round the hues
+PALETTE: tuple[Color, ...] = (  # told apart at a glance on photographs; further classes walk round the hues
     (255, 64, 64),
     (64, 160, 255),
     (64, 220, 96),
@@ -40,10 +40,10 @@ PALETTE: tuple[Colour, ...] = (  # told apart at a glance on photographs; furthe
     (170, 90, 40),
 )
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2  # steps of this size round the hue circle never come close to each other
-IGNORED_COLOUR: Colour = (190, 190, 190)
+IGNORED_COLOR: Color = (190, 190, 190)
 DARKEST_LUMA = 110  # of 255; darker lines are lost in shadows
-PAPER: Colour = (255, 255, 255)
-INK: Colour = (25, 25, 25)
+PAPER: Color = (255, 255, 255)
+INK: Color = (25, 25, 25)
 SMALLEST_FONT = 10  # pixels; the default face cannot be read below
 
 
@@ -63,7 +63,7 @@ class GroundTruth(Protocol):
         """[N]."""
 
 
-def class_colour(label: int) -> Colour:
+def class_color(label: int) -> Color:
     """The colour of a class, the same in every picture."""
     if label < len(PALETTE):
         return PALETTE[label]
@@ -78,7 +78,7 @@ def draw_detections(image: ImageArray, detections: Detections) -> ImageArray:
     """image [H, W, 3] RGB -> a copy with a box, the class name and the score of each detection."""
     labels = detections.labels.tolist()
     captions = [f"{name} {score:.2f}" for name, score in zip(detections.names, detections.scores.tolist(), strict=True)]
-    return draw_boxes(image, detections.boxes, captions, [class_colour(label) for label in labels])
+    return draw_boxes(image, detections.boxes, captions, [class_color(label) for label in labels])
 
 
 def draw_ground_truth(image: ImageArray, ground_truth: GroundTruth, class_names: Sequence[str]) -> ImageArray:
@@ -87,8 +87,8 @@ def draw_ground_truth(image: ImageArray, ground_truth: GroundTruth, class_names:
     captions = [
         class_names[label] + (" (ignored)" if ignore else "") for label, ignore in zip(labels, ignored, strict=True)
     ]
-    colours = [IGNORED_COLOUR if ignore else class_colour(label) for label, ignore in zip(labels, ignored, strict=True)]
-    return draw_boxes(image, ground_truth.boxes, captions, colours)
+    colors = [IGNORED_COLOR if ignore else class_color(label) for label, ignore in zip(labels, ignored, strict=True)]
+    return draw_boxes(image, ground_truth.boxes, captions, colors)
 
 
 def side_by_side(image: ImageArray, ground_truth: GroundTruth, detections: Detections) -> ImageArray:
@@ -144,7 +144,7 @@ def draw_boxes(
     image: ImageArray,
     boxes: npt.NDArray[np.float32],
     captions: Sequence[str],
-    colours: Sequence[Colour],
+    colors: Sequence[Color],
 ) -> ImageArray:
     """image [H, W, 3] RGB -> a copy with boxes [N, 4] xyxy pixels, each in its colour under its caption.
 
@@ -155,15 +155,15 @@ def draw_boxes(
     draw = ImageDraw.Draw(picture)
     style = Style.for_size(picture.height, picture.width)
     edges = [_visible(box, picture.size) for box in boxes.tolist()]
-    for edge, colour in reversed(list(zip(edges, colours, strict=True))):
-        draw.rectangle(edge, outline=colour, width=style.line)
+    for edge, color in reversed(list(zip(edges, colors, strict=True))):
+        draw.rectangle(edge, outline=color, width=style.line)
     places: list[Rectangle] = []
     for edge, caption in zip(edges, captions, strict=True):
         places.append(_place_caption(edge, style.caption_size(caption), picture.size, style.line, places))
-    for place, caption, colour in reversed(list(zip(places, captions, colours, strict=True))):
-        draw.rectangle(place, fill=colour)
+    for place, caption, color in reversed(list(zip(places, captions, colors, strict=True))):
+        draw.rectangle(place, fill=color)
         middle = (place[1] + place[3]) / 2
-        draw.text((place[0] + style.padding, middle), caption, _ink_on(colour), style.font, anchor="lm")
+        draw.text((place[0] + style.padding, middle), caption, _ink_on(color), style.font, anchor="lm")
     return np.array(picture)
 
 
@@ -238,14 +238,14 @@ def _overlap(a: Rectangle, b: Rectangle) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _ink_on(colour: Colour) -> Colour:
+def _ink_on(color: Color) -> Color:
     """Black or white, whichever is easier to read on ``colour``."""
-    return (0, 0, 0) if _luma(colour) > 120 else (255, 255, 255)
+    return (0, 0, 0) if _luma(color) > 120 else (255, 255, 255)
 
 
-def _luma(colour: Colour) -> float:
+def _luma(color: Color) -> float:
     """Rec. 601 brightness, 0..255."""
-    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    return 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
 
 
 def _towards_white(channel: int, share: float) -> int:

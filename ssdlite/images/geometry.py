@@ -1,4 +1,4 @@
-"""Pillow and OpenCV: either reads pictures, and each may be missing. They are imported when first needed."""
+"""Crop windows: the one way of a picture to the network's input, and of boxes back again. Resizes as OpenCV does."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+# --- Pillow and OpenCV: either reads pictures, and each may be missing. They are imported when first needed.
 
 
 @cache
@@ -96,7 +98,7 @@ def resize_with_numpy(image: ImageArray, height: int, width: int) -> ImageArray:
     return (result >> 2).clip(0, 255).astype(np.uint8)
 
 
-def deep_grey_to_rgb(pixels: npt.NDArray[Any]) -> ImageArray:
+def deep_gray_to_rgb(pixels: npt.NDArray[Any]) -> ImageArray:
     """Grey pixels of 16 or 32 bits [H, W] -> uint8 RGB.
 
     Values to 65535 are 16-bit, to 255 8-bit ones in a wide file, floats to 1 fractions; more is scaled.
@@ -107,8 +109,8 @@ def deep_grey_to_rgb(pixels: npt.NDArray[Any]) -> ImageArray:
         values = values / 257 if highest <= 65535 else values * (255 / highest)
     elif highest <= 1 and np.issubdtype(pixels.dtype, np.floating):
         values = values * 255
-    grey = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    gray = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return np.repeat(gray[:, :, None], 3, axis=2)
 
 
 def _source_places(source: int, target: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -124,7 +126,7 @@ def _weights(shift: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int32], npt
     return np.rint((1 - shift) * ONE).astype(np.int32), np.rint(shift * ONE).astype(np.int32)
 
 
-# --- Reading pictures, and the one geometry that takes them to the network's input and boxes back again.
+# --- Which part of a picture fills the input.
 
 Resize = Literal["stretch", "letterbox"]
 
@@ -210,9 +212,9 @@ def fit_window(image_size: tuple[int, int], input_size: tuple[int, int], resize:
     if resize == "stretch":
         return CropWindow(0, 0, width, height, input_size)
     scale = min(input_size[0] / height, input_size[1] / width)
-    view_width, view_height = (
+    window_width, window_height = (
         max(round(input_size[1] / scale), width),
         max(round(input_size[0] / scale), height),
     )
-    left, top = (view_width - width) // 2, (view_height - height) // 2
-    return CropWindow(-left, -top, view_width - left, view_height - top, input_size)
+    left, top = (window_width - width) // 2, (window_height - height) // 2
+    return CropWindow(-left, -top, window_width - left, window_height - top, input_size)

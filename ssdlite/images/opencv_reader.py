@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite.images.geometry import ImageArray, deep_grey_to_rgb, find_opencv, silent_opencv
+from ssdlite.images.geometry import ImageArray, deep_gray_to_rgb, find_opencv, silent_opencv
 
 MOST_PIXELS = 178_956_970  # as Pillow allows; OpenCV itself would decode six times as many
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
-def read(path: Path | str, annotated_size: tuple[int, int] | None, reduction: int = 1) -> ImageArray:
-    """See ``ssdlite.images.reading.read_image``; always whole. Raises OSError, ValueError, or what OpenCV does."""
+def read(path: Path | str, annotated_size: tuple[int, int] | None) -> ImageArray:
+    """See ``ssdlite.images.reading.read_image``. Raises OSError, ValueError, or what OpenCV does."""
     content = _read_bytes(path)
     pixels = _decode(content, upright=True)
     if annotated_size is not None and pixels.shape[:2] != annotated_size:
@@ -141,7 +141,7 @@ def _decode(content: bytes, *, upright: bool) -> npt.NDArray[Any]:
 
 def _to_rgb(pixels: npt.NDArray[Any]) -> ImageArray:
     if pixels.ndim == 2:
-        return np.repeat(pixels[:, :, None], 3, axis=2) if pixels.dtype == np.uint8 else deep_grey_to_rgb(pixels)
+        return np.repeat(pixels[:, :, None], 3, axis=2) if pixels.dtype == np.uint8 else deep_gray_to_rgb(pixels)
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
     if pixels.dtype != np.uint8:

@@ -45,7 +45,7 @@ class DetectionModel(Protocol):
     def detect_batch(
         self, images: npt.NDArray[np.uint8], windows: Sequence[CropWindow], sizes: Sequence[Size]
     ) -> list[Detections]:
-        """images [B, 3, H, W] RGB, rendered through ``views`` from pictures of ``sizes`` -> one result for each."""
+        """images [B, 3, H, W] RGB, rendered through ``windows`` from pictures of ``sizes`` -> one result for each."""
 
     def predict(
         self, images: Picture | Iterable[Picture], *, score_threshold: float = 0.3, batch_size: int = 16

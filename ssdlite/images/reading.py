@@ -1,20 +1,142 @@
-"""The size of an ordinary JPEG from its first bytes: a tenth of the time that a decoder takes to open it."""
+"""Picture files of any kind read as upright 8-bit RGB, and their sizes from headers; decoders load when needed."""
 
 from __future__ import annotations
 
-import importlib
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.images.geometry import ImageArray, find_opencv, find_pillow
+from ssdlite.images import opencv_reader
+from ssdlite.images.geometry import ImageArray, deep_gray_to_rgb, find_opencv, find_pillow
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+EXIF_ORIENTATION = 0x0112
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+TRANSPOSITIONS = {  # what of Pillow's turns an EXIF orientation upright
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+
+def read_image(path: Path | str, annotated_size: tuple[int, int] | None = None, *, reduction: int = 1) -> ImageArray:
+    """A picture file as uint8 RGB [H, W, 3], upright.
+
+    Grey, palette, 16-bit and CMYK pictures become 8-bit RGB; an alpha channel is dropped. The EXIF
+    orientation is applied, except where ``annotated_size`` (height, width) shows that the boxes were drawn
+    on the pixels as stored. Pillow reads it, or OpenCV where Pillow is not installed.
+
+    ``reduction`` 2, 4 or 8 gives that fraction of the sides, rounded up, in less time; each pixel is the mean of a
+    square. Only JPEGs can, and only those stored upright; others come whole.
+
+    Raises:
+        DataError: the file is missing, not a picture, truncated or too large; the message names it.
+        ConfigError: neither Pillow nor OpenCV is installed.
+    """
+    pillow = _pillow()
+    with _one_error(path):
+        if pillow is None:
+            return opencv_reader.read(path, annotated_size)
+        with pillow.open(path) as picture:  # Pillow itself refuses headers of more than 179 million pixels
+            if reduction > 1 and _orientation(picture) == 1:
+                picture.draft(None, (picture.width // reduction, picture.height // reduction))
+            return to_rgb(picture, annotated_size)
+
+
+def read_image_size(path: Path | str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(upright, stored) sizes of a picture file, each (height, width), from its header alone.
+
+    Raises:
+        DataError: the file is missing or not a picture; the message names it.
+        ConfigError: neither Pillow nor OpenCV is installed.
+    """
+    if (size := jpeg_size(path)) is not None:
+        return size, size
+    pillow = _pillow()
+    with _one_error(path):
+        if pillow is None:
+            return opencv_reader.read_size(path)
+        with pillow.open(path) as picture:
+            stored = (picture.height, picture.width)
+            return (stored[::-1] if _orientation(picture) in SIDEWAYS else stored), stored
+
+
+def read_size_as_annotated(path: Path | str, annotated_size: tuple[int, int] | None) -> tuple[int, int]:
+    """The (height, width) that ``read_image`` with the same arguments will give, from the header alone.
+
+    Raises:
+        DataError: as above, or ``annotated_size`` is the picture's size neither as stored nor upright.
+    """
+    upright, stored = read_image_size(path)
+    if annotated_size is None:
+        return upright
+    if annotated_size not in (upright, stored):
+        raise DataError(
+            f"{path}: the annotations say {annotated_size[1]} x {annotated_size[0]} pixels, "
+            f"the file has {upright[1]} x {upright[0]}"
+        )
+    return annotated_size
+
+
+def to_rgb(picture: Image, annotated_size: tuple[int, int] | None = None) -> ImageArray:
+    """A Pillow picture of any mode as upright uint8 RGB [H, W, 3]; ``annotated_size`` as in ``read_image``."""
+    from PIL.Image import Transpose
+
+    stored = (picture.height, picture.width)
+    orientation = _orientation(picture)
+    drawn_as_stored = orientation in SIDEWAYS and annotated_size == stored and stored[0] != stored[1]
+    if orientation in TRANSPOSITIONS and not drawn_as_stored:
+        picture = picture.transpose(Transpose[TRANSPOSITIONS[orientation]])
+    if picture.mode.startswith(("I", "F")):
+        return deep_gray_to_rgb(np.asarray(picture))
+    if picture.mode == "P" or (picture.mode in ("L", "RGB") and "transparency" in picture.info):
+        picture = picture.convert("RGBA")  # resolves the palette's transparency entry before it is dropped
+    return np.array(picture.convert("RGB"))
+
+
+def _orientation(picture: Image) -> int:
+    """The EXIF orientation, 1 (upright) where there is none or it is damaged."""
+    if picture.format == "PNG" and not {"exif", "Raw profile type exif"} & set(picture.info):
+        return 1  # Pillow would decode the whole picture to look for a note after the pixels
+    try:
+        return int(picture.getexif().get(EXIF_ORIENTATION, 1))
+    except Exception:  # a damaged note about a picture must not cost the picture
+        return 1
+
+
+def _pillow() -> Any:
+    """The module ``PIL.Image``; None where OpenCV is to read."""
+    pillow = find_pillow()
+    if pillow is None and find_opencv() is None:
+        raise ConfigError("reading picture files needs Pillow or OpenCV; `pip install pillow`")
+    return pillow
+
+
+@contextmanager
+def _one_error(path: Path | str) -> Iterator[None]:
+    """Decoders raise whatever their format led them to."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such image file") from None
+    except Exception as error:
+        raise DataError(f"{path}: cannot be read as an image ({error})") from error
+
+
+# --- The size of an ordinary JPEG from its first bytes: a tenth of the time that a decoder takes to open it.
+
 FIRST_BYTES = 4096
 MOST_QUICK_PIXELS = 1 << 26  # what is larger is for the reader to accept or to refuse
 FRAMES = (0xC0, 0xC1, 0xC2)  # markers: the baseline, extended and progressive frame
@@ -46,82 +168,3 @@ def find_size(data: bytes) -> tuple[int, int] | None:
             return None
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return None
-
-
-# --- Reading pictures, and the one geometry that takes them to the network's input and boxes back again.
-
-
-def read_image(path: Path | str, annotated_size: tuple[int, int] | None = None, *, reduction: int = 1) -> ImageArray:
-    """A picture file as uint8 RGB [H, W, 3], upright.
-
-    Grey, palette, 16-bit and CMYK pictures become 8-bit RGB; an alpha channel is dropped. The EXIF
-    orientation is applied, except where ``annotated_size`` (height, width) shows that the boxes were drawn
-    on the pixels as stored. Pillow reads it, or OpenCV where Pillow is not installed.
-
-    ``reduction`` 2, 4 or 8 gives that fraction of the sides, rounded up, in less time; each pixel is the mean of a
-    square. Only JPEGs can, and only those stored upright; others come whole.
-
-    Raises:
-        DataError: the file is missing, not a picture, truncated or too large; the message names it.
-        ConfigError: neither Pillow nor OpenCV is installed.
-    """
-    reader = _reader()
-    try:
-        image: ImageArray = reader.read(path, annotated_size, reduction)
-        return image
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such image file") from None
-    except Exception as error:  # decoders raise whatever their format led them to
-        raise DataError(f"{path}: cannot be read as an image ({error})") from error
-
-
-def read_image_size(path: Path | str) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(upright, stored) sizes of a picture file, each (height, width), from its header alone.
-
-    Raises:
-        DataError: the file is missing or not a picture; the message names it.
-        ConfigError: neither Pillow nor OpenCV is installed.
-    """
-    if (size := jpeg_size(path)) is not None:
-        return size, size
-    reader = _reader()
-    try:
-        sizes: tuple[tuple[int, int], tuple[int, int]] = reader.read_size(path)
-        return sizes
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such image file") from None
-    except Exception as error:
-        raise DataError(f"{path}: cannot be read as an image ({error})") from error
-
-
-def read_size_as_annotated(path: Path | str, annotated_size: tuple[int, int] | None) -> tuple[int, int]:
-    """The (height, width) that ``read_image`` with the same arguments will give, from the header alone.
-
-    Raises:
-        DataError: as above, or ``annotated_size`` is the picture's size neither as stored nor upright.
-    """
-    upright, stored = read_image_size(path)
-    if annotated_size is None:
-        return upright
-    if annotated_size not in (upright, stored):
-        raise DataError(
-            f"{path}: the annotations say {annotated_size[1]} x {annotated_size[0]} pixels, "
-            f"the file has {upright[1]} x {upright[0]}"
-        )
-    return annotated_size
-
-
-def to_rgb(picture: Image) -> ImageArray:
-    """A Pillow picture of any mode as upright uint8 RGB [H, W, 3]."""
-    from ssdlite.images.pillow_reader import to_rgb_array
-
-    return to_rgb_array(picture, None)
-
-
-def _reader() -> Any:
-    """The module that reads picture files."""
-    if find_pillow() is not None:
-        return importlib.import_module("ssdlite.images.pillow_reader")
-    if find_opencv() is not None:
-        return importlib.import_module("ssdlite.images.opencv_reader")
-    raise ConfigError("reading picture files needs Pillow or OpenCV; `pip install pillow`")

@@ -140,7 +140,7 @@ def test_at_half_the_size_four_pictures_are_whole():
         assert result.boxes[number].tolist() == [x, y + 1, x + 4, y + 3]
 
 
-def test_a_picture_smaller_than_its_tile_lies_somewhere_in_it_on_grey():
+def test_a_picture_smaller_than_its_tile_lies_somewhere_in_it_on_gray():
     samples = [make_sample(np.full((8, 8, 3), 200, np.uint8), [[0, 0, 8, 8]]) for _ in range(4)]
     layout = Layout(0.5, (Tile(0, 0, 2, 2), Tile(2, 0, 8, 2), Tile(0, 2, 2, 8), Tile(2, 2, 8, 8)))
     # windows of 4 x 4, 12 x 4, 4 x 12 and 12 x 12 source pixels, of which the picture has 8 x 8
@@ -246,7 +246,7 @@ def make_dataset(
 @pytest.mark.parametrize("resize", ["stretch", "letterbox"])
 @pytest.mark.parametrize("image_size", [(64, 64), (48, 96)])
 @pytest.mark.parametrize("augmentation", ["none", "lsj", "topdown"])
-def test_boxes_are_valid_and_on_their_colours(tmp_path, image_size, resize, augmentation):
+def test_boxes_are_valid_and_on_their_colors(tmp_path, image_size, resize, augmentation):
     dataset = make_dataset(tmp_path, image_size=image_size, resize=resize, augmentation=augmentation)
     height, width = image_size
     objects = 0

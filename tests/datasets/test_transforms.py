@@ -137,9 +137,9 @@ def test_the_sample_itself_is_left_alone(augmentation):
 
 def find_bright(image: np.ndarray) -> np.ndarray | None:
     """xyxy around the white pixels; colour changes keep them the brightest, well above the grey of the padding."""
-    grey = image.mean(axis=2)
-    rows, columns = np.nonzero(grey > 0.75 * grey.max())
-    if grey.max() < 100 or not len(rows):
+    gray = image.mean(axis=2)
+    rows, columns = np.nonzero(gray > 0.75 * gray.max())
+    if gray.max() < 100 or not len(rows):
         return None
     return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
 
@@ -168,7 +168,7 @@ def test_boxes_stay_on_their_pixels(augmentation, resize, image_size):
 
 @ALL
 @RESIZES
-def test_labels_stay_on_their_colours(augmentation, resize):
+def test_labels_stay_on_their_colors(augmentation, resize):
     """A red, a green and a blue square, labelled 0, 1 and 2: the middle of each box shows its label's channel."""
     transform = DetectionTransform((96, 96), resize, augmentation)
     image = np.zeros((100, 140, 3), np.uint8)
@@ -237,12 +237,12 @@ def test_pictures_from_above_come_in_every_symmetry_of_the_input(image_size, sym
     assert len(seen) == symmetries
 
 
-def test_flips_and_colours_are_drawn_independently():
+def test_flips_and_colors_are_drawn_independently():
     """albumentations gives all transforms of a pipeline the same numbers where it is seeded; that must not happen."""
     transform = DetectionTransform((64, 64), "stretch", "ssd")
     image = np.zeros((64, 64, 3), np.uint8)
     image[:, :32] = (180, 100, 60)
-    outcomes = {(mirrored, coloured): 0 for mirrored in (False, True) for coloured in (False, True)}
+    outcomes = {(mirrored, colored): 0 for mirrored in (False, True) for colored in (False, True)}
     for number in range(120):
         result = transform(make_sample(image, []), np.random.default_rng(number))
         if result.window.x1 - result.window.x0 > 64:
@@ -305,7 +305,7 @@ def test_scale_jitter_shows_half_to_twice_the_picture(resize, span):
     assert 60 < max(lefts) <= 101  # at twice the size a window of 100 is anywhere in it
 
 
-def test_scale_jitter_ignores_objects_whose_centre_it_leaves_out():
+def test_scale_jitter_ignores_objects_whose_center_it_leaves_out():
     transform = DetectionTransform((96, 96), "stretch", "lsj")
     sample = make_sample(np.zeros((200, 200, 3), np.uint8), [[20, 20, 80, 80], [120, 130, 180, 190]])
     outcomes = set()
@@ -322,16 +322,16 @@ def test_scale_jitter_ignores_objects_whose_centre_it_leaves_out():
     assert outcomes == {"object", "ignored", "gone"}
 
 
-def test_crops_keep_an_object_and_drop_those_whose_centre_is_outside():
+def test_crops_keep_an_object_and_drop_those_whose_center_is_outside():
     transform = DetectionTransform((96, 96), "stretch", "ssdlite")
     sample = make_sample(np.zeros((200, 200, 3), np.uint8), [[20, 20, 80, 80], [120, 130, 180, 190]])
     counts = []
     for number in range(80):
         result = transform(sample, np.random.default_rng(number))
         window = result.window
-        centres = {0: (50, 50), 1: (150, 160)}
+        centers = {0: (50, 50), 1: (150, 160)}
         inside = [
-            label for label, (x, y) in centres.items() if window.x0 <= x <= window.x1 and window.y0 <= y <= window.y1
+            label for label, (x, y) in centers.items() if window.x0 <= x <= window.x1 and window.y0 <= y <= window.y1
         ]
         assert result.labels.tolist() == inside
         counts.append(len(inside))
