@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from ssdlite.errors import SsdliteError
@@ -26,15 +26,35 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 T = TypeVar("T")
 
 
-def run(work: Callable[[T], None], options: type[T], argv: Sequence[str] | None, program: str) -> int:
+def run(
+    work: Callable[[T], None],
+    options: type[T],
+    argv: Sequence[str] | None,
+    program: str,
+    *,
+    defaults: Callable[[list[str]], T] | None = None,
+    short: Mapping[str, str] | None = None,
+) -> int:
     """Parse ``argv`` into the dataclass ``options``, call ``work`` with it, and return the exit status.
 
     0 when it went well, 2 with one line on standard error for a user's mistake, 130 when interrupted.
+
+    Args:
+        defaults: makes of the arguments the values of options that are not among them.
+        short: other names of flags.
     """
     import tyro
 
-    parsed = tyro.cli(options, args=None if argv is None else list(argv), prog=program, description=work.__doc__)
+    arguments = [(short or {}).get(word, word) for word in (sys.argv[1:] if argv is None else argv)]
     try:
+        parsed = tyro.cli(
+            options,
+            args=arguments,
+            prog=program,
+            description=work.__doc__,
+            default=defaults(arguments) if defaults else tyro.MISSING_NONPROP,
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
         work(parsed)
     except SsdliteError as error:
         print(f"{program}: error: {error}", file=sys.stderr)

@@ -19,8 +19,8 @@ from ssdlite.detections import Detections
 from ssdlite.export.verify.bundle import verify_bundle
 from ssdlite.images.reading import read_image
 from ssdlite.runtime.model import load_model
-from ssdlite.training.options import TrainOptions
-from ssdlite.training.trainer import train
+from ssdlite.training.options import stored_options
+from ssdlite.training.trainer import resume
 
 BEFORE = Path(__file__).parent / "data" / "before_parts"
 GOLDEN = BEFORE / "bundle" / "golden"
@@ -90,7 +90,7 @@ def test_a_run_goes_on_as_it_would_have(tmp_path: Path) -> None:
     """It was stopped behind the first of two epochs; the code that wrote it went on to these losses."""
     shutil.copytree(BEFORE / "run", tmp_path / "run")
     generate_shapes(tmp_path / "data", train_images=16, val_images=8, seed=3)
-    summary = train(TrainOptions(resume=str(tmp_path / "run"), data=str(tmp_path / "data")))
+    summary = resume(tmp_path / "run", stored_options(tmp_path / "run").override(data=str(tmp_path / "data")))
     assert (summary["epochs"], summary["images_seen"]) == (2, 32)
     first, second = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     assert (first["loss"], first["AP50"]) == (1.6449110507965088, 0.007763871959981928)

@@ -13,7 +13,7 @@ from ssdlite import build_detector
 from ssdlite.heads.base import Outputs
 from ssdlite.heads.losses import BOX_LOSSES, LOSSES, ciou_loss, diou_loss, giou_loss
 from ssdlite.training.options import TrainOptions
-from ssdlite.training.setup import build_loss
+from ssdlite.training.step import build_loss
 
 
 def random_boxes(seed: int) -> torch.Tensor:
@@ -65,7 +65,7 @@ class Waits(TorchDispatchMode):
 )
 def test_no_loss_makes_a_gpu_wait(loss: Any, matcher: Any, box_loss: Any) -> None:
     detector = build_detector(num_classes=3, image_size=128)
-    criterion = build_loss(detector, TrainOptions(loss=loss, matcher=matcher, box_loss=box_loss))
+    criterion = build_loss(detector, TrainOptions().override(loss=loss, matcher=matcher, box_loss=box_loss))
     anchors = len(detector.anchors)
     outputs = Outputs(torch.randn(2, anchors, 4).requires_grad_(), torch.randn(2, anchors, 4).requires_grad_())
     boxes = torch.tensor([[10.0, 10, 60, 50], [40, 30, 100, 90]]).repeat(2, 1, 1)

@@ -27,7 +27,7 @@ else:
     from ssdlite.training.options import TrainOptions
     from ssdlite.training.step import TrainingStep
     detector = build_detector("ssdlite192_mobilenet_v2_050", num_classes=1, width_mult=0.1, image_size=32).train()
-    step = TrainingStep(detector, TrainOptions(device="cpu"))
+    step = TrainingStep(detector, TrainOptions().override(device="cpu"))
     step(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.zeros(2, 1, 4), torch.full((2, 1), -1))
 use()
 before = faults()

@@ -4,23 +4,48 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
 
 from ssdlite.cli import keep_freed_memory, run
-from ssdlite.training.options import TrainOptions
+from ssdlite.training.options import TrainOptions, stored_options
+from ssdlite.validation import Config
+
+PROGRAM = "ssdlite train"
+SHORT = {"-e": "--epochs", "-b": "--batch-size"}
 
 
-def train_det(options: TrainOptions) -> None:
+class ResumeCommand(Config, frozen=True, kw_only=True):
+    resume: str | None = None
+    """Run folder to continue, with its own options; the result is that of a run that was never stopped."""
+
+
+class TrainCommand(ResumeCommand, frozen=True, kw_only=True):
+    options: Annotated[TrainOptions, tyro.conf.arg(name="")] = TrainOptions()
+
+
+def train_det(command: TrainCommand) -> None:
     """Train a MobileNet SSD-Lite on a COCO or VOC data set, or on the built-in shapes."""
     from ssdlite.device import names_gpu
-    from ssdlite.training.trainer import train
+    from ssdlite.training.trainer import resume, train
 
-    if not names_gpu(options.device):
+    if not names_gpu(command.options.system.device):
         keep_freed_memory()
-    train(options)
+    if command.resume is None:
+        train(command.options)
+    else:
+        resume(command.resume, command.options)
+
+
+def defaults(arguments: list[str]) -> TrainCommand:
+    """What an option is that is not given: in a run that is resumed, what it was there."""
+    given, _ = tyro.cli(ResumeCommand, args=arguments, return_unknown_args=True, add_help=False)
+    return TrainCommand() if given.resume is None else TrainCommand(options=stored_options(given.resume))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(train_det, TrainOptions, argv, "ssdlite train")
+    return run(train_det, TrainCommand, argv, PROGRAM, defaults=defaults, short=SHORT)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,46 @@
-"""Training a detector: options, setup, the loop, the run folder, fine-tuning."""
+"""Training: ``train`` begins a run, ``resume`` goes on with one, as ``TrainOptions`` say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ssdlite.lazy import attach
+
+if TYPE_CHECKING:
+    from ssdlite.training.options import RECIPES as RECIPES
+    from ssdlite.training.options import AugmentationOptions as AugmentationOptions
+    from ssdlite.training.options import DatasetOptions as DatasetOptions
+    from ssdlite.training.options import DetectorOptions as DetectorOptions
+    from ssdlite.training.options import LossOptions as LossOptions
+    from ssdlite.training.options import OptimizationOptions as OptimizationOptions
+    from ssdlite.training.options import Recipe as Recipe
+    from ssdlite.training.options import RunOptions as RunOptions
+    from ssdlite.training.options import StartOptions as StartOptions
+    from ssdlite.training.options import SystemOptions as SystemOptions
+    from ssdlite.training.options import TrainOptions as TrainOptions
+    from ssdlite.training.options import stored_options as stored_options
+    from ssdlite.training.trainer import resume as resume
+    from ssdlite.training.trainer import train as train
+else:
+    _OPTIONS = (
+        "RECIPES",
+        "AugmentationOptions",
+        "DatasetOptions",
+        "DetectorOptions",
+        "LossOptions",
+        "OptimizationOptions",
+        "Recipe",
+        "RunOptions",
+        "StartOptions",
+        "SystemOptions",
+        "TrainOptions",
+        "stored_options",
+    )
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        {
+            **dict.fromkeys(_OPTIONS, "ssdlite.training.options"),
+            "resume": "ssdlite.training.trainer",
+            "train": "ssdlite.training.trainer",
+        },
+    )

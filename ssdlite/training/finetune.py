@@ -1,20 +1,27 @@
-"""What of a detector does not follow the training: its first stages, and batch-norm statistics."""
+"""A detector that starts from weights with other classes, anchors, input size or maps, and what of it stays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from ssdlite.anchors import AnchorConfig, with_finer_level
 from ssdlite.backbones import Backbone
+from ssdlite.backbones.batch_norm import recalibrate_norms
 from ssdlite.checkpoint import Checkpoint
 from ssdlite.config import DetectorConfig, get_option, override, preset_config
-from ssdlite.datasets.index import match_classes
+from ssdlite.datasets.dataset import Batch, DetectionDataset, collate
+from ssdlite.datasets.index import DetectionIndex, match_classes
+from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.detector import Detector
 from ssdlite.errors import ConfigError
+from ssdlite.evaluation.inference import refuse_bad
+from ssdlite.files import listing
 from ssdlite.heads import Neck
 from ssdlite.training.head_transfer import (
     NewClasses,
@@ -25,41 +32,10 @@ from ssdlite.training.head_transfer import (
     count_tensors,
     transfer_head,
 )
+from ssdlite.training.options import StartOptions, TrainOptions
 from ssdlite.weights.backbones import BackboneWeights, load_backbone_weights
 
-
-def stage_layers(backbone: Backbone, count: int) -> list[str]:
-    """The layers of the first ``count`` stages, by their names in the detector."""
-    return [f"backbone.{name}" for stage in backbone.stages[:count] for name in stage]
-
-
-class Freezing:
-    """Keeps the first stages of a detector's backbone as they are, and the batch-norm statistics of ``norm_layers``.
-
-    Frozen stages have no gradients, and their norms neither learn nor measure; of the norms in ``norm_layers`` (names
-    of layers, prefixes in the state dict) weight and bias learn. ``apply`` is to be called after every ``train()``,
-    which puts all modules into training mode.
-    """
-
-    def __init__(self, detector: Detector, stages: int, norm_layers: Iterable[str] = ()) -> None:
-        self.norm_layers = tuple(norm_layers)
-        self.layers = [detector.get_submodule(name) for name in stage_layers(detector.backbone, stages)]
-        prefixes = tuple(f"{name}." for name in self.norm_layers)
-        self.norms = [
-            module
-            for name, module in detector.named_modules()
-            if name.startswith(prefixes) and isinstance(module, nn.BatchNorm2d)
-        ]
-        for layer in self.layers:
-            layer.requires_grad_(False)
-
-    def apply(self) -> None:
-        for module in (*self.layers, *self.norms):
-            module.eval()
-
-
-# --- Transfer learning: a detector that starts from a checkpoint with other classes, anchors, input size or maps.
-
+NORM_BATCHES = 16  # that batch-norm statistics are measured on
 NEW_CLASSES: NewClasses = "mean"
 SCORE_NOTE = "class scores: {} there, {} here; rows are the log-odds against background"
 DEEPENED_NOTE = "predictors deepened: their new layers begin as the identity, so that they compute what they did"
@@ -230,3 +206,86 @@ def _load_if_it_fits(ours: nn.Module, theirs: nn.Module, name: str) -> bool:
 
 def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in state.items()}
+
+
+# --- What does not follow the training: the first stages, and batch-norm statistics.
+
+
+def stage_layers(backbone: Backbone, count: int) -> list[str]:
+    """The layers of the first ``count`` stages, by their names in the detector."""
+    return [f"backbone.{name}" for stage in backbone.stages[:count] for name in stage]
+
+
+class Freezing:
+    """Keeps the first stages of a detector's backbone as they are, and the batch-norm statistics of ``norm_layers``.
+
+    Frozen stages have no gradients, and their norms neither learn nor measure; of the norms in ``norm_layers`` (names
+    of layers, prefixes in the state dict) weight and bias learn. ``apply`` is to be called after every ``train()``,
+    which puts all modules into training mode.
+    """
+
+    def __init__(self, detector: Detector, stages: int, norm_layers: Iterable[str] = ()) -> None:
+        self.norm_layers = tuple(norm_layers)
+        self.layers = [detector.get_submodule(name) for name in stage_layers(detector.backbone, stages)]
+        prefixes = tuple(f"{name}." for name in self.norm_layers)
+        self.norms = [
+            module
+            for name, module in detector.named_modules()
+            if name.startswith(prefixes) and isinstance(module, nn.BatchNorm2d)
+        ]
+        for layer in self.layers:
+            layer.requires_grad_(False)
+
+    def apply(self) -> None:
+        for module in (*self.layers, *self.norms):
+            module.eval()
+
+
+def reestimate_norms(detector: Detector, index: DetectionIndex, options: TrainOptions, report: TransferReport) -> None:
+    """Measure the batch-norm statistics on training pictures; evaluation mode computes what it did before.
+
+    Frozen stages keep theirs, and layers without weights from elsewhere begin as layers do.
+    """
+    frozen = stage_layers(detector.backbone, options.start.freeze_stages)
+    prefixes = tuple(f"{name}." for name in report.loaded_layers if name not in frozen)
+    kept = {name: tensor.clone() for name, tensor in detector.state_dict().items() if not name.startswith(prefixes)}
+    transform = DetectionTransform(detector.config.input.size, detector.config.input.resize)
+    batch_size = options.settings.batch_size
+    loader: DataLoader[Batch] = DataLoader(
+        DetectionDataset(index, transform, options.run.seed),  # type: ignore[arg-type]
+        batch_size,
+        sampler=np.random.default_rng(options.run.seed).permutation(len(index))[: NORM_BATCHES * batch_size],
+        num_workers=options.system.workers,
+        collate_fn=collate,
+        generator=torch.Generator(),  # the loader's own draws must not touch the global one
+    )
+    recalibrate_norms(detector, _readable(loader, options.dataset.skip_bad))
+    detector.load_state_dict(kept, strict=False)
+
+
+def _readable(batches: Iterable[Batch], skip_bad: bool) -> Iterator[Tensor]:
+    for batch in batches:
+        refuse_bad(batch.bad, skip_bad)
+        if len(batch):
+            yield batch.images
+
+
+def build_freezing(
+    detector: Detector, start: StartOptions, report: TransferReport | None, checkpoint: Checkpoint | None
+) -> Freezing:
+    """What stays as it is: stages, and with ``--batch-norm frozen`` the statistics of all that came with the weights.
+
+    A resumed run knows the latter from its ``checkpoint``.
+
+    Raises:
+        ConfigError: layers would be frozen that no weights were found for.
+    """
+    if report is None:
+        return Freezing(detector, start.freeze_stages, checkpoint.training["frozen_norms"] if checkpoint else ())
+    new = [name for name in stage_layers(detector.backbone, start.freeze_stages) if name not in report.loaded_layers]
+    if new:
+        raise ConfigError(
+            f"--freeze-stages {start.freeze_stages}: not all of {listing(new)} came with the weights of "
+            f"{report.path}; what is random has to learn, so expected fewer stages"
+        )
+    return Freezing(detector, start.freeze_stages, report.loaded_layers if start.batch_norm_mode == "frozen" else ())

@@ -1,23 +1,34 @@
-"""Named training recipes: the values of options of ``ssdlite train`` that the user does not give. Needs no torch."""
+"""Every option of a training run, by part, and the recipes that name what is not given. Needs no torch."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-import tyro
 
 from ssdlite.config import AnchorsName, AssignerName, BoxLossName, ClassLossName
-from ssdlite.device import Amp
 from ssdlite.errors import ConfigError
-from ssdlite.validation import require_known, suggest
+from ssdlite.validation import Config, convert, require, require_known
+
+Amp = Literal["auto", "off", "bfloat16", "float16"]
+BatchNormMode = Literal["train", "reestimate", "frozen"]
+
+# 1: one flat table of options; 2: by part
+OPTIONS_VERSION = 2
+WHAT = "training options"
+SHAPES = "shapes"
+SHAPES_PRESET = "ssdlite192_mobilenet_v2_050"
+DATA_PRESET = "ssdlite320_mobilenet_v2"
+# what a run computes does not depend on these
+MAY_CHANGE_ON_RESUME = ("data", "device", "workers", "cache")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Defaults of the options of the same names (``ssdlite.training.options``)."""
+class Recipe(Config, frozen=True, kw_only=True):
+    """Defaults of the options of the same names."""
 
     anchors: AnchorsName = "default"
     finest_stride: Literal[8, 16] | None = None
@@ -28,9 +39,9 @@ class Recipe:
     matcher: AssignerName = "ssd"
     epochs: int = 60
     batch_size: int = 16
+    backbone_lr: float = 1.0
     augment: str = "ssdlite"
     mosaic: float = 0.0
-    backbone_lr: float = 1.0
 
 
 RECIPES: dict[str, Recipe] = {
@@ -55,27 +66,16 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def find_recipe(name: str) -> Recipe:
-    """Raises ConfigError for an unknown name, listing the known ones."""
-    if name not in RECIPES:
-        raise ConfigError(f"unknown recipe {name!r}{suggest(name, RECIPES)}")
-    return RECIPES[name]
+def _require_at_least(least: int, options: Config, *names: str) -> None:
+    """Raises ConfigError for a number among the named options that is less, infinite or none; None is not given."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not least <= value < math.inf:
+            raise ConfigError(f"--{name.replace('_', '-')}: expected {least} or more, got {value}")
 
 
-# --- Every option of a training run as one dataclass: command line, ``config.json`` and checkpoint all hold it.
-
-BatchNormMode = Literal["train", "reestimate", "frozen"]
-
-MAX_STAGES = 5  # the backbones end at stride 32
-SHAPES = "shapes"
-SHAPES_PRESET = "ssdlite192_mobilenet_v2_050"
-DATA_PRESET = "ssdlite320_mobilenet_v2"
-MAY_CHANGE_ON_RESUME = ("data", "device", "workers", "resume")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """Options of ``train_det.py``. With none given it trains a small detector on the built-in shapes."""
+class DatasetOptions(Config, frozen=True, kw_only=True):
+    """Which pictures."""
 
     data: str = SHAPES
     """Folder of a COCO or VOC data set, recognised by looking; `shapes` is the built-in one."""
@@ -90,9 +90,13 @@ class TrainOptions:
     skip_bad: bool = False
     """Leave out images and annotations that cannot be used, counting them, instead of stopping."""
 
-    recipe: str | None = None
-    """Values for all options below that say so: ssd (the reference); for a few hundred pictures small-data with
-    --weights, scratch without. Default: ssd; shapes for the built-in data."""
+    def check(self) -> None:
+        _require_at_least(1, self, "overfit")
+
+
+class DetectorOptions(Config, frozen=True, kw_only=True):
+    """Which detector."""
+
     preset: str | None = None
     """Which detector (ssdlite.list_detectors()). Default: ssdlite320_mobilenet_v2; a small one for shapes."""
     width_mult: float | None = None
@@ -111,6 +115,14 @@ class TrainOptions:
     deepen_heads: bool | None = None
     """Predictors that are 1x1 convolutions get a depthwise 3x3 before; with weights one that changes nothing at first.
     Default: the recipe's."""
+
+    def check(self) -> None:
+        _require_at_least(1, self, "anchor_budget")
+
+
+class LossOptions(Config, frozen=True, kw_only=True):
+    """What is minimised."""
+
     loss: ClassLossName | None = None
     """multibox (softmax with hard negatives 3:1), focal (sigmoid), or qfl (sigmoid; the score learns the box's IoU).
     Default: the recipe's; with --weights and no --recipe, one that goes with their scores."""
@@ -121,6 +133,13 @@ class TrainOptions:
     matcher: AssignerName | None = None
     """Which anchors answer for an object: ssd (IoU of 0.5), atss, or simota (by cost). Default: the recipe's."""
 
+    def check(self) -> None:
+        _require_at_least(0, self, "box_weight")
+
+
+class StartOptions(Config, frozen=True, kw_only=True):
+    """What training starts from, and what of it stays."""
+
     weights: str | None = None
     """Detector to start from, a checkpoint or what `ssdlite import-weights` wrote: its shape is kept unless --preset
     names another, every tensor that fits is loaded, and classes of the same name keep theirs."""
@@ -128,21 +147,45 @@ class TrainOptions:
     """Backbone to start from: imagenet, or a file of torchvision's or timm's weights."""
     freeze_stages: int = 0
     """Backbone stages, from the picture on, that keep their weights: 1 is all up to stride 2, 2 up to stride 4, ..."""
-    backbone_lr: float | None = None
-    """Learning rate of the backbone as a factor of --lr. Default: the recipe's with weights, 1 without."""
     batch_norm: BatchNormMode | None = None
     """Batch-norm statistics: train (they follow the batches), reestimate (first measured anew on the training pictures,
     leaving the function as it is, then train), frozen. Default: reestimate with --weights, else train."""
 
-    epochs: Annotated[int | None, tyro.conf.arg(aliases=["-e"])] = None
-    """Passes over the training images. Default: the recipe's, 60; 10 for shapes."""
-    batch_size: Annotated[int | None, tyro.conf.arg(aliases=["-b"])] = None
-    """Images per step, over all processes together. Default: the recipe's, 16."""
+    def check(self) -> None:
+        _require_at_least(0, self, "freeze_stages")
+        require(
+            self.has_weights or not (self.freeze_stages or self.batch_norm in ("reestimate", "frozen")),
+            "--freeze-stages and --batch-norm reestimate or frozen keep what weights brought along; "
+            "they go with --weights or --backbone-weights",
+        )
+        require(
+            self.weights is None or self.backbone_weights is None,
+            "--backbone-weights does not go with --weights, which hold a backbone already",
+        )
+
+    @property
+    def has_weights(self) -> bool:
+        return self.weights is not None or self.backbone_weights is not None
+
+    @property
+    def batch_norm_mode(self) -> BatchNormMode:
+        return self.batch_norm or ("train" if self.weights is None else "reestimate")
+
+
+class OptimizationOptions(Config, frozen=True, kw_only=True):
+    """How long, and in which steps."""
+
+    epochs: int | None = None
+    """Passes over the training images; also -e. Default: the recipe's, 60; 10 for shapes."""
+    batch_size: int | None = None
+    """Images per step, over all processes together; also -b. Default: the recipe's, 16."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
     """SGD with Nesterov momentum 0.9, or AdamW."""
     lr: float | None = None
     """Peak learning rate. Default: 0.002 for adamw, 0.05 for sgd, for batches of 16 (scaled with their root); half of
     it with --weights."""
+    backbone_lr: float | None = None
+    """Learning rate of the backbone as a factor of --lr. Default: the recipe's with weights, 1 without."""
     weight_decay: float | None = None
     """Default: 0.05 for adamw, 4e-5 for sgd. Norms and biases have none."""
     warmup_steps: int = 200
@@ -151,18 +194,56 @@ class TrainOptions:
     """Largest norm of the whole gradient; 0 for no limit."""
     ema_decay: float = 0.998
     """Decay of the weight average that is evaluated and saved; 0 for none. Shorter at the start of a run."""
+
+    def check(self) -> None:
+        _require_at_least(1, self, "epochs", "batch_size")
+        _require_at_least(0, self, "lr", "backbone_lr", "weight_decay", "warmup_steps", "clip_norm")
+        require(0 <= self.ema_decay < 1, f"--ema-decay: expected 0 to below 1, got {self.ema_decay}")
+
+    @property
+    def decay(self) -> float:
+        if self.weight_decay is not None:
+            return self.weight_decay
+        return 0.05 if self.optimizer == "adamw" else 4e-5
+
+
+class AugmentationOptions(Config, frozen=True, kw_only=True):
+    """What happens to the pictures."""
+
     augment: str | None = None
     """Augmentation: none, flip, ssdlite (crop, flip), ssd (also zoom-out, colour), topdown (also any orientation),
     lsj and lsj-topdown (scale jitter in place of the crop). Default: the recipe's."""
     mosaic: float | None = None
     """Share of the samples that show up to four pictures; none in the last epochs. Default: the recipe's, 0."""
+    reduced_decoding: bool = False
+    """Decode JPEGs of at least twice the input's size at 1/2, 1/4 or 1/8 of theirs, where what is shown of them needs
+    no more. Faster; such pictures are smoother than those that the detector is then given."""
+
+    def check(self) -> None:
+        require(
+            self.mosaic is None or 0 <= self.mosaic <= 1,
+            f"--mosaic: expected a share of the samples, 0 to 1, got {self.mosaic}",
+        )
+
+
+class RunOptions(Config, frozen=True, kw_only=True):
+    """The run and its folder."""
 
     output: str | None = None
     """Run folder. Default: the next free runs/train-NNN."""
-    resume: str | None = None
-    """Run folder to continue, with its own options; the result is that of a run that was never stopped."""
     seed: int = 0
     """Of everything random: initial weights, order, augmentation, division of the data."""
+    eval_interval: int = 1
+    """Epochs between evaluations; the last epoch is always evaluated."""
+
+    def check(self) -> None:
+        _require_at_least(0, self, "seed")
+        _require_at_least(1, self, "eval_interval")
+
+
+class SystemOptions(Config, frozen=True, kw_only=True):
+    """Where it computes, and with what."""
+
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto is the GPU where there is one."""
     amp: Amp = "auto"
@@ -171,63 +252,39 @@ class TrainOptions:
     """Processes that load and augment images; 0 for none."""
     cache: bool = False
     """Decode every picture once and keep it in a temporary file, which the loading processes share."""
-    reduced_decoding: bool = False
-    """Decode JPEGs of at least twice the input's size at 1/2, 1/4 or 1/8 of theirs, where what is shown of them needs
-    no more. Faster; such pictures are smoother than those that the detector is then given."""
-    eval_interval: int = 1
-    """Epochs between evaluations; the last epoch is always evaluated."""
 
-    def __post_init__(self) -> None:
-        positive = ("epochs", "batch_size", "eval_interval", "overfit", "anchor_budget")
-        not_negative = (
-            "warmup_steps",
-            "clip_norm",
-            "workers",
-            "seed",
-            "lr",
-            "weight_decay",
-            "backbone_lr",
-            "box_weight",
-            "freeze_stages",
+    def check(self) -> None:
+        _require_at_least(0, self, "workers")
+
+
+class TrainOptions(Config, frozen=True, kw_only=True):
+    """A training run. With nothing given it trains a small detector on the built-in shapes.
+
+    No two parts have an option of the same name: it is that of the command line's flag.
+    """
+
+    recipe: str | None = None
+    """Values for all options below that say so: ssd (the reference); for a few hundred pictures small-data with
+    --weights, scratch without. Default: ssd; shapes for the built-in data."""
+    dataset: DatasetOptions = DatasetOptions()
+    detector: DetectorOptions = DetectorOptions()
+    loss: LossOptions = LossOptions()
+    start: StartOptions = StartOptions()
+    optimization: OptimizationOptions = OptimizationOptions()
+    augmentation: AugmentationOptions = AugmentationOptions()
+    run: RunOptions = RunOptions()
+    system: SystemOptions = SystemOptions()
+
+    def check(self) -> None:
+        require_known([self.recipe_name], RECIPES, "recipe")
+        require(
+            self.detector.anchor_budget is None or self.settings.anchors == "fit",
+            "--anchor-budget goes with --anchors fit",
         )
-        for name in positive:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"--{name.replace('_', '-')}: expected 1 or more, got {value}")
-        for name in not_negative:
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < float("inf"):
-                raise ConfigError(f"--{name.replace('_', '-')}: expected 0 or more, got {value}")
-        if self.freeze_stages > MAX_STAGES:
-            raise ConfigError(
-                f"--freeze-stages: expected 0 to {MAX_STAGES} (all of the backbone), got {self.freeze_stages}"
-            )
-        if (
-            self.resume is None
-            and not self.has_weights
-            and (self.freeze_stages or self.batch_norm in ("reestimate", "frozen"))
-        ):
-            raise ConfigError(
-                "--freeze-stages and --batch-norm reestimate or frozen keep what weights brought along; "
-                "they go with --weights or --backbone-weights"
-            )
-        if self.weights is not None and self.backbone_weights is not None:
-            raise ConfigError("--backbone-weights does not go with --weights, which hold a backbone already")
-        find_recipe(self.recipe_name)
-        if self.anchor_budget is not None and self.settings.anchors != "fit":
-            raise ConfigError("--anchor-budget goes with --anchors fit")
-        if self.mosaic is not None and not 0 <= self.mosaic <= 1:
-            raise ConfigError(f"--mosaic: expected a share of the samples, 0 to 1, got {self.mosaic}")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"--ema-decay: expected 0 to below 1, got {self.ema_decay}")
-
-    @property
-    def has_weights(self) -> bool:
-        return self.weights is not None or self.backbone_weights is not None
 
     @property
     def recipe_name(self) -> str:
-        return self.recipe or ("shapes" if self.data == SHAPES else "ssd")
+        return self.recipe or ("shapes" if self.dataset.data == SHAPES else "ssd")
 
     @property
     def settings(self) -> Recipe:
@@ -235,38 +292,29 @@ class TrainOptions:
 
         Its weight of the box loss belongs to its two losses: with another one it is that one's own.
         """
-        recipe = find_recipe(self.recipe_name)
-        given = {field.name: getattr(self, field.name) for field in fields(Recipe)}
-        mixed = replace(recipe, **{name: value for name, value in given.items() if value is not None})
-        if self.box_weight is None and (mixed.loss, mixed.box_loss) != (recipe.loss, recipe.box_loss):
-            return replace(mixed, box_weight=None)
+        recipe = RECIPES[self.recipe_name]
+        given = {name: self.get(name) for name in Recipe.__struct_fields__}
+        mixed = recipe.changed(**{name: value for name, value in given.items() if value is not None})
+        if self.loss.box_weight is None and (mixed.loss, mixed.box_loss) != (recipe.loss, recipe.box_loss):
+            return mixed.changed(box_weight=None)
         return mixed
 
     @property
     def backbone_lr_factor(self) -> float:
-        return self.settings.backbone_lr if self.has_weights or self.backbone_lr is not None else 1.0
-
-    @property
-    def batch_norm_mode(self) -> BatchNormMode:
-        return self.batch_norm or ("train" if self.weights is None else "reestimate")
+        given = self.start.has_weights or self.optimization.backbone_lr is not None
+        return self.settings.backbone_lr if given else 1.0
 
     @property
     def peak_lr(self) -> float:
-        if self.lr is not None:
-            return self.lr
-        rate = 0.002 if self.optimizer == "adamw" else 0.05
-        share = 1.0 if self.weights is None else 0.5
+        if self.optimization.lr is not None:
+            return self.optimization.lr
+        rate = 0.002 if self.optimization.optimizer == "adamw" else 0.05
+        share = 1.0 if self.start.weights is None else 0.5
         return float(rate * share * (self.settings.batch_size / 16) ** 0.5)
 
     @property
-    def decay(self) -> float:
-        if self.weight_decay is not None:
-            return self.weight_decay
-        return 0.05 if self.optimizer == "adamw" else 4e-5
-
-    @property
     def preset_name(self) -> str:
-        return self.preset or (SHAPES_PRESET if self.data == SHAPES else DATA_PRESET)
+        return self.detector.preset or (SHAPES_PRESET if self.dataset.data == SHAPES else DATA_PRESET)
 
     @property
     def summary(self) -> str:
@@ -274,60 +322,141 @@ class TrainOptions:
         of = self.settings
         mosaic = f", {of.mosaic:.0%} mosaics" if of.mosaic else ""
         weight = "" if of.box_weight is None else f" (weight {of.box_weight:g})"
-        boxes = of.box_loss + weight
         return (
-            f"recipe {self.recipe_name}: loss {of.loss}, boxes by {boxes}, anchors chosen by {of.matcher}; "
-            f"augmentation {of.augment}{mosaic}; "
-            f"{self.optimizer}, learning rate {self.peak_lr:.2g}, batches of {of.batch_size}"
+            f"recipe {self.recipe_name}: loss {of.loss}, boxes by {of.box_loss}{weight}, anchors chosen by "
+            f"{of.matcher}; augmentation {of.augment}{mosaic}; {self.optimization.optimizer}, "
+            f"learning rate {self.peak_lr:.2g}, batches of {of.batch_size}"
+        )
+
+    def get(self, name: str) -> Any:
+        """The value of an option of any part."""
+        return getattr(getattr(self, PART_OF[name]), name)
+
+    def override(self, **changes: Any) -> TrainOptions:
+        """A copy with other values of options of any part: ``options.override(data="pictures", epochs=30)``.
+
+        Raises:
+            ConfigError: an unknown name, listing the known ones, or a value that is refused.
+        """
+        require_known(changes, ["recipe", *PART_OF], "option")
+        parts: dict[str, Any] = {}
+        for name, value in changes.items():
+            if name == "recipe":
+                parts[name] = value
+            else:
+                parts.setdefault(PART_OF[name], {})[name] = value
+        return self.changed(
+            **{
+                part: getattr(self, part).changed(**values) if isinstance(values, dict) else values
+                for part, values in parts.items()
+            }
         )
 
     def spelled_out(self) -> TrainOptions:
         """The same run with everything named, so that it stays the same when a recipe changes."""
-        own = {
-            "recipe": self.recipe_name,
-            "backbone_lr": self.backbone_lr_factor,
-            "batch_norm": self.batch_norm_mode,
-            "lr": self.peak_lr,
-            "weight_decay": self.decay,
-        }
-        return replace(self, **(vars(self.settings) | own))
+        return self.override(
+            **msgspec.structs.asdict(self.settings)
+            | {
+                "recipe": self.recipe_name,
+                "backbone_lr": self.backbone_lr_factor,
+                "batch_norm": self.start.batch_norm_mode,
+                "lr": self.peak_lr,
+                "weight_decay": self.optimization.decay,
+            }
+        )
+
+    def require_same_run(self, stored: TrainOptions) -> None:
+        """Raises ConfigError for the first option that would make it another run than the ``stored`` one."""
+        require(
+            self.run.output == stored.run.output,
+            f"--output {self.run.output} does not go with --resume: a run stays in its folder",
+        )
+        for name, value in {"recipe": self.recipe, **{name: self.get(name) for name in PART_OF}}.items():
+            kept = stored.recipe if name == "recipe" else stored.get(name)
+            if value != kept and name not in MAY_CHANGE_ON_RESUME:
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigError(
+                    f"{option} {_as_given(value)} cannot be changed on resuming: the run has {_as_given(kept)}; "
+                    f"leave {option} out"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and checkpoints."""
-        values = asdict(self)
-        values["classes"] = None if self.classes is None else list(self.classes)
-        return values
+        return {"version": OPTIONS_VERSION, **super().to_dict()}
 
     @staticmethod
     def from_dict(values: Any) -> TrainOptions:
-        try:
-            require_known(values, (field.name for field in fields(TrainOptions)), "option")
-            return msgspec.convert(values, TrainOptions, strict=True)
-        except (ConfigError, msgspec.ValidationError, TypeError) as error:
-            raise ConfigError(f"training options: {error}") from None
-
-    def resumed(self, stored: TrainOptions) -> TrainOptions:
-        """The options of the run being resumed, with what may differ taken from here.
+        """The inverse of ``to_dict``, also for what earlier versions wrote.
 
         Raises:
-            ConfigError: an option was given that would make it another run.
+            ConfigError: unknown names, values of a wrong type or out of range, or a version to come.
         """
-        if self.output is not None:
-            raise ConfigError(f"--output {self.output} does not go with --resume: a run stays in its folder")
-        default, given, kept = TrainOptions().to_dict(), self.to_dict(), stored.to_dict()
-        for name, value in given.items():
-            if value == default[name]:
-                continue
-            if name not in MAY_CHANGE_ON_RESUME and value != kept[name]:
-                option = f"--{name.replace('_', '-')}"
-                raise ConfigError(
-                    f"{option} {value} cannot be changed on resuming: the run has {kept[name]}; leave {option} out"
-                )
-            kept[name] = value
-        return TrainOptions.from_dict({**kept, "resume": self.resume})
+        return convert(upgrade_options(values), TrainOptions, WHAT)
+
+
+# an option, as its flag is called -> its part
+PART_OF = {
+    name: part.name
+    for part in msgspec.structs.fields(TrainOptions)
+    if isinstance(part.type, type) and issubclass(part.type, Config)
+    for name in part.type.__struct_fields__
+}
+
+
+def upgrade_options(values: Any) -> Any:
+    """What any version wrote -> what the newest does, without its version number; not checked otherwise."""
+    if not isinstance(values, Mapping):
+        return values
+    version = values.get("version", 1)
+    if version == OPTIONS_VERSION:
+        return {name: value for name, value in values.items() if name != "version"}
+    if version != 1:
+        raise ConfigError(f"{WHAT}: version {version!r}; this version of ssdlite reads up to {OPTIONS_VERSION}")
+    try:
+        require_known(values, ["recipe", "resume", *PART_OF], "option")
+    except ConfigError as error:
+        raise ConfigError(f"{WHAT}: {error}") from None
+    upgraded: dict[str, Any] = {"recipe": values.get("recipe")}  # without "resume", which is of one call
+    for name in values.keys() & PART_OF.keys():
+        upgraded.setdefault(PART_OF[name], {})[name] = values[name]
+    return upgraded
+
+
+def run_path(path: Path | str) -> Path:
+    """The run folder that ``path`` or, where it is that of a ``last.pt``, its folder is."""
+    return Path(path).parent if Path(path).name == "last.pt" else Path(path)
+
+
+def read_description(folder: Path) -> tuple[TrainOptions, dict[str, Any]]:
+    """The options of the run in ``folder``, and the whole of its config.json.
+
+    Raises:
+        ConfigError: there is none, or not of a run.
+    """
+    try:
+        content = json.loads((folder / "config.json").read_text())
+        options = content["options"]
+    except OSError as error:
+        raise ConfigError(f"--resume {folder}: expected a run folder with a config.json ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{folder / 'config.json'}: expected the options of a run under 'options', got {error!r}"
+        ) from None
+    return TrainOptions.from_dict(options).override(output=str(folder)), content
+
+
+def stored_options(folder: Path | str) -> TrainOptions:
+    """The options of the run in ``folder``, to be resumed as they are or with some changed. Raises ConfigError."""
+    options, _ = read_description(run_path(folder))
+    return options
 
 
 def next_run_folder(parent: Path = Path("runs")) -> Path:
     """runs/train-001, or the number behind the highest one there."""
     numbers = [int(path.name[6:]) for path in parent.glob("train-*") if path.name[6:].isdigit()]
     return parent / f"train-{max(numbers, default=0) + 1:03d}"
+
+
+def _as_given(value: Any) -> str:
+    """A value as it stands on a command line."""
+    return " ".join(value) if isinstance(value, tuple) else str(value)

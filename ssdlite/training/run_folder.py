@@ -6,7 +6,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,21 @@ from ssdlite.errors import ConfigError, TrainingError
 from ssdlite.files import write_atomically, write_json, write_text
 from ssdlite.images.drawing import plot_curves
 from ssdlite.images.geometry import ImageArray
-from ssdlite.training.options import TrainOptions
+from ssdlite.training.options import TrainOptions, read_description, run_path
+
+
+@dataclass(frozen=True)
+class Description:
+    """What ``config.json`` holds.
+
+    Attributes:
+        detector: that the options led to, with its anchors and class names.
+        source_sha256: of the tensors that the run started from, where its options name weights.
+    """
+
+    options: TrainOptions
+    detector: DetectorConfig
+    source_sha256: str | None = None
 
 
 class RunFolder:
@@ -28,9 +42,10 @@ class RunFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.last = path / "last.pt"
-        self.best = path / "best.pt"
+        """``path`` may also be that of the folder's last.pt."""
+        self.path = run_path(path)
+        self.last = self.path / "last.pt"
+        self.best = self.path / "best.pt"
         self._tensorboard: Any = None
 
     def require_free(self) -> None:
@@ -40,30 +55,29 @@ class RunFolder:
                 f"{self.path} holds a run already; continue it with --resume {self.path}, or name another --output"
             )
 
-    def describe(self, options: TrainOptions, detector: DetectorConfig) -> None:
-        """Write config.json: every option, and the detector they led to, with its anchors and class names.
+    def describe(self, description: Description) -> None:
+        """Write config.json.
 
         Raises:
             ConfigError: the folder cannot be written.
         """
+        content = {
+            "options": description.options.to_dict(),
+            "detector": description.detector.to_dict(),
+            "source_sha256": description.source_sha256,
+        }
         try:
-            write_json(self.path / "config.json", {"options": options.to_dict(), "detector": detector.to_dict()})
+            write_json(self.path / "config.json", content)
         except OSError as error:
             raise ConfigError(f"--output {self.path}: cannot be written ({error.strerror})") from None
 
-    def stored_options(self) -> TrainOptions:
-        """The options of the run in this folder. Raises ConfigError where there is none."""
-        try:
-            options = json.loads((self.path / "config.json").read_text())["options"]
-        except OSError as error:
-            raise ConfigError(
-                f"--resume {self.path}: expected a run folder with a config.json ({error.strerror})"
-            ) from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{self.path / 'config.json'}: expected the options of a run under 'options', got {error!r}"
-            ) from None
-        return TrainOptions.from_dict(options)
+    def description(self) -> Description:
+        """Read config.json. Raises ConfigError where there is none, or it is not ours."""
+        options, content = read_description(self.path)
+        sha256 = content.get("source_sha256")
+        return Description(
+            options, DetectorConfig.from_dict(content.get("detector")), sha256 if isinstance(sha256, str) else None
+        )
 
     def load_last(self) -> Checkpoint | None:
         """The newest checkpoint; None where the run was stopped before its first."""

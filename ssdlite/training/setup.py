@@ -1,24 +1,21 @@
-"""What a training run starts from: its folder, its data, its detector and its loss."""
+"""What a training run begins with: its folder, its data, its detector and the weights that it starts from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from ssdlite.backbones.batch_norm import recalibrate_norms
 from ssdlite.checkpoint import Checkpoint, load_checkpoint
 from ssdlite.config import DetectorConfig, override, preset_config
 from ssdlite.console import print_line
 from ssdlite.datasets.anchor_coverage import input_boxes
 from ssdlite.datasets.anchor_fitting import fit_to_boxes
-from ssdlite.datasets.dataset import Batch, DetectionDataset, collate
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.loading import DataSplits, load_data
 from ssdlite.datasets.shapes import generate_shapes
@@ -26,63 +23,118 @@ from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.detector import Detector, detector_from_config
 from ssdlite.device import Processes, choose_amp, choose_device
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.evaluation.inference import refuse_bad
-from ssdlite.files import listing
-from ssdlite.heads.assigners import build_assigner
-from ssdlite.heads.losses import LOSSES, DetectionLoss
-from ssdlite.training.finetune import Freezing, config_for_transfer, stage_layers, transfer_backbone, transfer_weights
+from ssdlite.training.finetune import config_for_transfer, transfer_backbone, transfer_weights
 from ssdlite.training.head_transfer import ScoreFunction, TransferReport
-from ssdlite.training.options import MAX_STAGES, SHAPES, TrainOptions, next_run_folder
+from ssdlite.training.options import SHAPES, TrainOptions, next_run_folder
 from ssdlite.training.run_folder import RunFolder
 from ssdlite.weights.backbones import IMAGENET, BackboneWeights, read_backbone_weights
 
-NORM_BATCHES = 16  # that batch-norm statistics are measured on
 SHAPES_FOLDER = Path("data/shapes")
+WeightSource = Checkpoint | BackboneWeights | None  # None: random weights
 
 
-WeightSource = Checkpoint | BackboneWeights | None  # what a new run starts from; None: from random weights
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with, or goes on from; known before any data are read, and nothing is written yet.
+
+    Attributes:
+        options: with everything named.
+        source: the weights that they name, unless a checkpoint has them already.
+        source_sha256: of these weights, also where a checkpoint has them.
+        detector: of a run that is resumed.
+        checkpoint: the newest of a run that is resumed; None where it was stopped before its first.
+    """
+
+    options: TrainOptions
+    folder: RunFolder
+    source: WeightSource = None
+    source_sha256: str | None = None
+    detector: DetectorConfig | None = None
+    checkpoint: Checkpoint | None = None
 
 
-def open_run(options: TrainOptions, processes: Processes) -> tuple[TrainOptions, RunFolder, WeightSource]:
-    """The run folder, a new one or the one to resume, the options as they are to be used, and the weights they name.
-
-    Writes nothing yet.
+def start_run(options: TrainOptions, processes: Processes) -> Start:
+    """A new run, in a folder that holds none.
 
     Raises:
-        ConfigError: an option has a value that cannot be used; known before any data are read.
+        ConfigError: an option has a value that cannot be used.
     """
-    if options.resume is not None:
-        path = Path(options.resume)
-        folder = RunFolder(path.parent if path.name == "last.pt" else path)
-        return options.resumed(folder.stored_options()), folder, None
-    choose_amp(options.amp, choose_device(options.device))
+    choose_amp(options.system.amp, choose_device(options.system.device))
     source = _read_weights(options)
-    if isinstance(source, Checkpoint) and options.loss is None and options.recipe is None:
-        options = replace(options, loss="multibox" if source.config.head.score_function == "softmax" else "focal")
-    if options.freeze_stages == MAX_STAGES and options.backbone_lr is not None:
-        raise ConfigError(f"--backbone-lr does not go with --freeze-stages {MAX_STAGES}, which is all of the backbone")
+    if isinstance(source, Checkpoint) and options.loss.loss is None and options.recipe is None:
+        options = options.override(loss="multibox" if source.config.head.score_function == "softmax" else "focal")
     config = _config(options, None, source)
+    _check_frozen_stages(options, config)
     DetectionTransform(config.input.size, config.input.resize, options.settings.augment)
-    output = processes.share(options.output or str(next_run_folder()))
+    output = processes.share(options.run.output or str(next_run_folder()))
     folder = RunFolder(Path(output))
     folder.require_free()
-    return replace(options, output=output).spelled_out(), folder, source
+    options = options.override(output=output).spelled_out()
+    return Start(options, folder, source, None if source is None else _hash_tensors(source))
+
+
+def _check_frozen_stages(options: TrainOptions, config: DetectorConfig) -> None:
+    if not options.start.freeze_stages:
+        return
+    with torch.device("meta"):  # takes no memory and no time
+        stages = len(detector_from_config(config).backbone.stages)
+    if options.start.freeze_stages > stages:
+        raise ConfigError(
+            f"--freeze-stages: expected 0 to {stages} (all of the backbone), got {options.start.freeze_stages}"
+        )
+    if options.start.freeze_stages == stages and options.optimization.backbone_lr is not None:
+        raise ConfigError(f"--backbone-lr does not go with --freeze-stages {stages}, which is all of the backbone")
+
+
+def continue_run(folder: RunFolder, options: TrainOptions) -> Start:
+    """The run in ``folder``, with its own ``options`` but for those that may change.
+
+    Stopped before its first checkpoint, it begins again: with the detector that ``config.json`` describes, from the
+    weights that it began with.
+
+    Raises:
+        ConfigError: there is no run, or it would become another one by the options, or by weights that have changed.
+    """
+    stored = folder.description()
+    options.require_same_run(stored.options)
+    choose_amp(options.system.amp, choose_device(options.system.device))
+    checkpoint = folder.load_last()
+    detector = stored.detector if checkpoint is None else checkpoint.config
+    source = _read_weights(options) if checkpoint is None else None
+    if source is not None and _hash_tensors(source) != stored.source_sha256:
+        raise ConfigError(
+            f"--resume {folder.path}: stopped before its first checkpoint, the run would begin again, but the weights "
+            f"of {options.start.weights or options.start.backbone_weights} are not known to be those that it began "
+            f"with (SHA-256 of the tensors: expected {stored.source_sha256}, got {_hash_tensors(source)}); begin a "
+            "new run with another --output"
+        )
+    return Start(options, folder, source, stored.source_sha256, detector, checkpoint)
+
+
+def _hash_tensors(source: Checkpoint | BackboneWeights) -> str:
+    """SHA-256 of names, types, shapes and values of the weights, whatever file they come in."""
+    tensors: Mapping[str, Tensor] = source.weights if isinstance(source, Checkpoint) else source.tensors
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _read_weights(options: TrainOptions) -> WeightSource:
     """What --weights or --backbone-weights name."""
-    if options.weights == IMAGENET:
+    weights, backbone_weights = options.start.weights, options.start.backbone_weights
+    if weights == IMAGENET:
         raise ConfigError(
             f"--weights {IMAGENET}: these are of a backbone alone; --backbone-weights {IMAGENET} takes them"
         )
-    if options.weights is not None:
-        return load_checkpoint(options.weights)
-    if options.backbone_weights is None:
+    if weights is not None:
+        return load_checkpoint(weights)
+    if backbone_weights is None:
         return None
-    config = preset_config(options.preset_name, width_mult=options.width_mult)
-    return read_backbone_weights(
-        options.backbone_weights, name=config.backbone.name, width_mult=config.backbone.width_mult
-    )
+    config = preset_config(options.preset_name, width_mult=options.detector.width_mult)
+    return read_backbone_weights(backbone_weights, name=config.backbone.name, width_mult=config.backbone.width_mult)
 
 
 def _config(options: TrainOptions, class_names: tuple[str, ...] | None, source: WeightSource) -> DetectorConfig:
@@ -90,14 +142,14 @@ def _config(options: TrainOptions, class_names: tuple[str, ...] | None, source: 
     score_function: ScoreFunction = "softmax" if options.settings.loss == "multibox" else "sigmoid"
     given: dict[str, Any] = {
         "class_names": class_names,
-        "width_mult": options.width_mult,
-        "image_size": options.image_size,
-        "resize": options.resize,
+        "width_mult": options.detector.width_mult,
+        "image_size": options.detector.image_size,
+        "resize": options.detector.resize,
         "finest_stride": options.settings.finest_stride,
         "score_function": score_function,
     }
     if isinstance(source, Checkpoint):
-        config = config_for_transfer(source, preset=options.preset, **given)
+        config = config_for_transfer(source, preset=options.detector.preset, **given)
     else:
         config = preset_config(options.preset_name, **given, **({} if source is None else source.options))
     deepen = options.settings.deepen_heads and config.head.conv == "pointwise"
@@ -106,8 +158,9 @@ def _config(options: TrainOptions, class_names: tuple[str, ...] | None, source: 
 
 def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
     """The training and validation data; the built-in data are made where they are not there yet."""
-    root = Path(options.data)
-    if options.data == SHAPES:
+    dataset = options.dataset
+    root = Path(dataset.data)
+    if dataset.data == SHAPES:
         root = SHAPES_FOLDER
         if processes.is_first:
             print_line(f"built-in data: shapes, in {root}")
@@ -118,14 +171,14 @@ def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
         processes.share(None)  # the others wait until it is there
     splits = load_data(
         root,
-        train_split=options.train_split,
-        val_split=options.val_split,
-        classes=options.classes,
-        skip_bad=options.skip_bad,
-        seed=options.seed,
+        train_split=dataset.train_split,
+        val_split=dataset.val_split,
+        classes=dataset.classes,
+        skip_bad=dataset.skip_bad,
+        seed=options.run.seed,
     )
-    if options.overfit is not None:
-        splits = _first_images(splits, options.overfit)
+    if dataset.overfit is not None:
+        splits = _first_images(splits, dataset.overfit)
     if processes.is_first:
         for note in splits.notes:
             print_line(note)
@@ -140,90 +193,33 @@ def _first_images(splits: DataSplits, count: int) -> DataSplits:
     return DataSplits(few, few, (*splits.notes, f"overfitting: training and validating on {few.name}"))
 
 
-def build_for_run(
-    options: TrainOptions, index: DetectionIndex, source: WeightSource, checkpoint: Checkpoint | None
-) -> tuple[Detector, TransferReport | None]:
-    """The detector to train: that of the checkpoint of a resumed run, else a new one as the options say.
+def build_for_run(start: Start, index: DetectionIndex) -> tuple[Detector, TransferReport | None]:
+    """The detector to train, and what became of the weights that it starts from.
 
-    With a ``source`` also what became of its weights.
+    That of a run that is resumed, else a new one for the classes and, with ``--anchors fit``, the boxes of ``index``.
     """
-    if checkpoint is not None:
-        if checkpoint.config.class_names != index.class_names:
-            raise ConfigError(
-                f"{checkpoint.path} was trained on the classes {', '.join(checkpoint.config.class_names)}; "
-                f"{index.name} has {', '.join(index.class_names)}"
-            )
-        return detector_from_config(checkpoint.config), None
-    config = _config(options, index.class_names, source).changed(category_ids=index.category_ids)
-    if options.settings.anchors == "fit":
-        boxes = input_boxes(index, config.input.size, config.input.resize)
-        config = config.changed(anchors=fit_to_boxes(boxes, config, options.anchor_budget))
-    detector = detector_from_config(config)
-    if isinstance(source, Checkpoint):
-        return detector, transfer_weights(detector, source)
-    return detector, None if source is None else transfer_backbone(detector, source)
+    if start.detector is None:
+        detector = detector_from_config(_config_for(index, start))
+    else:
+        _require_same_classes(start.detector, index, start.folder)
+        detector = detector_from_config(start.detector)
+    if isinstance(start.source, Checkpoint):
+        return detector, transfer_weights(detector, start.source)
+    return detector, None if start.source is None else transfer_backbone(detector, start.source)
 
 
-def reestimate_norms(detector: Detector, index: DetectionIndex, options: TrainOptions, report: TransferReport) -> None:
-    """Measure the batch-norm statistics on training pictures; evaluation mode computes what it did before.
-
-    Frozen stages keep theirs, and layers without weights from elsewhere begin as layers do.
-    """
-    frozen = stage_layers(detector.backbone, options.freeze_stages)
-    prefixes = tuple(f"{name}." for name in report.loaded_layers if name not in frozen)
-    kept = {name: tensor.clone() for name, tensor in detector.state_dict().items() if not name.startswith(prefixes)}
-    transform = DetectionTransform(detector.config.input.size, detector.config.input.resize)
-    batch_size = options.settings.batch_size
-    loader: DataLoader[Batch] = DataLoader(
-        DetectionDataset(index, transform, options.seed),  # type: ignore[arg-type]
-        batch_size,
-        sampler=np.random.default_rng(options.seed).permutation(len(index))[: NORM_BATCHES * batch_size],
-        num_workers=options.workers,
-        collate_fn=collate,
-        generator=torch.Generator(),  # the loader's own draws must not touch the global one
-    )
-    recalibrate_norms(detector, _readable(loader, options.skip_bad))
-    detector.load_state_dict(kept, strict=False)
+def _config_for(index: DetectionIndex, start: Start) -> DetectorConfig:
+    options = start.options
+    config = _config(options, index.class_names, start.source).changed(category_ids=index.category_ids)
+    if options.settings.anchors != "fit":
+        return config
+    boxes = input_boxes(index, config.input.size, config.input.resize)
+    return config.changed(anchors=fit_to_boxes(boxes, config, options.detector.anchor_budget))
 
 
-def _readable(batches: Iterable[Batch], skip_bad: bool) -> Iterator[Tensor]:
-    for batch in batches:
-        refuse_bad(batch.bad, skip_bad)
-        if len(batch):
-            yield batch.images
-
-
-def build_freezing(
-    detector: Detector, options: TrainOptions, report: TransferReport | None, checkpoint: Checkpoint | None
-) -> Freezing:
-    """What stays as it is: stages, and with ``--batch-norm frozen`` the statistics of all that came with the weights.
-
-    A resumed run knows the latter from its ``checkpoint``.
-
-    Raises:
-        ConfigError: layers would be frozen that no weights were found for.
-    """
-    if report is None:
-        return Freezing(detector, options.freeze_stages, checkpoint.training["frozen_norms"] if checkpoint else ())
-    names = stage_layers(detector.backbone, options.freeze_stages)
-    new = [name for name in names if name not in report.loaded_layers]
-    if new:
+def _require_same_classes(detector: DetectorConfig, index: DetectionIndex, folder: RunFolder) -> None:
+    if detector.class_names != index.class_names:
         raise ConfigError(
-            f"--freeze-stages {options.freeze_stages}: not all of {listing(new)} came with the weights of "
-            f"{report.path}; what is random has to learn, so expected fewer stages"
+            f"{folder.path} was trained on the classes {', '.join(detector.class_names)}; "
+            f"{index.name} has {', '.join(index.class_names)}"
         )
-    return Freezing(
-        detector, options.freeze_stages, report.loaded_layers if options.batch_norm_mode == "frozen" else ()
-    )
-
-
-def build_loss(detector: Detector, options: TrainOptions) -> DetectionLoss:
-    """The loss that the options name, over the detector's anchors."""
-    anchors, config = detector.anchors, detector.config
-    return LOSSES[options.settings.loss](
-        anchors,
-        detector.head.box_code,
-        matcher=build_assigner(options.settings.matcher, config, anchors.device),
-        box_loss=options.settings.box_loss,
-        box_weight=options.settings.box_weight,
-    )

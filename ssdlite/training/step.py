@@ -14,9 +14,9 @@ from torch.optim.swa_utils import AveragedModel
 from ssdlite.checkpoint import Checkpoint, load_weights
 from ssdlite.detector import Detector
 from ssdlite.device import autocast, choose_amp, choose_device
-from ssdlite.heads.losses import Losses
+from ssdlite.heads.assigners import build_assigner
+from ssdlite.heads.losses import LOSSES, DetectionLoss, Losses
 from ssdlite.training.options import TrainOptions
-from ssdlite.training.setup import build_loss
 
 
 def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
@@ -25,13 +25,14 @@ def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Opti
     Groups of the backbone have its ``lr_factor``, which ``set_learning_rate`` heeds.
     """
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    if options.backbone_lr_factor == 1:
-        groups = _groups([parameter for _, parameter in trained], options.decay, 1.0)
+    decay, factor = options.optimization.decay, options.backbone_lr_factor
+    if factor == 1:
+        groups = _groups([parameter for _, parameter in trained], decay, 1.0)
     else:
         backbone = [parameter for name, parameter in trained if name.startswith("backbone.")]
         rest = [parameter for name, parameter in trained if not name.startswith("backbone.")]
-        groups = _groups(backbone, options.decay, options.backbone_lr_factor) + _groups(rest, options.decay, 1.0)
-    if options.optimizer == "sgd":
+        groups = _groups(backbone, decay, factor) + _groups(rest, decay, 1.0)
+    if options.optimization.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=options.peak_lr, momentum=0.9, nesterov=True)
     return torch.optim.AdamW(groups, lr=options.peak_lr, fused=True)
 
@@ -52,7 +53,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 def learning_rate(step: int, total_steps: int, options: TrainOptions) -> float:
     """At ``step`` (from 0) of ``total_steps``: a linear rise, then a cosine to 0 (arXiv 1608.03983)."""
-    warmup = min(options.warmup_steps, total_steps // 10)
+    warmup = min(options.optimization.warmup_steps, total_steps // 10)
     if step < warmup:
         return options.peak_lr * (step + 1) / warmup
     progress = (step - warmup) / max(total_steps - warmup, 1)
@@ -94,6 +95,18 @@ class WeightAverage:
         torch._foreach_lerp_(list(averages), list(values), 1 - decay)
 
 
+def build_loss(detector: Detector, options: TrainOptions) -> DetectionLoss:
+    """The loss that the options name, over the detector's anchors."""
+    anchors, config = detector.anchors, detector.config
+    return LOSSES[options.settings.loss](
+        anchors,
+        detector.head.box_code,
+        matcher=build_assigner(options.settings.matcher, config, anchors.device),
+        box_loss=options.settings.box_loss,
+        box_weight=options.settings.box_weight,
+    )
+
+
 class TrainingStep:
     """Trains ``detector``, which it moves to the device of ``options`` and stores channels last.
 
@@ -104,16 +117,17 @@ class TrainingStep:
 
     def __init__(self, detector: Detector, options: TrainOptions, *, fast: bool = True) -> None:
         """``fast=False``: in float32 and without channels_last, to compare with."""
-        self.device = choose_device(options.device)
-        self.amp = choose_amp(options.amp if fast else "off", self.device)
+        self.device = choose_device(options.system.device)
+        self.amp = choose_amp(options.system.amp if fast else "off", self.device)
         layout = torch.channels_last if fast else torch.contiguous_format
         self.detector = detector.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.model: nn.Module = self.detector
         self.criterion = build_loss(detector, options)
         self.optimizer = build_optimizer(detector, options)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
-        self.average = WeightAverage(detector, options.ema_decay) if options.ema_decay else None
-        self.clip_norm = options.clip_norm
+        ema_decay = options.optimization.ema_decay
+        self.average = WeightAverage(detector, ema_decay) if ema_decay else None
+        self.clip_norm = options.optimization.clip_norm
 
     @property
     def evaluated(self) -> Detector:

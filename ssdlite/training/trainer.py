@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,11 @@ from ssdlite.heads.losses import Losses
 from ssdlite.images.drawing import contact_sheet, side_by_side
 from ssdlite.images.reading import read_image
 from ssdlite.predictor import Predictor
-from ssdlite.training.finetune import Freezing
+from ssdlite.training.finetune import Freezing, build_freezing, reestimate_norms
 from ssdlite.training.head_transfer import print_transfer
 from ssdlite.training.options import TrainOptions
-from ssdlite.training.run_folder import RunFolder
-from ssdlite.training.setup import build_for_run, build_freezing, load_splits, open_run, reestimate_norms
+from ssdlite.training.run_folder import Description, RunFolder
+from ssdlite.training.setup import Start, build_for_run, continue_run, load_splits, start_run
 from ssdlite.training.step import TrainingStep, learning_rate, set_learning_rate
 
 STATUS_INTERVAL = 5  # steps between updates of the progress bar: reading the loss makes a GPU wait
@@ -42,33 +43,51 @@ SAMPLE_SCORE = 0.4
 
 
 def train(options: TrainOptions) -> dict[str, Any]:
-    """Train as ``options`` say and return what ``summary.json`` holds.
+    """Begin a run as ``options`` say and return what ``summary.json`` holds.
 
     Raises:
         SsdliteError: the options, the data or a checkpoint cannot be used, or the loss is no longer finite.
     """
-    with join_processes(options.device) as processes:
-        options, folder, source = open_run(options, processes)
-        splits = load_splits(options, processes)
-        checkpoint = None if options.resume is None else folder.load_last()
-        torch.manual_seed(options.seed)
-        detector, report = build_for_run(options, splits.train, source, checkpoint)
-        if report is not None and options.batch_norm_mode == "reestimate":
-            reestimate_norms(detector.to(choose_device(options.device)), splits.train, options, report)
-        freezing = build_freezing(detector, options, report, checkpoint)
-        trainer = Trainer(detector, splits, options, folder, processes, freezing=freezing)
-        if checkpoint is not None:
-            trainer.restore(checkpoint)
-        if processes.is_first:
-            folder.describe(options, detector.config)
-            if report is not None:
-                print_transfer(report)
-            trainer.introduce()
-        try:
-            return trainer.run()
-        except KeyboardInterrupt:
-            print_line(f"stopped; ssdlite train --resume {folder.path} continues behind epoch {trainer.done.epoch}")
-            raise
+    with join_processes(options.system.device) as processes:
+        return _run(start_run(options, processes), processes)
+
+
+def resume(folder: Path | str, options: TrainOptions | None = None) -> dict[str, Any]:
+    """Go on with the run in ``folder``, and return what ``summary.json`` holds.
+
+    Args:
+        options: the run's own (``stored_options``) with those changed that may (``MAY_CHANGE_ON_RESUME``).
+
+    Raises:
+        SsdliteError: as ``train``; ConfigError where the options would make it another run.
+    """
+    run_folder = RunFolder(Path(folder))
+    options = options or run_folder.description().options
+    with join_processes(options.system.device) as processes:
+        return _run(continue_run(run_folder, options), processes)
+
+
+def _run(start: Start, processes: Processes) -> dict[str, Any]:
+    options = start.options
+    splits = load_splits(options, processes)
+    torch.manual_seed(options.run.seed)
+    detector, report = build_for_run(start, splits.train)
+    if report is not None and options.start.batch_norm_mode == "reestimate":
+        reestimate_norms(detector.to(choose_device(options.system.device)), splits.train, options, report)
+    freezing = build_freezing(detector, options.start, report, start.checkpoint)
+    trainer = Trainer(detector, splits, options, start.folder, processes, freezing=freezing)
+    if start.checkpoint is not None:
+        trainer.restore(start.checkpoint)
+    if processes.is_first:
+        start.folder.describe(Description(options, detector.config, start.source_sha256))
+        if report is not None:
+            print_transfer(report)
+        trainer.introduce()
+    try:
+        return trainer.run()
+    except KeyboardInterrupt:
+        print_line(f"stopped; ssdlite train --resume {start.folder.path} continues behind epoch {trainer.done.epoch}")
+        raise
 
 
 @dataclass
@@ -102,15 +121,15 @@ class Trainer:
         config = detector.config
         transform = DetectionTransform(config.input.size, config.input.resize, options.settings.augment)
         mosaic = build_mosaic(transform, options.settings.mosaic, options.settings.epochs)
-        reduce_to = config.input.size if options.reduced_decoding else None
-        cache = PictureCache(splits.train.sizes) if options.cache else None
+        reduce_to = config.input.size if options.augmentation.reduced_decoding else None
+        cache = PictureCache(splits.train.sizes) if options.system.cache else None
         self.dataset = DetectionDataset(
-            splits.train, transform, options.seed, mosaic=mosaic, reduce_to=reduce_to, cache=cache
+            splits.train, transform, options.run.seed, mosaic=mosaic, reduce_to=reduce_to, cache=cache
         )
         self.batches = ShuffledBatches(
             len(splits.train),
             options.settings.batch_size,
-            seed=options.seed,
+            seed=options.run.seed,
             rank=processes.rank,
             processes=processes.count,
         )
@@ -128,7 +147,8 @@ class Trainer:
         """Say what is going to be trained, how, and where it will be found."""
         config, options = self.detector.config, self.options
         precision = "float32" if self.step.amp is None else str(self.step.amp).removeprefix("torch.")
-        shape = f"the detector of {options.weights}" if options.weights and not options.preset else options.preset_name
+        keeps_shape = options.start.weights is not None and options.detector.preset is None
+        shape = f"the detector of {options.start.weights}" if keeps_shape else options.preset_name
         print_line(
             f"{shape}: {config.input.size[1]} x {config.input.size[0]} px, {config.num_classes} classes, "
             f"{config.num_anchors} anchors ({options.settings.anchors}) on maps from stride {config.strides[0]} on; "
@@ -137,19 +157,19 @@ class Trainer:
             f"run folder {self.folder.path}"
         )
         print_line(options.summary)
-        if options.has_weights:
+        if options.start.has_weights:
             print_line(f"fine-tuning: {', '.join(self._fine_tuning())}")
         if self.done.epoch:
             print_line(f"resuming behind epoch {self.done.epoch}")
 
     def _fine_tuning(self) -> Iterator[str]:
         options = self.options
-        if options.freeze_stages:
+        if options.start.freeze_stages:
             frozen = sum(p.numel() for p in self.detector.parameters() if not p.requires_grad)
-            yield f"{counted(options.freeze_stages, 'stage')} frozen ({frozen / 1e6:.2f} M weights)"
+            yield f"{counted(options.start.freeze_stages, 'stage')} frozen ({frozen / 1e6:.2f} M weights)"
         if options.backbone_lr_factor != 1:
             yield f"backbone at {options.backbone_lr_factor:g} of the learning rate"
-        yield f"batch norm: {options.batch_norm_mode}"
+        yield f"batch norm: {options.start.batch_norm_mode}"
 
     def run(self) -> dict[str, Any]:
         """Train the epochs that are left, saving after each, and finish the run folder."""
@@ -157,9 +177,9 @@ class Trainer:
         loader: DataLoader[Batch] = DataLoader(
             self.dataset,  # type: ignore[arg-type]
             batch_sampler=self.batches,
-            num_workers=options.workers,
+            num_workers=options.system.workers,
             collate_fn=collate,
-            persistent_workers=options.workers > 0,
+            persistent_workers=options.system.workers > 0,
             pin_memory=self.step.device.type == "cuda",
             generator=torch.Generator(),  # the loader's own draws must not touch the global one
         )
@@ -172,7 +192,7 @@ class Trainer:
                 row = self._train_epoch(epoch, loader, progress, task)
                 self.done.epoch += 1
                 is_last = self.done.epoch == options.settings.epochs
-                metrics = self._evaluate() if is_last or self.done.epoch % options.eval_interval == 0 else None
+                metrics = self._evaluate() if is_last or self.done.epoch % options.run.eval_interval == 0 else None
                 self.done.seconds += time.perf_counter() - started
                 self._finish_epoch(row, metrics)
         return self._finish(metrics or self._evaluate())
@@ -217,7 +237,7 @@ class Trainer:
         steps, total = len(self.batches), len(self.batches) * self.options.settings.epochs
         pending: tuple[Batch, Losses, int] | None = None
         for step, batch in enumerate(loader):
-            refuse_bad(batch.bad, self.options.skip_bad)
+            refuse_bad(batch.bad, self.options.dataset.skip_bad)
             self.done.skipped_images += len(batch.bad)
             if len(batch) < 2:  # too few for batch norm
                 if self.processes.count > 1:
@@ -253,8 +273,8 @@ class Trainer:
             self.splits.val,
             self.processes,
             batch_size=self.options.settings.batch_size,
-            workers=self.options.workers,
-            skip_bad=self.options.skip_bad,
+            workers=self.options.system.workers,
+            skip_bad=self.options.dataset.skip_bad,
         )
         return evaluation.evaluator.compute()
 

@@ -105,7 +105,7 @@ def test_a_share_of_nothing_is_no_mosaics():
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
 def test_a_share_that_is_none_is_refused(share):
     with pytest.raises(ConfigError, match=f"--mosaic: expected a share of the samples, 0 to 1, got {share}"):
-        TrainOptions(mosaic=share)
+        TrainOptions().override(mosaic=share)
 
 
 # -- pixels and boxes ------------------------------------------------------------------------------------------------
@@ -366,7 +366,7 @@ def test_a_training_has_mosaics_but_for_its_last_epochs(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(Mosaic, "draw_layout", note)
     generate_shapes(tmp_path / "shapes", train_images=16, val_images=2, seed=3)
-    options = TrainOptions(
+    options = TrainOptions().override(
         data=str(tmp_path / "shapes"), output=str(tmp_path / "run"), preset="ssdlite192_mobilenet_v2_050",
         width_mult=0.25, image_size=64, batch_size=8, workers=0, epochs=4, eval_interval=4, mosaic=0.5,
     )  # fmt: skip

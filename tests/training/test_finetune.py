@@ -13,12 +13,11 @@ from ssdlite.backbones import build_backbone
 from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ssdlite.datasets.loading import load_data
 from ssdlite.datasets.shapes import generate_shapes
-from ssdlite.errors import ConfigError
+from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.images.reading import read_image
-from ssdlite.training.finetune import stage_layers, transfer_weights
+from ssdlite.training.finetune import reestimate_norms, stage_layers, transfer_weights
 from ssdlite.training.options import TrainOptions
-from ssdlite.training.setup import reestimate_norms
-from ssdlite.training.trainer import Trainer, train
+from ssdlite.training.trainer import Trainer, resume, train
 
 PRESET = "ssdlite192_mobilenet_v2_050"
 
@@ -48,7 +47,8 @@ def write_source(folder: Path, class_names: tuple[str, ...]) -> Path:
 
 def options(shapes: Path, source: Path, output: Path, **changes: Any) -> TrainOptions:
     given = {"data": str(shapes), "weights": str(source), "output": str(output), "workers": 0, "batch_size": 8}
-    return TrainOptions(**{**given, "epochs": 1, "loss": "focal", "box_loss": "smooth_l1", "matcher": "ssd", **changes})
+    given |= {"epochs": 1, "loss": "focal", "box_loss": "smooth_l1", "matcher": "ssd"}
+    return TrainOptions().override(**{**given, **changes})
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], prefix: str) -> bool:
@@ -161,7 +161,7 @@ def test_a_broken_run_resumes_exactly_without_its_weights(
         with pytest.raises(KeyboardInterrupt):
             train(options(shapes, copy, tmp_path / "broken", **settings))
     copy.unlink()
-    train(TrainOptions(resume=str(tmp_path / "broken")))
+    resume(tmp_path / "broken")
     whole, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "broken"))
     assert same(whole.weights, resumed.weights, "")
     assert same(whole.training["model"], resumed.training["model"], "")
@@ -170,13 +170,75 @@ def test_a_broken_run_resumes_exactly_without_its_weights(
     assert same(load_checkpoint(source).weights, resumed.weights, "backbone.features.3.")
 
 
-def test_a_backbone_of_torchvision_begins_with_its_normalisation(
-    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def stop_before_the_first_checkpoint(settings: TrainOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(_: Trainer) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "run", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings)
+
+
+@pytest.fixture(scope="module")
+def torchvision_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of torchvision's mobilenet_v2 of a quarter's width, random."""
+    path = tmp_path_factory.mktemp("torchvision") / "v2.pth"
     torch.manual_seed(2)
-    theirs = torchvision.models.mobilenet_v2(width_mult=0.25, num_classes=10).state_dict()
-    torch.save(theirs, tmp_path / "v2.pth")
-    given = {"weights": None, "backbone_weights": str(tmp_path / "v2.pth"), "preset": PRESET, "width_mult": 0.25}
+    torch.save(torchvision.models.mobilenet_v2(width_mult=0.25, num_classes=10).state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["weights", "backbone_weights"])
+def test_a_run_stopped_before_its_first_checkpoint_starts_from_the_same_weights(
+    kind: str, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    settings: dict[str, Any] = {"freeze_stages": 2, "anchors": "fit", "resize": "letterbox", "overfit": 8}
+    if kind == "weights":
+        start = request.getfixturevalue("source")
+    else:
+        start = request.getfixturevalue("torchvision_backbone")
+        settings |= {"weights": None, kind: str(start), "preset": PRESET, "width_mult": 0.25, "image_size": 96}
+    train(options(shapes, start, tmp_path / "whole", **settings))
+    stop_before_the_first_checkpoint(options(shapes, start, tmp_path / "stopped", **settings), monkeypatch)
+    resume(tmp_path / "stopped")
+    whole, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "stopped"))
+    assert resumed.config == whole.config
+    assert same(whole.weights, resumed.weights, "")
+    assert resumed.training["history"][0]["loss"] == whole.training["history"][0]["loss"]
+
+
+def test_a_run_whose_weights_have_changed_does_not_begin_again(
+    shapes: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, run = tmp_path / "start.pt", tmp_path / "run"
+    start.write_bytes(source.read_bytes())
+    stop_before_the_first_checkpoint(options(shapes, start, run), monkeypatch)
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+
+    checkpoint = load_checkpoint(source)
+    checkpoint.weights["backbone.features.0.0.weight"][0, 0, 0, 0] += 1e-4
+    save_checkpoint(checkpoint, start)
+    with pytest.raises(ConfigError, match=r"start\.pt are not known to be those that it began with"):
+        resume(run)
+    start.unlink()
+    with pytest.raises(CheckpointError, match=r"start\.pt: no such checkpoint file"):
+        resume(run)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+    start.write_bytes(source.read_bytes())
+    description = json.loads((run / "config.json").read_text())
+    del description["source_sha256"]  # as earlier versions wrote it
+    (run / "config.json").write_text(json.dumps(description))
+    with pytest.raises(ConfigError, match=r"expected None, got [0-9a-f]{64}"):
+        resume(run)
+
+
+def test_a_backbone_of_torchvision_begins_with_its_normalisation(
+    shapes: Path, torchvision_backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = torch.load(torchvision_backbone, weights_only=True)
+    given = {"weights": None, "backbone_weights": str(torchvision_backbone), "preset": PRESET, "width_mult": 0.25}
     settings = options(shapes, tmp_path, tmp_path / "run", image_size=96, freeze_stages=5, **given)
     train(settings)
     after = load_checkpoint(tmp_path / "run" / "last.pt")
@@ -203,7 +265,7 @@ def test_norms_of_new_layers_are_not_frozen(shapes: Path, source: Path, tmp_path
     assert int(after["head.classification.0.0.1.num_batches_tracked"]) > 0  # of the map that is new
     assert int(after["head.classification.1.0.1.num_batches_tracked"]) == 0
 
-    train(TrainOptions(resume=str(tmp_path / "run")))
+    resume(tmp_path / "run")
     assert load_checkpoint(tmp_path / "run" / "last.pt").training["frozen_norms"]
 
 
@@ -230,22 +292,3 @@ def test_what_cannot_be_fine_tuned_is_refused_before_the_run_begins(shapes: Path
     with pytest.raises(ConfigError, match="these are of a backbone alone; --backbone-weights imagenet takes them"):
         train(options(shapes, Path("imagenet"), tmp_path / "run"))
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("given", [{"freeze_stages": 1}, {"batch_norm": "reestimate"}, {"batch_norm": "frozen"}])
-def test_what_keeps_weights_needs_weights(given):
-    with pytest.raises(ConfigError, match="go with --weights or --backbone-weights"):
-        TrainOptions(**given)
-
-
-@pytest.mark.parametrize(
-    ("given", "weight"),
-    [
-        ({}, 6.0),
-        ({"box_loss": "smooth_l1"}, None),
-        ({"loss": "focal"}, None),
-        ({"box_loss": "ciou", "box_weight": 3}, 3),
-    ],
-)
-def test_the_recipes_box_weight_goes_with_its_losses(given: dict[str, Any], weight: float | None) -> None:
-    assert TrainOptions(recipe="small-data", **given).spelled_out().box_weight == weight

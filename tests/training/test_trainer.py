@@ -19,8 +19,8 @@ from ssdlite.checkpoint import load_checkpoint
 from ssdlite.cli import main
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.errors import ConfigError, DataError, TrainingError
-from ssdlite.training.options import TrainOptions
-from ssdlite.training.trainer import train
+from ssdlite.training.options import TrainOptions, stored_options
+from ssdlite.training.trainer import resume, train
 
 TRAIN_DET = Path(__file__).parents[2] / "tools" / "train_det.py"
 EVAL_DET = Path(__file__).parents[2] / "tools" / "eval_det.py"
@@ -37,7 +37,8 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(shapes: Path, output: Path, **changes: Any) -> TrainOptions:
-    return TrainOptions(**{**SMALL, "data": str(shapes), "output": str(output), "workers": 0, "epochs": 2, **changes})
+    given = {**SMALL, "data": str(shapes), "output": str(output), "workers": 0, "epochs": 2}
+    return TrainOptions().override(**{**given, **changes})
 
 
 def command(shapes: Path, output: Path, *more: str) -> list[str]:
@@ -56,7 +57,7 @@ def test_a_run_leaves_its_files_and_a_checkpoint_that_needs_nothing_else(shapes:
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert (config["options"]["image_size"], config["detector"]["image_size"]) == (96, [96, 96])
+    assert (config["options"]["detector"]["image_size"], config["detector"]["image_size"]) == (96, [96, 96])
     detector = load_detector(tmp_path / "run" / "last.pt")
     assert detector.class_names == ("circle", "square", "triangle")
     assert detector.config.input.size == (96, 96)
@@ -103,7 +104,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(
         process.stderr.close()
     assert not (folder / "summary.json").exists(), "the run was over before it could be killed"
 
-    train(TrainOptions(resume=str(folder)))
+    resume(folder)
     resumed, whole = load_checkpoint(folder / "last.pt"), load_checkpoint(unbroken_run / "last.pt")
     assert resumed.weights.keys() == whole.weights.keys()
     assert all(torch.equal(resumed.weights[name], whole.weights[name]) for name in whole.weights)
@@ -168,12 +169,12 @@ def test_two_processes_train_as_one_writer_and_score_the_same(shapes: Path, tmp_
 IN_A_GROUP = """
 import sys
 from torch import distributed
-from ssdlite.training.options import TrainOptions
+from ssdlite.training.options import TrainOptions, stored_options
 from ssdlite.training.trainer import train
 
 rank, data, output, store = int(sys.argv[1]), *sys.argv[2:]
 distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-summary = train(TrainOptions(
+summary = train(TrainOptions().override(
     data=data, output=output, preset="ssdlite192_mobilenet_v2_050", width_mult=0.1, image_size=32, batch_size=8,
     epochs=1, workers=0, overfit=8, device="cpu",
 ))
@@ -197,12 +198,10 @@ def test_a_process_group_of_the_callers_is_used_and_stays(shapes: Path, tmp_path
 def test_resuming_refuses_what_would_make_it_another_run(shapes: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(options(shapes, folder, epochs=1))
-    with pytest.raises(ConfigError, match="--batch-norm frozen cannot be changed on resuming: the run has train"):
-        train(TrainOptions(resume=str(folder), batch_norm="frozen"))
-    with pytest.raises(ConfigError, match="--epochs 9 cannot be changed on resuming: the run has 1"):
-        train(TrainOptions(resume=str(folder), epochs=9))
+    with pytest.raises(ConfigError, match="--epochs 9 cannot be changed on resuming: the run has 1; leave --epochs"):
+        resume(folder, stored_options(folder).override(epochs=9))
     with pytest.raises(ConfigError, match=r"expected a run folder with a config.json"):
-        train(TrainOptions(resume=str(tmp_path / "nothing")))
+        resume(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="holds a run already"):
         train(options(shapes, folder))
 
@@ -274,7 +273,7 @@ def test_resuming_on_other_data_is_refused_and_leaves_the_run_as_it_was(shapes: 
     train(options(shapes, folder, epochs=1))
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     with pytest.raises(ConfigError, match=r"was trained on the classes circle, square, triangle; .* has circle"):
-        train(TrainOptions(resume=str(folder / "last.pt"), data=str(fewer_classes(shapes, tmp_path / "other"))))
+        resume(folder / "last.pt", stored_options(folder).override(data=str(fewer_classes(shapes, tmp_path / "other"))))
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
