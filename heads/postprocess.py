@@ -88,7 +88,7 @@ def _likely_anchors(logits: Tensor, config: DetectorConfig) -> _LikelyAnchors:
     else:
         odds = threshold / (1 - threshold) if threshold < 1 else math.inf
     bound = math.log(odds) - MARGIN if odds > 0 else -math.inf
-    wanted = best > bound
+    wanted = ~(best <= bound)  # what is no number may hide other classes of its anchor
     chosen, taken = _places(wanted, wanted.sum(dim=1))
     rows = chosen + torch.arange(len(logits), device=logits.device)[:, None] * logits.shape[1]
     own = logits.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, logits.shape[2])
@@ -123,7 +123,10 @@ class _Candidates(NamedTuple):
 
 
 def _best_candidates(likely: _LikelyAnchors, limit: int, threshold: float) -> _Candidates:
-    """The ``limit`` best pairs of an anchor and a class in each image, above the threshold."""
+    """The ``limit`` best pairs of an anchor and a class in each image, above the threshold; equal ones in their order.
+
+    More where those behind the last one are as good as it.
+    """
     flat = likely.scores.flatten(1)
     eligible = flat > threshold
     counts = eligible.sum(dim=1)
@@ -133,7 +136,13 @@ def _best_candidates(likely: _LikelyAnchors, limit: int, threshold: float) -> _C
         scores, order = torch.where(taken, flat.gather(1, places), 0.0).sort(dim=1, descending=True, stable=True)
         places = places.gather(1, order)
     else:
-        scores, places = torch.where(eligible, flat, 0.0).topk(min(limit, flat.shape[1]), dim=1)
+        scores, places = torch.where(eligible, flat, 0.0).topk(limit + 1, dim=1)
+        cut_between_equals = ~complete & (scores[:, -1] == scores[:, -2])
+        if bool(cut_between_equals.any()):
+            return _best_candidates(likely, 2 * limit, threshold)
+        places = places[:, :-1].sort(dim=1).values
+        scores, order = torch.where(eligible, flat, 0.0).gather(1, places).sort(dim=1, descending=True, stable=True)
+        places = places.gather(1, order)
     classes = likely.scores.shape[2]
     return _Candidates(scores, likely.anchors.gather(1, places // classes), places % classes, complete)
 

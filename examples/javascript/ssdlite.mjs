@@ -215,8 +215,11 @@ function fromNms(contract, outputs, view) {
   return found;
 }
 
-/** Threshold, best candidates of each class, non-maximum suppression within each class, best survivors of all. */
-function suppress(contract, model, outputs, view) {
+/**
+ * Outputs of a raw or decoded model -> [{box, score, label}] in input pixels, best first: threshold, best candidates of
+ * each class, non-maximum suppression within each class, best of what is left of all.
+ */
+export function suppress(contract, model, outputs, view) {
   const spec = contract.postprocess;
   const classes = contract.class_names.length;
   const scores = model.variant === "raw" ? classScores(outputs.class_logits, classes, spec) : outputs.scores;

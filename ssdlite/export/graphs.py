@@ -176,7 +176,7 @@ class NmsGraph(nn.Module):
         self.network = network
         self.decode = build_box_decoder(network.detector)
         self.config = network.detector.config
-        num_pairs = self.config.num_anchors * self.config.num_classes
+        num_pairs = len(network.detector.anchors) * self.config.num_classes
         self.num_candidates = min(max_candidates, num_pairs)
         self.block = _block_length(num_pairs, self.num_candidates)
 
@@ -186,35 +186,38 @@ class NmsGraph(nn.Module):
         labels, anchors = pairs % self.config.num_classes, pairs // self.config.num_classes
         scores = torch.where(scores > self.config.postprocess.score_threshold, scores, 0.0)
         if self.num_candidates > self.config.postprocess.candidates_per_class:
-            scores, labels, anchors = self._limit_classes(scores, labels, anchors)
+            scores = self._limit_classes(scores, labels)
         boxes = self.decode(_take_rows(deltas, anchors), anchors)
         keep = suppress(boxes, self._by_class(scores, labels), self.config.postprocess.nms_threshold)
         return self._best(boxes, torch.where(keep, scores, 0.0), labels)
 
     def _best_pairs(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """scores [B, A * K] -> the P best, in any order, and their places, both [B, P].
+        """scores [B, A * K] -> the P best and their places, both [B, P], in the order of the places.
 
-        P blocks hold the P best pairs for certain: those with the best maxima. They are found first, which leaves
-        the costlier choice a fraction of the pairs.
+        In that order whatever chooses among equal scores later takes the first of them, as ``postprocess`` does. P
+        blocks hold the P best pairs for certain: those with the best maxima. They are found first, which leaves the
+        costlier choice a fraction of the pairs.
         """
         if self.block == 1:
-            best = scores.topk(self.num_candidates, dim=1, sorted=False)
-            return best.values, best.indices
-        blocks = scores.view(scores.shape[0], -1, self.block)
-        chosen = blocks.amax(dim=2).topk(self.num_candidates, dim=1, sorted=False).indices
-        scores, place = _take_rows(blocks, chosen).flatten(1).topk(self.num_candidates, dim=1, sorted=False)
-        return scores, chosen.gather(1, place // self.block) * self.block + place % self.block
+            best, places = scores.topk(self.num_candidates, dim=1, sorted=False)
+        else:
+            blocks = scores.view(scores.shape[0], -1, self.block)
+            chosen = blocks.amax(dim=2).topk(self.num_candidates, dim=1, sorted=False).indices
+            best, place = _take_rows(blocks, chosen).flatten(1).topk(self.num_candidates, dim=1, sorted=False)
+            places = chosen.gather(1, place // self.block) * self.block + place % self.block
+        places, order = places.sort(dim=1)
+        return best.gather(1, order), places
 
-    def _limit_classes(self, scores: Tensor, labels: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The candidates [B, P] by class and score, with score 0 behind their class's own limit."""
+    def _limit_classes(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """The scores [B, P] of candidates, with 0 behind their class's own limit."""
         key = labels - 0.5 * scores.double()  # exact: 24 bits of a score and 17 of a label fit into 53
-        order = key.topk(self.num_candidates, dim=1, largest=False).indices
+        order = key.topk(self.num_candidates, dim=1, largest=False).indices  # by class and score
         position = torch.arange(self.num_candidates, device=labels.device)
-        scores, labels, anchors = scores.gather(1, order), labels.gather(1, order), anchors.gather(1, order)
         counts = torch.zeros_like(labels[:, :1]).expand(-1, self.config.num_classes)
         counts = counts.scatter_add(1, labels, torch.ones_like(labels))
-        rank = position - (counts.cumsum(dim=1) - counts).gather(1, labels)
-        return torch.where(rank < self.config.postprocess.candidates_per_class, scores, 0.0), labels, anchors
+        rank = position - (counts.cumsum(dim=1) - counts).gather(1, labels.gather(1, order))
+        limit = self.config.postprocess.candidates_per_class
+        return torch.where(rank.scatter(1, order, rank) < limit, scores, 0.0)
 
     def _by_class(self, scores: Tensor, labels: Tensor) -> Tensor:
         """scores and labels [B, P] -> [B, K, P]: each score in the row of its class, 0 elsewhere."""
