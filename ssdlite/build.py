@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from ssdlite.anchors import AnchorConfig
+    from ssdlite.config import Amp
     from ssdlite.detector import Detector
-    from ssdlite.device import Amp
     from ssdlite.predictor import Predictor
 
 

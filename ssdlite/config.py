@@ -34,6 +34,7 @@ ClassLossName = Literal["multibox", "focal", "qfl"]
 BoxLossName = Literal["smooth_l1", "giou", "diou", "ciou"]
 AssignerName = Literal["ssd", "atss", "simota"]
 AnchorsName = Literal["default", "fit"]
+Amp = Literal["auto", "off", "bfloat16", "float16"]
 
 # the 80 classes of COCO 2017, in the order of their category ids
 COCO_NAMES = (

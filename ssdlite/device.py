@@ -6,14 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import distributed, nn
 
+from ssdlite.config import Amp
 from ssdlite.errors import ConfigError
-
-Amp = Literal["auto", "off", "bfloat16", "float16"]
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""The command line may change its own process; the library leaves it as it found it."""
+"""Every help is quick; the command line may change its own process, the library leaves it as it found it."""
 
 import subprocess
 import sys
@@ -6,6 +6,28 @@ import sys
 import pytest
 
 from ssdlite import cli
+
+HELP = """
+import sys, time
+from ssdlite.cli import main
+try:
+    main([sys.argv[1], "--help"])
+finally:
+    seconds = time.process_time()
+    heavy = {"torch", "torchvision", "onnx", "onnxruntime", "albumentations", "matplotlib"} & sys.modules.keys()
+    print("loaded", *heavy, file=sys.stderr)
+    print(seconds, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_takes_less_than_a_second_and_loads_nothing_heavy(command: str) -> None:
+    done = subprocess.run([sys.executable, "-c", HELP, command], capture_output=True, text=True, check=True)
+    assert f"usage: ssdlite {command}" in done.stdout
+    loaded, seconds = done.stderr.splitlines()
+    assert loaded == "loaded"
+    assert float(seconds) < 1  # of the processor, whatever else it is doing
+
 
 ALLOCATOR = """
 import platform, resource, sys

@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from ssdlite.config import AnchorsName, AssignerName, BoxLossName, ClassLossName
+from ssdlite.config import Amp, AnchorsName, AssignerName, BoxLossName, ClassLossName
 from ssdlite.errors import ConfigError
 from ssdlite.validation import Config, convert, require, require_known
 
-Amp = Literal["auto", "off", "bfloat16", "float16"]
 BatchNormMode = Literal["train", "reestimate", "frozen"]
 
 # 1: one flat table of options; 2: by part
