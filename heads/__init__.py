@@ -1,23 +1,45 @@
 """All that is anchors x classes: necks, heads, the box code, assigners, losses, post-processing."""
 
-from ssdlite.heads.assigners import ASSIGNERS
-from ssdlite.heads.base import Head, Neck, Outputs
-from ssdlite.heads.boxes import BoxCode, CenterSizeCode
-from ssdlite.heads.losses import LOSSES
-from ssdlite.heads.necks import NECKS, ExtraLayers
-from ssdlite.heads.ssd_head import HEADS, PredictionHead, SSDLiteHead
+from __future__ import annotations
 
-__all__ = [
-    "ASSIGNERS",
-    "HEADS",
-    "LOSSES",
-    "NECKS",
-    "BoxCode",
-    "CenterSizeCode",
-    "ExtraLayers",
-    "Head",
-    "Neck",
-    "Outputs",
-    "PredictionHead",
-    "SSDLiteHead",
-]
+from typing import TYPE_CHECKING
+
+from ssdlite.lazy import attach
+
+if TYPE_CHECKING:
+    from ssdlite.heads.assigners import ASSIGNERS as ASSIGNERS
+    from ssdlite.heads.assigners import Assigner as Assigner
+    from ssdlite.heads.assigners import build_assigner as build_assigner
+    from ssdlite.heads.base import Head as Head
+    from ssdlite.heads.base import Neck as Neck
+    from ssdlite.heads.base import Outputs as Outputs
+    from ssdlite.heads.boxes import BoxCode as BoxCode
+    from ssdlite.heads.boxes import CenterSizeCode as CenterSizeCode
+    from ssdlite.heads.losses import LOSSES as LOSSES
+    from ssdlite.heads.losses import DetectionLoss as DetectionLoss
+    from ssdlite.heads.necks import NECKS as NECKS
+    from ssdlite.heads.necks import ExtraLayers as ExtraLayers
+    from ssdlite.heads.ssd_head import HEADS as HEADS
+    from ssdlite.heads.ssd_head import PredictionHead as PredictionHead
+    from ssdlite.heads.ssd_head import SSDLiteHead as SSDLiteHead
+else:
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        {
+            "ASSIGNERS": "ssdlite.heads.assigners",
+            "Assigner": "ssdlite.heads.assigners",
+            "build_assigner": "ssdlite.heads.assigners",
+            "Head": "ssdlite.heads.base",
+            "Neck": "ssdlite.heads.base",
+            "Outputs": "ssdlite.heads.base",
+            "BoxCode": "ssdlite.heads.boxes",
+            "CenterSizeCode": "ssdlite.heads.boxes",
+            "LOSSES": "ssdlite.heads.losses",
+            "DetectionLoss": "ssdlite.heads.losses",
+            "NECKS": "ssdlite.heads.necks",
+            "ExtraLayers": "ssdlite.heads.necks",
+            "HEADS": "ssdlite.heads.ssd_head",
+            "PredictionHead": "ssdlite.heads.ssd_head",
+            "SSDLiteHead": "ssdlite.heads.ssd_head",
+        },
+    )

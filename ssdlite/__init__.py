@@ -2,87 +2,59 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ssdlite.lazy import attach
 
 if TYPE_CHECKING:
-    from ssdlite.anchors import AnchorConfig
-    from ssdlite.backbones import build_backbone
-    from ssdlite.build import build_detector, list_detectors, load_detector, load_predictor
-    from ssdlite.config import PRESETS, DetectorConfig
-    from ssdlite.detections import Detection, Detections
-    from ssdlite.detector import Detector
-    from ssdlite.errors import (
-        CheckpointError,
-        ConfigError,
-        ContractError,
-        DataError,
-        ExportError,
-        SsdliteError,
-        TrainingError,
-    )
-    from ssdlite.predictor import Predictor
-    from ssdlite.weights import import_weights
-    from ssdlite.weights.backbones import load_backbone_weights
+    from ssdlite.anchors import AnchorConfig as AnchorConfig
+    from ssdlite.backbones.registry import build_backbone as build_backbone
+    from ssdlite.build import build_detector as build_detector
+    from ssdlite.build import list_detectors as list_detectors
+    from ssdlite.build import load_detector as load_detector
+    from ssdlite.build import load_predictor as load_predictor
+    from ssdlite.config import PRESETS as PRESETS
+    from ssdlite.config import DetectorConfig as DetectorConfig
+    from ssdlite.detections import Detection as Detection
+    from ssdlite.detections import Detections as Detections
+    from ssdlite.detector import Detector as Detector
+    from ssdlite.errors import CheckpointError as CheckpointError
+    from ssdlite.errors import ConfigError as ConfigError
+    from ssdlite.errors import ContractError as ContractError
+    from ssdlite.errors import DataError as DataError
+    from ssdlite.errors import ExportError as ExportError
+    from ssdlite.errors import SsdliteError as SsdliteError
+    from ssdlite.errors import TrainingError as TrainingError
+    from ssdlite.predictor import Predictor as Predictor
+    from ssdlite.weights import import_weights as import_weights
+    from ssdlite.weights.backbones import load_backbone_weights as load_backbone_weights
 
 __version__ = "0.1.0"
 
-_HOME = {  # public name: the module it is loaded from on first use
-    "AnchorConfig": "ssdlite.anchors",
-    "CheckpointError": "ssdlite.errors",
-    "ConfigError": "ssdlite.errors",
-    "ContractError": "ssdlite.errors",
-    "DataError": "ssdlite.errors",
-    "Detection": "ssdlite.detections",
-    "Detections": "ssdlite.detections",
-    "Detector": "ssdlite.detector",
-    "DetectorConfig": "ssdlite.config",
-    "PRESETS": "ssdlite.config",
-    "Predictor": "ssdlite.predictor",
-    "ExportError": "ssdlite.errors",
-    "SsdliteError": "ssdlite.errors",
-    "TrainingError": "ssdlite.errors",
-    "build_backbone": "ssdlite.backbones",
-    "build_detector": "ssdlite.build",
-    "import_weights": "ssdlite.weights.api",
-    "list_detectors": "ssdlite.build",
-    "load_backbone_weights": "ssdlite.weights.backbones",
-    "load_detector": "ssdlite.build",
-    "load_predictor": "ssdlite.build",
-}
-
-__all__ = [
-    "PRESETS",
-    "AnchorConfig",
-    "CheckpointError",
-    "ConfigError",
-    "ContractError",
-    "DataError",
-    "Detection",
-    "Detections",
-    "Detector",
-    "DetectorConfig",
-    "ExportError",
-    "Predictor",
-    "SsdliteError",
-    "TrainingError",
-    "build_backbone",
-    "build_detector",
-    "import_weights",
-    "list_detectors",
-    "load_backbone_weights",
-    "load_detector",
-    "load_predictor",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(importlib.import_module(_HOME[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'ssdlite' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        {
+            "AnchorConfig": "ssdlite.anchors",
+            "CheckpointError": "ssdlite.errors",
+            "ConfigError": "ssdlite.errors",
+            "ContractError": "ssdlite.errors",
+            "DataError": "ssdlite.errors",
+            "Detection": "ssdlite.detections",
+            "Detections": "ssdlite.detections",
+            "Detector": "ssdlite.detector",
+            "DetectorConfig": "ssdlite.config",
+            "PRESETS": "ssdlite.config",
+            "Predictor": "ssdlite.predictor",
+            "ExportError": "ssdlite.errors",
+            "SsdliteError": "ssdlite.errors",
+            "TrainingError": "ssdlite.errors",
+            "build_backbone": "ssdlite.backbones.registry",
+            "build_detector": "ssdlite.build",
+            "import_weights": "ssdlite.weights.api",
+            "list_detectors": "ssdlite.build",
+            "load_backbone_weights": "ssdlite.weights.backbones",
+            "load_detector": "ssdlite.build",
+            "load_predictor": "ssdlite.build",
+        },
+    )

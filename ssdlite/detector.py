@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from ssdlite.anchors import generate_anchors
-from ssdlite.backbones import Backbone, backbone_from_parts
+from ssdlite.backbones.base import Backbone
+from ssdlite.backbones.registry import backbone_from_parts
 from ssdlite.config import DetectorConfig
 from ssdlite.detections import Detections
 from ssdlite.errors import ConfigError
-from ssdlite.heads import HEADS, NECKS, Head, Neck, Outputs
+from ssdlite.heads.base import Head, Neck, Outputs
+from ssdlite.heads.necks import NECKS
 from ssdlite.heads.postprocess import DetectionBatch, postprocess
+from ssdlite.heads.ssd_head import HEADS
 from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform
 from ssdlite.images.prediction import NumpyDetections, Picture, Size, predict_pictures, to_pictures
 from ssdlite.validation import require_known

@@ -18,7 +18,7 @@ from ssdlite.backbones.layers import SamePadConv2d
 from ssdlite.detections import Detections
 from ssdlite.detector import Detector, evaluation_mode, split_batch
 from ssdlite.device import autocast
-from ssdlite.heads import Outputs
+from ssdlite.heads.base import Outputs
 from ssdlite.heads.postprocess import postprocess
 from ssdlite.images.geometry import CropWindow, InputTransform
 from ssdlite.images.prediction import NumpyDetections, Picture, Size, predict_pictures, to_pictures

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ssdlite.anchors import AnchorConfig, with_finer_level
-from ssdlite.backbones import Backbone
+from ssdlite.backbones.base import Backbone
 from ssdlite.backbones.batch_norm import recalibrate_norms
 from ssdlite.checkpoint import Checkpoint
 from ssdlite.config import DetectorConfig, get_option, override, preset_config
@@ -22,7 +22,7 @@ from ssdlite.detector import Detector
 from ssdlite.errors import ConfigError
 from ssdlite.evaluation.inference import refuse_bad
 from ssdlite.files import listing
-from ssdlite.heads import Neck
+from ssdlite.heads.base import Neck
 from ssdlite.training.head_transfer import (
     NewClasses,
     PartReport,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ssdlite.backbones import Backbone
+from ssdlite.backbones.base import Backbone
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import listing
 from ssdlite.weights.file_kinds import ADDRESS, SUFFIXES, as_path

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssdlite.backbones import InvertedResidual, build_backbone
 from ssdlite.backbones.batch_norm import recalibrate_norms
+from ssdlite.backbones.layers import InvertedResidual
+from ssdlite.backbones.registry import build_backbone
 from ssdlite.checkpoint import Checkpoint
 from ssdlite.config import COCO_NAMES, MAX_IMAGE_SIDE, DetectorConfig, Narrowing
 from ssdlite.datasets.shapes import draw_scene
