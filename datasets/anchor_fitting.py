@@ -22,7 +22,7 @@ from ssdlite.errors import ConfigError
 SEED = 0
 MAX_BOXES = 2000  # fitted to, shared evenly by the classes
 COPIES = 6  # of the boxes of a class that has few, all but one perturbed: shapes fitted to the few do worse on others
-SPREAD = 0.15  # of the perturbation: standard deviation of the logarithm of width and height
+PERTURBATION = 0.15  # of the perturbation: standard deviation of the logarithm of width and height
 CANDIDATES = 40  # cluster centres of the boxes that a shape starts from
 MAX_SHAPES = 8  # on one level: head channels grow with it
 ENOUGH_BOXES = 50  # of a class, for half of a full class's weight
@@ -228,7 +228,7 @@ def _fill_up(boxes: Floats, quota: int, generator: np.random.Generator) -> Float
     if len(boxes) >= quota:
         return boxes[np.sort(generator.choice(len(boxes), quota, replace=False))]
     copies = min(COPIES, quota // len(boxes)) - 1
-    noise = np.exp(SPREAD * generator.standard_normal((copies, *boxes.shape)))
+    noise = np.exp(PERTURBATION * generator.standard_normal((copies, *boxes.shape)))
     return np.concatenate([boxes, *(boxes * noise)])
 
 

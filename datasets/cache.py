@@ -90,7 +90,7 @@ def _remove(folder: Path, owner: int) -> None:
 # --- Large JPEGs decoded at a fraction of their size: no larger than what is shown of them needs.
 
 REDUCTIONS = (8, 4, 2)  # what JPEG decoders offer
-SUFFIXES = (".jpg", ".jpeg")
+JPEG_SUFFIXES = (".jpg", ".jpeg")
 
 
 class BadPictureError(DataError):
@@ -150,6 +150,6 @@ def reduction(window: CropWindow) -> int:
 
 def is_large(path: str, size: tuple[int, int], input_size: tuple[int, int]) -> bool:
     """Whether a picture shown whole would be reduced; both sizes (height, width)."""
-    return Path(path).suffix.lower() in SUFFIXES and all(
+    return Path(path).suffix.lower() in JPEG_SUFFIXES and all(
         own >= REDUCTIONS[-1] * wanted for own, wanted in zip(size, input_size, strict=True)
     )

@@ -19,7 +19,7 @@ from ssdlite.heads.base import IGNORE_LABEL, PADDING_LABEL
 from ssdlite.images.geometry import LETTERBOX_FILL, CropWindow, ImageArray
 
 if TYPE_CHECKING:
-    from ssdlite.datasets.transforms import Layout, Mosaic
+    from ssdlite.datasets.transforms import Mosaic, MosaicLayout
 
 
 NOT_DECODED: ImageArray = np.empty((0, 0, 3), np.uint8)
@@ -118,7 +118,9 @@ class DetectionDataset(Dataset["Sample | BadSample"]):
         except BadPictureError as error:
             return BadSample(error.position, str(error))
 
-    def _read_mosaic(self, position: int, mosaic: Mosaic, layout: Layout, generator: np.random.Generator) -> Sample:
+    def _read_mosaic(
+        self, position: int, mosaic: Mosaic, layout: MosaicLayout, generator: np.random.Generator
+    ) -> Sample:
         """The picture at ``position`` and random others."""
         others = generator.integers(len(self), size=len(layout.tiles) - 1).tolist()
         return mosaic.join([self._read(i) for i in (position, *others)], layout, generator)

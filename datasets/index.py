@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ssdlite.errors import DataError
 from ssdlite.files import counted, listing
 
-NAMED = 20  # classes that an error lists
+NAMED_CLASSES = 20  # classes that an error lists
 SHOWN_IN_NOTE = 3
 
 
@@ -49,7 +49,7 @@ def select_classes(
     unknown = [name for name in classes if name not in set(known)]
     if unknown and not (allow_absent and label_names(classes, known)):
         near = difflib.get_close_matches(unknown[0], known, n=3, cutoff=0.5)
-        nearest_first = listing(near + [name for name in known if name not in near], NAMED)
+        nearest_first = listing(near + [name for name in known if name not in near], NAMED_CLASSES)
         asked = listing([repr(name) for name in unknown])
         raise DataError(f"{source}: no class {asked}; known, nearest first: {nearest_first}")
     return tuple(classes)

@@ -95,7 +95,7 @@ def load_data(
     layout = find_splits(root)
     choice = choose_splits(layout.splits, train_split, val_split)
     names = list(dict.fromkeys(name for name in choice if name is not None))
-    train, *others = load_splits(layout, names, LoadOptions(classes, skip_bad, allow_absent))
+    train, *others = _load_splits(layout, names, LoadOptions(classes, skip_bad, allow_absent))
     notes = [f"{layout.root}: {layout.format.name} annotations with the splits {', '.join(layout.splits)}"]
     val = others[0] if others else train
     if choice.val is None:
@@ -123,10 +123,10 @@ def load_split(
     layout = find_splits(root)
     name = layout.match(split) if split else split_to_evaluate(layout.splits)
     options = LoadOptions(classes, skip_bad, allow_absent)
-    return load_splits(layout, [name], options, classes_of=layout.splits)[0]
+    return _load_splits(layout, [name], options, classes_of=layout.splits)[0]
 
 
-def load_splits(
+def _load_splits(
     layout: DataLayout, names: Sequence[str], options: LoadOptions, classes_of: Sequence[str] = ()
 ) -> list[DetectionIndex]:
     """The splits ``names`` under one class list: the first one's own, or where there is none what occurs in any.

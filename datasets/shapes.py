@@ -31,7 +31,7 @@ LEAST_CONTRAST = 70.0  # Euclidean distance in RGB between a shape and what is b
 BACKGROUND_CONTRAST = 60.0  # at most, between two colours of the background, per channel
 FloatImage = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
-Color = npt.NDArray[np.float32]
+FloatColor = npt.NDArray[np.float32]
 
 
 class SceneObject(NamedTuple):
@@ -156,7 +156,7 @@ def _paint(rng: np.random.Generator, patch: FloatImage, alpha: FloatImage, label
     patch += (np.clip(fill, 0, 255).astype(np.float32) - patch) * alpha[..., None]
 
 
-def _contrasting(rng: np.random.Generator, behind: npt.NDArray[np.floating], label: int) -> Color:
+def _contrasting(rng: np.random.Generator, behind: npt.NDArray[np.floating], label: int) -> FloatColor:
     """A colour of the class that stands out from ``behind``; the best of some tries."""
     low, high = (HUES[label] - HUE_SPREAD, 0.45, 0.35), (HUES[label] + HUE_SPREAD, 1.0, 1.0)
     hsv = rng.uniform(low, high, (1, COLORS_TRIED, 3)).astype(np.float32)

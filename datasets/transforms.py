@@ -273,7 +273,7 @@ class Tile(NamedTuple):
     y1: int
 
 
-class Layout(NamedTuple):
+class MosaicLayout(NamedTuple):
     """``scale``: of the pictures, 1 being their size when one of them fills the input alone."""
 
     scale: float
@@ -292,7 +292,7 @@ class Mosaic:
     probability: float
     epochs: int
 
-    def draw_layout(self, epoch: int, generator: np.random.Generator) -> Layout | None:
+    def draw_layout(self, epoch: int, generator: np.random.Generator) -> MosaicLayout | None:
         """Where one to four pictures go, or None for a sample that shows one picture as usual."""
         if epoch >= self.epochs or generator.random() >= self.probability:
             return None
@@ -307,9 +307,9 @@ class Mosaic:
             Tile(0, row, column, height),
             Tile(column, row, width, height),
         )
-        return Layout(scale, tuple(tile for tile in tiles if tile.x1 > tile.x0 and tile.y1 > tile.y0))
+        return MosaicLayout(scale, tuple(tile for tile in tiles if tile.x1 > tile.x0 and tile.y1 > tile.y0))
 
-    def join(self, samples: Sequence[Sample], layout: Layout, generator: np.random.Generator) -> Sample:
+    def join(self, samples: Sequence[Sample], layout: MosaicLayout, generator: np.random.Generator) -> Sample:
         """The samples, one a tile, as one sample of the network's size with the name of the first.
 
         Objects whose centre is not shown become ignored regions; a cut one whose centre is shown stays an object.

@@ -30,20 +30,6 @@ if TYPE_CHECKING:
     from ssdlite.images.prediction import DetectionModel
 
 PROGRAM = "ssdlite eval"
-DESCRIPTIONS = {  # of COCO's figures, by name
-    "AP": "average precision, IoU 0.50:0.95",
-    "AP50": "average precision, IoU 0.50",
-    "AP75": "average precision, IoU 0.75",
-    "AP_small": "AP of objects below 32 x 32 pixels",
-    "AP_medium": "AP of objects from 32 x 32 to 96 x 96",
-    "AP_large": "AP of objects from 96 x 96",
-    "AR1": "average recall, 1 detection an image",
-    "AR10": "average recall, 10 detections an image",
-    "AR100": "average recall, 100 detections an image",
-    "AR_small": "AR100 of small objects",
-    "AR_medium": "AR100 of medium objects",
-    "AR_large": "AR100 of large objects",
-}
 
 
 @dataclass(frozen=True)
@@ -213,12 +199,14 @@ def _detect(
 
 
 def _print_tables(console: Console, index: DetectionIndex, metrics: Metrics, voc: VocMetrics) -> None:
+    from ssdlite.evaluation.coco import FIGURES
+
     figures = Table(title=escape(f"COCO figures of {index.name}"), title_justify="left")
     figures.add_column("figure")
     figures.add_column("value", justify="right")
     figures.add_column("meaning")
     for name, value in metrics.figures().items():
-        figures.add_row(name, _format(value), DESCRIPTIONS[name])
+        figures.add_row(name, _format(value), FIGURES[name])
     console.print(figures)
 
     classes = Table(title="per class", title_justify="left")

@@ -20,7 +20,7 @@ from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import prepare_folder, save_json_list, writing
 from ssdlite.images.drawing import draw_detections
 from ssdlite.images.geometry import ImageArray
-from ssdlite.images.media import Source, VideoReader, VideoWriter, find_sources, save_picture
+from ssdlite.images.media import MediaFile, VideoReader, VideoWriter, find_sources, save_picture
 from ssdlite.images.prediction import DetectionModel
 from ssdlite.images.reading import read_image
 
@@ -110,7 +110,7 @@ def _progress() -> Progress:
     )
 
 
-def _predict_images(run: Run, sources: Sequence[Source]) -> None:
+def _predict_images(run: Run, sources: Sequence[MediaFile]) -> None:
     if not sources:
         return
     task = run.progress.add_task("images", total=len(sources))
@@ -134,7 +134,7 @@ def _predict_images(run: Run, sources: Sequence[Source]) -> None:
         run.progress.advance(task, len(batch))
 
 
-def _read(run: Run, source: Source) -> ImageArray | None:
+def _read(run: Run, source: MediaFile) -> ImageArray | None:
     try:
         return read_image(source.path)
     except DataError as error:
@@ -142,7 +142,7 @@ def _read(run: Run, source: Source) -> ImageArray | None:
         return None
 
 
-def _predict_video(run: Run, source: Source) -> None:
+def _predict_video(run: Run, source: MediaFile) -> None:
     try:
         with writing(run.options.output / source.target):
             entry, stated = _annotate_video(run, source)
@@ -161,7 +161,7 @@ def _predict_video(run: Run, source: Source) -> None:
     run.objects += sum(len(frame["detections"]) for frame in entry["frames"])
 
 
-def _annotate_video(run: Run, source: Source) -> tuple[dict[str, Any], int]:
+def _annotate_video(run: Run, source: MediaFile) -> tuple[dict[str, Any], int]:
     """Write the annotated video -> (its entry for the JSON, number of frames that the file states).
 
     Raises:
@@ -194,7 +194,7 @@ def _annotate_video(run: Run, source: Source) -> tuple[dict[str, Any], int]:
         return entry, video.info.frame_count
 
 
-def _save_entries(run: Run, sources: Sequence[Source]) -> None:
+def _save_entries(run: Run, sources: Sequence[MediaFile]) -> None:
     """All that was found, in the order of the sources."""
     order = {str(source.path): position for position, source in enumerate(sources)}
     entries = sorted(run.entries, key=lambda entry: order[entry["file"]])

@@ -55,7 +55,7 @@ UNIONS = ("trainval", "all")  # splits that hold others by custom
 DECODE_THREADS = 4
 
 
-class Finding(NamedTuple):
+class DataFinding(NamedTuple):
     """One thing found: ``kind`` is a key of FINDING_KINDS, ``file`` empty where it is about no file."""
 
     kind: str
@@ -87,7 +87,7 @@ class DataCheck:
     notes: tuple[str, ...]
     splits: dict[str, DetectionIndex]
     val_name: str
-    findings: tuple[Finding, ...]
+    findings: tuple[DataFinding, ...]
     train_boxes: InputBoxes
     budget: int
     anchors: dict[str, AnchorAudit]
@@ -101,7 +101,7 @@ class DataCheck:
         return next(iter(self.splits.values()))
 
     @property
-    def problems(self) -> list[Finding]:
+    def problems(self) -> list[DataFinding]:
         return [finding for finding in self.findings if finding.is_problem]
 
     def finding_counts(self) -> dict[str, int]:
@@ -196,29 +196,29 @@ def _without_unions(splits: dict[str, DetectionIndex], val_name: str) -> dict[st
     return distinct
 
 
-def _reader_findings(splits: dict[str, DetectionIndex]) -> list[Finding]:
+def _reader_findings(splits: dict[str, DetectionIndex]) -> list[DataFinding]:
     """The readers' problems, each once although several splits may share a file."""
-    findings: dict[Problem, Finding] = {}
+    findings: dict[Problem, DataFinding] = {}
     for name, index in splits.items():
         for problem in index.problems:
-            findings.setdefault(problem, Finding(problem.kind, name, problem.file, problem.detail))
+            findings.setdefault(problem, DataFinding(problem.kind, name, problem.file, problem.detail))
     return list(findings.values())
 
 
-def _absent_classes(splits: dict[str, DetectionIndex]) -> Iterator[Finding]:
+def _absent_classes(splits: dict[str, DetectionIndex]) -> Iterator[DataFinding]:
     name, train = next(iter(splits.items()))
     present = set(train.labels[~train.ignore].tolist())
     for label, class_name in enumerate(train.class_names):
         if label not in present:
-            yield Finding("absent-class", name, "", class_name)
+            yield DataFinding("absent-class", name, "", class_name)
 
 
-def _same_objects(splits: dict[str, DetectionIndex]) -> Iterator[Finding]:
+def _same_objects(splits: dict[str, DetectionIndex]) -> Iterator[DataFinding]:
     """Pairs of boxes that are probably one object; crowds and ``difficult`` ones apart."""
     for name, index in splits.items():
         for record in map(index.record, range(len(index))):
             for kind, detail in _same_objects_of(record, index.class_names):
-                yield Finding(kind, name, record.path, detail)
+                yield DataFinding(kind, name, record.path, detail)
 
 
 def _same_objects_of(record: Record, class_names: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -237,7 +237,7 @@ def _same_objects_of(record: Record, class_names: Sequence[str]) -> Iterator[tup
 
 def _picture_findings(
     splits: dict[str, DetectionIndex], progress: Callable[[int], Callable[[], object]]
-) -> Iterator[Finding]:
+) -> Iterator[DataFinding]:
     """Pictures that cannot be decoded, are in two splits, or twice in one."""
     homes: dict[str, list[str]] = defaultdict(list)
     sizes: dict[str, tuple[int, int]] = {}
@@ -247,7 +247,7 @@ def _picture_findings(
             sizes[path] = (height, width)
     prints, bad = read_fingerprints(list(sizes.items()), progress(len(sizes)))
     for path, reason in bad.items():
-        yield Finding("undecodable", homes[path][0], path, reason)
+        yield DataFinding("undecodable", homes[path][0], path, reason)
     for path, names in homes.items():
         for first, second in sorted({(one, other) for i, one in enumerate(names) for other in names[i + 1 :]}):
             yield _same_picture(True, first, second, path, "the same file")
@@ -256,10 +256,10 @@ def _picture_findings(
         yield _same_picture(pair.exact, first, second, pair.second, f"the same as {pair.first}")
 
 
-def _same_picture(exact: bool, first: str, second: str, path: str, detail: str) -> Finding:
+def _same_picture(exact: bool, first: str, second: str, path: str, detail: str) -> DataFinding:
     """Of the splits ``first`` and ``second``."""
     place = first if first == second else f"{first} / {second}"
-    return Finding(SAME_PICTURE_KINDS[exact, first == second], place, path, detail)
+    return DataFinding(SAME_PICTURE_KINDS[exact, first == second], place, path, detail)
 
 
 # --- Pictures that occur twice, and pictures that look the same.

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ssdlite.datasets.anchor_coverage import ALL, COARSE_STRIDES, AnchorCoverage, GroupCoverage
-from ssdlite.datasets.audit.checks import FINDING_KINDS, DataCheck, Finding
+from ssdlite.datasets.audit.checks import FINDING_KINDS, DataCheck, DataFinding
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.errors import DataError
 from ssdlite.files import write_atomically
@@ -169,7 +169,7 @@ def _findings(check: DataCheck) -> RenderableType:
     return Group(*lines)
 
 
-def _finding_line(finding: Finding, root: Path) -> str:
+def _finding_line(finding: DataFinding, root: Path) -> str:
     detail = finding.detail.replace(f"{root}/", "")
     place = f"{_short(finding.file, root)}: " if finding.file else ""
     return f"{finding.split}: {place}{detail}"
@@ -287,7 +287,7 @@ def _shape_lines(shapes: Sequence[dict[str, float]]) -> str:
 
 MOST_COLORS = 8  # classes drawn apart, those with most boxes; the others together
 MAX_POINTS = 4000  # boxes in a scatter plot
-SAMPLES = 12
+SAMPLE_TILES = 12
 COLUMNS = 4
 LEVEL_COLORS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#7f7f7f", "#17becf")
 
@@ -405,10 +405,10 @@ def _choose_samples(check: DataCheck) -> list[tuple[int, str]]:
     for finding in check.findings:
         if finding.file in positions:
             noted.setdefault(positions[finding.file], finding.kind)
-    chosen = dict(list(noted.items())[: SAMPLES // 3])
-    spread = np.linspace(0, len(check.train) - 1, min(len(check.train), SAMPLES)).round().astype(int)
+    chosen = dict(list(noted.items())[: SAMPLE_TILES // 3])
+    spread = np.linspace(0, len(check.train) - 1, min(len(check.train), SAMPLE_TILES)).round().astype(int)
     for i in spread.tolist():
-        if len(chosen) < SAMPLES:
+        if len(chosen) < SAMPLE_TILES:
             chosen.setdefault(i, noted.get(i, ""))
     return list(chosen.items())
 

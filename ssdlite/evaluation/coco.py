@@ -143,20 +143,20 @@ def _annotations(
 
 # --- COCO's twelve figures for one split, from what a detector found.
 
-FIGURES = (  # in the order of COCOeval.stats
-    "AP",
-    "AP50",
-    "AP75",
-    "AP_small",
-    "AP_medium",
-    "AP_large",
-    "AR1",
-    "AR10",
-    "AR100",
-    "AR_small",
-    "AR_medium",
-    "AR_large",
-)
+FIGURES = {  # in the order of COCOeval.stats
+    "AP": "average precision, IoU 0.50:0.95",
+    "AP50": "average precision, IoU 0.50",
+    "AP75": "average precision, IoU 0.75",
+    "AP_small": "AP of objects below 32 x 32 pixels",
+    "AP_medium": "AP of objects from 32 x 32 to 96 x 96",
+    "AP_large": "AP of objects from 96 x 96",
+    "AR1": "average recall, 1 detection an image",
+    "AR10": "average recall, 10 detections an image",
+    "AR100": "average recall, 100 detections an image",
+    "AR_small": "AR100 of small objects",
+    "AR_medium": "AR100 of medium objects",
+    "AR_large": "AR100 of large objects",
+}
 
 
 class ImageResult(NamedTuple):

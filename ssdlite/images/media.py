@@ -34,7 +34,7 @@ DEFAULT_FRAME_RATE = 25.0  # where a video states none
 HIGHEST_FRAME_RATE = 1000.0  # a stated rate beyond is a container's time base, not a rate
 
 
-class Source(NamedTuple):
+class MediaFile(NamedTuple):
     """A picture or video; ``target`` is where its annotated copy goes, below the output folder."""
 
     path: Path
@@ -42,7 +42,7 @@ class Source(NamedTuple):
     is_video: bool
 
 
-def find_sources(paths: Sequence[Path], output: Path) -> tuple[list[Source], list[str]]:
+def find_sources(paths: Sequence[Path], output: Path) -> tuple[list[MediaFile], list[str]]:
     """Files, and the pictures and videos anywhere in folders -> (what to work on, what was wrong).
 
     Each file is listed once, in the order given, folders by name; the output folder is not searched. Targets
@@ -179,7 +179,7 @@ def _files_in(folder: Path, output: Path) -> list[Path]:
     return files
 
 
-def _with_targets(found: Sequence[tuple[Path, Path]]) -> list[Source]:
+def _with_targets(found: Sequence[tuple[Path, Path]]) -> list[MediaFile]:
     taken: set[str] = set()
     sources = []
     for path, below in found:
@@ -194,5 +194,5 @@ def _with_targets(found: Sequence[tuple[Path, Path]]) -> list[Source]:
             number += 1
             target = wanted.with_stem(f"{wanted.stem}_{number}")
         taken.add(str(target).casefold())
-        sources.append(Source(path, target, is_video))
+        sources.append(MediaFile(path, target, is_video))
     return sources

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ssdlite.images.geometry import ImageArray, deep_gray_to_rgb, find_opencv, silent_opencv
 
-MOST_PIXELS = 178_956_970  # as Pillow allows; OpenCV itself would decode six times as many
+MOST_DECODED_PIXELS = 178_956_970  # as Pillow allows; OpenCV itself would decode six times as many
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
@@ -41,8 +41,8 @@ def _read_bytes(path: Path | str) -> bytes:
     if content.startswith(JPEG_START) and content.rfind(JPEG_END) < content.rfind(JPEG_SCAN):
         raise ValueError("it is truncated")  # OpenCV would fill the rest with grey
     width, height = size_in_header(content) or (0, 0)
-    if width * height > MOST_PIXELS:
-        raise ValueError(f"it has {width} x {height} pixels, more than the {MOST_PIXELS} allowed")
+    if width * height > MOST_DECODED_PIXELS:
+        raise ValueError(f"it has {width} x {height} pixels, more than the {MOST_DECODED_PIXELS} allowed")
     return content
 
 

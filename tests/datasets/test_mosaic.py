@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from ssdlite.datasets.dataset import BadSample, DetectionDataset, Sample, collate
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.shapes import generate_shapes
-from ssdlite.datasets.transforms import DetectionTransform, Layout, Mosaic, Tile, build_mosaic
+from ssdlite.datasets.transforms import DetectionTransform, Mosaic, MosaicLayout, Tile, build_mosaic
 from ssdlite.errors import ConfigError
 from ssdlite.images.geometry import CropWindow
 from ssdlite.training.options import TrainOptions
@@ -56,7 +56,7 @@ def make_mosaic(image_size=(8, 8), resize="stretch", probability=1.0, epochs=10)
 def test_four_tiles_around_a_junction():
     """Of 100 rows and 200 columns at scale 1: the junction is the middle plus the drawn share of the sides."""
     layout = make_mosaic((100, 200)).draw_layout(0, Script(0.3, 1.0, 0.1, -0.25))
-    assert layout == Layout(
+    assert layout == MosaicLayout(
         1.0, (Tile(0, 0, 120, 25), Tile(120, 0, 200, 25), Tile(0, 25, 120, 100), Tile(120, 25, 200, 100))
     )
 
@@ -68,7 +68,7 @@ def test_four_tiles_around_a_junction():
 ])  # fmt: skip
 def test_tiles_that_are_not_in_the_input_are_left_out(shares, tiles):
     layout = make_mosaic((64, 80)).draw_layout(0, Script(0.0, 1.5, *shares))
-    assert layout == Layout(1.5, tuple(Tile(*tile) for tile in tiles))
+    assert layout == MosaicLayout(1.5, tuple(Tile(*tile) for tile in tiles))
 
 
 def test_tiles_fill_any_input_without_overlap():
@@ -114,7 +114,7 @@ def test_a_share_that_is_none_is_refused(share):
 def test_each_tile_shows_its_part_of_its_picture_pixel_for_pixel():
     pictures = [numbered(number, 8, 8) for number in range(4)]
     samples = [make_sample(picture, [[2, 1, 5, 6]], [i], position=i) for i, picture in enumerate(pictures)]
-    layout = Layout(1.0, (Tile(0, 0, 3, 5), Tile(3, 0, 8, 5), Tile(0, 5, 3, 8), Tile(3, 5, 8, 8)))
+    layout = MosaicLayout(1.0, (Tile(0, 0, 3, 5), Tile(3, 0, 8, 5), Tile(0, 5, 3, 8), Tile(3, 5, 8, 8)))
     # left and top of the four windows, of 3 x 5, 5 x 5, 3 x 3 and 5 x 3 pixels
     result = make_mosaic().join(samples, layout, Script(2, 1, 0, 3, 5, 0, 3, 5))
     assert result.image.dtype == np.uint8
@@ -133,7 +133,7 @@ def test_each_tile_shows_its_part_of_its_picture_pixel_for_pixel():
 def test_at_half_the_size_four_pictures_are_whole():
     pictures = [numbered(number, 4, 4).repeat(2, axis=0).repeat(2, axis=1) for number in range(4)]
     samples = [make_sample(picture, [[0, 2, 8, 6]]) for picture in pictures]
-    layout = Layout(0.5, (Tile(0, 0, 4, 4), Tile(4, 0, 8, 4), Tile(0, 4, 4, 8), Tile(4, 4, 8, 8)))
+    layout = MosaicLayout(0.5, (Tile(0, 0, 4, 4), Tile(4, 0, 8, 4), Tile(0, 4, 4, 8), Tile(4, 4, 8, 8)))
     result = make_mosaic().join(samples, layout, Script(*[0] * 8))
     for number, (x, y) in enumerate([(0, 0), (4, 0), (0, 4), (4, 4)]):
         assert np.array_equal(result.image[y : y + 4, x : x + 4], numbered(number, 4, 4))
@@ -142,7 +142,7 @@ def test_at_half_the_size_four_pictures_are_whole():
 
 def test_a_picture_smaller_than_its_tile_lies_somewhere_in_it_on_gray():
     samples = [make_sample(np.full((8, 8, 3), 200, np.uint8), [[0, 0, 8, 8]]) for _ in range(4)]
-    layout = Layout(0.5, (Tile(0, 0, 2, 2), Tile(2, 0, 8, 2), Tile(0, 2, 2, 8), Tile(2, 2, 8, 8)))
+    layout = MosaicLayout(0.5, (Tile(0, 0, 2, 2), Tile(2, 0, 8, 2), Tile(0, 2, 2, 8), Tile(2, 2, 8, 8)))
     # windows of 4 x 4, 12 x 4, 4 x 12 and 12 x 12 source pixels, of which the picture has 8 x 8
     result = make_mosaic().join(samples, layout, Script(4, 4, -4, 0, 0, 0, -2, -4))
     expected = np.full((8, 8), 114)
@@ -162,7 +162,7 @@ def test_what_is_left_of_cut_objects():
     ]
     sample = make_sample(np.zeros((8, 8, 3), np.uint8), boxes, ignore=[False] * 4 + [True] * 2)
     empty = make_sample(np.zeros((8, 8, 3), np.uint8), [])
-    layout = Layout(1.0, (Tile(0, 0, 4, 8), Tile(4, 0, 8, 8)))
+    layout = MosaicLayout(1.0, (Tile(0, 0, 4, 8), Tile(4, 0, 8, 8)))
     result = make_mosaic().join([sample, empty], layout, Script(0, 0, 0, 0))
     assert result.labels.tolist() == [0, 1, 2, 4, 5]
     assert result.boxes.tolist() == [[1, 1, 4, 4], [2, 0, 4, 2], [3, 2, 4, 4], [0, 4, 4, 8], [3, 5, 4, 8]]
@@ -171,7 +171,7 @@ def test_what_is_left_of_cut_objects():
 
 def test_objects_below_a_pixel_are_dropped_and_ignored_regions_kept():
     sample = make_sample(np.zeros((8, 8, 3), np.uint8), [[0, 0, 1, 8], [2, 0, 4, 2], [5, 0, 6, 8]], ignore=[0, 0, 1])
-    result = make_mosaic().join([sample], Layout(0.5, (Tile(0, 0, 8, 8),)), Script(0, 0))
+    result = make_mosaic().join([sample], MosaicLayout(0.5, (Tile(0, 0, 8, 8),)), Script(0, 0))
     assert result.labels.tolist() == [1, 2]
     assert result.boxes.tolist() == [[1, 0, 2, 1], [2.5, 0, 3, 4]]
 
@@ -183,7 +183,7 @@ def test_objects_below_a_pixel_are_dropped_and_ignored_regions_kept():
 ])  # fmt: skip
 def test_letterboxed_and_stretched_pictures_in_an_input_that_is_not_square(resize, left, expected):
     sample = make_sample(numbered(0, 4, 4), [[1, 0, 3, 4]])
-    result = make_mosaic((4, 8), resize).join([sample], Layout(1.0, (Tile(0, 0, 8, 4),)), Script(left, 0))
+    result = make_mosaic((4, 8), resize).join([sample], MosaicLayout(1.0, (Tile(0, 0, 8, 4),)), Script(left, 0))
     np.testing.assert_allclose(result.image[2, :, 2], expected, atol=1)
     x0, x1 = (1 - left, 3 - left) if resize == "letterbox" else (2, 6)
     assert result.boxes.tolist() == [[x0, 0, x1, 4]]
@@ -191,7 +191,7 @@ def test_letterboxed_and_stretched_pictures_in_an_input_that_is_not_square(resiz
 
 def test_pictures_of_one_pixel():
     sample = make_sample(np.full((1, 1, 3), 200, np.uint8), [[0, 0, 1, 1]])
-    layout = Layout(0.5, (Tile(0, 0, 8, 6), Tile(0, 6, 8, 8)))
+    layout = MosaicLayout(0.5, (Tile(0, 0, 8, 6), Tile(0, 6, 8, 8)))
     # windows of 2 x 1.5 and 2 x 0.5 pixels; places are whole source pixels
     result = make_mosaic().join([sample, sample], layout, Script(-0.4, -0.3, -0.9, 0.2))
     assert result.boxes.tolist() == [[0, 0, 4, 6], [4, 6, 8, 8]]
@@ -358,7 +358,7 @@ def test_a_training_has_mosaics_but_for_its_last_epochs(tmp_path: Path, monkeypa
     epochs = []
     draw = Mosaic.draw_layout
 
-    def note(mosaic: Mosaic, epoch: int, generator: np.random.Generator) -> Layout | None:
+    def note(mosaic: Mosaic, epoch: int, generator: np.random.Generator) -> MosaicLayout | None:
         layout = draw(mosaic, epoch, generator)
         if layout is not None:
             epochs.append(epoch)
