@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssdlite.backbones import BACKBONES, DepthwiseSeparableConv, InvertedResidual, LayerConfig, build_backbone
-from ssdlite.backbones.layers import SamePadConv2d, build_conv, round_channels
+from ssdlite.backbones.layers import AutocastConv2d, SamePadConv2d, build_conv, round_channels
 from ssdlite.errors import ConfigError
 
 
@@ -357,3 +357,38 @@ def test_v3_trains_its_wide_and_its_strided_depthwise_layers_in_float32() -> Non
             found = layer(images)
         is_exact = torch.equal(found, exact.bfloat16())
         assert is_exact == (layer.stride != (1, 1) or layer.kernel_size == (5, 5)), layer
+
+
+def test_a_copy_for_autocast_has_the_whole_geometry():
+    conv = nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4, padding_mode="reflect")
+    own = AutocastConv2d.like(conv)
+    image = torch.randn(1, 4, 16, 16)
+    with torch.no_grad():
+        assert own(image).shape == (1, 4, 16, 16)
+        torch.testing.assert_close(own(image), conv(image))
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("mobilenet_v1", [2, 2, 2, 6, 2]),
+        ("mobilenet_v2", [2, 2, 3, 7, 5]),
+        ("mobilenet_v3_large", [2, 2, 3, 6, 4]),
+    ],
+)
+def test_stages_are_the_layers_by_the_stride_of_their_output(name, layers):
+    """Counted in the papers' tables; the image is halved once a stage."""
+    backbone = build_backbone(name, 0.25).eval()
+    assert [len(stage) for stage in backbone.stages] == layers
+    assert backbone.layer_names == [f"features.{i}" for i in range(len(backbone.features))]
+    outputs = torch.zeros(1, 3, 64, 64)
+    with torch.no_grad():
+        for number, stage in enumerate(backbone.stages):
+            for layer in stage:
+                outputs = backbone.get_submodule(layer)(outputs)
+                assert outputs.shape[2] == 64 >> (number + 1)
+
+
+def test_maps_say_whether_another_activation_would_change_them():
+    assert [m.activated for m in build_backbone("mobilenet_v2", finest_stride=8).feature_maps] == [True] * 3
+    assert [m.activated for m in build_backbone("mobilenet_v3_large").feature_maps] == [False] * 2

@@ -10,6 +10,7 @@ from torchvision.ops import box_iou
 
 from ssdlite.anchors import AnchorConfig, generate_anchors
 from ssdlite.config import preset_config
+from ssdlite.errors import ConfigError
 from ssdlite.heads.assigners import IGNORED, NEGATIVE, AtssAssigner, MaxIoUAssigner, SimOtaAssigner, build_assigner
 from ssdlite.heads.base import IGNORE_LABEL, PADDING_LABEL
 
@@ -166,3 +167,8 @@ def test_simota_is_the_papers_algorithm_as_loops():
                 if costs[i] < cheapest[i]:
                     cheapest[i], expected[i] = costs[i], number
         assert found[image].tolist() == expected
+
+
+def test_an_unknown_assigner_is_refused_by_name():
+    with pytest.raises(ConfigError, match="unknown assigner 'atts'; did you mean 'atss'"):
+        build_assigner("atts", CONFIG, torch.device("cpu"))
