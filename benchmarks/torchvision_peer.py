@@ -24,8 +24,8 @@ from ssdlite.heads.base import Outputs
 from ssdlite.heads.losses import MultiBoxLoss, class_scores
 from ssdlite.heads.postprocess import DetectionBatch, postprocess
 from ssdlite.predictor import Predictor
-from ssdlite.weights.mapping import ImportOptions
-from ssdlite.weights.torchvision import read_torchvision_ssd
+from ssdlite.weights import ImportOptions
+from ssdlite.weights.pytorch.ssd import read_torchvision_ssd
 
 SIDE = 320
 SLOTS = 91

@@ -24,8 +24,8 @@ from ssdlite.detector import Detector
 from ssdlite.errors import ExportError
 from ssdlite.export.onnx import export_onnx, opset_of
 from ssdlite.export.options import GraphOptions
-from ssdlite.weights.mapping import ImportOptions
-from ssdlite.weights.torchvision import read_torchvision_ssd
+from ssdlite.weights import ImportOptions
+from ssdlite.weights.pytorch.ssd import read_torchvision_ssd
 
 Arrays = dict[str, npt.NDArray[Any]]
 SMALL = {"preset": "ssdlite192_mobilenet_v2_050", "num_classes": 3, "width_mult": 0.25, "image_size": 96}

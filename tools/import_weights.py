@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +17,7 @@ from rich.table import Table
 from ssdlite import cli
 from ssdlite.console import console, print_line
 from ssdlite.errors import ConfigError
+from ssdlite.weights.api import WEIGHT_FORMATS
 
 if TYPE_CHECKING:
     from ssdlite.config import DetectorConfig
@@ -45,8 +46,7 @@ class ImportWeightsOptions:
     downloaded."""
     output: Path
     """The checkpoint to write, such as X.pt."""
-    format: str = "auto"
-    """What the source is: tflite, tf-checkpoint, tf-frozen-graph, torchvision or pytorch-ssd; auto looks."""
+    format: Annotated[str, tyro.conf.arg(help=f"What the source is: {', '.join(WEIGHT_FORMATS)}; auto looks.")] = "auto"
     labels: Path | None = None
     """A file with a class name a line, in the order of the classifier's rows, background first or left out; or a label
     map of TensorFlow (.pbtxt)."""
@@ -108,16 +108,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _class_names(options: ImportWeightsOptions) -> tuple[str, ...] | None:
-    from ssdlite.weights.tensorflow.pipeline_config import read_label_map
-    from ssdlite.weights.tflite.file import read_label_file
-
     if options.labels is None:
         return options.class_names
     if options.class_names is not None:
         raise ConfigError("--labels and --class-names: expected one of them, got both")
-    if options.labels.suffix == ".pbtxt":
-        return read_label_map(options.labels)
-    return read_label_file(options.labels)
+    from ssdlite.weights.class_names import read_class_names
+
+    return read_class_names(options.labels)
 
 
 def _print_summary(imported: Imported, name: str) -> None:
@@ -151,10 +148,11 @@ def _facts(config: DetectorConfig) -> list[tuple[str, str]]:
 
 
 def _unusual_facts(config: DetectorConfig) -> Iterator[tuple[str, str]]:
-    usual = {field.name: field.default for field in fields(config)}
+    from ssdlite.config import DetectorConfig, get_option
+
     for name in UNUSUAL:
-        value = getattr(config, name)
-        if value != usual[name]:
+        value = get_option(config, name)
+        if value != get_option(DetectorConfig(), name):
             yield name.replace("_", " "), _plain(value) if isinstance(value, tuple) else str(value)
 
 

@@ -1,6 +1,29 @@
 """Other projects' weights, read into detectors of ours."""
 
-from ssdlite.weights.api import FORMATS, Format, ImportOptions, import_weights
-from ssdlite.weights.mapping import Imported, WeightMapping
+from typing import TYPE_CHECKING
 
-__all__ = ["FORMATS", "Format", "ImportOptions", "Imported", "WeightMapping", "import_weights"]
+if TYPE_CHECKING:
+    from ssdlite.weights.api import WEIGHT_FORMATS as WEIGHT_FORMATS
+    from ssdlite.weights.api import import_weights as import_weights
+    from ssdlite.weights.backbones import load_backbone_weights as load_backbone_weights
+    from ssdlite.weights.mapping import Imported as Imported
+    from ssdlite.weights.mapping import WeightMapping as WeightMapping
+    from ssdlite.weights.source import ImportOptions as ImportOptions
+    from ssdlite.weights.source import WeightFormat as WeightFormat
+    from ssdlite.weights.source import WeightSource as WeightSource
+else:
+    from ssdlite.lazy import attach
+
+    __getattr__, __dir__, __all__ = attach(
+        __name__,
+        {
+            "WEIGHT_FORMATS": "ssdlite.weights.api",
+            "ImportOptions": "ssdlite.weights.source",
+            "Imported": "ssdlite.weights.mapping",
+            "WeightFormat": "ssdlite.weights.source",
+            "WeightMapping": "ssdlite.weights.mapping",
+            "WeightSource": "ssdlite.weights.source",
+            "import_weights": "ssdlite.weights.api",
+            "load_backbone_weights": "ssdlite.weights.backbones",
+        },
+    )

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from ssdlite.backbones.base import Backbone
+from ssdlite.checkpoint import check_tensors
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import listing
-from ssdlite.weights.file_kinds import ADDRESS, SUFFIXES, as_path
-from ssdlite.weights.pytorch_ssd import is_pytorch_ssd
-from ssdlite.weights.torch_files import load_state_dict
-from ssdlite.weights.torchvision import is_torchvision_ssd
+from ssdlite.weights.pytorch.files import load_state_dict
+from ssdlite.weights.pytorch.ssd import COUNTER, is_pytorch_ssd, is_torchvision_ssd
+from ssdlite.weights.source import ADDRESS, SUFFIXES, as_path
 
 IMAGENET_STATISTICS: dict[str, Any] = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 TIMM_BLOCK = re.compile(r"blocks\.(\d+)\.(\d+)\.(\w+)\.(\w+)")
@@ -33,7 +33,7 @@ V2_BLOCK = {
     "bn3": "conv.3",
 }
 CENTRED: dict[str, Any] = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
-COMMON: dict[str, Any] = {"padding": "symmetric", "activation": "relu6"}
+PYTORCH_LAYERS: dict[str, Any] = {"padding": "symmetric", "activation": "relu6"}
 
 
 class TimmLayout(NamedTuple):
@@ -46,9 +46,15 @@ class TimmLayout(NamedTuple):
     other_blocks: Mapping[str, str]
 
 
-TIMM_V1 = TimmLayout("timm mobilenetv1", "mobilenet_v1", CENTRED | COMMON | {"norm_eps": 1e-5}, V1_BLOCK, V1_BLOCK)
+TIMM_V1 = TimmLayout(
+    "timm mobilenetv1", "mobilenet_v1", CENTRED | PYTORCH_LAYERS | {"norm_eps": 1e-5}, V1_BLOCK, V1_BLOCK
+)
 TIMM_V2 = TimmLayout(
-    "timm mobilenetv2", "mobilenet_v2", IMAGENET_STATISTICS | COMMON | {"norm_eps": 1e-5}, V2_FIRST_BLOCK, V2_BLOCK
+    "timm mobilenetv2",
+    "mobilenet_v2",
+    IMAGENET_STATISTICS | PYTORCH_LAYERS | {"norm_eps": 1e-5},
+    V2_FIRST_BLOCK,
+    V2_BLOCK,
 )
 
 
@@ -72,17 +78,17 @@ class BackboneWeights:
     names: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-def recognise_backbone(state: Mapping[str, Tensor], path: str) -> BackboneWeights:
+def recognize_backbone(state: Mapping[str, Tensor], path: str) -> BackboneWeights:
     """The backbone that a classifier's state dict is of, by its tensors' names.
 
     Raises:
         CheckpointError: of none that is known.
     """
     if "features.1.block.0.0.weight" in state:
-        options = IMAGENET_STATISTICS | COMMON | {"norm_eps": 1e-3}
+        options = IMAGENET_STATISTICS | PYTORCH_LAYERS | {"norm_eps": 1e-3}
         return BackboneWeights(path, "torchvision mobilenet_v3_large", "mobilenet_v3_large", state, options)
     if "features.1.conv.0.0.weight" in state:
-        options = IMAGENET_STATISTICS | COMMON | {"norm_eps": 1e-5}
+        options = IMAGENET_STATISTICS | PYTORCH_LAYERS | {"norm_eps": 1e-5}
         return BackboneWeights(path, "torchvision mobilenet_v2", "mobilenet_v2", state, options)
     if "conv_stem.weight" in state and "blocks.1.0.conv_pwl.weight" in state:
         return _from_timm(TIMM_V2, state, path)
@@ -126,7 +132,6 @@ def _our_name(name: str, layout: TimmLayout, blocks: Mapping[tuple[str, str], in
 IMAGENET = "imagenet"
 REDUCED = "_reduced"  # a backbone whose last stage is half as wide as that of the published classifier
 REDUCED_TAIL = ("features.13.block.3.", "features.14.", "features.15.", "features.16.")
-COUNTER = "num_batches_tracked"
 HUB_FILE = "model.safetensors"
 HUB_ADDRESS = "https://huggingface.co/{}/resolve/main/" + HUB_FILE
 HUB_TIMEOUT = 10.0  # seconds, for an answer that the file is there
@@ -200,7 +205,7 @@ def read_backbone_weights(source: str | Path, *, name: str, width_mult: float = 
     kind = name.removesuffix(REDUCED)
     path = as_path(source, "backbone weights")
     state, origin = _download(kind, width_mult) if str(source) == IMAGENET else (_load_file(path), str(path))
-    weights = recognise_backbone(state, origin)
+    weights = recognize_backbone(state, origin)
     if weights.backbone != kind:
         raise CheckpointError(f"{origin}: these are weights of a {weights.backbone} ({weights.owner}), not of a {name}")
     return weights
@@ -272,7 +277,9 @@ def _download(name: str, width_mult: float) -> tuple[Mapping[str, Tensor], str]:
     published = PUBLISHED[name, width_mult]
     address, fetch = (_torchvision if published.owner == "torchvision" else _timm)(published.name)
     try:
-        return fetch(), address
+        state = fetch()
+        check_tensors(state, address)
+        return state, address
     except (CheckpointError, ConfigError):
         raise
     except ImportError as error:

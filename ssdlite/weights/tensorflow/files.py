@@ -6,55 +6,31 @@ message. Nothing in them runs, and all lengths are held against the sizes of the
 
 from __future__ import annotations
 
-import math
-import re
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite.checkpoint import StoredTensor, check_stored
 from ssdlite.errors import CheckpointError
 from ssdlite.protobuf import BYTES, DamagedError, read_fields, read_varint, to_float, to_number
-from ssdlite.weights.file_kinds import GRAPH, INDEX, damaged_file
+from ssdlite.weights.raw_tensors import DAMAGE, MAX_RANK, RawTensor, read_floats
+from ssdlite.weights.source import GRAPH, INDEX, MAX_FILE_BYTES, check_size, damaged_file
 
-MAX_BYTES = 2**30  # of a file; such models have 20 to 80 MB, three times as much with an optimiser's state
 MAX_ENTRIES = 100_000
-MAX_RANK = 8
-FLOAT, INT32, HALF = 1, 3, 19  # DataType of tensorflow/core/framework/types.proto
-KINDS: dict[int, np.dtype[Any]] = {FLOAT: np.dtype("<f4"), INT32: np.dtype("<i4"), HALF: np.dtype("<f2")}
-DAMAGE = (DamagedError, struct.error, IndexError, ValueError, OverflowError)
-MAX_EQUAL_BYTES = 2**16  # of a constant of equal values, which is written once: such are norms and biases
-
-Read = Callable[[], npt.NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A tensor that is read when asked for.
-
-    Attributes:
-        kind: the DataType.
-        read: gives the values as float32, in TensorFlow's order of axes.
-        held: bytes of the file that are its own.
-        place: of these bytes.
-    """
-
-    shape: tuple[int, ...]
-    kind: int
-    read: Read
-    held: int
-    place: tuple[object, ...]
+DATA_TYPES: dict[int, np.dtype[Any]] = {  # by DataType of tensorflow/core/framework/types.proto
+    1: np.dtype("<f4"),
+    3: np.dtype("<i4"),
+    19: np.dtype("<f2"),
+}
 
 
 @dataclass(frozen=True)
 class TensorFlowFile:
-    """What a checkpoint or a frozen graph holds.
+    """What a checkpoint or a frozen graph holds; axes of tensors are in TensorFlow's order.
 
     Attributes:
         size: bytes of the file, or of the files of values of a checkpoint.
@@ -64,28 +40,13 @@ class TensorFlowFile:
 
     path: str
     size: int
-    variables: dict[str, Variable]
+    variables: dict[str, RawTensor]
     operators: dict[str, str] = field(default_factory=dict)
     epsilons: tuple[float, ...] = ()
 
-    def check_stored(self, names: Iterable[str]) -> None:
-        """Raises CheckpointError where bytes of the file do not stand behind those variables, or they are no floats."""
-        tensors = []
-        for name in names:
-            variable = self.variables[name]
-            if variable.kind not in (FLOAT, HALF):
-                raise CheckpointError(f"{self.path}: {name} is not of type float32 or float16")
-            needed = math.prod(variable.shape) * KINDS[variable.kind].itemsize
-            tensors.append(StoredTensor(name, variable.shape, needed, variable.held, variable.place))
-        check_stored(tensors, self.path, self.size)
-
-
-def load_file(path: Path) -> bytes:
-    """The bytes of a file of reasonable size."""
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise CheckpointError(f"{path}: {size} bytes, more than the {MAX_BYTES} that are read")
-    return path.read_bytes()
+    def read(self, names: Sequence[str]) -> list[npt.NDArray[np.float32]]:
+        """The values of those variables, as ``read_floats`` gives them. Raises CheckpointError where it does."""
+        return read_floats([self.variables[name] for name in names], self.path, self.size)
 
 
 def read_shape(message: memoryview) -> tuple[int, ...]:
@@ -94,7 +55,7 @@ def read_shape(message: memoryview) -> tuple[int, ...]:
     for number, _, dimension in read_fields(message):
         if number == 2:
             sides.append(sum(to_number(*field[1:]) for field in read_fields(dimension) if field[0] == 1))
-    if len(sides) > MAX_RANK or any(side > MAX_BYTES for side in sides):
+    if len(sides) > MAX_RANK or any(side > MAX_FILE_BYTES for side in sides):
         raise DamagedError(f"a tensor {sides}")
     return tuple(sides)
 
@@ -106,45 +67,33 @@ FOOTER = 48
 BLOCK_TRAILER = 5  # compression and checksum
 
 
-def find_checkpoint(path: Path) -> Path | None:
-    """The .index file of the checkpoint that ``path`` means: itself, one of its other files, a prefix or a folder."""
-    if path.is_dir():
-        found = sorted(path.glob("*.index"), key=lambda file: (_step(file), file.name))
-        return found[-1] if found else None
-    if path.suffix == ".index":
-        return path if path.is_file() else None
-    prefix = re.sub(r"\.(data-\d{5}-of-\d{5}|meta)$", "", str(path))
-    index = Path(f"{prefix}.index")
-    return index if index.is_file() else None
-
-
-def _step(file: Path) -> int:
-    digits = re.search(r"-(\d{1,18})\.index$", file.name)
-    return int(digits.group(1)) if digits else -1
-
-
 def read_checkpoint(index: Path) -> TensorFlowFile:
     """The variables of a checkpoint, from its .index file and the .data files beside it.
 
     Raises:
         CheckpointError: a file is missing, truncated or damaged.
     """
-    content = load_file(index)
+    check_size(index)
+    content = index.read_bytes()
     try:
         entries = dict(_table(content))
         count = _shard_count(entries.pop(b"", b""))
         prefix = str(index).removesuffix(".index")
         shards = [Path(f"{prefix}.data-{number:05d}-of-{count:05d}") for number in range(count)]
-        missing = next((shard for shard in shards if not shard.is_file()), None)
-        if missing is not None:
-            raise CheckpointError(f"{missing}: no such file, it belongs to the checkpoint")
-        variables = {name.decode(): _entry(value, shards) for name, value in entries.items()}
+        data = [_read_shard(shard) for shard in shards]
+        variables = {name.decode(): _entry(name.decode(), value, shards, data) for name, value in entries.items()}
     except CheckpointError:
         raise
     except DAMAGE as error:
         raise damaged_file(index, INDEX, error) from None
-    size = sum(shard.stat().st_size for shard in shards)
-    return TensorFlowFile(str(index), size, variables)
+    return TensorFlowFile(str(index), sum(map(len, data)), variables)
+
+
+def _read_shard(path: Path) -> memoryview:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file, it belongs to the checkpoint")
+    check_size(path)
+    return memoryview(path.read_bytes())
 
 
 def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -207,7 +156,7 @@ def _shard_count(header: bytes) -> int:
     return count
 
 
-def _entry(message: bytes, shards: list[Path]) -> Variable:
+def _entry(name: str, message: bytes, shards: list[Path], data: list[memoryview]) -> RawTensor:
     """Of a BundleEntryProto."""
     numbers = {1: 0, 3: 0, 4: 0, 5: 0}  # type, data file, offset, size
     shape: tuple[int, ...] = ()
@@ -219,17 +168,9 @@ def _entry(message: bytes, shards: list[Path]) -> Variable:
     kind, shard, offset, size = numbers.values()
     if shard >= len(shards):
         raise DamagedError(f"data file {shard} of {len(shards)}")
-    read = partial(_read_slice, shards[shard], shape, kind, offset, size)
-    return Variable(shape, kind, read, size, (shard, offset))
-
-
-def _read_slice(path: Path, shape: tuple[int, ...], kind: int, offset: int, size: int) -> npt.NDArray[np.float32]:
-    expected = int(np.prod(shape, dtype=np.float64)) * KINDS[kind].itemsize
-    if size != expected or offset + size > path.stat().st_size:
-        raise CheckpointError(f"{path}: damaged or truncated: no {size} bytes at {offset} for a tensor {list(shape)}")
-    with path.open("rb") as file:
-        file.seek(offset)
-        return np.frombuffer(file.read(size), KINDS[kind]).astype(np.float32).reshape(shape)
+    if offset + size > len(data[shard]):
+        raise CheckpointError(f"{shards[shard]}: damaged or truncated: no {size} bytes at {offset} for {name}")
+    return RawTensor(name, shape, DATA_TYPES.get(kind), data[shard][offset : offset + size], (shard, offset))
 
 
 # --- Constants out of a frozen graph of TensorFlow: a GraphDef, whose variables have become constants.
@@ -241,8 +182,9 @@ def read_frozen_graph(path: Path) -> TensorFlowFile:
     Raises:
         CheckpointError: truncated or damaged.
     """
-    content = load_file(path)
-    variables: dict[str, Variable] = {}
+    check_size(path)
+    content = path.read_bytes()
+    variables: dict[str, RawTensor] = {}
     operators: dict[str, str] = {}
     epsilons: set[float] = set()
     try:
@@ -254,7 +196,7 @@ def read_frozen_graph(path: Path) -> TensorFlowFile:
             if len(operators) > MAX_ENTRIES:
                 raise DamagedError(f"more than {MAX_ENTRIES} operators")
             if operator == "Const" and "value" in attributes:
-                variables[name] = _constant(name, attributes["value"], str(path))
+                variables[name] = _constant(name, attributes["value"])
             elif operator.startswith("FusedBatchNorm") and "epsilon" in attributes:
                 epsilons.update(
                     to_float(kind, value) for n, kind, value in read_fields(attributes["epsilon"]) if n == 4
@@ -279,10 +221,10 @@ def _node(message: memoryview) -> tuple[str, str, dict[str, memoryview]]:
     return name, operator, attributes
 
 
-def _constant(name: str, attribute: memoryview, path: str) -> Variable:
+def _constant(name: str, attribute: memoryview) -> RawTensor:
     """Of an AttrValue that holds a TensorProto (tensorflow/core/framework/tensor.proto)."""
     tensor = next((value for number, _, value in read_fields(attribute) if number == 8), memoryview(b""))
-    kind, raw = 0, memoryview(b"")
+    kind, raw, listed = 0, memoryview(b""), []
     shape: tuple[int, ...] = ()
     for number, wire_type, value in read_fields(tensor):
         if number == 1:
@@ -291,35 +233,17 @@ def _constant(name: str, attribute: memoryview, path: str) -> Variable:
             shape = read_shape(value)
         elif number == 4:
             raw = value
-
-    def read() -> npt.NDArray[np.float32]:
-        size = int(np.prod(shape, dtype=np.float64))
-        if len(raw) == size * KINDS[kind].itemsize:
-            return np.frombuffer(raw, KINDS[kind]).astype(np.float32).reshape(shape)
-        return _listed(tensor, kind, shape, size, path)
-
-    return Variable(shape, kind, read, max(len(tensor), MAX_EQUAL_BYTES), (name,))
+        elif number == 5:  # floats one by one, as they are stored
+            listed.append(bytes(value))
+        elif number == 7:
+            listed.append(np.array(_varints(value), np.uint64).astype("<i4").tobytes())
+    data = raw if raw else memoryview(b"".join(listed))
+    return RawTensor(name, shape, DATA_TYPES.get(kind), data, name, repeats=bool(listed))
 
 
-def _listed(tensor: memoryview, kind: int, shape: tuple[int, ...], size: int, path: str) -> npt.NDArray[np.float32]:
-    """Values that a TensorProto lists one by one; the last stands for all that are not listed."""
-    values: list[float] = []
-    try:
-        for number, wire_type, value in read_fields(tensor):
-            if number == 5 and kind == FLOAT:
-                values += np.frombuffer(value, "<f4").tolist() if wire_type == BYTES else [to_float(wire_type, value)]
-            elif number == 7 and kind == INT32:
-                values += _varints(value) if wire_type == BYTES else [to_number(wire_type, value)]
-    except DAMAGE as error:
-        raise CheckpointError(f"{path}: a constant is damaged ({error})") from None
-    if not values or len(values) > size:
-        raise CheckpointError(f"{path}: a constant {list(shape)} does not hold {size} values")
-    return np.array(values + values[-1:] * (size - len(values)), np.float32).reshape(shape)
-
-
-def _varints(content: memoryview) -> list[float]:
+def _varints(content: memoryview) -> list[int]:
     values, position = [], 0
     while position < len(content):
         value, position = read_varint(content, position)
-        values.append(float(value))
+        values.append(value)
     return values

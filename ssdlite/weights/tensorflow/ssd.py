@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,28 +18,27 @@ from ssdlite.anchors import SSDLITE_SCALES, AnchorConfig, tensorflow_anchors
 from ssdlite.config import DetectorConfig, Narrowing, override
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import listing
+from ssdlite.weights.class_names import ClassRows, labels_hint, name_rows
 from ssdlite.weights.mapping import (
-    ClassSlots,
+    ConvLayer,
     DetectorLayers,
     Imported,
-    ImportOptions,
-    Layer,
     WeightMapping,
     backbone_shapes,
     detector_layers,
-    name_slots,
 )
-from ssdlite.weights.tensorflow.files import INT32, TensorFlowFile
+from ssdlite.weights.raw_tensors import read_values
+from ssdlite.weights.source import ImportOptions
+from ssdlite.weights.tensorflow.files import TensorFlowFile
 from ssdlite.weights.tensorflow.pipeline_config import FILE_NAME, Pipeline, read_pipeline
-from ssdlite.weights.tflite.file import labels_hint
-from ssdlite.weights.tflite.graph import LEAST_SCORE
 
 FIRST_TAPS = {"mobilenet_v1": "Conv2d_11_pointwise", "mobilenet_v2": "expanded_conv_13/expand"}
 LAST_LAYERS = {"mobilenet_v1": "Conv2d_13_pointwise", "mobilenet_v2": "Conv_1"}
 EXTRA_PREFIXES = {"mobilenet_v1": "Conv2d_13_pointwise", "mobilenet_v2": "layer_19"}
 WIDTHS = (1.0, 1.4, 1.3, 0.75, 0.5, 0.35, 0.25)  # those that were published, common ones first
+LEAST_SCORE = 0.001  # below it nothing is worth a candidate's place; such files often say 1e-8
 NMS_THRESHOLD = 0.6  # ssd_mobilenet_v1_coco.config and its descendants
-ROWS = torch.tensor([1, 0, 3, 2])  # TensorFlow's (y, x, height, width) as our (x, y, width, height)
+XY_FROM_YX = torch.tensor([1, 0, 3, 2])  # TensorFlow's (y, x, height, width) as our (x, y, width, height)
 
 Shape = tuple[int, ...]
 
@@ -53,7 +53,7 @@ class Layout:
     extra_conv: Literal["separable", "plain"]
     head_conv: Literal["separable", "pointwise", "plain"]
     anchors_per_cell: tuple[int, ...]
-    slots: int
+    num_logits: int
 
 
 def backbone_scopes(backbone: str) -> list[str]:
@@ -75,6 +75,23 @@ def extra_scopes(layout: Layout) -> list[str]:
     return scopes
 
 
+def count_predictions(boxes: Sequence[int], classes: Sequence[int], path: str) -> tuple[tuple[int, ...], int]:
+    """Values that the predictors give for a cell of each map -> (anchors per cell of each map, logits of an anchor).
+
+    Raises:
+        CheckpointError: they are not 4 and one number of classes for each anchor.
+    """
+    num_logits = classes[0] * 4 // boxes[0] if boxes[0] else 0
+    if num_logits < 2 or any(
+        box % 4 or box == 0 or box // 4 * num_logits != row for box, row in zip(boxes, classes, strict=True)
+    ):
+        raise CheckpointError(
+            f"{path}: its predictors give {boxes} and {classes} values per cell: not 4 and one number of classes for "
+            "each anchor"
+        )
+    return tuple(box // 4 for box in boxes), num_logits
+
+
 def trunk_taps(layout: Layout) -> tuple[int, ...]:
     """How many layers lead to each of the maps that are predicted on, finest first."""
     scopes = backbone_scopes(layout.backbone)
@@ -87,7 +104,7 @@ def detector_config(
     layout: Layout,
     *,
     image_size: tuple[int, int],
-    classes: ClassSlots,
+    classes: ClassRows,
     score_function: Literal["sigmoid", "softmax"],
     path: str,
     anchors: AnchorConfig | None = None,
@@ -157,7 +174,7 @@ def standard_anchors(anchors_per_cell: Sequence[int], path: str) -> AnchorConfig
     )
 
 
-def to_torch(layer: Layer) -> Callable[[Tensor], Tensor]:
+def to_torch(layer: ConvLayer) -> Callable[[Tensor], Tensor]:
     """Filters as checkpoints hold them, HWIO or HWCM -> ours."""
     return (
         (lambda tensor: tensor.permute(2, 3, 0, 1)) if layer.depthwise else (lambda tensor: tensor.permute(3, 2, 0, 1))
@@ -166,16 +183,16 @@ def to_torch(layer: Layer) -> Callable[[Tensor], Tensor]:
 
 def box_rows(tensor: Tensor) -> Tensor:
     """Box predictor [A * 4, ...] of (y, x, height, width) -> of (x, y, width, height)."""
-    return tensor.reshape(-1, 4, *tensor.shape[1:])[:, ROWS].flatten(0, 1)
+    return tensor.reshape(-1, 4, *tensor.shape[1:])[:, XY_FROM_YX].flatten(0, 1)
 
 
 # --- SSD and SSDLite MobileNets of the TensorFlow Object Detection API, from checkpoints and frozen graphs, by name.
 
-SOURCE = "TensorFlow Object Detection API SSD"
-PREFIXES = {"mobilenet_v1": "FeatureExtractor/MobilenetV1/", "mobilenet_v2": "FeatureExtractor/MobilenetV2/"}
+TENSORFLOW_SSD = "TensorFlow Object Detection API SSD"
+BACKBONE_PREFIXES = {"mobilenet_v1": "FeatureExtractor/MobilenetV1/", "mobilenet_v2": "FeatureExtractor/MobilenetV2/"}
 WEIGHT = re.compile(r"(?:weights|depthwise_weights|biases|BatchNorm/(?:gamma|beta|moving_mean|moving_variance))$")
 TRAINING = re.compile(r"/(?:RMSProp|Momentum|Adam|ExponentialMovingAverage)(?:_\d+)?$")
-NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+NORM_ENTRIES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 DEFAULT_SIDE = 300  # of all published SSD MobileNets V1 and V2 for TensorFlow 1
 DEFAULT_EXTRAS = (512, 256, 256, 128)
 BOX, CLASS = "BoxEncodingPredictor", "ClassPredictor"
@@ -188,14 +205,13 @@ def read_tensorflow_ssd(file: TensorFlowFile, options: ImportOptions) -> Importe
         CheckpointError: it is another network, tensors are missing or left over, or its classes have no names.
         ConfigError: pictures were given, or another size of the input than the file or the pipeline.config says.
     """
-    options.refuse_pictures(file.path, SOURCE)
+    options.refuse_pictures(file.path, TENSORFLOW_SSD)
     names = [name for name in file.variables if _is_weight(name)]
-    file.check_stored(names)
     layout = _layout(file, names)
     pipeline = read_pipeline(Path(file.path).parent)
     score_function = _score_function(file, pipeline)
     hint = labels_hint(Path(file.path))
-    classes = name_slots(layout.slots, options.class_names, score_function, file.path, hint)
+    classes = name_rows(layout.num_logits, options.class_names, score_function, file.path, hint)
     config = detector_config(
         layout,
         image_size=_image_size(file, pipeline, options),
@@ -205,9 +221,10 @@ def read_tensorflow_ssd(file: TensorFlowFile, options: ImportOptions) -> Importe
         anchors=pipeline.anchors if pipeline else None,
         changes=_changes(file, pipeline),
     )
-    mapping = WeightMapping({name: torch.from_numpy(file.variables[name].read()) for name in names}, file.path, SOURCE)
+    tensors = {name: torch.from_numpy(values) for name, values in zip(names, file.read(names), strict=True)}
+    mapping = WeightMapping(tensors, file.path, TENSORFLOW_SSD)
     _move_all(mapping, layout, detector_layers(config), classes)
-    imported = mapping.close(config)
+    imported = mapping.complete(config)
     left = tuple((name, _why_left(name)) for name in file.variables if name not in mapping.tensors)
     return replace(imported, left=imported.left + left)
 
@@ -227,12 +244,7 @@ def _layout(file: TensorFlowFile, names: list[str]) -> Layout:
     backbone = _backbone(file, names)
     extras = _extra_layers(names, backbone)
     boxes, classes = _rows(file, names, BOX), _rows(file, names, CLASS)
-    slots = classes[0] * 4 // boxes[0]
-    if slots < 2 or any(box % 4 or box // 4 * slots != row for box, row in zip(boxes, classes, strict=True)):
-        raise CheckpointError(
-            f"{file.path}: its predictors give {boxes} and {classes} values per cell: not 4 and one number of classes "
-            "for each anchor"
-        )
+    anchors_per_cell, num_logits = count_predictions(boxes, classes, file.path)
     kernel = file.variables[f"BoxPredictor_0/{CLASS}/weights"].shape[0]
     separable = any(name.startswith(f"BoxPredictor_0/{CLASS}_depthwise/") for name in names)
     return Layout(
@@ -241,15 +253,15 @@ def _layout(file: TensorFlowFile, names: list[str]) -> Layout:
         tuple(extras.get(level, (DEFAULT_EXTRAS[min(level, 5) - 2], False))[0] for level in range(2, len(boxes))),
         "separable" if any(depthwise for _, depthwise in extras.values()) else "plain",
         "separable" if separable else "pointwise" if kernel == 1 else "plain",
-        tuple(box // 4 for box in boxes),
-        slots,
+        anchors_per_cell,
+        num_logits,
     )
 
 
 def _backbone(file: TensorFlowFile, names: list[str]) -> Literal["mobilenet_v1", "mobilenet_v2"]:
-    if any(name.startswith(PREFIXES["mobilenet_v2"]) for name in names):
+    if any(name.startswith(BACKBONE_PREFIXES["mobilenet_v2"]) for name in names):
         return "mobilenet_v2"
-    if any(name.startswith(PREFIXES["mobilenet_v1"]) for name in names):
+    if any(name.startswith(BACKBONE_PREFIXES["mobilenet_v1"]) for name in names):
         return "mobilenet_v1"
     if any(name.endswith(".ATTRIBUTES/VARIABLE_VALUE") for name in file.variables):
         raise CheckpointError(
@@ -263,7 +275,7 @@ def _backbone(file: TensorFlowFile, names: list[str]) -> Literal["mobilenet_v1",
 def _backbone_shapes(file: TensorFlowFile, backbone: str) -> Iterator[tuple[int, ...]]:
     for scope in backbone_scopes(backbone):
         depthwise = scope.endswith("depthwise")
-        variable = file.variables.get(f"{PREFIXES[backbone]}{scope}/{_kind(depthwise)}")
+        variable = file.variables.get(f"{BACKBONE_PREFIXES[backbone]}{scope}/{_kind(depthwise)}")
         shape = variable.shape if variable and len(variable.shape) == 4 else (0, 0, 0, 0)
         rows, columns, inputs, outputs = shape
         yield (inputs, outputs, rows, columns) if depthwise else (outputs, inputs, rows, columns)
@@ -271,7 +283,7 @@ def _backbone_shapes(file: TensorFlowFile, backbone: str) -> Iterator[tuple[int,
 
 def _extra_layers(names: list[str], backbone: str) -> dict[int, tuple[int, bool]]:
     """For each extra layer, by TensorFlow's number, its channels and whether it is separable."""
-    prefix = re.escape(f"{PREFIXES[backbone]}{EXTRA_PREFIXES[backbone]}_2_Conv2d_")
+    prefix = re.escape(f"{BACKBONE_PREFIXES[backbone]}{EXTRA_PREFIXES[backbone]}_2_Conv2d_")
     pattern = re.compile(prefix + r"(\d{1,2})_3x3_s2_(\d{1,4})(_depthwise)?/")
     found: dict[int, tuple[int, bool]] = {}
     for name in names:
@@ -291,7 +303,7 @@ def _rows(file: TensorFlowFile, names: list[str], predictor: str) -> list[int]:
             variable = file.variables.get(name)
             if variable is None or len(variable.shape) != rank or 0 in variable.shape:
                 found = "is missing" if variable is None else f"is {list(variable.shape)}"
-                raise CheckpointError(f"{file.path}: read as {SOURCE}, but {name} {found}")
+                raise CheckpointError(f"{file.path}: read as {TENSORFLOW_SSD}, but {name} {found}")
         rows.append(file.variables[f"BoxPredictor_{level}/{predictor}/biases"].shape[0])
     return rows
 
@@ -313,8 +325,8 @@ def _image_size(file: TensorFlowFile, pipeline: Pipeline | None, options: Import
         options.check_image_size(pipeline.image_size, str(Path(file.path).with_name(FILE_NAME)))
         return pipeline.image_size
     for name, variable in file.variables.items():
-        if re.match(r"Preprocessor/.*ResizeImage/", name) and variable.shape == (2,) and variable.kind == INT32:
-            height, width = variable.read().astype(int).tolist()
+        if re.match(r"Preprocessor/.*ResizeImage/", name) and variable.shape == (2,) and variable.dtype == np.int32:
+            height, width = read_values([variable], file.path, file.size)[0].tolist()
             options.check_image_size((height, width), file.path)
             return height, width
     side = options.image_size or DEFAULT_SIDE
@@ -336,8 +348,8 @@ def _changes(file: TensorFlowFile, pipeline: Pipeline | None) -> dict[str, Any]:
     return changes
 
 
-def _move_all(mapping: WeightMapping, layout: Layout, layers: DetectorLayers, classes: ClassSlots) -> None:
-    prefix = PREFIXES[layout.backbone]
+def _move_all(mapping: WeightMapping, layout: Layout, layers: DetectorLayers, classes: ClassRows) -> None:
+    prefix = BACKBONE_PREFIXES[layout.backbone]
     scopes = [prefix + scope for scope in (*backbone_scopes(layout.backbone), *extra_scopes(layout))]
     for scope, trunk_layer in zip(scopes, layers.trunk, strict=True):
         _move(mapping, scope, trunk_layer)
@@ -350,15 +362,15 @@ def _move_all(mapping: WeightMapping, layout: Layout, layers: DetectorLayers, cl
             _move_predictor(mapping, scope, last, rows)
 
 
-def _move(mapping: WeightMapping, scope: str, layer: Layer) -> None:
+def _move(mapping: WeightMapping, scope: str, layer: ConvLayer) -> None:
     """A convolution and its norm."""
     mapping.move(f"{scope}/{_kind(layer.depthwise)}", f"{layer.conv}.weight", to_torch(layer))
-    for theirs, ours in NORM.items():
+    for theirs, ours in NORM_ENTRIES.items():
         mapping.move(f"{scope}/BatchNorm/{theirs}", f"{layer.norm}.{ours}")
     mapping.make(f"{layer.norm}.num_batches_tracked", torch.tensor(0), "TensorFlow does not count batches")
 
 
-def _move_predictor(mapping: WeightMapping, scope: str, layer: Layer, rows: Callable[[Tensor], Tensor]) -> None:
+def _move_predictor(mapping: WeightMapping, scope: str, layer: ConvLayer, rows: Callable[[Tensor], Tensor]) -> None:
     filters = to_torch(layer)
     mapping.move(f"{scope}/weights", f"{layer.conv}.weight", lambda tensor: rows(filters(tensor)))
     mapping.move(f"{scope}/biases", f"{layer.conv}.bias", rows)

@@ -1,9 +1,7 @@
-"""Class names that a TensorFlow Lite file carries, in a zip behind the model, as TensorFlow's metadata writer does."""
+"""A TensorFlow Lite file as plain data: operators in order, and tensors that are read when asked for."""
 
 from __future__ import annotations
 
-import math
-import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -14,88 +12,14 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite.checkpoint import StoredTensor, check_stored
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.protobuf import DamagedError
-from ssdlite.weights.file_kinds import TFLITE, damaged_file
+from ssdlite.weights.class_names import MAX_LABEL_BYTES, parse_labels
+from ssdlite.weights.raw_tensors import DAMAGE, MAX_RANK, RawTensor, read_floats
+from ssdlite.weights.source import TFLITE, check_size, damaged_file
 
-MAX_LABEL_BYTES = 2**20
-LABEL_FILES = ("labels.txt", "labelmap.txt", "label_map.txt", "label_map.pbtxt", "labelmap.pbtxt")
-
-
-def packed_labels(path: Path) -> tuple[str, ...] | None:
-    """The names in a file's packed label map, one a line; None where it has none.
-
-    Raises:
-        CheckpointError: there is one, but it is damaged, enormous, or not text.
-    """
-    if not zipfile.is_zipfile(path):
-        return None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            texts = [entry for entry in archive.infolist() if entry.filename.lower().endswith(".txt")]
-            texts.sort(key=lambda entry: "label" not in PurePosixPath(entry.filename).name.lower())
-            if not texts:
-                return None
-            with archive.open(texts[0]) as file:
-                return read_labels(file.read(MAX_LABEL_BYTES + 1), f"{path}: its packed {texts[0].filename}")
-    except CheckpointError:
-        raise
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{path}: its packed labels cannot be read ({error})") from None
-
-
-def read_label_file(path: Path) -> tuple[str, ...]:
-    """The names in a text file; see ``read_labels``.
-
-    Raises:
-        CheckpointError: also where it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return read_labels(file.read(MAX_LABEL_BYTES + 1), str(path))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
-def read_labels(content: bytes, where: str) -> tuple[str, ...]:
-    """Names, one a line; empty lines at the end do not count.
-
-    Raises:
-        CheckpointError: it is not UTF-8 text, has no names, or an empty line between them; the message begins with
-            ``where``.
-    """
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise CheckpointError(f"{where}: expected a name a line, in UTF-8; it is not text") from None
-    if len(content) > MAX_LABEL_BYTES:
-        raise CheckpointError(f"{where}: expected a name a line, it has more than {MAX_LABEL_BYTES} bytes")
-    names = tuple(line.strip() for line in text.rstrip().splitlines())
-    if not names:
-        raise CheckpointError(f"{where}: expected a name a line, it is empty")
-    if "" in names:
-        raise CheckpointError(
-            f"{where}: expected a name a line, line {names.index('') + 1} is empty; a row without a class is ???"
-        )
-    return names
-
-
-def labels_hint(path: Path) -> str:
-    """Words for an error: a label file that lies beside the model."""
-    for name in LABEL_FILES:
-        if (path.parent / name).is_file():
-            return f" (perhaps those in {path.parent / name})"
-    return ""
-
-
-# --- A TensorFlow Lite file as plain data: operators in order, and tensors that are read when asked for.
-
-MAX_BYTES = 512 * 2**20  # a MobileNet SSD has 5 to 40 MB
 MAX_ITEMS = 20_000  # operators, tensors, buffers; such a model has some hundreds
-MAX_RANK = 8
-DAMAGE = (DamagedError, struct.error, IndexError, TypeError, ValueError, AttributeError, OverflowError, KeyError)
-FLOATS: dict[int, np.dtype[Any]] = {0: np.dtype(np.float32), 1: np.dtype(np.float16)}  # TensorType: what it is in numpy
+FLOAT_TYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<f4"), 1: np.dtype("<f2")}  # by TensorType of the schema
 OPTION_TABLES = {
     "CONV_2D": "Conv2DOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
@@ -120,59 +44,19 @@ class Operator:
 
 
 @dataclass(frozen=True)
-class TensorInfo:
-    """``kind`` is the schema's TensorType; ``data`` the raw bytes of ``buffer``, empty for what is computed."""
-
-    name: str
-    shape: tuple[int, ...]
-    kind: int
-    buffer: int
-    data: memoryview
-
-
-@dataclass(frozen=True)
 class TfliteGraph:
     """The one subgraph of a file of ``size`` bytes; operators stand in an order in which they can run."""
 
     path: str
     size: int
-    tensors: tuple[TensorInfo, ...]
+    tensors: tuple[RawTensor, ...]
     operators: tuple[Operator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
-    def values(self, number: int) -> npt.NDArray[np.float32]:
-        """The constant tensor of that number, float16 widened.
-
-        Raises:
-            CheckpointError: it is computed, quantised, or not as long as its shape says.
-        """
-        return self.read([number])[0]
-
     def read(self, numbers: Sequence[int]) -> list[npt.NDArray[np.float32]]:
-        """The constant tensors of those numbers, as ``values`` gives them, once all are known to be there.
-
-        Raises:
-            CheckpointError: also where together they need more than the file holds.
-        """
-        check_stored([self._stored(self.tensors[number]) for number in numbers], self.path, self.size)
-        return [
-            np.frombuffer(tensor.data, FLOATS[tensor.kind]).astype(np.float32).reshape(tensor.shape)
-            for tensor in (self.tensors[number] for number in numbers)
-        ]
-
-    def _stored(self, tensor: TensorInfo) -> StoredTensor:
-        if tensor.kind not in FLOATS:
-            raise CheckpointError(
-                f"{self.path}: {tensor.name} is quantised or not a float; the float32 or float16 model is needed"
-            )
-        needed = math.prod(tensor.shape) * FLOATS[tensor.kind].itemsize
-        if needed < len(tensor.data):
-            raise CheckpointError(
-                f"{self.path}: damaged: {tensor.name} {list(tensor.shape)} needs {needed} bytes, the file holds "
-                f"{len(tensor.data)}"
-            )
-        return StoredTensor(tensor.name, tensor.shape, needed, len(tensor.data), tensor.buffer)
+        """The values of constant tensors, as ``read_floats`` gives them. Raises CheckpointError where it does."""
+        return read_floats([self.tensors[number] for number in numbers], self.path, self.size)
 
 
 def read_tflite(path: Path) -> TfliteGraph:
@@ -183,8 +67,7 @@ def read_tflite(path: Path) -> TfliteGraph:
         ConfigError: the package that reads it is not installed.
     """
     schema = _schema()
-    if path.stat().st_size > MAX_BYTES:
-        raise CheckpointError(f"{path}: {path.stat().st_size} bytes, more than the {MAX_BYTES} that are read")
+    check_size(path)
     content = path.read_bytes()
     try:
         return _read_model(schema, content, str(path))
@@ -244,12 +127,12 @@ def _data(buffer: Any, content: bytes) -> memoryview:
     return memoryview(content)[start : start + count]
 
 
-def _tensor(tensor: Any, data: list[memoryview]) -> TensorInfo:
+def _tensor(tensor: Any, data: list[memoryview]) -> RawTensor:
     if tensor.ShapeLength() > MAX_RANK:
         raise DamagedError(f"a tensor of {tensor.ShapeLength()} dimensions")
     shape = _numbers(tensor.ShapeLength, tensor.Shape)
     name = (tensor.Name() or b"").decode("utf-8", "replace")
-    return TensorInfo(name, shape, tensor.Type(), tensor.Buffer(), data[tensor.Buffer()])
+    return RawTensor(name, shape, FLOAT_TYPES.get(tensor.Type()), data[tensor.Buffer()], tensor.Buffer())
 
 
 def _operator(schema: Any, operator: Any, codes: list[Any], names: dict[int, str]) -> Operator:
@@ -285,7 +168,10 @@ def _options(schema: Any, operator: Any, name: str) -> dict[str, int]:
 
 
 def _check_order(
-    tensors: tuple[TensorInfo, ...], operators: tuple[Operator, ...], inputs: tuple[int, ...], outputs: tuple[int, ...]
+    tensors: tuple[RawTensor, ...],
+    operators: tuple[Operator, ...],
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
 ) -> None:
     """Every operator uses what stands before it: so there are no cycles, and all numbers are of tensors there are."""
     known = {number for number, tensor in enumerate(tensors) if tensor.data} | set(inputs) | {-1}
@@ -298,3 +184,28 @@ def _check_order(
         known.update(operator.outputs)
     if not all(0 <= tensor < len(tensors) for tensor in inputs) or not set(outputs) <= known - {-1}:
         raise DamagedError("inputs or outputs of the graph are not there")
+
+
+# --- Class names that a file carries in a zip behind the model, as TensorFlow's metadata writer does.
+
+
+def packed_labels(path: Path) -> tuple[str, ...] | None:
+    """The names in a file's packed label map, one a line; None where it has none.
+
+    Raises:
+        CheckpointError: there is one, but it is damaged, enormous, or not text.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            texts = [entry for entry in archive.infolist() if entry.filename.lower().endswith(".txt")]
+            texts.sort(key=lambda entry: "label" not in PurePosixPath(entry.filename).name.lower())
+            if not texts:
+                return None
+            with archive.open(texts[0]) as file:
+                return parse_labels(file.read(MAX_LABEL_BYTES + 1), f"{path}: its packed {texts[0].filename}")
+    except CheckpointError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise CheckpointError(f"{path}: its packed labels cannot be read ({error})") from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from ssdlite.anchors import AnchorConfig
 from ssdlite.errors import CheckpointError, ConfigError
-from ssdlite.weights.tflite.file import DAMAGE, Operator, TfliteGraph
+from ssdlite.weights.raw_tensors import DAMAGE
+from ssdlite.weights.tensorflow.ssd import LEAST_SCORE
+from ssdlite.weights.tflite.file import Operator, TfliteGraph
 
 RELU6, LINEAR, SAME = 3, 0, 0  # ActivationFunctionType and Padding of the schema
 RESHAPING = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
@@ -30,7 +32,8 @@ BOXES, CLASSES = 0, 1
 class Convolution:
     """A convolution with what follows it. Numbers are of tensors; ``bias`` is -1 where there is none.
 
-    ``residual``: the number of the tensor that is added to what it gives, -1 for none.
+    ``residual`` is the number of the tensor that is added to what it gives, -1 for none; ``residual_span`` counts the
+    layers between the two, itself included.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Convolution:
     stride: int
     activated: bool
     residual: int = -1
+    residual_span: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,6 @@ class Network:
     """An SSD: convolutions from the input to the coarsest map, in order, and what predicts on the maps.
 
     Attributes:
-        reaches: for each of the trunk, how many layers the sum behind it reaches back; 0 where there is none.
         taps: for each map, finest first, how many convolutions of the trunk lead to it.
         heads: for boxes and for classes, the predictor on each map: one convolution, or a depthwise one and one more.
         score_function: what the graph applies to the classes; None where it leaves that to others.
@@ -57,16 +60,20 @@ class Network:
     """
 
     trunk: tuple[Convolution, ...]
-    reaches: tuple[int, ...]
     taps: tuple[int, ...]
     heads: tuple[tuple[tuple[Convolution, ...], ...], tuple[tuple[Convolution, ...], ...]]
     score_function: ScoreFunction | None
     detections: Operator | None
     anchors: int | None
 
+    @property
+    def layers(self) -> list[Convolution]:
+        """All of them: the trunk, what predicts boxes, what predicts classes."""
+        return [*self.trunk, *(layer for heads in self.heads for head in heads for layer in head)]
+
 
 @dataclass
-class _Walk:
+class _GraphWalk:
     graph: TfliteGraph
     used: set[int] = field(default_factory=set)
     score_function: ScoreFunction | None = None
@@ -165,7 +172,7 @@ def find_network(graph: TfliteGraph) -> Network:
     Raises:
         CheckpointError: it is none, or has more in it than that; names the place.
     """
-    walk = _Walk(graph)
+    walk = _GraphWalk(graph)
     detections, outputs = _raw_outputs(walk)
     predictors = [walk.predictors(tensor) for tensor in outputs]
     if len(predictors[BOXES]) != len(predictors[CLASSES]):
@@ -174,15 +181,15 @@ def find_network(graph: TfliteGraph) -> Network:
     classes, class_maps = _heads(walk, predictors[CLASSES])
     if box_maps != class_maps:
         raise walk.fail("boxes and classes are not predicted from the same maps")
-    trunk, reaches, taps = _trunk(walk, box_maps)
+    trunk, taps = _trunk(walk, box_maps)
     anchors = walk.constant(detections.inputs[2]) if detections else None
     unused = [operator.name for number, operator in enumerate(graph.operators) if number not in walk.used]
     if any(name != "DEQUANTIZE" for name in unused):
         raise walk.fail(f"there are operators that are none of it: {', '.join(sorted(set(unused)))}")
-    return Network(trunk, reaches, taps, (boxes, classes), walk.score_function, detections, anchors)
+    return Network(trunk, taps, (boxes, classes), walk.score_function, detections, anchors)
 
 
-def _raw_outputs(walk: _Walk) -> tuple[Operator | None, tuple[int, int]]:
+def _raw_outputs(walk: _GraphWalk) -> tuple[Operator | None, tuple[int, int]]:
     """The tensors of box encodings and of classes."""
     graph = walk.graph
     for number, operator in enumerate(graph.operators):
@@ -198,7 +205,7 @@ def _raw_outputs(walk: _Walk) -> tuple[Operator | None, tuple[int, int]]:
     return None, (second, first) if swapped else (first, second)
 
 
-def _heads(walk: _Walk, tensors: list[int]) -> tuple[tuple[tuple[Convolution, ...], ...], list[int]]:
+def _heads(walk: _GraphWalk, tensors: list[int]) -> tuple[tuple[tuple[Convolution, ...], ...], list[int]]:
     """For each level its predictor, and the map that it reads."""
     heads, maps = [], []
     for tensor in tensors:
@@ -214,8 +221,8 @@ def _heads(walk: _Walk, tensors: list[int]) -> tuple[tuple[tuple[Convolution, ..
     return tuple(heads), maps
 
 
-def _trunk(walk: _Walk, maps: list[int]) -> tuple[tuple[Convolution, ...], tuple[int, ...], tuple[int, ...]]:
-    """From the coarsest map back to the input -> layers, how far their sums reach back, and where the maps stand."""
+def _trunk(walk: _GraphWalk, maps: list[int]) -> tuple[tuple[Convolution, ...], tuple[int, ...]]:
+    """From the coarsest map back to the input -> layers, and how many of them lead to each map."""
     source = walk.graph.inputs[0]
     layers: list[Convolution] = []
     places = {}  # tensor: how many layers stand behind it
@@ -230,19 +237,17 @@ def _trunk(walk: _Walk, maps: list[int]) -> tuple[tuple[Convolution, ...], tuple
     for tensor in maps:
         if tensor not in places:
             raise walk.fail(f"the map {walk.name(tensor)} is not on the way from the input to the last")
-    reaches = [0] * len(layers)
     for number, layer in enumerate(layers):
         if layer.residual >= 0:
             if layer.residual not in places:
                 raise walk.fail(f"{layer.name} adds something that is no layer before it")
-            reaches[number] = places[layer.residual] - number
+            layers[number] = replace(layer, residual_span=places[layer.residual] - number)
     taps = tuple(len(layers) - places[tensor] for tensor in maps)
-    return tuple(reversed(layers)), tuple(reversed(reaches)), taps
+    return tuple(reversed(layers)), taps
 
 
 # --- What ``TFLite_Detection_PostProcess`` says of a detector: its anchors, the scales of its box code, its thresholds.
 
-LEAST_SCORE = 0.001  # below it nothing is worth a candidate's place; such files often say 1e-8
 TOLERANCE = 2e-3  # of the image, between an anchor and its place on the grid: anchors may be stored as float16
 MAX_OPTION_BYTES = 4096
 OPTIONS = ("x_scale", "y_scale", "w_scale", "h_scale", "nms_score_threshold", "nms_iou_threshold", "num_classes")
@@ -277,7 +282,7 @@ def read_detections(
         (-(-image_size[0] // stride), -(-image_size[1] // stride))
         for stride in (16 << level for level in range(len(anchors_per_cell)))
     ]
-    anchors = _anchors(graph.values(network.anchors), grids, anchors_per_cell, graph.path)
+    anchors = _anchors(graph.read([network.anchors])[0], grids, anchors_per_cell, graph.path)
     return DetectionFacts(anchors, changes, int(options["num_classes"]) if "num_classes" in options else None)
 
 

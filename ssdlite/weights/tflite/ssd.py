@@ -8,27 +8,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ssdlite.backbones.batch_norm import identity_norm
 from ssdlite.errors import CheckpointError
-from ssdlite.weights.mapping import (
-    ClassSlots,
-    Imported,
-    ImportOptions,
-    Layer,
-    WeightMapping,
-    calibrate_restored_norms,
-    detector_layers,
-    name_slots,
+from ssdlite.weights.class_names import ClassRows, labels_hint, name_rows
+from ssdlite.weights.mapping import ConvLayer, Imported, WeightMapping, calibrate_restored_norms, detector_layers
+from ssdlite.weights.source import ImportOptions
+from ssdlite.weights.tensorflow.ssd import (
+    TENSORFLOW_SSD,
+    Layout,
+    backbone_scopes,
+    box_rows,
+    count_predictions,
+    detector_config,
+    trunk_taps,
 )
-from ssdlite.weights.tensorflow.ssd import Layout, backbone_scopes, box_rows, detector_config, trunk_taps
-from ssdlite.weights.tflite.file import TfliteGraph, labels_hint, packed_labels, read_tflite
+from ssdlite.weights.tflite.file import TfliteGraph, packed_labels, read_tflite
 from ssdlite.weights.tflite.graph import BOXES, CLASSES, Convolution, Network, find_network, read_detections
 
-SOURCE = "TensorFlow Object Detection API SSD, a TensorFlow Lite file"
-FLOAT32 = 0  # TensorType of the schema
+TFLITE_SSD = f"{TENSORFLOW_SSD}, a TensorFlow Lite file"
 
 Convert = Callable[[Tensor], Tensor]
 
@@ -47,7 +48,7 @@ def read_tflite_ssd(path: Path, options: ImportOptions) -> Imported:
     options.check_image_size(image_size, str(path))
     found = read_detections(graph, network, image_size, layout.anchors_per_cell)
     score_function: Literal["sigmoid", "softmax"] = network.score_function or "sigmoid"
-    classes = _classes(path, layout.slots, found.num_classes, score_function, options)
+    classes = _classes(path, layout.num_logits, found.num_classes, score_function, options)
     config = detector_config(
         layout,
         image_size=image_size,
@@ -60,18 +61,16 @@ def read_tflite_ssd(path: Path, options: ImportOptions) -> Imported:
     _check_taps(graph, network, layout)
 
     names_of = _unique_names(graph)
-    mapping = WeightMapping(_read_tensors(graph, network, names_of), str(path), SOURCE)
-    layers = detector_layers(config)
-    if len(network.trunk) != len(layers.trunk):
-        raise CheckpointError(f"{path}: {len(network.trunk)} layers where {layout.backbone} has {len(layers.trunk)}")
-    pairs = [*zip(network.trunk, network.reaches, layers.trunk, strict=True)]
-    pairs += _head_pairs(network.heads[BOXES], layers.boxes) + _head_pairs(network.heads[CLASSES], layers.classes)
-    for theirs, reach, ours in pairs:
-        _check_alike(theirs, reach, ours, str(path))
+    mapping = WeightMapping(_read_tensors(graph, network, names_of), str(path), TFLITE_SSD)
+    layers = detector_layers(config).all
+    if len(network.layers) != len(layers):
+        raise CheckpointError(f"{path}: {len(network.layers)} layers where {layout.backbone} has {len(layers)}")
+    for theirs, ours in zip(network.layers, layers, strict=True):
+        _check_alike(theirs, ours, str(path))
         rows = _row_order(ours, classes)
         mapping.move(names_of[theirs.weights], f"{ours.conv}.weight", _filters(theirs, rows))
         _move_bias(mapping, names_of[theirs.bias] if theirs.bias >= 0 else None, ours, rows, config.layers.norm_eps)
-    return calibrate_restored_norms(mapping.close(config), options)
+    return calibrate_restored_norms(mapping.complete(config), options.pictures)
 
 
 def _classes(
@@ -80,15 +79,15 @@ def _classes(
     num_classes: int | None,
     score_function: Literal["sigmoid", "softmax"],
     options: ImportOptions,
-) -> ClassSlots:
+) -> ClassRows:
     """Names of the classifier's rows; the post-processing says by its ``num_classes`` if one of them is background."""
     background = num_classes is None or num_classes != rows or score_function == "softmax"
     names = options.class_names or packed_labels(path)
-    classes = name_slots(rows if background else rows + 1, names, score_function, str(path), labels_hint(path))
+    classes = name_rows(rows if background else rows + 1, names, score_function, str(path), labels_hint(path))
     return replace(classes, background=background)
 
 
-def _move_bias(mapping: WeightMapping, theirs: str | None, ours: Layer, rows: Convert, eps: float) -> None:
+def _move_bias(mapping: WeightMapping, theirs: str | None, ours: ConvLayer, rows: Convert, eps: float) -> None:
     """Into the convolution's own bias, or into the norm behind it, which then only adds it."""
     target = f"{ours.norm or ours.conv}.bias"
     empty = torch.zeros(ours.shape[0])
@@ -102,17 +101,7 @@ def _move_bias(mapping: WeightMapping, theirs: str | None, ours: Layer, rows: Co
                 mapping.make(f"{ours.norm}.{entry}", value, "was folded into the convolution, restored")
 
 
-def _head_pairs(
-    theirs: tuple[tuple[Convolution, ...], ...], ours: tuple[tuple[Layer, ...], ...]
-) -> list[tuple[Convolution, int, Layer]]:
-    return [
-        (convolution, 0, layer)
-        for own, predictor in zip(theirs, ours, strict=True)
-        for convolution, layer in zip(own, predictor, strict=True)
-    ]
-
-
-def _row_order(ours: Layer, classes: ClassSlots) -> Convert:
+def _row_order(ours: ConvLayer, classes: ClassRows) -> Convert:
     """Of a predictor's last layer, whose rows stand in TensorFlow's order; other layers stay as they are."""
     if ours.norm is not None:
         return lambda tensor: tensor
@@ -127,21 +116,16 @@ def _filters(theirs: Convolution, rows: Convert) -> Convert:
     return lambda tensor: rows(tensor.permute(order))
 
 
-def _check_alike(theirs: Convolution, reach: int, ours: Layer, path: str) -> None:
-    found = (theirs.depthwise, theirs.stride, theirs.activated, reach)
-    expected = (ours.depthwise, ours.stride, ours.activated, ours.reach)
-    if found != expected:
-        raise CheckpointError(f"{path}: {theirs.name} is {_describe(*found)}, expected {_describe(*expected)}")
+def _check_alike(theirs: Convolution, ours: ConvLayer, path: str) -> None:
+    if _describe(theirs) != _describe(ours):
+        raise CheckpointError(f"{path}: {theirs.name} is {_describe(theirs)}, expected {_describe(ours)}")
 
 
-def _describe(depthwise: bool, stride: int, activated: bool, reach: int) -> str:
-    kind = "a depthwise convolution" if depthwise else "a convolution"
-    then = "with ReLU6" if activated else "without activation"
-    return f"{kind} of stride {stride} {then}" + (f" and a sum over {reach} layers" if reach else "")
-
-
-def _convolutions(network: Network) -> list[Convolution]:
-    return [*network.trunk, *(layer for heads in network.heads for head in heads for layer in head)]
+def _describe(layer: Convolution | ConvLayer) -> str:
+    kind = "a depthwise convolution" if layer.depthwise else "a convolution"
+    then = "with ReLU6" if layer.activated else "without activation"
+    span = f" and a sum over {layer.residual_span} layers" if layer.residual_span else ""
+    return f"{kind} of stride {layer.stride} {then}{span}"
 
 
 def _unique_names(graph: TfliteGraph) -> list[str]:
@@ -152,14 +136,10 @@ def _unique_names(graph: TfliteGraph) -> list[str]:
 
 
 def _read_tensors(graph: TfliteGraph, network: Network, names: list[str]) -> dict[str, Tensor]:
-    """Weights and biases of all convolutions."""
-    wanted = list(
-        dict.fromkeys(
-            number for layer in _convolutions(network) for number in (layer.weights, layer.bias) if number >= 0
-        )
-    )
-    values = zip(wanted, graph.read(wanted), strict=True)
-    return {names[number]: torch.from_numpy(tensor) for number, tensor in values}
+    """Weights and biases of all convolutions; some share one."""
+    numbers = {number for layer in network.layers for number in (layer.weights, layer.bias) if number >= 0}
+    wanted = sorted(numbers)
+    return {names[i]: torch.from_numpy(values) for i, values in zip(wanted, graph.read(wanted), strict=True)}
 
 
 def _layout(graph: TfliteGraph, network: Network) -> Layout:
@@ -174,12 +154,7 @@ def _layout(graph: TfliteGraph, network: Network) -> Layout:
     first = network.heads[CLASSES][0]
     boxes = [_shape(graph, head[-1])[0] for head in network.heads[BOXES]]
     rows = [_shape(graph, head[-1])[0] for head in network.heads[CLASSES]]
-    slots = rows[0] * 4 // boxes[0] if boxes[0] else 0
-    if slots < 2 or any(box % 4 or box == 0 or box // 4 * slots != row for box, row in zip(boxes, rows, strict=True)):
-        raise CheckpointError(
-            f"{graph.path}: its predictors give {boxes} and {rows} values per cell: not 4 and one number of classes "
-            f"for each anchor"
-        )
+    anchors_per_cell, num_logits = count_predictions(boxes, rows, graph.path)
     step = 3 if separable else 2
     return Layout(
         backbone,
@@ -187,8 +162,8 @@ def _layout(graph: TfliteGraph, network: Network) -> Layout:
         tuple(shape[0] for shape in trunk[length + step - 1 :: step]),
         "separable" if separable else "plain",
         "separable" if len(first) > 1 else "pointwise" if _shape(graph, first[0])[2] == 1 else "plain",
-        tuple(box // 4 for box in boxes),
-        slots,
+        anchors_per_cell,
+        num_logits,
     )
 
 
@@ -213,9 +188,9 @@ def _image_size(graph: TfliteGraph) -> tuple[int, int]:
     if len(graph.inputs) != 1:
         raise CheckpointError(f"{graph.path}: expected one input, got {len(graph.inputs)}")
     tensor = graph.tensors[graph.inputs[0]]
-    if len(tensor.shape) != 4 or tensor.shape[3] != 3 or tensor.kind != FLOAT32:
+    if len(tensor.shape) != 4 or tensor.shape[3] != 3 or tensor.dtype != np.float32:
         raise CheckpointError(
             f"{graph.path}: expected a float32 input [1, height, width, 3], got {list(tensor.shape)}"
-            + ("" if tensor.kind == FLOAT32 else " of another type; is it a quantised model?")
+            + ("" if tensor.dtype == np.float32 else " of another type; is it a quantised model?")
         )
     return tensor.shape[1], tensor.shape[2]

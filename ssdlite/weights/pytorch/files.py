@@ -14,11 +14,12 @@ from torch import Tensor
 
 from ssdlite.checkpoint import FORMAT, check_tensors
 from ssdlite.errors import CheckpointError, ConfigError
-from ssdlite.weights.file_kinds import (
+from ssdlite.weights.source import (
     HEAD_BYTES,
     SAFETENSORS,
     TORCH,
     ZIP,
+    check_size,
     damaged_file,
     describe_unknown,
     file_kind,
@@ -26,11 +27,10 @@ from ssdlite.weights.file_kinds import (
     require_file,
 )
 
-MAX_BYTES = 2 * 2**30  # of a file; detectors here have 4 to 40 MB, and what training adds
 MAX_TENSORS = 20_000
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module", "ema_state_dict", "weights", "params")
 MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # at the front of what torch.save wrote before it wrote zip archives
-PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile and Lightning
+WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile and Lightning
 
 
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -49,9 +49,7 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     if kind not in (TORCH, SAFETENSORS):
         got = f"a {kind}; `ssdlite import-weights` reads detectors in those" if kind else describe_unknown(path)
         raise CheckpointError(f"{path}: expected a PyTorch or safetensors file, got {got or 'something else'}")
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise CheckpointError(f"{path}: {size} bytes, more than the {MAX_BYTES} that are read")
+    check_size(path)
     content = _read_safetensors(path) if kind == SAFETENSORS else _read_torch(path)
     return _without_prefixes(_find_state_dict(content, str(path)))
 
@@ -85,10 +83,7 @@ def _check_container(path: Path) -> None:
             entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise damaged_file(path, TORCH) from error
-    names = {entry.filename.rpartition("/")[2] for entry in entries}
-    if "data.pkl" not in names:
-        raise _unreadable(path, "an archive that torch.save did not write; unpack it and give what is inside")
-    if "constants.pkl" in names:
+    if "constants.pkl" in {entry.filename.rpartition("/")[2] for entry in entries}:
         raise _unreadable(path, "a TorchScript archive; save its state_dict alone")
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise _unreadable(path, "it is compressed, which torch.save never does")
@@ -134,7 +129,7 @@ def _is_entry(name: Any, value: Any) -> bool:
 
 
 def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in PREFIXES:
+    for prefix in WRAPPER_PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             return _without_prefixes({name.removeprefix(prefix): tensor for name, tensor in tensors.items()})
     return tensors

@@ -18,8 +18,8 @@ from ssdlite.anchors import generate_anchors
 from ssdlite.checkpoint import save_checkpoint
 from ssdlite.detector import Detector
 from ssdlite.errors import CheckpointError, ConfigError
-from ssdlite.weights.mapping import Imported, ImportOptions
-from ssdlite.weights.pytorch_ssd import is_pytorch_ssd, pytorch_ssd_anchors, read_pytorch_ssd
+from ssdlite.weights import Imported, ImportOptions
+from ssdlite.weights.pytorch.ssd import is_pytorch_ssd, pytorch_ssd_anchors, read_pytorch_ssd
 
 reference: Any = runpy.run_path(str(Path(__file__).with_name("pytorch_ssd_layouts.py")))
 State = dict[str, Tensor]

@@ -1,12 +1,10 @@
-"""``ssdlite import-weights`` as a user runs it, and the safe reading of other projects' PyTorch files."""
+"""``ssdlite import-weights`` as a user runs it."""
 
 from __future__ import annotations
 
 import pickle
 import re
 import runpy
-import struct
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,14 +17,13 @@ from PIL import Image
 import ssdlite
 from ssdlite import cli
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
-from ssdlite.weights import FORMATS
 from ssdlite.weights import mapping as norms
-from ssdlite.weights.torch_files import load_state_dict
 
-here = Path(__file__).parent
+here = Path(__file__).parents[1] / "weights"
 models: Any = runpy.run_path(str(here / "tensorflow_models.py"))
 layouts: Any = runpy.run_path(str(here / "pytorch_ssd_layouts.py"))
 writers: Any = runpy.run_path(str(here / "tensorflow_writers.py"))
+STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 SMALL = models["Design"](version=1, lite=False, width=0.25)
 
 
@@ -177,7 +174,9 @@ def test_folders_are_made(graph: Path, tmp_path: Path) -> None:
     assert cli.main(["import-weights", str(graph), *arguments]) == 0 and (tmp_path / "new" / "er" / "X.pt").is_file()
 
 
-def test_what_is_unusual_is_told(run: Callable[..., Any], tmp_path: Path) -> None:
+def test_what_is_unusual_is_told(run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(norms, "PICTURES", 1)
+
     def facts(layout: str) -> dict[str, str]:
         torch.save(layouts["make_state"](layout, slots=4), tmp_path / "a.pth")
         status, said, _ = run(tmp_path / "a.pth", "--class-names", "cat", "dog", "bird", "--overwrite")
@@ -192,59 +191,22 @@ def test_what_is_unusual_is_told(run: Callable[..., Any], tmp_path: Path) -> Non
     assert facts("mb1-ssd-lite")["activation"] == "relu"
 
 
-def test_every_format_is_named_in_the_help() -> None:
-    from ssdlite.tools import import_weights
-
-    text = Path(import_weights.__file__).read_text(encoding="utf-8")
-    assert all(name in text for name in FORMATS)
+def test_every_format_is_named_in_the_help(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["import-weights", "--help"])
+    said = capfd.readouterr().out
+    assert all(name in said for name in ("tflite", "tf-checkpoint", "tf-frozen-graph", "torchvision", "pytorch-ssd"))
 
 
 def test_published_weights_without_a_network(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise OSError("no route to host")
 
-    monkeypatch.setattr("ssdlite.weights.torchvision.download_torchvision_ssd", fail)
+    monkeypatch.setattr("ssdlite.weights.pytorch.ssd.download_torchvision_ssd", fail)
     status, said, output = run("torchvision:coco")
     assert status == 2 and not output.exists()
     assert "torchvision:coco: cannot be downloaded (no route to host). Fetch https://" in said
     assert "ssdlite320_mobilenet_v3_large_coco" in said
-
-
-# --- PyTorch files ---
-
-STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
-
-
-def same(state: dict[str, torch.Tensor]) -> bool:
-    return state.keys() == STATE.keys() and all(torch.equal(state[name], STATE[name]) for name in STATE)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
-def test_state_dicts(tmp_path: Path, zipped: bool, wrapper: str | None) -> None:
-    path = tmp_path / "a.pth"
-    content = STATE if wrapper is None else {"epoch": 3, wrapper: STATE}
-    torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    assert same(load_state_dict(path))
-
-
-def test_prefixes_of_wrappers_are_dropped(tmp_path: Path) -> None:
-    torch.save({f"module._orig_mod.{name}": tensor for name, tensor in STATE.items()}, tmp_path / "a.pth")
-    assert same(load_state_dict(tmp_path / "a.pth"))
-
-
-def test_safetensors(tmp_path: Path) -> None:
-    safetensors = pytest.importorskip("safetensors.torch", reason="needs safetensors, which is not installed")
-    path = tmp_path / "a.safetensors"
-    safetensors.save_file(STATE, path)
-    assert same(load_state_dict(path))
-    header = b'{"a":{"dtype":"F32","shape":[100000,100000],"data_offsets":[0,4]}}'
-    (tmp_path / "b.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-    with pytest.raises(ssdlite.CheckpointError, match="a damaged or truncated safetensors file"):
-        load_state_dict(tmp_path / "b.safetensors")
-    path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ssdlite.CheckpointError, match="a damaged or truncated safetensors file"):
-        load_state_dict(path)
 
 
 class Payload:
@@ -268,32 +230,6 @@ def test_pickled_code_does_not_run(run: Callable[..., Any], tmp_path: Path, zipp
     status, said, _ = run(path)
     assert status == 2 and "cannot be read as a PyTorch file" in said
     assert not marker.exists()
-
-
-def test_files_that_hold_no_state_dict(tmp_path: Path) -> None:
-    path = tmp_path / "a.pth"
-    for content, message in (
-        ({"epoch": 3, "state_dict": {"a": 1}}, "expected a state dict, found a dict of 'epoch', 'state_dict'"),
-        ([1, 2], "expected a state dict, found a list"),
-        (torch.zeros(3), "expected a state dict, found a Tensor"),
-        ({"a": torch.zeros(1).expand(10**9)}, r"damaged: a \[10{9}\] needs 4000000000 bytes, the file holds 4$"),
-    ):
-        torch.save(content, path)
-        with pytest.raises(ssdlite.CheckpointError, match=message):
-            load_state_dict(path)
-
-
-def test_damaged_torch_files(tmp_path: Path) -> None:
-    path = tmp_path / "a.pth"
-    torch.save(STATE, path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-100])
-    with pytest.raises(ssdlite.CheckpointError, match="a damaged or truncated PyTorch file"):
-        load_state_dict(path)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", b"\0" * 10**6)
-    with pytest.raises(ssdlite.CheckpointError, match="it is compressed, which torch"):
-        load_state_dict(path)
 
 
 def test_what_is_no_detector(run: Callable[..., Any], tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from torchvision.ops import box_iou
 from ssdlite.detector import Detector
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.heads.losses import MultiBoxLoss
-from ssdlite.weights.mapping import Imported, ImportOptions
-from ssdlite.weights.torchvision import download_torchvision_ssd, is_torchvision_ssd, read_torchvision_ssd
+from ssdlite.weights import Imported, ImportOptions
+from ssdlite.weights.pytorch.ssd import download_torchvision_ssd, is_torchvision_ssd, read_torchvision_ssd
 
 State = dict[str, Tensor]
 PICTURES = torch.randint(0, 256, (2, 3, 320, 320), generator=torch.Generator().manual_seed(1)).to(torch.uint8)

@@ -23,13 +23,15 @@ from ssdlite.detector import Detector
 from ssdlite.images.geometry import ImageArray, InputTransform
 from ssdlite.images.reading import read_image
 from ssdlite.weights import mapping as norms
+from ssdlite.weights.raw_tensors import RawTensor
+from ssdlite.weights.tflite.file import TfliteGraph
 
 pytest.importorskip("tflite", reason="needs the package tflite, which is not installed")
 
 models: Any = runpy.run_path(str(Path(__file__).with_name("tensorflow_models.py")))
 Design = models["Design"]
-DATA = Path(__file__).parent / "data"
-SHARED = Path(__file__).resolve().parents[2] / "shared"  # development data, which few have
+DATA = Path(__file__).parents[1] / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared"  # development data, which few have
 MODEL = "mediapipe-ssd-mobilenetv2-oidv4/ssd_mobilenetv2_oidv4_fp16.tflite"
 SMALL = Design(version=1, lite=False, width=0.25)
 NAMES = ("cat", "dog", "bird")
@@ -283,7 +285,7 @@ def add_detections(writer: Any) -> None:
         for width, height in shapes
     ]
     options = {"y_scale": 8.0, "x_scale": 9.0, "h_scale": 4.0, "w_scale": 3.0, "nms_score_threshold": 0.75}
-    options |= {"nms_iou_threshold": 0.4, "classes": 3, "max_detections": 40, "max_classes_per_detection": 1}
+    options |= {"nms_iou_threshold": 0.4, "num_classes": 3, "max_detections": 40, "max_classes_per_detection": 1}
     options |= {"detections_per_class": 100, "use_regular_nms": True}
     writer.detections(*writer.outputs, np.array(rows, np.float32), options)
 
@@ -464,6 +466,15 @@ def test_damaged_files(small: Callable[..., Path], monkeypatch: pytest.MonkeyPat
         except ssdlite.CheckpointError:
             refused += 1
     assert refused > 60
+
+
+def test_tensors_of_the_same_bytes() -> None:
+    """Constants of equal value may share a buffer; those of a whole network may not."""
+    tensors = tuple(RawTensor(f"w{i}", (4,), np.dtype("<f4"), memoryview(bytes(16)), "buffer 7") for i in range(3))
+    graph = TfliteGraph("a.tflite", 1000, tensors, (), (), ())
+    assert [values.tolist() for values in graph.read([0, 1])] == [[0.0] * 4] * 2
+    with pytest.raises(ssdlite.CheckpointError, match=r"need 48 bytes, the file holds 16 \(w0, w1, w2: 48 bytes, held"):
+        graph.read([0, 1, 2])
 
 
 def test_packed_labels_that_are_none(small: Callable[..., Path]) -> None:

@@ -334,7 +334,7 @@ def test_published_weights_are_those_of_their_owner(key: tuple[str, float]) -> N
         else:
             model = mobilenet_v2(weights=None) if key[0] == "mobilenet_v2" else mobilenet_v3_large(weights=None)
         ours = build_backbone(*key).state_dict()
-    weights = backbones.recognise_backbone(model.state_dict(), "x")
+    weights = backbones.recognize_backbone(model.state_dict(), "x")
     assert weights.backbone == key[0]
     assert {k: v.shape for k, v in weights.tensors.items()} == {k: v.shape for k, v in ours.items()}
     if owner == "timm":

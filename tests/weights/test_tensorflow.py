@@ -12,7 +12,9 @@ import pytest
 import torch
 
 import ssdlite
-from ssdlite.weights.tensorflow.files import find_checkpoint, read_checkpoint, read_frozen_graph
+from ssdlite.weights.raw_tensors import read_values
+from ssdlite.weights.tensorflow import find_checkpoint
+from ssdlite.weights.tensorflow.files import read_checkpoint, read_frozen_graph
 from ssdlite.weights.tensorflow.pipeline_config import read_label_map, read_pipeline
 
 here = Path(__file__).parent
@@ -20,7 +22,7 @@ models: Any = runpy.run_path(str(here / "tensorflow_models.py"))
 writers: Any = runpy.run_path(str(here / "tensorflow_writers.py"))
 Design = models["Design"]
 Values = dict[str, npt.NDArray[Any]]
-GOLDEN = here / "data" / "tensorflow"  # written by TensorFlow 2.21, see data/README.md
+GOLDEN = here.parent / "data" / "tensorflow"  # written by TensorFlow 2.21, see data/README.md
 SMALL = Design(version=1, lite=False, width=0.25)
 NAMES = ("cat", "dog", "bird")
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8).repeat(8, 0).repeat(8, 1)
@@ -49,16 +51,19 @@ def save(values: Values, folder: Path, name: str = "model.ckpt-100") -> Path:
 def test_a_checkpoint_that_tensorflow_wrote() -> None:
     index = find_checkpoint(GOLDEN)
     assert index == GOLDEN / "small-7.index"
-    variables = read_checkpoint(index).variables
+    file = read_checkpoint(index)
+    variables = file.variables
     assert sorted(variables) == ["FeatureExtractor/a/weights", "FeatureExtractor/ab/biases", "global_step"]
-    np.testing.assert_array_equal(variables["FeatureExtractor/a/weights"].read(), [[1, 2], [3, 4]])
-    np.testing.assert_array_equal(variables["FeatureExtractor/ab/biases"].read(), [0.5, -2, 8])  # float16
+    weights, biases = file.read(["FeatureExtractor/a/weights", "FeatureExtractor/ab/biases"])
+    np.testing.assert_array_equal(weights, [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(biases, [0.5, -2, 8])  # float16
     assert variables["global_step"].shape == ()
 
 
 def test_a_frozen_graph_that_tensorflow_wrote() -> None:
     graph = read_frozen_graph(GOLDEN / "small.pb")
-    values = {name: variable.read().tolist() for name, variable in graph.variables.items()}
+    arrays = read_values(list(graph.variables.values()), graph.path, graph.size)
+    values = {name: array.tolist() for name, array in zip(graph.variables, arrays, strict=True)}
     assert values == {
         "FeatureExtractor/a/weights": [[1, 2], [3, 4]],
         "FeatureExtractor/ab/biases": [0.5, -2, 8],
@@ -322,6 +327,24 @@ def test_a_graph_that_claims_more_than_it_holds(small: Values, tmp_path: Path) -
     path.write_bytes(graph[:-20])
     with pytest.raises(ssdlite.CheckpointError, match="a damaged or truncated frozen graph of TensorFlow"):
         ssdlite.import_weights(path, class_names=NAMES)
+
+
+def test_variables_of_the_same_bytes(tmp_path: Path) -> None:
+    """Entries of a table are small; twenty large variables could stand on the bytes of one."""
+    field = writers["_field"]
+    shape = field(2, b"".join(field(2, field(1, side)) for side in (1, 1, 64, 64)))
+    entry = field(1, 1) + shape + field(5, 4 * 64 * 64)
+    names = [f"a{number:02}" for number in range(20)]
+    entries = {b"": field(1, 1)} | {name.encode(): entry for name in names}
+    (tmp_path / "m.ckpt.index").write_bytes(writers["_leveldb_table"](entries))
+    (tmp_path / "m.ckpt.data-00000-of-00001").write_bytes(bytes(4 * 64 * 64))
+    file = read_checkpoint(tmp_path / "m.ckpt.index")
+    assert file.read(names[:2])[1].shape == (1, 1, 64, 64)
+    message = (
+        r"its tensors need 327680 bytes, the file holds 16384 \(a00, a01, a02 and 17 more: 327680 bytes, held are 163"
+    )
+    with pytest.raises(ssdlite.CheckpointError, match=message):
+        file.read(names)
 
 
 # --- TensorFlow itself ---

@@ -16,7 +16,9 @@ import torch
 from torchvision.models import mobilenet_v2
 
 import ssdlite
-from ssdlite.weights.torch_files import load_state_dict
+from ssdlite import cli
+from ssdlite.config import preset_config
+from ssdlite.weights import WEIGHT_FORMATS, Imported, ImportOptions, WeightMapping, WeightSource
 
 here = Path(__file__).parent
 models: Any = runpy.run_path(str(here / "tensorflow_models.py"))
@@ -149,7 +151,7 @@ def test_folders(tmp_path: Path) -> None:
             "expected a TensorFlow Lite file .* got a PyTorch file; .* torchvision or pytorch-ssd$",
         ),
         ("a.pth", saved(layouts["make_state"]("mb1-ssd", slots=2)), "torchvision", "qfgaohao .* give pytorch-ssd$"),
-        ("a.txt", b"hello", "pytorch-ssd", "expected a PyTorch or safetensors file, got something else"),
+        ("a.txt", b"hello", "pytorch-ssd", "expected a state dict of an SSD of qfgaohao .*, got something else"),
     ],
 )
 def test_the_format_of_another(tmp_path: Path, name: str, content: bytes, format: str, message: str) -> None:
@@ -199,10 +201,80 @@ def test_a_format_that_is_no_name(tmp_path: Path, format: Any) -> None:
         ssdlite.import_weights(tmp_path / "a.tflite", format)
 
 
-@pytest.mark.parametrize("archive", [True, False])
-def test_another_pickle_protocol(tmp_path: Path, archive: bool, recwarn: pytest.WarningsRecorder) -> None:
-    """Said once, in the error: torch warns of it too."""
-    torch.save(STATE, tmp_path / "a.pth", pickle_protocol=4, _use_new_zipfile_serialization=archive)
-    with pytest.raises(ssdlite.CheckpointError, match="or of another protocol than torch"):
-        load_state_dict(tmp_path / "a.pth")
-    assert not recwarn.list
+# -- the seam: a format of one's own, entered in the one dict ---------------------------------------------------------
+
+
+class NumpyFormat:
+    """A detector of a project that keeps its filters as HWIO in an .npz archive, with its step of training."""
+
+    title = "numpy archive"
+    kinds = ()
+
+    def recognize(self, source: WeightSource) -> bool:
+        return source.path.suffix == ".npz" and source.path.is_file()
+
+    def read(self, source: WeightSource, options: ImportOptions) -> Imported:
+        options.refuse_pictures(str(source.path), "a toy")
+        config = preset_config("ssdlite192_mobilenet_v2_050", class_names=options.class_names, **TOY)
+        with np.load(source.path) as archive:
+            tensors = {name: torch.from_numpy(archive[name]) for name in archive.files}
+        mapping = WeightMapping(tensors, str(source.path), "a toy")
+        for theirs, tensor in tensors.items():
+            if theirs != "step":
+                mapping.move(theirs, theirs.removeprefix("net/"), hwio_to_oihw if tensor.dim() == 4 else torch.clone)
+        mapping.leave(["step"], "state of the training")
+        return mapping.complete(config)
+
+
+TOY: dict[str, Any] = {"width_mult": 0.25, "image_size": 64}
+
+
+def hwio_to_oihw(filters: torch.Tensor) -> torch.Tensor:
+    return filters.permute(3, 2, 0, 1)
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, ssdlite.Detector]:
+    monkeypatch.setitem(WEIGHT_FORMATS, "numpy", NumpyFormat())
+    torch.manual_seed(0)
+    detector = ssdlite.build_detector("ssdlite192_mobilenet_v2_050", num_classes=2, **TOY).eval()
+    values = {
+        f"net/{name}": (tensor.permute(2, 3, 1, 0) if tensor.dim() == 4 else tensor).numpy()
+        for name, tensor in detector.state_dict().items()
+    }
+    np.savez(tmp_path / "toy.npz", **values, step=np.array(7))
+    return tmp_path / "toy.npz", detector
+
+
+def test_a_format_of_ones_own(toy: tuple[Path, ssdlite.Detector], tmp_path: Path) -> None:
+    """From its file to a checkpoint and a prediction, by looking and by its name, with no other file touched."""
+    path, detector = toy
+    imported = ssdlite.import_weights(path, class_names=("cat", "dog"))
+    assert (imported.source, imported.left) == ("a toy", (("step", "state of the training"),))
+    output = tmp_path / "X.pt"
+    arguments = ["--format", "numpy", "--class-names", "cat", "dog", "--output", str(output)]
+    assert cli.main(["import-weights", str(path), *arguments]) == 0
+
+    picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    (expected,) = detector.predict(picture, score_threshold=0.0)
+    assert len(expected) > 10
+    for loaded in (imported.checkpoint.build_detector(), ssdlite.load_detector(output)):
+        (found,) = loaded.predict(picture, score_threshold=0.0)
+        np.testing.assert_array_equal(found.boxes, expected.boxes)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+        assert loaded.class_names == ("cat", "dog")
+
+
+def test_a_format_of_ones_own_gets_the_errors_of_all(toy: tuple[Path, ssdlite.Detector], tmp_path: Path) -> None:
+    path, _ = toy
+    with pytest.raises(ssdlite.ConfigError, match=r"toy.npz: read as a toy, .* \(--pictures p\); leave them out"):
+        ssdlite.import_weights(path, class_names=("cat", "dog"), pictures="p")
+    with pytest.raises(ssdlite.CheckpointError, match=r"of another shape: net/head.classification.0.1.weight -> .*\[9"):
+        ssdlite.import_weights(path, class_names=("cat", "dog", "cow"))
+    (tmp_path / "a.tflite").write_bytes(TFLITE)
+    with pytest.raises(ssdlite.CheckpointError, match=r"expected a numpy archive .*, got a TensorFlow Lite file; "):
+        ssdlite.import_weights(tmp_path / "a.tflite", "numpy")
+    with pytest.raises(ssdlite.CheckpointError, match=r"expected a TensorFlow Lite .*, got a numpy archive; .* numpy$"):
+        ssdlite.import_weights(path, "tflite")
+    with pytest.raises(ssdlite.ConfigError, match="unknown format 'numpi'; did you mean 'numpy'"):
+        ssdlite.import_weights(path, "numpi")

@@ -1,0 +1,56 @@
+"""SSDs in PyTorch and safetensors files: state dicts of torchvision and pytorch-ssd."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ssdlite.errors import CheckpointError
+from ssdlite.weights.source import SAFETENSORS, TORCH, ImportOptions, WeightSource
+
+if TYPE_CHECKING:
+    from ssdlite.weights.mapping import Imported
+
+TORCHVISION_COCO = "torchvision:coco"  # in place of a file: what torchvision publishes
+
+
+class TorchvisionFormat:
+    """Of torchvision's SSDLite, from a file or as it is published."""
+
+    title = "state dict of torchvision's ssdlite320_mobilenet_v3_large"
+    kinds = (TORCH, SAFETENSORS)
+
+    def recognize(self, source: WeightSource) -> bool:
+        if source.name == TORCHVISION_COCO:
+            return True
+        if source.name.lower().startswith("torchvision") and not source.path.exists():
+            raise CheckpointError(
+                f"{source.path}: no such file, and of what torchvision publishes only {TORCHVISION_COCO} is a detector "
+                "that is imported; ImageNet weights are for `ssdlite train --backbone-weights imagenet`"
+            )
+        from ssdlite.weights.pytorch.ssd import is_torchvision_ssd
+
+        return is_torchvision_ssd(source.state.keys())
+
+    def read(self, source: WeightSource, options: ImportOptions) -> Imported:
+        from ssdlite.weights.pytorch.ssd import read_published_torchvision_ssd, read_torchvision_ssd
+
+        if source.name == TORCHVISION_COCO:
+            return read_published_torchvision_ssd(source.name, options)
+        return read_torchvision_ssd(source.state, str(source.path), options)
+
+
+class PytorchSsdFormat:
+    """Of qfgaohao/pytorch-ssd and its fork dusty-nv/pytorch-ssd."""
+
+    title = "state dict of an SSD of qfgaohao or dusty-nv"
+    kinds = (TORCH, SAFETENSORS)
+
+    def recognize(self, source: WeightSource) -> bool:
+        from ssdlite.weights.pytorch.ssd import is_pytorch_ssd
+
+        return is_pytorch_ssd(source.state.keys())
+
+    def read(self, source: WeightSource, options: ImportOptions) -> Imported:
+        from ssdlite.weights.pytorch.ssd import read_pytorch_ssd
+
+        return read_pytorch_ssd(source.state, str(source.path), options)

@@ -1,0 +1,255 @@
+"""What is given for an import: a file, told by its first bytes, what its user says, and the seam for new formats."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from ssdlite.config import MAX_IMAGE_SIDE
+from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.protobuf import DamagedError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ssdlite.weights.mapping import Imported
+
+LEAST_IMAGE_SIDE = 32  # of DetectorConfig
+
+
+class WeightFormat(Protocol):
+    """A layout in which another project keeps its detectors.
+
+    To add one, write such a class and enter it in ``ssdlite.weights.api.WEIGHT_FORMATS``. The command line loads the
+    class to name it, so that torch is imported in ``read``, not around it.
+
+    Attributes:
+        title: what a source of it is, to go behind ``expected a`` in errors.
+        kinds: of files that it comes in, of those that ``file_kind`` tells apart; empty for another kind.
+    """
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def kinds(self) -> tuple[str, ...]: ...
+
+    def recognize(self, source: WeightSource) -> bool:
+        """Whether ``source`` is one. Only looks; formats are asked in their order.
+
+        Raises:
+            CheckpointError: it is meant for this format and no other, but is not there or damaged.
+        """
+
+    def read(self, source: WeightSource, options: ImportOptions) -> Imported:
+        """The whole import; ``WeightMapping`` sees to it that no tensor is lost.
+
+        Of ``options`` it heeds all or refuses them: ``check_image_size`` where the source says its size,
+        ``refuse_pictures`` where no batch norm was folded away.
+
+        Raises:
+            CheckpointError: the source fits only in part, or not; tensors are named.
+            ConfigError: an option that it has no use for, or a package that reading it needs is not installed.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """What the file of an import does not say itself; None leaves it to the file.
+
+    Attributes:
+        class_names: in the order of the classifier's rows, with or without background in front.
+        image_size: side of the input in pixels, for formats that do not hold it.
+        pictures: a folder; folded batch norms are measured on its pictures, else on made-up scenes.
+
+    Raises:
+        ConfigError: a value that no format could use.
+    """
+
+    class_names: tuple[str, ...] | None = None
+    image_size: int | None = None
+    pictures: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.class_names == ():
+            raise ConfigError("class_names: expected names, got none")
+        side = self.image_size
+        if side is not None and not (
+            isinstance(side, (int, np.integer)) and LEAST_IMAGE_SIDE <= side <= MAX_IMAGE_SIDE
+        ):
+            raise ConfigError(
+                f"image_size: expected sides of {LEAST_IMAGE_SIDE} to {MAX_IMAGE_SIDE} pixels, got {side!r}"
+            )
+
+    def check_image_size(self, held: tuple[int, int], where: str) -> None:
+        """Raises ConfigError where another size was asked for than the source, in its file ``where``, has."""
+        side = self.image_size
+        if side is not None and (side, side) != held:
+            raise ConfigError(
+                f"{where}: its input is {held[0]} x {held[1]} pixels, which an import keeps, but image_size "
+                f"(--image-size) is {side}; leave it out: `ssdlite train --weights ... --image-size {side}` changes it"
+            )
+
+    def refuse_pictures(self, path: str, source: str) -> None:
+        """Raises ConfigError where there are pictures: for a ``source`` whose batch norms are not folded away."""
+        if self.pictures is not None:
+            raise ConfigError(
+                f"{path}: read as {source}, which has its batch norms' own statistics: nothing to measure on pictures "
+                f"(--pictures {self.pictures}); leave them out"
+            )
+
+
+class WeightSource:
+    """What was given, looked at and read once, however many formats ask.
+
+    Attributes:
+        name: as it was given; a format may know some that are no files.
+        path: the same as a path; there need not be anything.
+    """
+
+    def __init__(self, given: str | Path) -> None:
+        self.name = str(given)
+        self.path = Path(given)
+
+    @cached_property
+    def kind(self) -> str | None:
+        """What ``file_kind`` says."""
+        return file_kind(self.path)
+
+    @cached_property
+    def state(self) -> Mapping[str, Tensor]:
+        """The state dict of a PyTorch or safetensors file; empty for another file."""
+        if self.kind not in (TORCH, SAFETENSORS):
+            return {}
+        from ssdlite.weights.pytorch.files import load_state_dict
+
+        return load_state_dict(self.path)
+
+
+# --- What a file is by its first bytes and its name, and the errors for one that is not what it should be.
+
+TFLITE = "TensorFlow Lite file"
+INDEX = "index of a TensorFlow checkpoint"
+GRAPH = "frozen graph of TensorFlow"
+TORCH = "PyTorch file"
+SAFETENSORS = "safetensors file"
+SUFFIXES = {
+    ".tflite": TFLITE,
+    ".index": INDEX,
+    ".pb": GRAPH,
+    ".pth": TORCH,
+    ".pt": TORCH,
+    ".safetensors": SAFETENSORS,
+}
+HEAD_BYTES = 32
+ZIP = b"PK\x03\x04"
+PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # by protocol
+PICKLE = "data.pkl"  # in the zip archives that torch.save writes
+MAX_SAFETENSORS_HEADER = 100_000_000  # of the format itself
+NOT_WEIGHTS = (  # what is often given in their place, by how it begins
+    (b"version https://git-lfs", "a pointer of Git LFS; `git lfs pull` fetches the file"),
+    (b"\x1f\x8b\x08", "a packed archive; unpack it and give what is inside"),
+    (ZIP, "an archive that torch.save did not write; unpack it and give what is inside"),
+    (b"<!", "a web page"),
+    (b"<html", "a web page"),
+    (b"\x08\x01\x12", "a SavedModel of TensorFlow 2; convert it to a float TensorFlow Lite file"),
+)
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # pathlib has already merged a second slash
+PART_OF_CHECKPOINT = re.compile(r"\.(data-\d{5}-of-\d{5}|meta)$")
+
+
+def as_path(value: object, name: str) -> Path:
+    """Raises ConfigError where ``value``, which the argument ``name`` was given, is no path."""
+    if isinstance(value, (str, PathLike)) and str(value):
+        return Path(value)
+    got = "an empty string" if value == "" else f"a {type(value).__name__}"
+    raise ConfigError(f"{name}: expected a path, got {got}")
+
+
+def read_head(path: Path) -> bytes:
+    """The first bytes of a file; none of a folder, or where there is nothing."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+def file_kind(path: Path) -> str | None:
+    """What a file says that it is, whole or damaged; None where it says nothing that is known."""
+    head = read_head(path)
+    if head[4:8] == b"TFL3":
+        return TFLITE
+    if path.suffix == ".index" and head:
+        return INDEX
+    if path.suffix == ".pb" and head[:1] == b"\n":  # a SavedModel begins otherwise
+        return GRAPH
+    if head.startswith(PICKLES) or (head.startswith(ZIP) and _may_be_of_torch(path)):
+        return TORCH
+    if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= MAX_SAFETENSORS_HEADER:
+        return SAFETENSORS
+    return None
+
+
+def _may_be_of_torch(archive: Path) -> bool:
+    """Whether the pickle of torch.save is in it, or would be if it were not cut off."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return any(name.rpartition("/")[2] == PICKLE for name in file.namelist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        return True
+
+
+def require_file(path: Path) -> None:
+    """Raises CheckpointError where there is no such file, or an empty one."""
+    if path.is_file():
+        if path.stat().st_size == 0:
+            raise CheckpointError(f"{path}: expected weights, the file is empty")
+        return
+    if ADDRESS.match(str(path)):
+        address = str(path).replace(":/", "://", 1)
+        raise CheckpointError(f"{address}: expected a file on this machine, got an address; download it first")
+    raise CheckpointError(f"{path}: {_instead_of_file(path)}")
+
+
+def _instead_of_file(path: Path) -> str:
+    if path.is_dir():
+        return "expected a file, this is a folder"
+    return "expected a file, this is something else" if path.exists() else "no such file"
+
+
+def describe_unknown(path: Path) -> str:
+    """What can be said of a file whose ``file_kind`` is None, to go behind ``got``; empty where nothing can."""
+    head = read_head(path)
+    for start, what in NOT_WEIGHTS:
+        if head.startswith(start):
+            return what
+    if PART_OF_CHECKPOINT.search(path.name):
+        return "a part of a TensorFlow checkpoint, whose .index file is not beside it"
+    if path.suffix in SUFFIXES:
+        return f"a file that is named but does not begin as a {SUFFIXES[path.suffix]}: damaged, or something else"
+    return ""
+
+
+MAX_FILE_BYTES = 2**31  # detectors here have 4 to 80 MB, with what training adds three times as much
+
+
+def check_size(path: Path) -> None:
+    """Raises CheckpointError where a file is larger than any that is read."""
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise CheckpointError(f"{path}: {size} bytes, more than the {MAX_FILE_BYTES} that are read")
+
+
+def damaged_file(path: str | Path, kind: str, error: Exception | None = None) -> CheckpointError:
+    """The error for a file that could not be read as a ``kind``, with the reason where it is one of ours."""
+    reason = f" ({error})" if isinstance(error, DamagedError) else ""
+    found = f"a damaged or truncated {kind}" if file_kind(Path(path)) == kind else f"not a {kind}"
+    return CheckpointError(f"{path}: {found}{reason}")
