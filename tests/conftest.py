@@ -58,9 +58,10 @@ def _write_bundle(folder: Path, options: list, settings: dict) -> None:
 
     import ssdlite
     from ssdlite.export.bundle import build_contract, write_contract
-    from ssdlite.export.onnx import attach_contract, export_onnx, input_spec, opset_of, output_specs
+    from ssdlite.export.graphs import model_spec
+    from ssdlite.export.onnx import attach_contract, export_onnx, opset_of
     from ssdlite.export.verify.golden import write_golden
-    from ssdlite.runtime.contract import ModelSpec, Provenance
+    from ssdlite.runtime.contract import Provenance
 
     torch.manual_seed(0)
     detector = ssdlite.build_detector(
@@ -75,17 +76,8 @@ def _write_bundle(folder: Path, options: list, settings: dict) -> None:
     for one in options:
         graph = export_onnx(detector, one)
         graphs.append(graph)
-        specs.append(
-            ModelSpec(
-                file=f"{one.variant}.{one.input_type}_{one.layout}.onnx",
-                variant=one.variant,
-                precision="fp32",
-                input=input_spec(detector, one),
-                outputs=output_specs(detector, one),
-                opset=opset_of(graph),
-                ir_version=graph.ir_version,
-            )
-        )
+        spec = model_spec(detector, one, f"{one.variant}.{one.input_type}_{one.layout}.onnx")
+        specs.append(replace(spec, opset=opset_of(graph), ir_version=graph.ir_version))
     provenance = Provenance(checkpoint="best.pt", checkpoint_sha256="0" * 64, licence="Apache-2.0")
     contract = build_contract(detector, specs, provenance, 1024)
     for spec, graph in zip(specs, graphs, strict=True):

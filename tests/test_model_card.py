@@ -23,7 +23,7 @@ from ssdlite.runtime.contract import (
     OutputSpec,
     PostprocessSpec,
     Provenance,
-    QuantisationFacts,
+    QuantizationFacts,
     ResizeSpec,
 )
 from ssdlite.runtime.contract_file import parse_contract
@@ -68,7 +68,7 @@ NMS = ModelSpec(
     ),
     opset=15,
     ir_version=8,
-    quantisation=QuantisationFacts(
+    quantisation=QuantizationFacts(
         activation_type="uint8",
         calibration_method="minmax",
         calibration_images=64,
@@ -216,7 +216,7 @@ def fields_of(kind: type) -> set[str]:
     for field in dataclasses.fields(kind):
         names.add(field.name)
         for inner in (InputSpec, ResizeSpec, BoxSpec, AnchorSpec, PostprocessSpec, OutputSpec, AccuracyFigure,
-                      LatencyFigure, QuantisationFacts, ModelSpec, Provenance):  # fmt: skip
+                      LatencyFigure, QuantizationFacts, ModelSpec, Provenance):  # fmt: skip
             if inner.__name__ in str(field.type):
                 names |= fields_of(inner)
     return names

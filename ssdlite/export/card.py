@@ -15,7 +15,7 @@ from ssdlite.runtime.contract import (
     InputSpec,
     Meaning,
     ModelSpec,
-    QuantisationFacts,
+    QuantizationFacts,
     ResizeSpec,
 )
 
@@ -276,7 +276,7 @@ def _quantisation(models: Sequence[ModelSpec]) -> Iterator[str]:
         yield from _quantised(model, facts)
 
 
-def _quantised(model: ModelSpec, facts: QuantisationFacts) -> Iterator[str]:
+def _quantised(model: ModelSpec, facts: QuantizationFacts) -> Iterator[str]:
     yield (
         f"{code(model.file)}: {facts.quantised_layers} of {counted(facts.total_layers, 'layer')} are computed in "
         f"integers, with {facts.activation_type} activations; calibrated ({facts.calibration_method}) on "

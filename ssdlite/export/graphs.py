@@ -1,4 +1,4 @@
-"""Non-maximum suppression as one operator with a fixed output shape, so that ``torch.export`` can trace it."""
+"""The networks that are exported: a detector with what stands before and behind it inside the graph."""
 
 from __future__ import annotations
 
@@ -15,48 +15,11 @@ from ssdlite.detector import Detector
 from ssdlite.export.options import GraphOptions
 from ssdlite.heads.boxes import MAX_LOG_SCALE, CenterSizeCode
 from ssdlite.heads.losses import class_scores
+from ssdlite.runtime.contract import OUTPUTS, InputSpec, ModelSpec, OutputSpec
 
+INPUT_NAME = "images"
 NO_LIMIT = 1 << 30
 op: Any = opset18  # typed for values, used here for the symbols of a trace
-
-
-@torch.library.custom_op("ssdlite::suppress", mutates_args=())
-def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Non-maximum suppression within each image and class.
-
-    boxes [B, P, 4] xyxy and scores [B, K, P], each candidate with a score above 0 in its own class's row alone
-    -> [B, P] bool, the grouped_nms.
-    """
-    keep = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
-    for image, classes in enumerate(scores):
-        for row in classes:
-            candidates = row.nonzero().squeeze(1)
-            keep[image, candidates[nms(boxes[image, candidates], row[candidates], iou_threshold)]] = True
-    return keep
-
-
-@suppress.register_fake
-def _(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    return boxes.new_empty(boxes.shape[:2], dtype=torch.bool)
-
-
-def suppress_in_onnx(boxes: Any, scores: Any, iou_threshold: float) -> Any:
-    """The same in ONNX's operators; NonMaxSuppression answers (image, class, candidate) for every survivor."""
-    limit = op.Constant(value_ints=[NO_LIMIT])
-    selected = op.NonMaxSuppression(
-        boxes, scores, limit, op.Constant(value_floats=[iou_threshold]), op.Constant(value_floats=[0.0])
-    )
-    places = op.Gather(selected, op.Constant(value_ints=[0, 2]), axis=1)
-    first, second = op.Constant(value_ints=[0]), op.Constant(value_ints=[2])
-    nothing = op.ConstantOfShape(op.Slice(op.Shape(boxes), first, second, first))
-    zeros = op.ConstantOfShape(op.Slice(op.Shape(places), first, op.Constant(value_ints=[1]), first))
-    return op.Cast(op.ScatterND(nothing, places, zeros + op.Constant(value_float=1.0)), to=9)
-
-
-TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.ssdlite.suppress.default: suppress_in_onnx}
-
-
-# --- The networks that are exported: a detector with what stands before and behind it inside the graph.
 
 
 def build_graph(detector: Detector, options: GraphOptions) -> nn.Module:
@@ -280,3 +243,96 @@ class PlainHardSwish(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return inputs * ((inputs + 3.0).clamp(0.0, 6.0) * (1 / 6))
+
+
+# --- Non-maximum suppression as one operator with a fixed output shape, so that ``torch.export`` can trace it.
+
+
+@torch.library.custom_op("ssdlite::suppress", mutates_args=())
+def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """Non-maximum suppression within each image and class.
+
+    boxes [B, P, 4] xyxy and scores [B, K, P], each candidate with a score above 0 in its own class's row alone
+    -> [B, P] bool, the grouped_nms.
+    """
+    keep = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
+    for image, classes in enumerate(scores):
+        for row in classes:
+            candidates = row.nonzero().squeeze(1)
+            keep[image, candidates[nms(boxes[image, candidates], row[candidates], iou_threshold)]] = True
+    return keep
+
+
+@suppress.register_fake
+def _(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    return boxes.new_empty(boxes.shape[:2], dtype=torch.bool)
+
+
+def suppress_in_onnx(boxes: Any, scores: Any, iou_threshold: float) -> Any:
+    """The same in ONNX's operators; NonMaxSuppression answers (image, class, candidate) for every survivor."""
+    limit = op.Constant(value_ints=[NO_LIMIT])
+    selected = op.NonMaxSuppression(
+        boxes, scores, limit, op.Constant(value_floats=[iou_threshold]), op.Constant(value_floats=[0.0])
+    )
+    places = op.Gather(selected, op.Constant(value_ints=[0, 2]), axis=1)
+    first, second = op.Constant(value_ints=[0]), op.Constant(value_ints=[2])
+    nothing = op.ConstantOfShape(op.Slice(op.Shape(boxes), first, second, first))
+    zeros = op.ConstantOfShape(op.Slice(op.Shape(places), first, op.Constant(value_ints=[1]), first))
+    return op.Cast(op.ScatterND(nothing, places, zeros + op.Constant(value_float=1.0)), to=9)
+
+
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.ssdlite.suppress.default: suppress_in_onnx}
+
+
+# --- What a contract says of them.
+
+
+def model_spec(detector: Detector, options: GraphOptions, file: str) -> ModelSpec:
+    """What the contract says of ``file`` with the graph of ``options``."""
+    return ModelSpec(
+        file=file,
+        variant=options.variant,
+        precision=options.precision,
+        input=input_spec(detector, options),
+        outputs=output_specs(detector, options),
+    )
+
+
+def input_spec(detector: Detector, options: GraphOptions) -> InputSpec:
+    """What the exported graph expects of the app."""
+    config = detector.config
+    height, width = config.input.size
+    normalised_outside = options.input_type == "float32"
+    return InputSpec(
+        name=INPUT_NAME,
+        type=options.input_type,
+        layout=options.layout,
+        batch=options.batch,
+        height=height,
+        width=width,
+        mean=config.input.mean if normalised_outside else (0.0, 0.0, 0.0),
+        std=config.input.std if normalised_outside else (1.0, 1.0, 1.0),
+    )
+
+
+def output_specs(detector: Detector, options: GraphOptions) -> tuple[OutputSpec, ...]:
+    """What the exported graph answers, in order."""
+    config, batch = detector.config, options.batch
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "class_logits": (batch, config.num_anchors, config.num_classes + 1),
+        "box_deltas": (batch, config.num_anchors, 4),
+        "scores": (batch, config.num_anchors, config.num_classes),
+        "boxes": (batch, config.num_anchors, 4),
+    }
+    if options.variant == "nms":
+        limit = config.postprocess.max_detections
+        shapes = {"boxes": (batch, limit, 4), "scores": (batch, limit), "labels": (batch, limit), "count": (batch,)}
+    return tuple(
+        OutputSpec(
+            name=meaning,
+            meaning=meaning,
+            shape=shapes[meaning],
+            type="int32" if meaning in ("labels", "count") else "float32",
+        )
+        for meaning in OUTPUTS[options.variant]
+    )

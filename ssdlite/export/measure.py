@@ -1,11 +1,11 @@
-"""How far an exported model is from PyTorch, on pictures that it was not traced with."""
+"""What an exported model is measured on, and how: its distance from PyTorch, its accuracy, its latency."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,16 +14,96 @@ import torch
 
 from ssdlite.benchmark.timing import processor_name, take_turns, timed
 from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.loading import find_splits, load_data
+from ssdlite.datasets.shapes import draw_scene
 from ssdlite.detector import Detector
-from ssdlite.errors import ExportError
+from ssdlite.errors import DataError, ExportError
 from ssdlite.evaluation.coco import Evaluator
 from ssdlite.evaluation.inference import detect_dataset
 from ssdlite.export.graphs import build_graph
-from ssdlite.export.options import GraphOptions
+from ssdlite.export.options import ExportOptions, GraphOptions
 from ssdlite.images.geometry import ImageArray
 from ssdlite.images.prediction import DetectionModel
+from ssdlite.images.reading import IMAGE_SUFFIXES, read_image
 from ssdlite.runtime.contract import OUTPUTS, LatencyFigure
+from ssdlite.runtime.files import installed_runtimes
 from ssdlite.runtime.model import RuntimeDetector, load_model
+
+MAX_GOLDEN_SIDE = 1280  # larger pictures are passed over: a bundle is downloaded
+RUNS = 50  # of each file, for its latency
+
+
+@dataclass(frozen=True)
+class ExportPictures:
+    """Files to calibrate on, the split to score on, and where the golden pictures come from."""
+
+    calibration: tuple[str, ...]
+    calibration_name: str
+    gate: DetectionIndex | None
+
+    def calibration_arrays(self, limit: int | None = None) -> Iterator[ImageArray]:
+        for path in self.calibration[:limit]:
+            yield read_image(path)
+
+    def golden(self, count: int) -> list[ImageArray]:
+        """``count`` pictures of different shapes: of the data that are scored, else made-up scenes."""
+        pictures = list(_from_index(self.gate, count)) if self.gate is not None else []
+        rng = np.random.default_rng(0)
+        while len(pictures) < count:
+            pictures.append(draw_scene(rng, with_objects=True).image)
+        return pictures
+
+
+def find_pictures(options: ExportOptions, detector: Detector) -> ExportPictures:
+    """The pictures that ``options`` names.
+
+    Raises:
+        DataError: a folder is missing or empty, or its annotations do not fit the detector's classes.
+    """
+    calibration: Sequence[str] = ()
+    name, gate = "", None
+    if options.data is not None:
+        layout = find_splits(options.data)
+        splits = load_data(
+            options.data,
+            train_split=options.calibration_split and layout.match(options.calibration_split, "--calibration-split"),
+            val_split=options.split and layout.match(options.split),
+            classes=detector.class_names,
+            allow_absent=True,
+        )
+        gate = splits.val
+        calibration, name = splits.train.paths, splits.train.name
+    if options.calibration_folder is not None:
+        calibration, name = _files_in(options.calibration_folder), options.calibration_folder.resolve().name
+    return ExportPictures(_spread(calibration, options.calibration_images), name, gate)
+
+
+def _spread(paths: Sequence[str], count: int) -> tuple[str, ...]:
+    """``count`` of ``paths``, evenly taken from all of them: files are often sorted by scene."""
+    if len(paths) <= count:
+        return tuple(paths)
+    return tuple(paths[position] for position in np.linspace(0, len(paths) - 1, count).round().astype(int))
+
+
+def _files_in(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder of pictures to calibrate on, found no folder of that name")
+    files = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise DataError(f"{folder}: expected pictures to calibrate on, found none")
+    return files
+
+
+def _from_index(index: DetectionIndex, count: int) -> Iterator[ImageArray]:
+    """Pictures with objects, those of a shape not seen before first, and none that is very large."""
+    usable = [i for i in range(len(index)) if len(index.record(i).boxes) and max(index.sizes[i]) <= MAX_GOLDEN_SIDE]
+    shapes = [tuple(index.sizes[i].tolist()) for i in usable]
+    usable = [i for _, i in sorted(enumerate(usable), key=lambda item: shapes.index(shapes[item[0]]) != item[0])]
+    for i in usable[:count]:
+        yield read_image(index.paths[i])
+
+
+# --- On the file itself, by the runtime that apps use.
 
 
 def difference_from_pytorch(
@@ -46,11 +126,6 @@ def difference_from_pytorch(
         for meaning in ("scores",) if options.variant == "nms" else meanings:
             largest = max(largest, float(np.abs(found[meaning] - expected[meaning].numpy()).max()))
     return largest
-
-
-# --- How good and how fast an exported file is: measured on the file itself, by the runtime that apps use.
-
-RUNS = 50
 
 
 class Accuracy(NamedTuple):
@@ -94,12 +169,13 @@ def measure_latencies(
     """
     calls: dict[Path, Callable[[], float]] = {}
     runtimes: dict[Path, str] = {}
+    versions = installed_runtimes()
     for path in files:
         detector = load_model(path, threads=threads)
         batch = detector.model.input.batch or 1
         inputs = detector.preprocess(image)[0].repeat(batch, axis=0)
         calls[path] = timed(partial(detector.backend.run, inputs))
-        runtimes[path] = f"{detector.model.runtime} {version(detector.model.runtime)}"
+        runtimes[path] = f"{detector.model.runtime} {versions[detector.model.runtime]}"
     processor = processor_name()
     return {
         path: LatencyFigure(

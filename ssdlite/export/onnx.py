@@ -1,17 +1,14 @@
-"""The same graph in an older ONNX operator set, where its operators allow it: old runtimes still run in phones."""
+"""A detector as an ONNX model: traced, cleaned of what only the tracer needs, lowered to the oldest operator set that
+serves, checked, and loaded once."""
 
 from __future__ import annotations
 
 import ast
-import itertools
 import logging
-import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Literal
 
 import onnx
 import torch
@@ -19,15 +16,138 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ssdlite.detector import Detector
 from ssdlite.errors import ExportError
-from ssdlite.export.graphs import TRANSLATIONS, build_graph
+from ssdlite.export.graphs import INPUT_NAME, TRANSLATIONS, build_graph, input_spec
 from ssdlite.export.options import HIGHEST_OPSET, LOWEST_OPSET, GraphOptions
-from ssdlite.files import write_atomically, write_text
-from ssdlite.runtime.contract import METADATA_KEY, OUTPUTS, Contract, InputSpec, OutputSpec
+from ssdlite.runtime.contract import METADATA_KEY, OUTPUTS, Contract
 from ssdlite.runtime.plain import to_json
 
 EXPORT_OPSET = 18  # what torch's exporter has translations for
+ERRORS_ONLY = 3  # of ONNX Runtime's levels
 HARMLESS = {"allowzero": 0, "noop_with_empty_axes": 0, "reduction": b"none"}
 IR_VERSIONS = {13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}  # ONNX's Versioning.md
+TYPES = {"uint8": torch.uint8, "float32": torch.float32}
+
+
+def export_onnx(detector: Detector, options: GraphOptions) -> onnx.ModelProto:
+    """The graph that ``options`` describe, checked by ``onnx.checker`` and loaded by ONNX Runtime.
+
+    Inputs and outputs have the names of their meanings (``images``; ``contract.OUTPUTS``), convolutions those of
+    their modules. Nothing of the machine that traced it is left in the file.
+
+    Raises:
+        ExportError: an operator set that is not there, or too old for this network.
+    """
+    if options.opset is not None and not LOWEST_OPSET <= options.opset <= HIGHEST_OPSET:
+        raise ExportError(f"opset: expected {LOWEST_OPSET} to {HIGHEST_OPSET}, got {options.opset}")
+    spec = input_spec(detector, options)
+    example = torch.zeros([2 if side is None else side for side in spec.shape], dtype=TYPES[spec.type])
+    names = list(OUTPUTS[options.variant])
+    with quiet("torch.onnx", "onnxscript", "torch._dynamo", "torch.export"):
+        program = torch.onnx.export(
+            build_graph(detector, options).eval(),
+            (example,),
+            dynamo=True,
+            verbose=False,
+            opset_version=max(options.opset or EXPORT_OPSET, EXPORT_OPSET),
+            input_names=[INPUT_NAME],
+            output_names=names,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},) if options.batch is None else None,
+            custom_translation_table=TRANSLATIONS,
+        )
+    assert program is not None  # only the exporter that writes files returns nothing
+    model = program.model_proto
+    _name_nodes(model)
+    _strip(model)
+    merge_padding(model)
+    pool_globally(model)
+    _set_opset(model, options.opset)
+    _check(model)
+    return model
+
+
+def attach_contract(model: onnx.ModelProto, contract: Contract) -> None:
+    """Write the contract of this one file into its metadata, and beside it what people look for by name."""
+    (spec,) = contract.models
+    entries = {
+        METADATA_KEY: to_json(contract),
+        "name": contract.name,
+        "class_names": ", ".join(contract.class_names),
+        "variant": spec.variant,
+        "precision": spec.precision,
+        "licence": contract.provenance.licence,
+    }
+    helper.set_model_props(model, entries)
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """0 where it names none."""
+    return max((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
+@contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Only errors of the loggers called ``names``, and no warnings. Errors of the tools come as exceptions anyway."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """``backbone.features.3.conv.0.0.Conv`` in place of ``node_conv2d_7``: the module's path and the operator."""
+    taken: Counter[str] = Counter()
+    for node in model.graph.node:
+        scopes = next((entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"), "[]")
+        modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope and not scope.startswith("_")]
+        path = modules[-1].removeprefix("network.").removeprefix("detector.") if modules else "graph"
+        name = f"{path}.{node.op_type}"
+        taken[name] += 1
+        node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove the tracer's notes: they hold stack traces with the paths of this machine, and double a small file."""
+    graph = model.graph
+    for element in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        del element.metadata_props[:]
+        element.doc_string = ""
+    del graph.value_info[:]
+    graph.name = "ssdlite"
+    model.producer_name, model.producer_version = "ssdlite", ""
+
+
+def _set_opset(model: onnx.ModelProto, opset: int | None) -> None:
+    wanted = lowest_opset(model) if opset is None else opset
+    if wanted < EXPORT_OPSET:
+        try:
+            lower_opset(model, wanted)
+        except ExportError as error:
+            raise ExportError(f"opset {wanted}: this graph needs {lowest_opset(model)} or newer ({error})") from None
+    model.ir_version = IR_VERSIONS[opset_of(model)]
+
+
+def _check(model: onnx.ModelProto) -> None:
+    """Raises ExportError where the ONNX checker or ONNX Runtime does not take the model."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # each library raises what it likes
+        raise ExportError(f"the exported model is not valid at opset {opset_of(model)}: {error}") from error
+
+
+# --- The same graph in an older operator set, where its operators allow it: old runtimes still run in phones.
 
 
 def lower_opset(model: onnx.ModelProto, opset: int) -> None:
@@ -152,237 +272,3 @@ def _is_over_map(node: NodeProto, constants: dict[str, TensorProto]) -> bool:
     if len(node.input) > 1 and node.input[1] in constants:
         axes = numpy_helper.to_array(constants[node.input[1]]).tolist()
     return attributes.get("keepdims", 1) == 1 and sorted(axis % 4 for axis in axes) == [2, 3]
-
-
-# --- ``.ort`` files: the format of ONNX Runtime Mobile, which reduced builds of ONNX Runtime load, and only that.
-
-Optimisation = Literal["fixed", "runtime"]
-QUIET = 3  # errors alone
-
-
-def to_ort_format(onnx_path: Path, ort_path: Path, *, optimisation: Optimisation | None = None) -> None:
-    """Convert an ONNX file; its metadata, and so the contract, comes along.
-
-    No optimisation is applied that belongs to the processor at hand, so the file runs on any.
-
-    Args:
-        optimisation: as ``--optimization_style`` of ONNX Runtime's own converter. ``fixed`` writes the graph as the
-            CPU wants it, with fused operators; ``runtime`` leaves the operators as they are, so that NNAPI, CoreML
-            and XNNPACK find theirs, and notes what the CPU may fuse, which it does where the app sets
-            ``session.enable_saved_runtime_optimizations``. By default ``fixed`` for quantised models, whose integer
-            kernels come from fusing and run twice as fast, and ``runtime`` for all others.
-
-    Raises:
-        ExportError: ONNX Runtime does not take the model.
-    """
-    import onnxruntime
-
-    style = optimisation or ("fixed" if _is_quantised(onnx_path) else "runtime")
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder, "model.ort")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = QUIET
-        options.optimized_model_filepath = str(written)
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.add_session_config_entry("session.save_model_format", "ORT")
-        options.add_session_config_entry("session.qdqisint8allowed", "1")  # signed integers stay so: ARM likes them
-        if style == "runtime":
-            options.add_session_config_entry("optimization.minimal_build_optimizations", "save")
-        try:
-            onnxruntime.InferenceSession(str(onnx_path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has a dozen kinds, without a common base
-            raise ExportError(f"{onnx_path}: cannot be converted to .ort: {error}") from None
-        write_atomically(ort_path, lambda file: file.write(written.read_bytes()))
-
-
-def write_required_operators(onnx_paths: Sequence[Path], config_path: Path) -> None:
-    """The operators, operator sets and types that the .ort files of these models need: for a build of just these.
-
-    Both optimisation styles are covered. The file goes to ONNX Runtime's
-    ``build.sh --include_ops_by_config FILE --enable_reduced_operator_type_support``.
-
-    Raises:
-        ExportError: ONNX Runtime does not take a model.
-    """
-    from onnxruntime.tools.ort_format_model import create_config_from_models
-
-    logging.getLogger("ort_format_model.utils").setLevel(logging.WARNING)  # it announces each file
-    styles: tuple[Optimisation, ...] = ("fixed", "runtime")
-    with tempfile.TemporaryDirectory() as folder:
-        converted = [Path(folder, f"{i}.{style}.ort") for i in range(len(onnx_paths)) for style in styles]
-        for path, (source, style) in zip(converted, itertools.product(onnx_paths, styles), strict=True):
-            to_ort_format(source, path, optimisation=style)
-        written = Path(folder, "operators.config")
-        create_config_from_models(converted, written, enable_type_reduction=True)
-        lines = [line for line in written.read_text("utf-8").splitlines() if not line.startswith("#")]
-    names = ", ".join(path.name for path in onnx_paths)
-    write_text(config_path, "\n".join([f"# operators of {names}", *lines, ""]))
-
-
-def _is_quantised(onnx_path: Path) -> bool:
-    graph = onnx.load(str(onnx_path), load_external_data=False).graph
-    return any(node.op_type == "QuantizeLinear" for node in graph.node)
-
-
-# --- A detector as an ONNX model: traced, cleaned of what only the tracer needs, checked, and loaded once.
-
-INPUT_NAME = "images"
-TYPES = {"uint8": torch.uint8, "float32": torch.float32}
-
-
-def export_onnx(detector: Detector, options: GraphOptions) -> onnx.ModelProto:
-    """The graph that ``options`` describe, checked by ``onnx.checker`` and loaded by ONNX Runtime.
-
-    Inputs and outputs have the names of their meanings (``images``; ``contract.OUTPUTS``), convolutions those of
-    their modules. Nothing of the machine that traced it is left in the file.
-
-    Raises:
-        ExportError: an operator set that is not there, or too old for this network.
-    """
-    if options.opset is not None and not LOWEST_OPSET <= options.opset <= HIGHEST_OPSET:
-        raise ExportError(f"opset: expected {LOWEST_OPSET} to {HIGHEST_OPSET}, got {options.opset}")
-    spec = input_spec(detector, options)
-    example = torch.zeros([2 if side is None else side for side in spec.shape], dtype=TYPES[spec.type])
-    names = list(OUTPUTS[options.variant])
-    with _quiet():
-        program = torch.onnx.export(
-            build_graph(detector, options).eval(),
-            (example,),
-            dynamo=True,
-            verbose=False,
-            opset_version=max(options.opset or EXPORT_OPSET, EXPORT_OPSET),
-            input_names=[INPUT_NAME],
-            output_names=names,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},) if options.batch is None else None,
-            custom_translation_table=TRANSLATIONS,
-        )
-    assert program is not None  # only the exporter that writes files returns nothing
-    model = program.model_proto
-    _name_nodes(model)
-    _strip(model)
-    merge_padding(model)
-    pool_globally(model)
-    _set_opset(model, options.opset)
-    _check(model)
-    return model
-
-
-def input_spec(detector: Detector, options: GraphOptions) -> InputSpec:
-    """What the exported graph expects of the app."""
-    config = detector.config
-    height, width = config.input.size
-    normalised_outside = options.input_type == "float32"
-    return InputSpec(
-        name=INPUT_NAME,
-        type=options.input_type,
-        layout=options.layout,
-        batch=options.batch,
-        height=height,
-        width=width,
-        mean=config.input.mean if normalised_outside else (0.0, 0.0, 0.0),
-        std=config.input.std if normalised_outside else (1.0, 1.0, 1.0),
-    )
-
-
-def output_specs(detector: Detector, options: GraphOptions) -> tuple[OutputSpec, ...]:
-    """What the exported graph answers, in order."""
-    config, batch = detector.config, options.batch
-    shapes: dict[str, tuple[int | None, ...]] = {
-        "class_logits": (batch, config.num_anchors, config.num_classes + 1),
-        "box_deltas": (batch, config.num_anchors, 4),
-        "scores": (batch, config.num_anchors, config.num_classes),
-        "boxes": (batch, config.num_anchors, 4),
-    }
-    if options.variant == "nms":
-        limit = config.postprocess.max_detections
-        shapes = {"boxes": (batch, limit, 4), "scores": (batch, limit), "labels": (batch, limit), "count": (batch,)}
-    return tuple(
-        OutputSpec(
-            name=meaning,
-            meaning=meaning,
-            shape=shapes[meaning],
-            type="int32" if meaning in ("labels", "count") else "float32",
-        )
-        for meaning in OUTPUTS[options.variant]
-    )
-
-
-def attach_contract(model: onnx.ModelProto, contract: Contract) -> None:
-    """Write the contract of this one file into its metadata, and beside it what people look for by name."""
-    (spec,) = contract.models
-    entries = {
-        METADATA_KEY: to_json(contract),
-        "name": contract.name,
-        "class_names": ", ".join(contract.class_names),
-        "variant": spec.variant,
-        "precision": spec.precision,
-        "licence": contract.provenance.licence,
-    }
-    helper.set_model_props(model, entries)
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter explains its inner life on every call; errors still come through as exceptions."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch._dynamo", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _name_nodes(model: onnx.ModelProto) -> None:
-    """``backbone.features.3.conv.0.0.Conv`` in place of ``node_conv2d_7``: the module's path and the operator."""
-    taken: Counter[str] = Counter()
-    for node in model.graph.node:
-        scopes = next((entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"), "[]")
-        modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope and not scope.startswith("_")]
-        path = modules[-1].removeprefix("network.").removeprefix("detector.") if modules else "graph"
-        name = f"{path}.{node.op_type}"
-        taken[name] += 1
-        node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    """Remove the tracer's notes: they hold stack traces with the paths of this machine, and double a small file."""
-    graph = model.graph
-    for element in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
-        del element.metadata_props[:]
-        element.doc_string = ""
-    del graph.value_info[:]
-    graph.name = "ssdlite"
-    model.producer_name, model.producer_version = "ssdlite", ""
-
-
-def _set_opset(model: onnx.ModelProto, opset: int | None) -> None:
-    wanted = lowest_opset(model) if opset is None else opset
-    if wanted < EXPORT_OPSET:
-        try:
-            lower_opset(model, wanted)
-        except ExportError as error:
-            raise ExportError(f"opset {wanted}: this graph needs {lowest_opset(model)} or newer ({error})") from None
-    model.ir_version = IR_VERSIONS[opset_of(model)]
-
-
-def _check(model: onnx.ModelProto) -> None:
-    """Raises ExportError where the ONNX checker or ONNX Runtime does not take the model."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        onnx.checker.check_model(model, full_check=True)
-        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # each library raises what it likes
-        raise ExportError(f"the exported model is not valid at opset {opset_of(model)}: {error}") from error

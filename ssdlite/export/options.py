@@ -37,7 +37,7 @@ class GraphOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Options of ``export_onnx.py``."""
+    """Options of ``ssdlite export``."""
 
     checkpoint: Path
     """The checkpoint, such as best.pt of a training."""
@@ -65,10 +65,12 @@ class ExportOptions:
     max_candidates: int = MAX_CANDIDATES
     """Most pairs of anchor and class that reach non-maximum suppression inside nms models."""
 
+    runtime: tuple[str, ...] = ("onnxruntime",)
+    """What the models are to run in: onnxruntime, ncnn (a decoded model; needs the extra ssdlite[ncnn])."""
     ort: bool = False
     """Write .ort files for ONNX Runtime Mobile as well, and the list of operators for a reduced build of it."""
     ncnn: bool = False
-    """Write a decoded model for ncnn as well (needs the extra ssdlite[ncnn])."""
+    """Short for ncnn among --runtime."""
     target: tuple[Literal["ort-mobile", "nnapi", "coreml", "xnnpack", "ncnn"], ...] = ()
     """Say what these runtimes would refuse or leave to the CPU, as ssdlite lint does."""
 
@@ -97,7 +99,7 @@ class ExportOptions:
 
     def check(self) -> None:
         """Raises ConfigError for values out of range, and for options that need another one."""
-        for name in ("variant", "precision"):
+        for name in ("variant", "precision", "runtime"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ConfigError(f"--{name}: expected one or more different ones, got {', '.join(values) or 'none'}")
@@ -113,6 +115,10 @@ class ExportOptions:
             raise ConfigError(f"--golden-images: expected 1 to 100, got {self.golden_images}")
         if self.max_ap_drop is not None and not 0 <= self.max_ap_drop <= 1:
             raise ConfigError(f"--max-ap-drop: expected 0 to 1, got {self.max_ap_drop}")
+        if self.ort and "onnxruntime" not in self.runtimes:
+            raise ConfigError(
+                f"--ort: writes files for onnxruntime, which is not among --runtime {' '.join(self.runtime)}"
+            )
         if "int8" in self.precision and self.data is None and self.calibration_folder is None:
             raise ConfigError(
                 "--precision int8 is calibrated on real pictures: give annotated ones with --data (then the accuracy "
@@ -120,6 +126,11 @@ class ExportOptions:
             )
         if self.max_ap_drop is not None and self.data is None:
             raise ConfigError("--max-ap-drop needs --data to measure the accuracy on")
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """All that were asked for, each once."""
+        return tuple(dict.fromkeys((*self.runtime, *(["ncnn"] if self.ncnn else []))))
 
     @property
     def thresholds(self) -> dict[str, float]:

@@ -151,7 +151,7 @@ class LatencyFigure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantisationFacts:
+class QuantizationFacts:
     """What of an int8 file is really computed in integers."""
 
     activation_type: Literal["uint8", "int8"]
@@ -182,7 +182,7 @@ class ModelSpec:
     difference_from_pytorch: float | None = None
     accuracy: AccuracyFigure | None = None
     latency: LatencyFigure | None = None
-    quantisation: QuantisationFacts | None = None
+    quantisation: QuantizationFacts | None = None
 
     @property
     def files(self) -> tuple[str, ...]:

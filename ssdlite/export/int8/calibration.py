@@ -1,4 +1,4 @@
-"""The ranges that activations take on real images: what static quantisation needs to know beside the weights."""
+"""What of an exported graph is worth computing in integers, and the ranges that its activations take on real images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import math
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,96 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 import onnx
+from onnx import NodeProto
 
 from ssdlite.errors import ExportError
-from ssdlite.export.body import activations_to_quantise, find_body
 from ssdlite.images.geometry import CropWindow, ImageArray
+
+BODY_OPERATORS = {"Conv", "Clip", "Relu", "Add", "Mul", "GlobalAveragePool"}
+ACTIVATIONS = {"Clip", "Relu"}  # become part of the convolution before them, as the limits of its integers
+
+
+@dataclass(frozen=True)
+class Body:
+    """The nodes to quantise, in the graph's order; convolutions are those of them with op_type Conv."""
+
+    nodes: tuple[NodeProto, ...]
+
+    @property
+    def convolutions(self) -> tuple[str, ...]:
+        """Their node names."""
+        return tuple(node.name for node in self.nodes if node.op_type == "Conv")
+
+
+def find_body(model: onnx.ModelProto) -> Body:
+    """Convolutions, and what stands between them. What decodes and selects boxes behind the last ones stays float,
+    and so does what normalises pictures before the first.
+
+    Raises:
+        ExportError: there is no convolution, or two nodes of one name.
+    """
+    nodes = model.graph.node
+    if not any(node.op_type == "Conv" for node in nodes):
+        raise ExportError("quantisation: the model has no convolution")
+    repeated = sorted(name for name, count in Counter(node.name for node in nodes).items() if count > 1)
+    if repeated:
+        raise ExportError(f"quantisation: nodes must have different names, but there are several of {repeated[:3]}")
+    behind = _reached(nodes, forward=True)
+    before = _reached(reversed(nodes), forward=False)
+    between = behind & before
+    return Body(
+        tuple(
+            node
+            for node in nodes
+            if node.op_type == "Conv" or (node.op_type in BODY_OPERATORS and node.name in between)
+        )
+    )
+
+
+def _reached(nodes: Iterable[NodeProto], *, forward: bool) -> set[str]:
+    """Names of the nodes that a convolution's result reaches, or backward, that reach a convolution."""
+    tensors: set[str] = set()
+    names: set[str] = set()
+    for node in nodes:
+        sources, targets = (node.input, node.output) if forward else (node.output, node.input)
+        hit = any(name in tensors for name in sources)
+        if hit:
+            names.add(node.name)
+        if hit or node.op_type == "Conv":
+            tensors.update(name for name in targets if name)
+    return names
+
+
+def activations_to_quantize(model: onnx.ModelProto, body: Body) -> tuple[str, ...]:
+    """Names of the tensors that integers will stand for, weights and biases apart, each once.
+
+    A convolution's result before the activation that becomes part of it is not among them.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    hidden = set(folded_activations(model, body))
+    names: dict[str, None] = {}
+    for node in body.nodes:
+        inputs = node.input if node.op_type in ("Add", "Mul") else node.input[:1]
+        names.update(dict.fromkeys(name for name in (*inputs, node.output[0]) if name not in constants | hidden))
+    return tuple(names)
+
+
+def folded_activations(model: onnx.ModelProto, body: Body) -> Mapping[str, str]:
+    """Result of a node -> result of the Clip or Relu that is its only reader, where both are of the body."""
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    outputs = {output.name for output in model.graph.output}
+    made = {name for node in body.nodes for name in node.output}
+    return {
+        node.input[0]: node.output[0]
+        for node in body.nodes
+        if node.op_type in ACTIVATIONS
+        and node.input[0] in made
+        and readers[node.input[0]] == 1
+        and node.input[0] not in outputs
+    }
+
+
+# --- The ranges: what static quantisation needs to know beside the weights.
 
 Method = Literal["minmax", "percentile", "entropy"]
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy")
@@ -41,7 +128,7 @@ class Calibration:
 
     def missing(self, model: onnx.ModelProto) -> list[str]:
         """Activations of ``model`` that this calibration knows nothing of."""
-        return [name for name in activations_to_quantise(model, find_body(model)) if name not in self.ranges]
+        return [name for name in activations_to_quantize(model, find_body(model)) if name not in self.ranges]
 
 
 class NarrowRangeError(ExportError):
@@ -72,7 +159,7 @@ def calibrate(model: onnx.ModelProto, inputs: Iterable[InputTensor], *, method: 
     """
     if method not in METHODS:
         raise ExportError(f"calibration method: expected one of {', '.join(METHODS)}, got {method!r}")
-    names = activations_to_quantise(model, find_body(model))
+    names = activations_to_quantize(model, find_body(model))
     source = model.graph.input[0]
     count = 0
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():

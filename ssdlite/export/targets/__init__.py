@@ -1,1 +1,12 @@
-"""What exported files are for: one module for each runtime."""
+"""What a detector can be exported for: one module for each runtime, and the one dict of them all."""
+
+from __future__ import annotations
+
+from ssdlite.export.targets.base import Target
+from ssdlite.export.targets.ncnn import NcnnTarget
+from ssdlite.export.targets.onnxruntime import OnnxRuntimeTarget
+
+TARGETS: dict[str, Target] = {  # by the runtime's name in ``ssdlite.runtime.backends.BACKENDS``; the first can do most
+    "onnxruntime": OnnxRuntimeTarget(),
+    "ncnn": NcnnTarget(),
+}

@@ -1,4 +1,4 @@
-"""ncnn's two files, .param and .bin, through pnnx: the same graph as the ONNX export, decoding included.
+"""For ncnn: two files, .param and .bin, through pnnx: the same graph as the ONNX export, decoding included.
 
 pnnx reads the exported ONNX model rather than a traced module: that way the padding of convolutions is their own, which
 pnnx takes over faithfully, and nothing is traced twice. What comes out is run once in ncnn and compared with ONNX
@@ -10,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,13 @@ import onnx
 
 from ssdlite.detector import Detector
 from ssdlite.errors import ExportError
-from ssdlite.export.onnx import export_onnx, input_spec, output_specs
+from ssdlite.export.graphs import model_spec
 from ssdlite.export.options import GraphOptions
+from ssdlite.export.targets.base import Artifact, ExportJob
 from ssdlite.files import write_atomically
 from ssdlite.runtime.backends.ncnn import NcnnBackend
-from ssdlite.runtime.contract import InputSpec, ModelSpec, OutputSpec
+from ssdlite.runtime.backends.onnxruntime import OnnxBackend
+from ssdlite.runtime.contract import Contract, InputSpec, ModelSpec
 
 INPUT_BLOB = "in0"  # pnnx names them so
 OUTPUT_BLOBS = ("out0", "out1")
@@ -30,31 +33,31 @@ TIME_LIMIT = 600  # seconds; a large network takes two
 TOLERANCES = {"fp32": 1e-3, "fp16": 0.1}  # on the check picture, as a part of the largest value or of 1
 
 
-def export_ncnn(detector: Detector, options: GraphOptions, folder: Path, stem: str) -> ModelSpec:
-    """Write ``stem.param`` and ``stem.bin`` into ``folder``: both, or neither.
+class NcnnTarget:
+    """The decoded graph in fp32 and fp16, as far as ``--precision`` asks for them.
 
-    The input is one float32 RGB image [1, 3, H, W]: of 0..255 with the normalisation inside (``input_type`` uint8,
-    since ncnn itself has no bytes), or normalised by the app (float32). ``fp16`` stores the weights in half the
-    space; where ncnn computes in float16 is its own choice.
-
-    Returns:
-        What the contract says of the files; ``input.name`` and ``outputs[i].name`` are ncnn's blobs.
-
-    Raises:
-        ExportError: ncnn cannot do what ``options`` ask, pnnx or ncnn is not installed, or the conversion fails.
+    The input is one float32 RGB image [1, 3, H, W]: of 0..255 with the normalisation inside (``--input-type`` uint8,
+    since ncnn itself has no bytes), or normalised by the app (float32). fp16 stores the weights in half the space;
+    where ncnn computes in float16 is its own choice.
     """
-    spec = ncnn_spec(detector, options, stem)
-    _find_pnnx()
-    model = export_onnx(detector, replace(options, precision="fp32"))
-    if options.input_type == "uint8":
-        take_floats(model)
-    convert_to_ncnn(model, spec, folder)
-    return spec
+
+    def export(self, job: ExportJob) -> list[Artifact]:
+        artifacts = []
+        for precision in [one for one in job.options.precision if one != "int8"] or ["fp32"]:
+            job.notify(f"exporting decoded, {precision}, for ncnn")
+            options = job.options.graph("decoded", precision)
+            spec = ncnn_spec(job.detector, options, f"decoded_{precision}_ncnn")
+            find_pnnx()
+            model = job.onnx_model(replace(options, precision="fp32"))
+            if options.input_type == "uint8":
+                take_floats(model)
+            artifacts.append(convert_to_ncnn(model, spec))
+        return artifacts
 
 
-def convert_to_ncnn(model: onnx.ModelProto, spec: ModelSpec, folder: Path) -> None:
-    """Write the files that ``spec`` names into ``folder``, from a float32 ``model`` of batch 1. Raises ExportError."""
-    pnnx = _find_pnnx()
+def convert_to_ncnn(model: onnx.ModelProto, spec: ModelSpec) -> Artifact:
+    """The files that ``spec`` names, from a float32 ``model`` of batch 1. Raises ExportError."""
+    pnnx = find_pnnx()
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         onnx.save(model, str(work / "model.onnx"))
@@ -62,7 +65,13 @@ def convert_to_ncnn(model: onnx.ModelProto, spec: ModelSpec, folder: Path) -> No
         param, weights = work / "model.ncnn.param", work / "model.ncnn.bin"
         _check_layers(param)
         _compare(model, NcnnBackend(param, weights, spec, threads=1), spec)
-        _save(weights, folder / str(spec.weights_file), param, folder / spec.file)
+        return Artifact(spec, partial(_save, param.read_bytes(), weights.read_bytes()))
+
+
+def _save(param: bytes, weights: bytes, folder: Path, contract: Contract) -> None:
+    (spec,) = contract.models
+    write_atomically(folder / spec.file, lambda file: file.write(param))
+    write_atomically(folder / str(spec.weights_file), lambda file: file.write(weights))
 
 
 def ncnn_spec(detector: Detector, options: GraphOptions, stem: str) -> ModelSpec:
@@ -75,15 +84,13 @@ def ncnn_spec(detector: Detector, options: GraphOptions, stem: str) -> ModelSpec
         raise ExportError(f"ncnn has no batch axis: use a batch of 1, got {options.batch or 'a free one'}")
     if options.layout != "NCHW":
         raise ExportError(f"ncnn takes planes: use the layout NCHW, got {options.layout}")
-    outputs = output_specs(detector, options)
-    return ModelSpec(
-        file=f"{stem}.param",
+    spec = model_spec(detector, options, f"{stem}.param")
+    return replace(
+        spec,
         weights_file=f"{stem}.bin",
         runtime="ncnn",
-        variant=options.variant,
-        precision=options.precision,
-        input=_input_spec(detector, options),
-        outputs=tuple(_named(output, blob) for output, blob in zip(outputs, OUTPUT_BLOBS, strict=True)),
+        input=replace(spec.input, name=INPUT_BLOB, type="float32"),
+        outputs=tuple(replace(one, name=blob) for one, blob in zip(spec.outputs, OUTPUT_BLOBS, strict=True)),
     )
 
 
@@ -102,15 +109,7 @@ def take_floats(model: onnx.ModelProto) -> None:
     image.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
 
 
-def _input_spec(detector: Detector, options: GraphOptions) -> InputSpec:
-    return replace(input_spec(detector, options), name=INPUT_BLOB, type="float32")
-
-
-def _named(output: OutputSpec, blob: str) -> OutputSpec:
-    return replace(output, name=blob)
-
-
-def _find_pnnx() -> str:
+def find_pnnx() -> str:
     try:
         import ncnn  # noqa: F401  to check what pnnx wrote
         import pnnx
@@ -152,13 +151,10 @@ def _check_layers(param: Path) -> None:
 
 def _compare(model: onnx.ModelProto, backend: NcnnBackend, spec: ModelSpec) -> None:
     """Raises ExportError where ncnn answers something else than ONNX Runtime on one random image."""
-    import onnxruntime
-
     image = _random_image(spec.input)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    expected = session.run(None, {session.get_inputs()[0].name: image})
+    expected = OnnxBackend(model.SerializeToString(), threads=1).run(image)
     answers = backend.run(image)
-    for output, reference in zip(spec.outputs, expected, strict=True):
+    for output, reference in zip(spec.outputs, expected.values(), strict=True):
         value = answers[output.name]
         if value.shape != reference.shape:
             raise ExportError(
@@ -173,12 +169,3 @@ def _random_image(spec: InputSpec) -> npt.NDArray[np.float32]:
     values = np.random.default_rng(0).uniform(0, 255, [side or 1 for side in spec.shape])
     mean, std = (np.array(part).reshape(3, 1, 1) for part in (spec.mean, spec.std))
     return np.asarray((values - mean) / std, np.float32)
-
-
-def _save(weights: Path, weights_target: Path, param: Path, param_target: Path) -> None:
-    write_atomically(weights_target, lambda file: file.write(weights.read_bytes()))
-    try:
-        write_atomically(param_target, lambda file: file.write(param.read_bytes()))
-    except BaseException:
-        weights_target.unlink(missing_ok=True)
-        raise

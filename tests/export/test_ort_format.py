@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from ssdlite.errors import ExportError
-from ssdlite.export.onnx import Optimisation, to_ort_format, write_required_operators
+from ssdlite.export.targets.onnxruntime import Optimization, to_ort_format, write_required_operators
 from ssdlite.runtime.contract import METADATA_KEY
 
 RNG = np.random.default_rng(0)
@@ -75,14 +75,14 @@ def _run(path: Path, image: np.ndarray) -> tuple[np.ndarray, dict[str, str]]:
     return value, dict(session.get_modelmeta().custom_metadata_map)
 
 
-@pytest.mark.parametrize("optimisation", [None, "fixed", "runtime"])
+@pytest.mark.parametrize("optimization", [None, "fixed", "runtime"])
 @pytest.mark.parametrize("kind", ["float", "int8"])
 def test_same_numbers_and_same_contract(
-    kind: str, optimisation: Optimisation | None, float_file: Path, int8_file: Path, tmp_path: Path
+    kind: str, optimization: Optimization | None, float_file: Path, int8_file: Path, tmp_path: Path
 ) -> None:
     source = float_file if kind == "float" else int8_file
     target = tmp_path / "out" / "model.ort"
-    to_ort_format(source, target, optimisation=optimisation)
+    to_ort_format(source, target, optimization=optimization)
     assert target.read_bytes()[4:8] == b"ORTM"
     assert [path.name for path in target.parent.iterdir()] == ["model.ort"]
     image = RNG.normal(size=(1, 3, 10, 10)).astype(np.float32)
@@ -101,7 +101,7 @@ def test_quantised_models_are_fused_and_others_keep_their_operators(
     assert b"QLinearConv" in (tmp_path / "int8.ort").read_bytes()
     to_ort_format(float_file, tmp_path / "float.ort")
     assert b"Clip" in (tmp_path / "float.ort").read_bytes()
-    to_ort_format(float_file, tmp_path / "fixed.ort", optimisation="fixed")
+    to_ort_format(float_file, tmp_path / "fixed.ort", optimization="fixed")
     fused = (tmp_path / "fixed.ort").read_bytes()
     assert b"FusedConv" in fused and len(fused) < (tmp_path / "float.ort").stat().st_size
 

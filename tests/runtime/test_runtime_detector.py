@@ -18,7 +18,7 @@ from PIL import Image
 import ssdlite
 from ssdlite.detections import Detections
 from ssdlite.detector import Detector
-from ssdlite.runtime.contract import ModelSpec, Provenance
+from ssdlite.runtime.contract import Provenance
 from ssdlite.runtime.model import load_model
 
 SIZES = ((50, 70), (96, 96), (300, 40), (1, 1))
@@ -48,20 +48,15 @@ def pictures() -> list[np.ndarray]:
 def exported(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """raw.onnx and nms.onnx, each with its contract inside."""
     from ssdlite.export.bundle import build_contract
-    from ssdlite.export.onnx import attach_contract, export_onnx, input_spec, output_specs
+    from ssdlite.export.graphs import model_spec
+    from ssdlite.export.onnx import attach_contract, export_onnx
     from ssdlite.export.options import GraphOptions
 
     folder = tmp_path_factory.mktemp("exported")
     provenance = Provenance(checkpoint="none.pt", checkpoint_sha256="0" * 64, licence="Apache-2.0")
     for options in (GraphOptions(variant="raw"), GraphOptions(variant="nms")):
         model = export_onnx(detector, options)
-        spec = ModelSpec(
-            file=f"{options.variant}.onnx",
-            variant=options.variant,
-            precision="fp32",
-            input=input_spec(detector, options),
-            outputs=output_specs(detector, options),
-        )
+        spec = model_spec(detector, options, f"{options.variant}.onnx")
         attach_contract(model, build_contract(detector, [spec], provenance, options.max_candidates))
         (folder / spec.file).write_bytes(model.SerializeToString())
     return folder

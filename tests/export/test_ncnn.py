@@ -25,10 +25,10 @@ from ssdlite.export.lint.report import examine
 from ssdlite.export.onnx import export_onnx
 from ssdlite.export.options import GraphOptions
 from ssdlite.export.targets import ncnn as ncnn_export
-from ssdlite.export.targets.ncnn import convert_to_ncnn, export_ncnn, ncnn_spec
+from ssdlite.export.targets.ncnn import convert_to_ncnn, ncnn_spec, take_floats
 from ssdlite.heads.boxes import clip_boxes
 from ssdlite.runtime.backends.ncnn import NcnnBackend
-from ssdlite.runtime.contract import ModelSpec
+from ssdlite.runtime.contract import Contract, ModelSpec, PostprocessSpec, Provenance, ResizeSpec
 
 HAS_NCNN = all(importlib.util.find_spec(name) is not None for name in ("ncnn", "pnnx"))
 NO_NCNN = "ncnn and pnnx are not installed (the extra ssdlite[ncnn])"
@@ -82,18 +82,41 @@ def image() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def raw_model(detector: Detector) -> onnx.ModelProto:
-    """uint8 in, logits and deltas out: what ``export_ncnn`` starts from."""
-    return export_onnx(detector, GraphOptions(variant="raw"))
+    """Floats of 0..255 in, logits and deltas out: what a conversion starts from."""
+    model = export_onnx(detector, GraphOptions(variant="raw"))
+    take_floats(model)
+    return model
+
+
+def convert(model: onnx.ModelProto, spec: ModelSpec, folder: Path) -> NcnnBackend:
+    """The two files in ``folder``, opened."""
+    contract = Contract(
+        name="test",
+        class_names=("a", "b", "c"),
+        category_ids=(),
+        resize=ResizeSpec(mode="stretch"),
+        postprocess=PostprocessSpec(
+            score_function="softmax",
+            score_threshold=0.1,
+            nms_threshold=0.5,
+            candidates_per_class=10,
+            max_detections=10,
+            max_candidates=10,
+        ),
+        models=(spec,),
+        provenance=Provenance(checkpoint="best.pt", checkpoint_sha256="0", licence="MIT"),
+    )
+    convert_to_ncnn(model, spec).save(folder, contract)
+    return NcnnBackend.open(folder / spec.file, spec, threads=1)
 
 
 @pytest.fixture(scope="module")
 def exported(
     detector: Detector, raw_model: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, ModelSpec]:
-    folder = tmp_path_factory.mktemp("ncnn")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ncnn_export, "export_onnx", lambda *_: copy.deepcopy(raw_model))
-        return folder, export_ncnn(detector, GraphOptions(variant="raw"), folder, "raw-fp32")
+    folder, spec = tmp_path_factory.mktemp("ncnn"), ncnn_spec(detector, GraphOptions(variant="raw"), "raw-fp32")
+    convert(raw_model, spec, folder)
+    return folder, spec
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -109,10 +132,8 @@ def test_every_preset_suits_the_accelerators_and_ncnn(preset: str, tmp_path: Pat
 
     if not HAS_NCNN:
         pytest.skip(NO_NCNN)
-    spec = ncnn_spec(detector, FLOAT_INPUT, "decoded")
-    convert_to_ncnn(model, spec, tmp_path)
     images = np.random.default_rng(5).normal(size=(1, 3, 100, 100)).astype(np.float32)
-    answers = NcnnBackend(tmp_path / "decoded.param", tmp_path / "decoded.bin", spec, threads=1).run(images)
+    answers = convert(model, ncnn_spec(detector, FLOAT_INPUT, "decoded"), tmp_path).run(images)
     scores, boxes = decode(detector, torch.from_numpy(images))
     assert scores.max() > 0.6 and scores.min() < 0.01  # worth comparing
     assert np.abs(answers["out0"] - scores).max() < 1e-4
@@ -147,11 +168,11 @@ def test_half_precision_halves_the_file_and_stays_close(
 ) -> None:
     folder, full = exported
     half = ncnn_spec(detector, GraphOptions(variant="raw", precision="fp16"), "half")
-    convert_to_ncnn(_with_float_input(raw_model), half, tmp_path)
+    backend = convert(raw_model, half, tmp_path)
     sizes = (tmp_path / "half.bin").stat().st_size / (folder / "raw-fp32.bin").stat().st_size
     assert 0.5 < sizes < 0.55
     exact = NcnnBackend(folder / full.file, folder / "raw-fp32.bin", full).run(image)
-    rounded = NcnnBackend(tmp_path / "half.param", tmp_path / "half.bin", half).run(image)
+    rounded = backend.run(image)
     difference = np.abs(exact["out0"] - rounded["out0"]).max()
     assert 1e-6 < difference < 0.02
 
@@ -173,14 +194,13 @@ def test_what_ncnn_cannot_do_is_refused_at_once(detector: Detector, options: Gra
 
 @pytest.mark.parametrize("missing", ["ncnn", "pnnx"])
 def test_missing_package_says_what_to_install(
-    missing: str, detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    missing: str, detector: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     if missing == "pnnx":
         pytest.importorskip("ncnn")
     with pytest.raises(ExportError, match=rf'{missing} is not installed: pip install "ssdlite\[ncnn\]"'):
-        export_ncnn(detector, GraphOptions(), tmp_path / "out", "model")
-    assert not (tmp_path / "out").exists()
+        convert_to_ncnn(_tiny_model(), ncnn_spec(detector, GraphOptions(), "model"))
 
 
 @needs_ncnn
@@ -192,24 +212,16 @@ def test_missing_package_says_what_to_install(
         ("sleep 20", "did not finish within 0.3 seconds"),
     ],
 )
-def test_failing_converter_leaves_nothing_behind(
+def test_failing_converter(
     script: str, message: str, detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "pnnx"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    monkeypatch.setattr(ncnn_export, "_find_pnnx", lambda: str(program))
+    monkeypatch.setattr(ncnn_export, "find_pnnx", lambda: str(program))
     monkeypatch.setattr(ncnn_export, "TIME_LIMIT", 0.3)
-    monkeypatch.setattr(ncnn_export, "export_onnx", lambda *_: _tiny_model())
     with pytest.raises(ExportError, match=message):
-        export_ncnn(detector, GraphOptions(), tmp_path / "out", "model")
-    assert not (tmp_path / "out").exists()
-
-
-def _with_float_input(model: onnx.ModelProto) -> onnx.ModelProto:
-    changed = copy.deepcopy(model)
-    ncnn_export.take_floats(changed)
-    return changed
+        convert_to_ncnn(_tiny_model(), ncnn_spec(detector, GraphOptions(), "model"))
 
 
 def _tiny_model() -> Any:
@@ -226,7 +238,7 @@ def _tiny_model() -> Any:
 
 def test_leading_cast_becomes_a_float_input() -> None:
     model = _tiny_model()
-    ncnn_export.take_floats(model)
+    take_floats(model)
     assert [(node.op_type, list(node.input)) for node in model.graph.node] == [("Relu", ["images"])]
     assert model.graph.input[0].type.tensor_type.elem_type == 1  # FLOAT
 
@@ -242,7 +254,7 @@ def test_unconverted_operators_and_wrong_numbers_are_found(
 
     folder, spec = exported
     backend = NcnnBackend(folder / spec.file, folder / "raw-fp32.bin", spec)
-    model = _with_float_input(raw_model)
+    model = copy.deepcopy(raw_model)
     ncnn_export._compare(model, backend, spec)
     bias = next(tensor for tensor in model.graph.initializer if "regression.0" in tensor.name and len(tensor.dims) == 1)
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.5), bias.name))

@@ -141,11 +141,11 @@ def test_thresholds_are_built_in(export: Callable[..., Any]) -> None:
 def test_the_gate_fails_the_export_and_leaves_nothing(
     export: Callable[..., Any], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ssdlite.export import pipeline
     from ssdlite.export.measure import Accuracy
+    from ssdlite.export.targets import base
 
     figures = iter([0.5, 0.4])
-    monkeypatch.setattr(pipeline, "measure_accuracy", lambda *_: Accuracy(next(figures), 0.5))
+    monkeypatch.setattr(base, "measure_accuracy", lambda *_: Accuracy(next(figures), 0.5))
     status, said, bundle = export("--variant", "decoded", "--data", data, "--max-ap-drop", 0.01)
     assert status == 2
     assert "AP drop of decoded_fp32.onnx 0.1000: more than the 0.01 allowed; nothing was written" in said
@@ -186,6 +186,8 @@ def test_int8_from_a_folder_of_pictures(export: Callable[..., Any], tmp_path: Pa
         (["--variant", "raw", "raw"], "expected one or more different ones"),
         (["--score-threshold", "2"], "score_threshold: expected 0 to 1, got 2.0"),
         (["--ncnn", "--batch", "dynamic"], "ncnn has no batch axis"),
+        (["--runtime", "onnxruntime", "tflite"], "--runtime: expected one or more of onnxruntime, ncnn, got 'tflite'"),
+        (["--runtime", "ncnn", "--ort"], "--ort: writes files for onnxruntime, which is not among --runtime ncnn"),
     ],
 )
 def test_what_is_given_wrongly(
@@ -234,7 +236,7 @@ def test_checkpoints_that_are_none(export: Callable[..., Any], checkpoint: Path,
         (tmp_path / "missing.pt", "no such checkpoint file"),
         (truncated, "not a checkpoint of ssdlite, or truncated"),
         (other, "not a checkpoint of ssdlite"),
-        (newer, "format version 0, this version of ssdlite reads 1"),
+        (newer, "format version 0, this version of ssdlite reads up to 2"),
     ):
         status, said, bundle = export(source=path)
         assert status == 2 and message in said

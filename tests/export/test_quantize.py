@@ -14,7 +14,7 @@ from onnx import numpy_helper
 import ssdlite
 from ssdlite.errors import ExportError
 from ssdlite.export.int8.calibration import METHODS, Calibration, calibrate
-from ssdlite.export.int8.quantize import count_convolutions, quantisation_facts, quantise
+from ssdlite.export.int8.quantize import count_convolutions, quantization_facts, quantize
 from ssdlite.export.int8.sensitivity import choose_float_layers, output_error, rank_layers
 from ssdlite.export.onnx import export_onnx
 from ssdlite.export.options import GraphOptions
@@ -55,7 +55,7 @@ def calibration(raw: onnx.ModelProto) -> Calibration:
 
 @pytest.fixture(scope="module")
 def int8(raw: onnx.ModelProto, calibration: Calibration) -> onnx.ModelProto:
-    return quantise(raw, calibration)
+    return quantize(raw, calibration)
 
 
 def run(model: onnx.ModelProto, count: int = 3) -> list[np.ndarray]:
@@ -103,7 +103,7 @@ def test_every_convolution_and_residual_is_computed_in_integers(
 def test_outputs_stay_close_to_the_float_model(
     raw: onnx.ModelProto, calibration: Calibration, activation_type: str
 ) -> None:
-    model = quantise(raw, calibration, activation_type=activation_type)  # type: ignore[arg-type]
+    model = quantize(raw, calibration, activation_type=activation_type)  # type: ignore[arg-type]
     onnx.checker.check_model(model, full_check=True)
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     zero_points = {types[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"}
@@ -147,7 +147,7 @@ def test_decoding_stays_float(detector: ssdlite.Detector, int8: onnx.ModelProto,
     """The decoded int8 model gives numpy's softmax of the raw int8 model's logits, to float accuracy."""
     decoded = export_onnx(detector, GraphOptions(variant="decoded"))
     assert calibration.missing(decoded) == []
-    scores, boxes = run(quantise(decoded, calibration))
+    scores, boxes = run(quantize(decoded, calibration))
     logits, _ = run(int8)
     powers = np.exp(logits.astype(np.float64))
     assert np.abs(scores - (powers / powers.sum(axis=-1, keepdims=True))[..., 1:]).max() < 1e-6
@@ -159,12 +159,12 @@ def test_float_layers_are_really_computed_in_float(
     raw: onnx.ModelProto, calibration: Calibration, tmp_path: Path
 ) -> None:
     layers = ("backbone.features.0.0.Conv", "backbone.features.1.conv.1.Conv", "head.regression.0.1.Conv")
-    model = quantise(raw, calibration, float_layers=layers)
+    model = quantize(raw, calibration, float_layers=layers)
     onnx.checker.check_model(model, full_check=True)
     assert count_convolutions(model) == (CONVOLUTIONS - 3, CONVOLUTIONS)
     operators = executed(model, tmp_path)
     assert (operators["QLinearConv"], operators["Conv"]) == (CONVOLUTIONS - 3, 3)
-    facts = quantisation_facts(
+    facts = quantization_facts(
         model, calibration, activation_type="uint8", calibration_data="blocks", float_layers=layers
     )
     assert (facts.quantised_layers, facts.total_layers, facts.float_layers) == (71, 74, layers)
@@ -172,7 +172,7 @@ def test_float_layers_are_really_computed_in_float(
 
 
 def test_one_layer_alone(raw: onnx.ModelProto, calibration: Calibration) -> None:
-    alone = quantise(raw, calibration, only=[PLANTED])
+    alone = quantize(raw, calibration, only=[PLANTED])
     assert count_convolutions(alone) == (1, CONVOLUTIONS)
     counts = Counter(node.op_type for node in alone.graph.node)
     assert (counts["QuantizeLinear"], counts["DequantizeLinear"]) == (2, 4)  # input and output; with weight and bias
@@ -193,7 +193,7 @@ def test_planted_outlier_is_found_and_kept_in_float(raw: onnx.ModelProto) -> Non
     assert ranking[0].error > 4 * ranking[1].error
     expected = run(model)
     gated = choose_float_layers(
-        lambda layers: quantise(model, calibration, float_layers=layers),
+        lambda layers: quantize(model, calibration, float_layers=layers),
         lambda candidate: output_error(expected, run(candidate)),
         lambda: [item.layer for item in ranking],
         max_drop=0.03,
@@ -250,7 +250,7 @@ def test_calibration_methods(raw: onnx.ModelProto, calibration: Calibration, met
     for name, (low, high) in found.ranges.items():
         lowest, highest = calibration.ranges[name]
         assert lowest <= low <= high <= highest
-    assert output_error(run(raw), run(quantise(raw, found))) < 0.05
+    assert output_error(run(raw), run(quantize(raw, found))) < 0.05
 
 
 def test_range_of_the_input_is_minmax_of_the_pictures(raw: onnx.ModelProto, calibration: Calibration) -> None:
@@ -281,14 +281,14 @@ def test_values_that_are_not_finite(raw: onnx.ModelProto) -> None:
 
 def test_what_cannot_be_quantised(raw: onnx.ModelProto, calibration: Calibration) -> None:
     with pytest.raises(ExportError, match=r"the model has no convolution 'backbone\.nothing'"):
-        quantise(raw, calibration, float_layers=["backbone.nothing"])
+        quantize(raw, calibration, float_layers=["backbone.nothing"])
     with pytest.raises(ExportError, match="calibration is of another graph: it has no tensor"):
-        quantise(raw, Calibration({}, "minmax", 1))
+        quantize(raw, Calibration({}, "minmax", 1))
     old = onnx.ModelProto()
     old.CopyFrom(raw)
     old.opset_import[0].version = 12
     with pytest.raises(ExportError, match="needs opset 13 or newer, the model has 12"):
-        quantise(old, calibration)
+        quantize(old, calibration)
     with pytest.raises(ExportError, match="there are no images to measure it on"):
         rank_layers(raw, calibration, [])
     count = onnx.ModelProto()

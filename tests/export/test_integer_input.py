@@ -6,9 +6,8 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper, parser
 
-from ssdlite.export.body import find_body
-from ssdlite.export.int8.calibration import calibrate
-from ssdlite.export.int8.quantize import count_convolutions, find_integer_input, quantise
+from ssdlite.export.int8.calibration import calibrate, find_body
+from ssdlite.export.int8.quantize import count_convolutions, find_integer_input, quantize
 
 NORMALISE = "centred = Sub(values, mean) normal = Div(centred, std)"
 LAYOUTS = {
@@ -95,7 +94,7 @@ def pixel_scale(model: onnx.ModelProto) -> tuple[float, int]:
 def test_pixels_are_the_integers(layout, activation_type, options, scale, zero_point) -> None:
     model = make_model(layout=layout, **options)
     calibration = calibrate(model, pictures(layout), method="minmax")
-    quantised = quantise(model, calibration, activation_type=activation_type)
+    quantised = quantize(model, calibration, activation_type=activation_type)
     onnx.checker.check_model(quantised, full_check=True)
     assert count_convolutions(quantised) == (2, 2)
     assert operators(quantised) == (["Transpose"] if layout == "NHWC" else []) + ["Conv", "Conv"]
@@ -120,7 +119,7 @@ def test_other_normalisation_stays_as_it_is(options, largest_error) -> None:
     model = make_model(**options)
     assert find_integer_input(model, find_body(model)) is None
     images = [image.astype(np.float32) for image in pictures()] if options.get("kind") else pictures()
-    quantised = quantise(model, calibrate(model, images, method="minmax"))
+    quantised = quantize(model, calibrate(model, images, method="minmax"))
     onnx.checker.check_model(quantised, full_check=True)
     assert operators(quantised) == [node.op_type for node in model.graph.node if node.op_type != "Clip"]
     wanted = run(model, images[0])
@@ -130,7 +129,7 @@ def test_other_normalisation_stays_as_it_is(options, largest_error) -> None:
 def test_first_convolution_in_float_keeps_its_normalisation() -> None:
     model = make_model()
     (first, second) = find_body(model).convolutions
-    quantised = quantise(model, calibrate(model, pictures(), method="minmax"), float_layers=[first])
+    quantised = quantize(model, calibrate(model, pictures(), method="minmax"), float_layers=[first])
     assert operators(quantised) == ["Cast", "Sub", "Div", "Conv", "Clip", "Conv"]
     assert count_convolutions(quantised) == (1, 2)
     assert second == "Conv5"
@@ -139,7 +138,7 @@ def test_first_convolution_in_float_keeps_its_normalisation() -> None:
 def test_every_pixel_value_keeps_its_own_integer() -> None:
     """With a mean of 127.5, quantising the normalised float would round pixels 0 and 1 to one integer, 2 and 3 too."""
     model = make_model()
-    quantised = quantise(model, calibrate(model, pictures(), method="minmax"))
+    quantised = quantize(model, calibrate(model, pictures(), method="minmax"))
     scale, zero_point = pixel_scale(quantised)
     pixels = np.arange(256)
     normalised = (pixels - 127.5) / 127.5

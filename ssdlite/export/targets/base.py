@@ -1,0 +1,94 @@
+"""What an export target is given, and what it gives: the models of a bundle for one runtime."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import onnx
+
+from ssdlite.detector import Detector
+from ssdlite.export.bundle import build_contract
+from ssdlite.export.measure import Accuracy, ExportPictures, measure_accuracy
+from ssdlite.export.onnx import export_onnx
+from ssdlite.export.options import ExportOptions, GraphOptions
+from ssdlite.images.prediction import DetectionModel
+from ssdlite.predictor import Predictor
+from ssdlite.runtime.contract import Contract, ModelSpec, Provenance
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportJob:
+    """One bundle in the making.
+
+    Attributes:
+        detector: in evaluation mode, with the thresholds that were asked for.
+        folder: of the bundle; a target may put files there that are no models.
+        notify: is told what is being done.
+    """
+
+    options: ExportOptions
+    detector: Detector
+    provenance: Provenance
+    pictures: ExportPictures
+    folder: Path
+    notify: Callable[[str], object]
+    _traced: dict[GraphOptions, onnx.ModelProto] = field(default_factory=dict, init=False)
+
+    def onnx_model(self, options: GraphOptions) -> onnx.ModelProto:
+        """What ``export_onnx`` gives, to be changed at will; int8 is float32 here. Each graph is traced but once."""
+        options = replace(options, precision="fp16" if options.precision == "fp16" else "fp32")
+        if options not in self._traced:
+            self._traced[options] = export_onnx(self.detector, options)
+        return copy.deepcopy(self._traced[options])
+
+    def contract(self, specs: Sequence[ModelSpec]) -> Contract:
+        """The facts about the detector, and these models of it."""
+        return build_contract(self.detector, specs, self.provenance, self.options.max_candidates)
+
+    def accuracy(self, model: DetectionModel) -> Accuracy:
+        """Of ``model`` on the split that is scored, which there has to be."""
+        assert self.pictures.gate is not None
+        return measure_accuracy(model, self.pictures.gate)
+
+    @cached_property
+    def reference(self) -> Accuracy | None:
+        """PyTorch's, measured when it is first asked for; None where there are no data."""
+        gate = self.pictures.gate
+        if gate is None:
+            return None
+        self.notify(f"scoring PyTorch's model on {gate.name}, {len(gate)} images")
+        return self.accuracy(Predictor(self.detector))
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One exported model.
+
+    Attributes:
+        spec: what the contract says of it, figures apart.
+        save: writes its files, of the names in ``spec``, into a folder. It is given the contract of this model alone,
+            for formats that carry it, and called again when the figures are known.
+    """
+
+    spec: ModelSpec
+    save: Callable[[Path, Contract], None]
+
+
+class Target(Protocol):
+    """Exports for one runtime, whose ``Backend`` runs back what it wrote.
+
+    A target is one such class in a module of its own, and one entry of ``ssdlite.export.targets.TARGETS``, by the
+    name of the runtime in ``ssdlite.runtime.backends.BACKENDS``.
+    """
+
+    def export(self, job: ExportJob) -> list[Artifact]:
+        """The models that ``job.options`` ask for, in the order in which the contract is to list them.
+
+        Raises:
+            ExportError: the runtime cannot do what is asked for, a package is missing, or too much accuracy is lost.
+        """

@@ -1,0 +1,222 @@
+"""For ONNX Runtime: .onnx files in every variant and precision, and the .ort files of ONNX Runtime Mobile."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import onnx
+
+from ssdlite.errors import ExportError
+from ssdlite.export.graphs import model_spec
+from ssdlite.export.int8.calibration import Calibration, NarrowRangeError, calibrate, calibration_inputs
+from ssdlite.export.int8.quantize import quantization_facts, quantize
+from ssdlite.export.int8.sensitivity import choose_float_layers, rank_layers
+from ssdlite.export.onnx import ERRORS_ONLY, attach_contract, opset_of, quiet
+from ssdlite.export.options import GraphOptions
+from ssdlite.export.targets.base import Artifact, ExportJob
+from ssdlite.files import write_atomically, write_text
+from ssdlite.runtime.backends.onnxruntime import OnnxBackend
+from ssdlite.runtime.contract import Contract, ModelSpec, QuantizationFacts
+from ssdlite.runtime.model import RuntimeDetector
+
+OPERATORS_FILE = "required_operators.config"  # for a reduced build of ONNX Runtime
+RANKING_IMAGES = 8  # that tell sensitive layers from others
+Optimization = Literal["fixed", "runtime"]
+
+
+class OnnxRuntimeTarget:
+    """A file for every variant and precision; with ``--ort`` a second one, and the operators that they need."""
+
+    def export(self, job: ExportJob) -> list[Artifact]:
+        quantizer = Quantizer(job)
+        models: dict[str, onnx.ModelProto] = {}
+        artifacts = []
+        for variant, precision in itertools.product(job.options.variant, job.options.precision):
+            job.notify(f"exporting {variant}, {precision}")
+            options = job.options.graph(variant, precision)
+            model, facts = job.onnx_model(options), None
+            if precision == "int8":
+                model, facts = quantizer.quantize(model, options)
+            spec = replace(_spec(job, options, model), quantisation=facts)
+            models[spec.file] = model
+            artifacts.append(Artifact(spec, partial(_save_onnx, model)))
+            if job.options.ort:
+                ort_spec = replace(spec, file=f"{Path(spec.file).stem}.ort")
+                artifacts.append(Artifact(ort_spec, partial(_save_ort, model)))
+        if job.options.ort:
+            with tempfile.TemporaryDirectory() as folder:
+                for name, model in models.items():
+                    onnx.save(model, str(Path(folder, name)))
+                write_required_operators([Path(folder, name) for name in models], job.folder / OPERATORS_FILE)
+        return artifacts
+
+
+def _spec(job: ExportJob, options: GraphOptions, model: onnx.ModelProto) -> ModelSpec:
+    spec = model_spec(job.detector, options, f"{options.variant}_{options.precision}.onnx")
+    return replace(spec, opset=opset_of(model), ir_version=model.ir_version)
+
+
+def _save_onnx(model: onnx.ModelProto, folder: Path, contract: Contract) -> None:
+    attach_contract(model, contract)
+    write_atomically(folder / contract.models[0].file, lambda file: file.write(model.SerializeToString()))
+
+
+def _save_ort(model: onnx.ModelProto, folder: Path, contract: Contract) -> None:
+    attach_contract(model, contract)
+    with tempfile.TemporaryDirectory() as temporary:
+        source = Path(temporary, "model.onnx")
+        source.write_bytes(model.SerializeToString())
+        to_ort_format(source, folder / contract.models[0].file)
+
+
+def open_unsaved(job: ExportJob, options: GraphOptions, model: onnx.ModelProto) -> RuntimeDetector:
+    """``model``, of these options, runnable before it is a file."""
+    spec = _spec(job, options, model)
+    return RuntimeDetector(job.contract([spec]), spec, OnnxBackend(model.SerializeToString()))
+
+
+# --- int8: calibrated on the data, with as many layers in float as the accuracy demands.
+
+
+@dataclass
+class Quantizer:
+    """Makes int8 models of several variants of one network, which share the layers to keep in float."""
+
+    job: ExportJob
+    float_layers: tuple[str, ...] | None = field(default=None, init=False)
+    calibration: Calibration | None = field(default=None, init=False)  # the last one; variants often share tensors
+
+    def quantize(self, model: onnx.ModelProto, options: GraphOptions) -> tuple[onnx.ModelProto, QuantizationFacts]:
+        """The float32 ``model`` in integers, and what became of it.
+
+        Raises:
+            ExportError: nothing to calibrate on, or too much accuracy is lost whatever is kept in float.
+        """
+        activation_type = self.job.options.activations
+        calibration = self._calibrate(model, options)
+
+        def build(float_layers: tuple[str, ...]) -> onnx.ModelProto:
+            return quantize(model, calibration, activation_type=activation_type, float_layers=float_layers)
+
+        if self.float_layers is None:
+            max_drop = self.job.options.max_ap_drop
+            if max_drop is None or self.job.reference is None:
+                self.float_layers = ()
+            else:
+                gate = partial(self._measure_drop, options)
+                self.float_layers = choose_float_layers(build, gate, self._rank, max_drop=max_drop).float_layers
+        result = build(self.float_layers)
+        facts = quantization_facts(
+            result,
+            calibration,
+            activation_type=activation_type,
+            calibration_data=self.job.pictures.calibration_name,
+            float_layers=self.float_layers,
+        )
+        return result, facts
+
+    def _measure_drop(self, options: GraphOptions, model: onnx.ModelProto) -> float:
+        assert self.job.reference is not None
+        found = self.job.accuracy(open_unsaved(self.job, options, model))
+        drop = self.job.reference.AP - found.AP
+        self.job.notify(f"  AP {found.AP:.4f}, drop {drop:+.4f}")
+        return drop
+
+    def _rank(self) -> list[str]:
+        """All convolutions, the most sensitive first, in a variant whose outputs change smoothly."""
+        job = self.job
+        job.notify("  finding the layers that suffer most from integers")
+        options = job.options.graph("raw", "fp32")
+        model = job.onnx_model(options)
+        calibration = self._calibrate(model, options)
+        pictures = job.pictures.calibration_arrays(RANKING_IMAGES)
+        samples = list(calibration_inputs(open_unsaved(job, options, model), pictures))
+        ranking = rank_layers(model, calibration, samples, activation_type=job.options.activations)
+        return [item.layer for item in ranking]
+
+    def _calibrate(self, model: onnx.ModelProto, options: GraphOptions) -> Calibration:
+        pictures = self.job.pictures
+        if not pictures.calibration:
+            raise ExportError(f"{pictures.calibration_name}: no pictures to calibrate on")
+        if self.calibration is None or self.calibration.missing(model):
+            reader = open_unsaved(self.job, options, model)
+            try:
+                self.calibration = calibrate(model, calibration_inputs(reader, pictures.calibration_arrays()))
+            except NarrowRangeError as error:
+                self.job.notify(f"  {error}; taking minmax")
+                inputs = calibration_inputs(reader, pictures.calibration_arrays())
+                self.calibration = calibrate(model, inputs, method="minmax")
+        return self.calibration
+
+
+# --- ``.ort`` files: the format of ONNX Runtime Mobile, which reduced builds of ONNX Runtime load, and only that.
+
+
+def to_ort_format(onnx_path: Path, ort_path: Path, *, optimization: Optimization | None = None) -> None:
+    """Convert an ONNX file; its metadata, and so the contract, comes along.
+
+    No optimisation is applied that belongs to the processor at hand, so the file runs on any.
+
+    Args:
+        optimization: as ``--optimization_style`` of ONNX Runtime's own converter. ``fixed`` writes the graph as the
+            CPU wants it, with fused operators; ``runtime`` leaves the operators as they are, so that NNAPI, CoreML
+            and XNNPACK find theirs, and notes what the CPU may fuse, which it does where the app sets
+            ``session.enable_saved_runtime_optimizations``. By default ``fixed`` for quantised models, whose integer
+            kernels come from fusing and run twice as fast, and ``runtime`` for all others.
+
+    Raises:
+        ExportError: ONNX Runtime does not take the model.
+    """
+    import onnxruntime
+
+    style = optimization or ("fixed" if _is_quantised(onnx_path) else "runtime")
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder, "model.ort")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = ERRORS_ONLY
+        options.optimized_model_filepath = str(written)
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.add_session_config_entry("session.save_model_format", "ORT")
+        options.add_session_config_entry("session.qdqisint8allowed", "1")  # signed integers stay so: ARM likes them
+        if style == "runtime":
+            options.add_session_config_entry("optimization.minimal_build_optimizations", "save")
+        try:
+            onnxruntime.InferenceSession(str(onnx_path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has a dozen kinds, without a common base
+            raise ExportError(f"{onnx_path}: cannot be converted to .ort: {error}") from None
+        write_atomically(ort_path, lambda file: file.write(written.read_bytes()))
+
+
+def write_required_operators(onnx_paths: Sequence[Path], config_path: Path) -> None:
+    """The operators, operator sets and types that the .ort files of these models need: for a build of just these.
+
+    Both optimisation styles are covered. The file goes to ONNX Runtime's
+    ``build.sh --include_ops_by_config FILE --enable_reduced_operator_type_support``.
+
+    Raises:
+        ExportError: ONNX Runtime does not take a model.
+    """
+    from onnxruntime.tools.ort_format_model import create_config_from_models
+
+    styles: tuple[Optimization, ...] = ("fixed", "runtime")
+    with tempfile.TemporaryDirectory() as folder:
+        converted = [Path(folder, f"{i}.{style}.ort") for i in range(len(onnx_paths)) for style in styles]
+        for path, (source, style) in zip(converted, itertools.product(onnx_paths, styles), strict=True):
+            to_ort_format(source, path, optimization=style)
+        written = Path(folder, "operators.config")
+        with quiet("ort_format_model.utils"):  # it announces each file
+            create_config_from_models(converted, written, enable_type_reduction=True)
+        lines = [line for line in written.read_text("utf-8").splitlines() if not line.startswith("#")]
+    names = ", ".join(path.name for path in onnx_paths)
+    write_text(config_path, "\n".join([f"# operators of {names}", *lines, ""]))
+
+
+def _is_quantised(onnx_path: Path) -> bool:
+    graph = onnx.load(str(onnx_path), load_external_data=False).graph
+    return any(node.op_type == "QuantizeLinear" for node in graph.node)
