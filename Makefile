@@ -21,7 +21,7 @@ demo: install
 	@echo "The detector, for ssdlite.load_detector(): $(RUN)/best.pt"
 
 test: install lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

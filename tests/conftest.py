@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 # Before torch is imported. The tests' networks gain nothing from threads, and where other work has the processors
@@ -41,13 +42,30 @@ def golden_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     from ssdlite.export.options import GraphOptions
 
-    folder = tmp_path_factory.mktemp("bundles")
-    options = [GraphOptions(variant=variant) for variant in ("raw", "decoded", "nms")]
-    _write_bundle(
-        folder / "stretch", [*options, GraphOptions(variant="decoded", input_type="float32", layout="NHWC")], {}
-    )
-    settings = {"resize": "letterbox", "score_function": "sigmoid"}
-    _write_bundle(folder / "letterbox", [GraphOptions(variant="decoded", input_type="float32")], settings)
+    def make(folder: Path) -> None:
+        options = [GraphOptions(variant=variant) for variant in ("raw", "decoded", "nms")]
+        _write_bundle(
+            folder / "stretch", [*options, GraphOptions(variant="decoded", input_type="float32", layout="NHWC")], {}
+        )
+        settings = {"resize": "letterbox", "score_function": "sigmoid"}
+        _write_bundle(folder / "letterbox", [GraphOptions(variant="decoded", input_type="float32")], settings)
+
+    return _make_once(tmp_path_factory, "bundles", make)
+
+
+def _make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that one of the processes of pytest-xdist makes and the others wait for."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        folder = factory.mktemp(name)
+        make(folder)
+        return folder
+    folder = factory.getbasetemp().parent / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            unfinished = folder.with_suffix(".unfinished")
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(folder)
     return folder
 
 
