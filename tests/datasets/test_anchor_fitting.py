@@ -97,7 +97,7 @@ def test_a_rare_class_counts() -> None:
     assert shape_iou(wh((55, 65)), levels[0]).max() > 0.7
 
 
-@pytest.mark.parametrize("budget", [539, 600, 1000, 2034, 5000])
+@pytest.mark.parametrize("budget", [539, 600, 1000, 2034])
 def test_the_budget_holds(budget: int) -> None:
     generator = np.random.default_rng(0)
     levels = fit(generator.lognormal(4, 0.7, (400, 2)), generator.integers(0, 5, 400), budget)
@@ -107,9 +107,7 @@ def test_the_budget_holds(budget: int) -> None:
 
 def test_the_same_boxes_give_the_same_anchors() -> None:
     boxes, labels = np.random.default_rng(0).lognormal(4, 0.7, (6000, 2)), np.arange(6000) % 3
-    first, second = (
-        fit_anchors(boxes, labels, image_size=(320, 320), strides=STRIDES, budget=BUDGET) for _ in range(2)
-    )
+    first, second = (fit_anchors(boxes, labels, image_size=(320, 320), strides=STRIDES, budget=1000) for _ in range(2))
     assert first == second
 
 

@@ -143,7 +143,7 @@ def test_it_is_trained_on_and_scored(data: Path, tmp_path: Path) -> None:
     assert not any(isinstance(sample, BadSample) for sample in samples)
     assert collate(samples).labels.tolist() == [[0], [1], [0]]
     small = {"preset": "ssdlite192_mobilenet_v2_050", "width_mult": 0.25, "image_size": 64, "batch_size": 4}
-    train(TrainOptions(**small, data=str(data), output=str(tmp_path / "run"), workers=0, epochs=1))
+    train(TrainOptions().override(**small, data=str(data), output=str(tmp_path / "run"), workers=0, epochs=1))
     arguments = [tmp_path / "run" / "last.pt", "--data", data, "--split", "val", "--output", tmp_path / "eval"]
     assert eval_det.main([*map(str, arguments), "--workers", "0", "--device", "cpu"]) == 0
     figures = json.loads((tmp_path / "eval" / "metrics.json").read_text())

@@ -1,5 +1,6 @@
-"""Reading pictures of every kind, and the way from source pixels to input pixels and back."""
+"""Reading pictures of every kind, and sizes from the first bytes of JPEGs, against Pillow."""
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -10,8 +11,15 @@ import pytest
 from PIL import Image, ImageOps
 
 from ssdlite.errors import DataError
-from ssdlite.images.geometry import CropWindow, fit_window
-from ssdlite.images.reading import read_image, read_image_size, read_size_as_annotated, to_rgb
+from ssdlite.images.reading import (
+    FIRST_BYTES,
+    find_size,
+    jpeg_size,
+    read_image,
+    read_image_size,
+    read_size_as_annotated,
+    to_rgb,
+)
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -174,42 +182,61 @@ def test_pillow_pictures_are_turned_and_converted_too(tmp_path: Path) -> None:
     assert to_rgb(Image.new("L", (3, 2), 9)).tolist() == [[[9, 9, 9]] * 3] * 2
 
 
-def test_stretching_maps_the_whole_image() -> None:
-    window = fit_window((100, 200), (320, 320), "stretch")
-    assert window == CropWindow(0, 0, 200, 100, (320, 320))
-    boxes = np.array([[0, 0, 200, 100], [50, 25, 100, 50]], np.float32)
-    assert window.boxes_to_input(boxes).tolist() == [[0, 0, 320, 320], [80, 80, 160, 160]]
+# -- sizes of JPEGs
 
 
-def test_letterboxing_keeps_the_aspect_ratio() -> None:
-    window = fit_window((100, 200), (320, 320), "letterbox")
-    assert window == CropWindow(0, -50, 200, 150, (320, 320))
-    boxes = np.array([[0, 0, 200, 100]], np.float32)
-    np.testing.assert_allclose(window.boxes_to_input(boxes), [[0, 80, 320, 240]], atol=1e-4)
+def encoded(size: tuple[int, int] = (31, 47), mode: str = "RGB", **options: object) -> bytes:
+    height, width = size
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
 
 
-@pytest.mark.parametrize("resize", ["stretch", "letterbox"])
-@pytest.mark.parametrize("image_size", [(1, 1), (3, 500), (500, 3), (481, 639), (320, 320)])
-def test_boxes_come_back(resize: str, image_size: tuple[int, int]) -> None:
-    window = fit_window(image_size, (320, 256), resize)
-    boxes = np.array([[0, 0, image_size[1], image_size[0]], [0.25, 0.5, 0.75, 1]], np.float32)
-    np.testing.assert_allclose(window.boxes_to_source(window.boxes_to_input(boxes)), boxes, atol=1e-3)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"mode": "L"},
+        {"progressive": True},
+        {"restart_marker_rows": 1},
+        {"comment": b"a note"},
+        {"icc_profile": bytes(2000)},
+        {"dpi": (72, 72), "quality": 100, "subsampling": 0},
+        {"size": (1, 65_000)},
+    ],
+)
+def test_the_size_is_pillows(options: dict[str, object]) -> None:
+    data = encoded(**options)
+    with Image.open(io.BytesIO(data)) as picture:
+        assert find_size(data[:FIRST_BYTES]) == (picture.height, picture.width)
 
 
-def test_rendering_fills_what_is_outside_the_image() -> None:
-    image = np.full((10, 20, 3), 200, np.uint8)
-    rendered = fit_window((10, 20), (40, 40), "letterbox").render(image)
-    assert rendered.shape == (40, 40, 3)
-    assert (rendered[:10] == 114).all()
-    assert (rendered[10:30] == 200).all()
-    assert (rendered[30:] == 114).all()
+def test_exif_cmyk_long_notes_and_other_formats_are_left_to_a_decoder() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert find_size(encoded(exif=exif)) is None
+    assert find_size(encoded(mode="CMYK")) is None
+    assert find_size(encoded(icc_profile=bytes(FIRST_BYTES))[:FIRST_BYTES]) is None
+    assert find_size(b"\x89PNG\r\n\x1a\n" + bytes(100)) is None
 
 
-def test_rendering_a_view_beside_the_image_is_all_fill() -> None:
-    rendered = CropWindow(100, 100, 120, 120, (8, 8)).render(np.zeros((10, 20, 3), np.uint8))
-    assert (rendered == 114).all()
+def test_damaged_beginnings_are_left_to_a_decoder() -> None:
+    data = encoded()
+    end = data.index(b"\xff\xc0") + 10
+    assert find_size(data[:end]) == (31, 47)
+    assert all(find_size(data[:count]) is None for count in range(end))
+    assert find_size(data.replace(b"\xff\xc0", b"\xff\xc3", 1)) is None
+    assert find_size(data.replace(bytes([0, 31, 0, 47]), bytes(4), 1)) is None
+    endless = b"\xff\xd8" + b"\xff\xe0\x00\x00" * 1000  # segments of a length that cannot be
+    assert find_size(endless) is None
 
 
-def test_rendering_a_crop_at_its_own_size_copies_its_pixels() -> None:
-    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    assert np.array_equal(CropWindow(1, 2, 5, 4, (2, 4)).render(image), image[2:4, 1:5])
+def test_a_picture_on_its_side_keeps_both_sizes(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "side.jpg").write_bytes(encoded(exif=exif))
+    (tmp_path / "plain.jpg").write_bytes(encoded())
+    assert read_image_size(tmp_path / "side.jpg") == ((47, 31), (31, 47))
+    assert read_image_size(tmp_path / "plain.jpg") == ((31, 47), (31, 47))
+    assert jpeg_size(tmp_path / "missing.jpg") is None

@@ -1,4 +1,4 @@
-"""Resizing without OpenCV gives OpenCV's pixels, and files read without Pillow give Pillow's."""
+"""Files read without Pillow give Pillow's pixels; and the process that imports us stays as it was."""
 
 import io
 import os
@@ -18,69 +18,13 @@ import pytest
 from PIL import Image
 
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.images import geometry as optional
 from ssdlite.images import opencv_reader
-from ssdlite.images.geometry import resize_bilinear, resize_with_numpy
+from ssdlite.images.geometry import silent_opencv
 from ssdlite.images.reading import read_image, read_image_size
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def with_opencv(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def test_numpy_resizes_to_the_same_bits_as_opencv():
-    random = np.random.default_rng(0)
-    for number, sizes in enumerate(random.integers(1, 160, (250, 4)).tolist()):
-        image = noise(sizes[0], sizes[1], number)
-        assert np.array_equal(resize_with_numpy(image, *sizes[2:]), with_opencv(image, *sizes[2:])), sizes
-
-
-@pytest.mark.parametrize(
-    ("source", "target"),
-    [
-        ((64, 96), (32, 48)),  # OpenCV goes other ways for a half, a quarter and whole factors
-        ((128, 96), (32, 24)),
-        ((64, 96), (32, 96)),
-        ((64, 96), (64, 48)),
-        ((63, 99), (21, 33)),
-        ((63, 99), (126, 198)),
-        ((1, 1), (7, 9)),
-        ((1, 50), (20, 20)),
-        ((50, 1), (20, 20)),
-        ((2, 2), (1, 1)),
-        ((480, 640), (320, 320)),
-        ((3000, 17), (320, 320)),
-        ((17, 3000), (300, 301)),
-        ((720, 1280), (180, 320)),
-    ],
-)
-def test_numpy_resizes_to_the_same_bits_where_opencv_is_special(source: tuple[int, int], target: tuple[int, int]):
-    for image in (noise(*source), np.full((*source, 3), 255, np.uint8), (noise(*source) > 127).astype(np.uint8) * 255):
-        assert np.array_equal(resize_with_numpy(image, *target), with_opencv(image, *target))
-
-
-def test_resizing_takes_the_way_that_is_there(monkeypatch: pytest.MonkeyPatch):
-    image = noise(50, 70)
-    expected = with_opencv(image, 32, 32)
-    assert np.array_equal(resize_bilinear(image, 32, 32), expected)
-    monkeypatch.setattr("ssdlite.images.geometry.find_opencv", lambda: None)
-    assert np.array_equal(resize_bilinear(image, 32, 32), expected)
-    assert np.array_equal(resize_bilinear(image[:, ::-1], 50, 70), image[:, ::-1])
-    assert np.array_equal(resize_bilinear(image[::2, ::-1], 31, 29), with_opencv(image[::2, ::-1].copy(), 31, 29))
-
-
-def test_a_ramp_is_resized_to_what_one_calculates():
-    """Four pixels to eight: centres at -0.25, 0.25, 0.75 ... of the source, the outermost repeat the edge."""
-    image = np.repeat(np.array([[0, 40, 80, 120]], np.uint8)[:, :, None], 3, axis=2)
-    assert resize_with_numpy(image, 1, 8)[0, :, 0].tolist() == [0, 10, 30, 50, 70, 90, 110, 120]
-    assert resize_with_numpy(image, 1, 2)[0, :, 0].tolist() == [20, 100]
-
-
-# -- files -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -145,7 +89,7 @@ def test_opencv_turns_pictures_upright(tmp_path: Path, orientation: int):
 @pytest.mark.usefixtures("no_pillow")
 def test_opencv_reads_photographs_almost_as_pillow_does(tmp_path: Path):
     """Two builds of the same library may round differently."""
-    smooth = with_opencv(noise(6, 8), 120, 160)
+    smooth = cv2.resize(noise(6, 8), (160, 120))
     Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=90)
     with Image.open(tmp_path / "a.jpg") as stored:
         expected = np.asarray(stored.convert("RGB")).astype(int)
@@ -180,16 +124,12 @@ def test_with_neither_it_is_said_what_to_install(tmp_path: Path, monkeypatch: py
         read_image(tmp_path / "a.png")
 
 
-def test_a_module_that_is_not_there_is_none():
-    assert optional._import("no_such_module_anywhere") is None
-
-
 def test_the_last_to_leave_restores_opencvs_log_level():
     """Two readers at once, in the order that would leave OpenCV silent if each restored what it found."""
     before = cv2.utils.logging.getLogLevel()
     first, second = ExitStack(), ExitStack()
-    first.enter_context(optional.silent_opencv())
-    second.enter_context(optional.silent_opencv())
+    first.enter_context(silent_opencv())
+    second.enter_context(silent_opencv())
     first.close()
     assert cv2.utils.logging.getLogLevel() == cv2.utils.logging.LOG_LEVEL_SILENT
     second.close()
@@ -216,46 +156,6 @@ def test_reading_in_many_threads_leaves_opencvs_log_level(tmp_path: Path):
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(read, range(8))) == [4] * 8
     assert cv2.utils.logging.getLogLevel() == before
-
-
-def test_importing_and_reading_leaves_the_process_as_it_was(tmp_path: Path):
-    Image.fromarray(noise(40, 50)).save(tmp_path / "a.jpg")
-    program = """
-import locale, logging, os, signal, sys, warnings
-import albumentations, cv2, torch, torchvision, PIL.Image, PIL.ImageFile  # whose own doings are not ours
-def state():
-    return (dict(os.environ), cv2.getNumThreads(), cv2.utils.logging.getLogLevel(), warnings.filters[:],
-            locale.setlocale(locale.LC_ALL), logging.root.level, list(logging.root.handlers), os.umask(0o22),
-            PIL.Image.MAX_IMAGE_PIXELS, PIL.ImageFile.LOAD_TRUNCATED_IMAGES, signal.getsignal(signal.SIGINT),
-            sys.getrecursionlimit())
-os.umask(0o22)
-before = state(), torch.get_num_threads(), torch.get_default_dtype()
-import ssdlite.images.drawing, ssdlite.images.media, ssdlite.datasets.transforms, ssdlite.evaluation.coco
-from ssdlite.datasets.transforms import DetectionTransform
-from ssdlite.images import geometry, reading
-DetectionTransform((32, 32), "stretch", "ssd")
-reading.read_image(sys.argv[1])
-reading.find_pillow = lambda: None
-reading.read_image(sys.argv[1])
-after = state(), torch.get_num_threads(), torch.get_default_dtype()
-print([one for one, other in zip(before[0] + before[1:], after[0] + after[1:]) if one != other])
-"""
-    environment = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"}  # of the first import alone
-    command = [sys.executable, "-c", program, str(tmp_path / "a.jpg")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout == "[]\n"
-
-
-def test_the_import_that_would_call_home_does_not():
-    program = (
-        "import os, urllib.request\n"
-        "def call(*args, **kwargs): raise SystemExit('called home')\n"
-        "urllib.request.urlopen = call; import ssdlite.datasets.transforms\n"
-        "print('NO_ALBUMENTATIONS_UPDATE' in os.environ)"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout == "False\n"
 
 
 def png_of(width: int, height: int) -> bytes:
@@ -317,3 +217,34 @@ def test_sizes_in_headers_are_pillows(tmp_path: Path, suffix: str, options: dict
 def test_headers_of_nothing_known():
     for content in (b"", b"text", b"\xff\xd8\xff\xe0\0\0" * 9, b"\xff\xd8\xff", b"II*\0" + bytes(30)):
         assert opencv_reader.size_in_header(content) is None
+
+
+def test_importing_and_reading_leaves_the_process_as_it_was(tmp_path: Path):
+    """And what is imported does not call home."""
+    Image.fromarray(noise(40, 50)).save(tmp_path / "a.jpg")
+    program = """
+import locale, logging, os, signal, sys, urllib.request, warnings
+import cv2, scipy.special, torch, torchvision, PIL.Image, PIL.ImageFile  # whose own doings are not ours
+def call(*args, **kwargs):
+    raise SystemExit("called home")
+urllib.request.urlopen = call
+def state():
+    return (dict(os.environ), cv2.getNumThreads(), cv2.utils.logging.getLogLevel(), warnings.filters[:],
+            locale.setlocale(locale.LC_ALL), logging.root.level, list(logging.root.handlers), os.umask(0o22),
+            PIL.Image.MAX_IMAGE_PIXELS, PIL.ImageFile.LOAD_TRUNCATED_IMAGES, signal.getsignal(signal.SIGINT),
+            sys.getrecursionlimit(), torch.get_num_threads(), torch.get_default_dtype())
+os.umask(0o22)
+before = state()
+import ssdlite.images.drawing, ssdlite.images.media, ssdlite.datasets.transforms, ssdlite.evaluation.coco
+from ssdlite.datasets.transforms import DetectionTransform
+from ssdlite.images import reading
+DetectionTransform((32, 32), "stretch", "ssd")
+reading.read_image(sys.argv[1])
+reading.find_pillow = lambda: None
+reading.read_image(sys.argv[1])
+print([one for one, other in zip(before, state()) if one != other])
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}
+    command = [sys.executable, "-c", program, str(tmp_path / "a.jpg")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "[]\n"
