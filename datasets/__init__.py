@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ssdlite.datasets.audit.checks import check_data as check_data
     from ssdlite.datasets.dataset import Batch as Batch
     from ssdlite.datasets.dataset import DetectionDataset as DetectionDataset
-    from ssdlite.datasets.dataset import Sample as Sample
     from ssdlite.datasets.dataset import collate as collate
     from ssdlite.datasets.formats import DATA_FORMATS as DATA_FORMATS
     from ssdlite.datasets.formats.base import DataFormat as DataFormat
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from ssdlite.datasets.loading import find_splits as find_splits
     from ssdlite.datasets.loading import load_data as load_data
     from ssdlite.datasets.loading import load_split as load_split
+    from ssdlite.datasets.samples import Sample as Sample
     from ssdlite.datasets.shapes import generate_shapes as generate_shapes
     from ssdlite.datasets.transforms import DetectionTransform as DetectionTransform
 else:
@@ -37,7 +37,7 @@ else:
             "DetectionIndex": "ssdlite.datasets.index",
             "DetectionTransform": "ssdlite.datasets.transforms",
             "InputBoxes": "ssdlite.datasets.anchor_coverage",
-            "Sample": "ssdlite.datasets.dataset",
+            "Sample": "ssdlite.datasets.samples",
             "check_data": "ssdlite.datasets.audit.checks",
             "collate": "ssdlite.datasets.dataset",
             "find_splits": "ssdlite.datasets.loading",

@@ -1,10 +1,15 @@
-"""An index as a torch dataset: picture and boxes of one position, augmented the same way on every run."""
+"""An index as a torch dataset: samples in the order of the index, augmented the same way on every run, and batches."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,57 +17,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from ssdlite.datasets.cache import BadPictureError, LargePicture, PictureCache, is_large, read_picture
 from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.samples import (
+    NOT_DECODED,
+    BadPictureError,
+    BadSample,
+    LargePicture,
+    Sample,
+    is_large,
+    read_picture,
+)
 from ssdlite.errors import ConfigError
+from ssdlite.files import counted
 from ssdlite.heads.base import IGNORE_LABEL, PADDING_LABEL
-from ssdlite.images.geometry import LETTERBOX_FILL, CropWindow, ImageArray
+from ssdlite.images.geometry import CropWindow, ImageArray
 
 if TYPE_CHECKING:
     from ssdlite.datasets.transforms import Mosaic, MosaicLayout
-
-
-NOT_DECODED: ImageArray = np.empty((0, 0, 3), np.uint8)
-
-
-@dataclass
-class Sample:
-    """One picture and its objects; ``window``, once it is at the network's size, is what of the source is shown.
-
-    A mosaic has the id and the position of its first picture, and is shown whole. ``file``, where there is one, is
-    decoded once it is known what to show; until then ``image`` is empty.
-    """
-
-    image: ImageArray  # [H, W, 3] RGB
-    boxes: npt.NDArray[np.float32]  # [N, 4] xyxy pixels of the picture
-    labels: npt.NDArray[np.int64]  # [N] in 0..K-1
-    ignore: npt.NDArray[np.bool_]  # [N] crowd regions and difficult objects
-    image_id: int
-    position: int  # in the index
-    window: CropWindow | None = None
-    file: LargePicture | None = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the picture."""
-        height, width = self.image.shape[:2] if self.file is None else self.file.size
-        return height, width
-
-    def shown(self, window: CropWindow, fill: int = LETTERBOX_FILL) -> Sample:
-        """What ``window`` shows of the picture [*window.size, 3], and its exact window; boxes not clipped."""
-        if self.file is None:
-            image = window.render(self.image, fill)
-        else:
-            image, window = self.file.render(window, fill)
-        return replace(self, image=image, boxes=window.boxes_to_input(self.boxes), window=window, file=None)
-
-
-class BadSample(NamedTuple):
-    """In place of a sample whose picture cannot be decoded: the collation counts it and goes on."""
-
-    position: int
-    error: str
-
 
 Transform = Callable[[Sample, np.random.Generator], Sample]
 
@@ -209,3 +180,75 @@ class ShuffledBatches(Sampler[list[int]]):
         for batch in range(len(self)):
             whole = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             yield whole[self.rank :: self.processes].tolist()
+
+
+# --- Decoded pictures in a temporary file that all loader processes share: each is decoded once in a run.
+
+KEPT_FREE = 1 << 30  # bytes that the disk keeps free
+
+
+class PictureCache:
+    """Room for the pictures of a data set; ``sizes`` [I, 2] are their (height, width).
+
+    The system keeps in memory as much of the file as it has room for. It is deleted when the cache is, in the process
+    that made it.
+
+    Raises:
+        ConfigError: the disk of the temporary folder has no room for it.
+    """
+
+    def __init__(self, sizes: npt.NDArray[np.int32]) -> None:
+        self.sizes = sizes
+        self.ends = np.cumsum(sizes.astype(np.int64).prod(axis=1) * 3)
+        size = int(self.ends[-1]) if len(self.ends) else 0
+        folder = Path(tempfile.mkdtemp(prefix="ssdlite-pictures-"))
+        weakref.finalize(self, _remove, folder, os.getpid())
+        free = shutil.disk_usage(folder).free
+        if size > free - KEPT_FREE:
+            raise ConfigError(
+                f"--cache: {counted(len(sizes), 'picture')} take {size / 1e9:.1f} GB decoded, and the disk of "
+                f"{folder.parent} has {free / 1e9:.1f} GB free"
+            )
+        self.files = folder / "pixels", folder / "filled"
+        for file, length in zip(self.files, (size, len(sizes)), strict=True):
+            with file.open("wb") as stream:
+                stream.truncate(length)  # takes no room before it is written to
+        self._open()
+
+    def _open(self) -> None:
+        self.pixels, self.filled = (
+            np.memmap(file, np.uint8, "r+") if file.stat().st_size else np.empty(0, np.uint8) for file in self.files
+        )
+
+    def get(self, position: int) -> ImageArray | None:
+        """The picture [H, W, 3], not to be written to; None if it has not been ``put`` yet."""
+        if not self.filled[position]:
+            return None
+        picture = self._place(position)
+        picture.flags.writeable = False
+        return picture
+
+    def put(self, position: int, picture: ImageArray) -> None:
+        """Keep a picture of its size. Two processes may: what they write is the same."""
+        self._place(position)[:] = picture
+        self.filled[position] = 1
+
+    def _place(self, position: int) -> ImageArray:
+        height, width = self.sizes[position].tolist()
+        end = int(self.ends[position])
+        place: ImageArray = np.asarray(self.pixels[end - height * width * 3 : end]).reshape(height, width, 3)
+        return place
+
+    def __getstate__(self) -> dict[str, object]:
+        """For loader processes that are started anew: the file, not its content."""
+        return {name: value for name, value in vars(self).items() if name not in ("pixels", "filled")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._open()
+
+
+def _remove(folder: Path, owner: int) -> None:
+    """Unless this is a forked process, which has a copy of the object only."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)

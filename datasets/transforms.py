@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite.datasets.dataset import Sample
+from ssdlite.datasets.samples import Sample
 from ssdlite.errors import ConfigError
 from ssdlite.images.geometry import LETTERBOX_FILL, CropWindow, Resize, fit_window
 from ssdlite.nms import pairwise_iou

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader
 
-from ssdlite.datasets.dataset import BadSample, Batch, DetectionDataset, Sample, collate
+from ssdlite.datasets.dataset import Batch, DetectionDataset, collate
 from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.samples import BadSample, Sample
 from ssdlite.detections import Detections
 from ssdlite.device import Processes
 from ssdlite.errors import DataError

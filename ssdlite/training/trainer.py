@@ -16,8 +16,7 @@ from torch.utils.data import DataLoader
 
 from ssdlite.checkpoint import Checkpoint
 from ssdlite.console import format_figure, print_line, print_metrics, training_progress
-from ssdlite.datasets.cache import PictureCache
-from ssdlite.datasets.dataset import Batch, DetectionDataset, ShuffledBatches, collate
+from ssdlite.datasets.dataset import Batch, DetectionDataset, PictureCache, ShuffledBatches, collate
 from ssdlite.datasets.loading import DataSplits
 from ssdlite.datasets.transforms import DetectionTransform, build_mosaic
 from ssdlite.detector import Detector

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ssdlite.datasets.dataset import BadSample, DetectionDataset, Sample, ShuffledBatches, collate
+from ssdlite.datasets.dataset import DetectionDataset, ShuffledBatches, collate
 from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.samples import BadSample, Sample
 from ssdlite.errors import ConfigError
 from ssdlite.images.geometry import CropWindow
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdlite.datasets.dataset import BadSample, DetectionDataset, collate
+from ssdlite.datasets.dataset import DetectionDataset, collate
 from ssdlite.datasets.formats import DATA_FORMATS
 from ssdlite.datasets.formats.base import Annotations, BadItems, DataFormat, ImageFiles
 from ssdlite.datasets.loading import find_splits, load_data, load_split
+from ssdlite.datasets.samples import BadSample
 from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.errors import DataError
 from ssdlite.tools import check_data as check_tool

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ssdlite.datasets.dataset import BadSample, DetectionDataset, Sample, collate
+from ssdlite.datasets.dataset import DetectionDataset, collate
 from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.samples import BadSample, Sample
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.datasets.transforms import DetectionTransform, Mosaic, MosaicLayout, Tile, build_mosaic
 from ssdlite.errors import ConfigError

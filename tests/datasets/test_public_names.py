@@ -27,6 +27,7 @@ def test_public_names(room, names):
 @pytest.mark.parametrize(("statement", "unloaded"), [
     ("import ssdlite.datasets, ssdlite.evaluation", {"numpy", "torch", "cv2", "PIL", "msgspec", "pycocotools"}),
     ("from ssdlite.datasets import load_data, check_data", {"torch", "albumentations", "matplotlib", "scipy"}),
+    ("from ssdlite.evaluation import detect_dataset", {"albumentations", "matplotlib", "ssdlite.training"}),
     ("from ssdlite.evaluation import Evaluator", {"torch", "albumentations", "pycocotools", "faster_coco_eval"}),
     ("import ssdlite.images.drawing, ssdlite.images.media", {"torch", "albumentations", "ssdlite.datasets"}),
 ])  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 import torchvision
 
 from ssdlite.datasets import transforms
-from ssdlite.datasets.dataset import Sample
+from ssdlite.datasets.samples import Sample
 from ssdlite.datasets.transforms import AUGMENTATIONS, DetectionTransform
 from ssdlite.errors import ConfigError
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ssdlite.datasets import cache as large_pictures
-from ssdlite.datasets.cache import LargePicture, PictureCache, is_large, reduction
-from ssdlite.datasets.dataset import BadSample, DetectionDataset, Sample
+from ssdlite.datasets import samples
+from ssdlite.datasets.dataset import DetectionDataset, PictureCache
 from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.samples import BadSample, LargePicture, Sample, is_large, reduction
 from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.errors import ConfigError
 from ssdlite.images.geometry import CropWindow
@@ -45,10 +45,8 @@ def test_samples_are_the_same_and_files_are_read_once(index: DetectionIndex, mon
     transform = DetectionTransform((16, 16), "stretch", "ssd")
     plain, cached = DetectionDataset(index, transform), DetectionDataset(index, transform, cache=PictureCache(SIZES))
     reads = []
-    original = large_pictures.read_image
-    monkeypatch.setattr(
-        large_pictures, "read_image", lambda path, *a, **k: reads.append(path) or original(path, *a, **k)
-    )
+    original = samples.read_image
+    monkeypatch.setattr(samples, "read_image", lambda path, *a, **k: reads.append(path) or original(path, *a, **k))
     for epoch in range(4):
         for position in range(3):
             plain.set_epoch(epoch)
