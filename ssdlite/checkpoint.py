@@ -21,8 +21,8 @@ from ssdlite.files import listing, write_atomically
 if TYPE_CHECKING:
     from ssdlite.detector import Detector
 
-FORMAT = "ssdlite-checkpoint"
-FORMAT_VERSION = 2
+CHECKPOINT_FORMAT = "ssdlite-checkpoint"
+CHECKPOINT_VERSION = 2
 RENAMED_PARTS = {"extra_layers.": "neck."}  # of the network: version 1 -> 2
 
 
@@ -94,8 +94,8 @@ def _describe(tensor: Tensor) -> str:
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     """Write the checkpoint in one step: a reader sees the old file or the new one, never half of it."""
     content = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format": CHECKPOINT_FORMAT,
+        "format_version": CHECKPOINT_VERSION,
         "config": checkpoint.config.to_dict(),
         "weights": checkpoint.weights,
         "metrics": checkpoint.metrics,
@@ -149,14 +149,16 @@ def _check_archive(path: Path) -> None:
 
 
 def _parse(content: Any, path: str) -> Checkpoint:
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
         raise CheckpointError(
             f"{path}: not a checkpoint of ssdlite; `ssdlite import-weights` makes one of another project's detector, "
             "and --backbone-weights takes ImageNet weights"
         )
     version = content.get("format_version")
-    if version not in range(1, FORMAT_VERSION + 1):
-        raise CheckpointError(f"{path}: format version {version}, this version of ssdlite reads up to {FORMAT_VERSION}")
+    if version not in range(1, CHECKPOINT_VERSION + 1):
+        raise CheckpointError(
+            f"{path}: format version {version}, this version of ssdlite reads up to {CHECKPOINT_VERSION}"
+        )
     for name in ("config", "weights", "metrics", "training", "versions"):
         if not isinstance(content.get(name), dict):
             raise CheckpointError(f"{path}: {name!r} is missing or not a dict")

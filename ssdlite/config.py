@@ -29,6 +29,7 @@ MAX_CHANNELS = 8192
 LAST_BACKBONE_STRIDE = 32  # of the MobileNets; coarser maps are the neck's
 
 Narrowing = Literal["classifier", "detection_api"]
+ScoreFunction = Literal["softmax", "sigmoid"]
 # names that options of training may have
 ClassLossName = Literal["multibox", "focal", "qfl"]
 BoxLossName = Literal["smooth_l1", "giou", "diou", "ciou"]
@@ -133,7 +134,7 @@ class HeadConfig(Config, frozen=True, kw_only=True):
     conv: Literal["separable", "pointwise", "plain"] = "separable"
     last_conv: Literal["as_others", "pointwise"] = "as_others"
     box_code_scales: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
-    score_function: Literal["softmax", "sigmoid"] = "softmax"
+    score_function: ScoreFunction = "softmax"
 
     def check(self) -> None:
         _require_positive("box_code_scales", self.box_code_scales)

@@ -12,7 +12,7 @@ import torchvision
 import ssdlite
 from ssdlite.anchors import AnchorConfig
 from ssdlite.checkpoint import (
-    FORMAT_VERSION,
+    CHECKPOINT_VERSION,
     Checkpoint,
     check_tensors,
     load_checkpoint,
@@ -203,7 +203,7 @@ def test_another_projects_state_dict(tmp_path):
 
 
 def test_another_format_version(saved):
-    refused(rewrite(saved, format_version=FORMAT_VERSION + 1), f"format version {FORMAT_VERSION + 1}, .* reads")
+    refused(rewrite(saved, format_version=CHECKPOINT_VERSION + 1), f"format version {CHECKPOINT_VERSION + 1}, .* reads")
     refused(rewrite(saved, format_version=None), "format version None")
 
 

@@ -14,7 +14,7 @@ from ssdlite.anchors import AnchorConfig, with_finer_level
 from ssdlite.backbones.base import Backbone
 from ssdlite.backbones.batch_norm import recalibrate_norms
 from ssdlite.checkpoint import Checkpoint
-from ssdlite.config import DetectorConfig, get_option, override, preset_config
+from ssdlite.config import DetectorConfig, ScoreFunction, get_option, override, preset_config
 from ssdlite.datasets.dataset import Batch, DetectionDataset, collate
 from ssdlite.datasets.index import DetectionIndex, match_classes
 from ssdlite.datasets.transforms import DetectionTransform
@@ -26,7 +26,6 @@ from ssdlite.heads.base import Neck
 from ssdlite.training.head_transfer import (
     NewClasses,
     PartReport,
-    ScoreFunction,
     TransferReport,
     count_predictors,
     count_tensors,

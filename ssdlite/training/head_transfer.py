@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ssdlite.backbones.batch_norm import identity_norm
+from ssdlite.config import ScoreFunction
 from ssdlite.console import console, print_line
 from ssdlite.datasets.anchor_coverage import Floats, shape_iou
 from ssdlite.detector import Detector
@@ -89,7 +90,6 @@ def _some(names: Sequence[str]) -> str:
 
 # --- The predictors of one detector made from those of another with other anchors and classes: algebra on their rows.
 
-ScoreFunction = Literal["softmax", "sigmoid"]
 NewClasses = Literal["mean", "prior", "random"]
 
 RANDOM_STD = 0.03  # as TensorFlow's and torchvision's SSDLite start their predictors

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ssdlite.checkpoint import Checkpoint, load_checkpoint
-from ssdlite.config import DetectorConfig, override, preset_config
+from ssdlite.config import DetectorConfig, ScoreFunction, override, preset_config
 from ssdlite.console import print_line
 from ssdlite.datasets.anchor_coverage import input_boxes
 from ssdlite.datasets.anchor_fitting import fit_to_boxes
@@ -24,7 +24,7 @@ from ssdlite.detector import Detector, detector_from_config
 from ssdlite.device import Processes, choose_amp, choose_device
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.training.finetune import config_for_transfer, transfer_backbone, transfer_weights
-from ssdlite.training.head_transfer import ScoreFunction, TransferReport
+from ssdlite.training.head_transfer import TransferReport
 from ssdlite.training.options import SHAPES, TrainOptions, next_run_folder
 from ssdlite.training.run_folder import RunFolder
 from ssdlite.weights.backbones import IMAGENET, BackboneWeights, read_backbone_weights

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from ssdlite.weights.mapping import Imported as Imported
     from ssdlite.weights.mapping import WeightMapping as WeightMapping
     from ssdlite.weights.source import ImportOptions as ImportOptions
+    from ssdlite.weights.source import ImportSource as ImportSource
     from ssdlite.weights.source import WeightFormat as WeightFormat
-    from ssdlite.weights.source import WeightSource as WeightSource
 else:
     from ssdlite.lazy import attach
 
@@ -22,7 +22,7 @@ else:
             "Imported": "ssdlite.weights.mapping",
             "WeightFormat": "ssdlite.weights.source",
             "WeightMapping": "ssdlite.weights.mapping",
-            "WeightSource": "ssdlite.weights.source",
+            "ImportSource": "ssdlite.weights.source",
             "import_weights": "ssdlite.weights.api",
             "load_backbone_weights": "ssdlite.weights.backbones",
         },

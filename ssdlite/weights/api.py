@@ -12,8 +12,8 @@ from ssdlite.weights.pytorch import PytorchSsdFormat, TorchvisionFormat
 from ssdlite.weights.source import (
     SUFFIXES,
     ImportOptions,
+    ImportSource,
     WeightFormat,
-    WeightSource,
     as_path,
     describe_unknown,
     require_file,
@@ -31,7 +31,7 @@ WEIGHT_FORMATS: dict[str, WeightFormat] = {
     "torchvision": TorchvisionFormat(),
     "pytorch-ssd": PytorchSsdFormat(),
 }
-NAMED = 3  # files and tensors that an error lists
+MAX_LISTED = 3  # files and tensors that an error lists
 
 
 def import_weights(
@@ -64,7 +64,7 @@ def import_weights(
         pictures=None if pictures is None else as_path(pictures, "pictures"),
     )
     as_path(source, "source")
-    opened = WeightSource(source)
+    opened = ImportSource(source)
     try:
         return _find_format(opened, format).read(opened, options)
     except OSError as error:  # no permission, or the file has gone
@@ -78,7 +78,7 @@ def as_names(value: object) -> tuple[str, ...]:
     raise ConfigError(f"class_names: expected a sequence of names, got {value!r}")
 
 
-def _find_format(source: WeightSource, name: str) -> WeightFormat:
+def _find_format(source: ImportSource, name: str) -> WeightFormat:
     """The format called ``name``; with ``auto`` the first that recognizes ``source``.
 
     Raises:
@@ -110,11 +110,11 @@ def _find_format(source: WeightSource, name: str) -> WeightFormat:
     )
 
 
-def _recognize(source: WeightSource) -> str | None:
+def _recognize(source: ImportSource) -> str | None:
     return next((name for name, one in WEIGHT_FORMATS.items() if one.recognize(source)), None)
 
 
-def _unrecognized(source: WeightSource, expected: str) -> CheckpointError:
+def _unrecognized(source: ImportSource, expected: str) -> CheckpointError:
     """The error for a source that is of no format: what it is instead, as far as can be told."""
     from ssdlite.runtime.contract import CONTRACT_FILE
     from ssdlite.runtime.files import is_exported
@@ -127,7 +127,7 @@ def _unrecognized(source: WeightSource, expected: str) -> CheckpointError:
                 "weights of another project"
             )
         inside = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
-        more = f" (inside are {', '.join(inside[:NAMED])})" if inside else ""
+        more = f" (inside are {', '.join(inside[:MAX_LISTED])})" if inside else ""
         return CheckpointError(f"{path}: a folder without a TensorFlow checkpoint{more}; expected a file")
     require_file(path)
     if is_exported(path):
@@ -143,7 +143,7 @@ def _unrecognized(source: WeightSource, expected: str) -> CheckpointError:
     return CheckpointError(f"{path}: recognised as none of {', '.join(WEIGHT_FORMATS)}")
 
 
-def _unrecognized_state(source: WeightSource) -> CheckpointError:
+def _unrecognized_state(source: ImportSource) -> CheckpointError:
     from ssdlite.weights.backbones import recognize_backbone
 
     try:
@@ -151,7 +151,7 @@ def _unrecognized_state(source: WeightSource) -> CheckpointError:
     except CheckpointError:
         return CheckpointError(
             f"{source.path}: recognised as none of {', '.join(WEIGHT_FORMATS)}; it holds tensors such as "
-            f"{', '.join(list(source.state)[:NAMED])}"
+            f"{', '.join(list(source.state)[:MAX_LISTED])}"
         )
     return CheckpointError(
         f"{source.path}: weights of a backbone alone ({owner}), expected those of a detector; "

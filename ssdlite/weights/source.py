@@ -42,14 +42,14 @@ class WeightFormat(Protocol):
     @property
     def kinds(self) -> tuple[str, ...]: ...
 
-    def recognize(self, source: WeightSource) -> bool:
+    def recognize(self, source: ImportSource) -> bool:
         """Whether ``source`` is one. Only looks; formats are asked in their order.
 
         Raises:
             CheckpointError: it is meant for this format and no other, but is not there or damaged.
         """
 
-    def read(self, source: WeightSource, options: ImportOptions) -> Imported:
+    def read(self, source: ImportSource, options: ImportOptions) -> Imported:
         """The whole import; ``WeightMapping`` sees to it that no tensor is lost.
 
         Of ``options`` it heeds all or refuses them: ``check_image_size`` where the source says its size,
@@ -107,7 +107,7 @@ class ImportOptions:
             )
 
 
-class WeightSource:
+class ImportSource:
     """What was given, looked at and read once, however many formats ask.
 
     Attributes:

@@ -18,7 +18,7 @@ from torchvision.models import mobilenet_v2
 import ssdlite
 from ssdlite import cli
 from ssdlite.config import preset_config
-from ssdlite.weights import WEIGHT_FORMATS, Imported, ImportOptions, WeightMapping, WeightSource
+from ssdlite.weights import WEIGHT_FORMATS, Imported, ImportOptions, ImportSource, WeightMapping
 
 here = Path(__file__).parent
 models: Any = runpy.run_path(str(here / "tensorflow_models.py"))
@@ -210,10 +210,10 @@ class NumpyFormat:
     title = "numpy archive"
     kinds = ()
 
-    def recognize(self, source: WeightSource) -> bool:
+    def recognize(self, source: ImportSource) -> bool:
         return source.path.suffix == ".npz" and source.path.is_file()
 
-    def read(self, source: WeightSource, options: ImportOptions) -> Imported:
+    def read(self, source: ImportSource, options: ImportOptions) -> Imported:
         options.refuse_pictures(str(source.path), "a toy")
         config = preset_config("ssdlite192_mobilenet_v2_050", class_names=options.class_names, **TOY)
         with np.load(source.path) as archive:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ssdlite.errors import CheckpointError
-from ssdlite.weights.source import SAFETENSORS, TORCH, ImportOptions, WeightSource
+from ssdlite.weights.source import SAFETENSORS, TORCH, ImportOptions, ImportSource
 
 if TYPE_CHECKING:
     from ssdlite.weights.mapping import Imported
@@ -19,7 +19,7 @@ class TorchvisionFormat:
     title = "state dict of torchvision's ssdlite320_mobilenet_v3_large"
     kinds = (TORCH, SAFETENSORS)
 
-    def recognize(self, source: WeightSource) -> bool:
+    def recognize(self, source: ImportSource) -> bool:
         if source.name == TORCHVISION_COCO:
             return True
         if source.name.lower().startswith("torchvision") and not source.path.exists():
@@ -31,7 +31,7 @@ class TorchvisionFormat:
 
         return is_torchvision_ssd(source.state.keys())
 
-    def read(self, source: WeightSource, options: ImportOptions) -> Imported:
+    def read(self, source: ImportSource, options: ImportOptions) -> Imported:
         from ssdlite.weights.pytorch.ssd import read_published_torchvision_ssd, read_torchvision_ssd
 
         if source.name == TORCHVISION_COCO:
@@ -45,12 +45,12 @@ class PytorchSsdFormat:
     title = "state dict of an SSD of qfgaohao or dusty-nv"
     kinds = (TORCH, SAFETENSORS)
 
-    def recognize(self, source: WeightSource) -> bool:
+    def recognize(self, source: ImportSource) -> bool:
         from ssdlite.weights.pytorch.ssd import is_pytorch_ssd
 
         return is_pytorch_ssd(source.state.keys())
 
-    def read(self, source: WeightSource, options: ImportOptions) -> Imported:
+    def read(self, source: ImportSource, options: ImportOptions) -> Imported:
         from ssdlite.weights.pytorch.ssd import read_pytorch_ssd
 
         return read_pytorch_ssd(source.state, str(source.path), options)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssdlite.checkpoint import FORMAT, check_tensors
+from ssdlite.checkpoint import CHECKPOINT_FORMAT, check_tensors
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.weights.source import (
     HEAD_BYTES,
@@ -107,7 +107,7 @@ def _read_safetensors(path: Path) -> Any:
 def _find_state_dict(content: Any, path: str) -> dict[str, Tensor]:
     candidates = [content]
     if isinstance(content, Mapping):
-        if content.get("format") == FORMAT:
+        if content.get("format") == CHECKPOINT_FORMAT:
             raise CheckpointError(
                 f"{path}: already a checkpoint of ssdlite: `ssdlite train --weights` and load_detector take it as it is"
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssdlite.errors import CheckpointError
-from ssdlite.weights.source import GRAPH, INDEX, ImportOptions, WeightSource
+from ssdlite.weights.source import GRAPH, INDEX, ImportOptions, ImportSource
 
 if TYPE_CHECKING:
     from ssdlite.weights.mapping import Imported
@@ -19,12 +19,12 @@ class CheckpointFormat:
     title = "checkpoint of the TensorFlow Object Detection API"
     kinds = (INDEX,)
 
-    def recognize(self, source: WeightSource) -> bool:
+    def recognize(self, source: ImportSource) -> bool:
         if source.kind is None and source.path.suffix != ".index":
             return find_checkpoint(source.path) is not None
         return source.kind == INDEX
 
-    def read(self, source: WeightSource, options: ImportOptions) -> Imported:
+    def read(self, source: ImportSource, options: ImportOptions) -> Imported:
         from ssdlite.weights.tensorflow.files import read_checkpoint
         from ssdlite.weights.tensorflow.ssd import read_tensorflow_ssd
 
@@ -40,10 +40,10 @@ class FrozenGraphFormat:
     title = "frozen graph of the TensorFlow Object Detection API"
     kinds = (GRAPH,)
 
-    def recognize(self, source: WeightSource) -> bool:
+    def recognize(self, source: ImportSource) -> bool:
         return source.kind == GRAPH
 
-    def read(self, source: WeightSource, options: ImportOptions) -> Imported:
+    def read(self, source: ImportSource, options: ImportOptions) -> Imported:
         from ssdlite.weights.tensorflow.files import read_frozen_graph
         from ssdlite.weights.tensorflow.ssd import read_tensorflow_ssd
 

@@ -7,13 +7,14 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Union
+from typing import Union
 
 from ssdlite.anchors import AnchorConfig, tensorflow_anchors
+from ssdlite.config import ScoreFunction
 from ssdlite.errors import CheckpointError, ConfigError
 
 MAX_CHARACTERS = 2**21
-MAX_DEPTH = 50
+MAX_MESSAGE_DEPTH = 50
 TOKEN = re.compile(
     r"\s+|#[^\n]*"  # passed over
     r"|(?P<word>[A-Za-z_][\w.]*|[-+]?(?:\d[\w.+-]*|\.\d[\w+-]*))"
@@ -57,7 +58,7 @@ class _Parser:
         return "", ""
 
     def message(self, depth: int, end: str) -> Message:
-        if depth > MAX_DEPTH:
+        if depth > MAX_MESSAGE_DEPTH:
             raise ValueError(f"messages {depth} deep")
         fields: Message = {}
         while True:
@@ -101,19 +102,19 @@ MAX_ID = 100_000
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class PipelineConfig:
     """None for what the file does not say; ``anchors`` need the number of maps, see ``pipeline_anchors``."""
 
     image_size: tuple[int, int] | None
     norm_eps: float
-    score_function: Literal["sigmoid", "softmax"]
+    score_function: ScoreFunction
     box_code_scales: tuple[float, float, float, float]
     score_threshold: float
     nms_threshold: float
     anchors: AnchorConfig
 
 
-def read_pipeline(folder: Path) -> Pipeline | None:
+def read_pipeline(folder: Path) -> PipelineConfig | None:
     """The pipeline.config in ``folder``; None where there is none.
 
     Raises:
@@ -129,7 +130,7 @@ def read_pipeline(folder: Path) -> Pipeline | None:
         raise CheckpointError(f"{path}: {error}") from None
 
 
-def _pipeline(ssd: Message) -> Pipeline:
+def _pipeline(ssd: Message) -> PipelineConfig:
     if not ssd:
         raise ValueError("expected a model of the kind ssd")
     resizer = _one(ssd, "image_resizer")
@@ -146,7 +147,7 @@ def _pipeline(ssd: Message) -> Pipeline:
     converter = _word(post, "score_converter", "IDENTITY")
     if converter not in ("SIGMOID", "SOFTMAX"):
         raise ValueError(f"expected a score_converter SIGMOID or SOFTMAX, got {converter}")
-    return Pipeline(
+    return PipelineConfig(
         (int(_number(fixed, "height", 300)), int(_number(fixed, "width", 300))) if fixed else None,
         _number(norm, "epsilon", 0.001),
         "sigmoid" if converter == "SIGMOID" else "softmax",

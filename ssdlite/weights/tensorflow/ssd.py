@@ -8,14 +8,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssdlite.anchors import SSDLITE_SCALES, AnchorConfig, tensorflow_anchors
-from ssdlite.config import DetectorConfig, Narrowing, override
+from ssdlite.config import DetectorConfig, Narrowing, ScoreFunction, override
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import listing
 from ssdlite.weights.class_names import ClassRows, labels_hint, name_rows
@@ -30,7 +30,7 @@ from ssdlite.weights.mapping import (
 from ssdlite.weights.raw_tensors import read_values
 from ssdlite.weights.source import ImportOptions
 from ssdlite.weights.tensorflow.files import TensorFlowFile
-from ssdlite.weights.tensorflow.pipeline_config import FILE_NAME, Pipeline, read_pipeline
+from ssdlite.weights.tensorflow.pipeline_config import FILE_NAME, PipelineConfig, read_pipeline
 
 FIRST_TAPS = {"mobilenet_v1": "Conv2d_11_pointwise", "mobilenet_v2": "expanded_conv_13/expand"}
 LAST_LAYERS = {"mobilenet_v1": "Conv2d_13_pointwise", "mobilenet_v2": "Conv_1"}
@@ -40,18 +40,16 @@ LEAST_SCORE = 0.001  # below it nothing is worth a candidate's place; such files
 NMS_THRESHOLD = 0.6  # ssd_mobilenet_v1_coco.config and its descendants
 XY_FROM_YX = torch.tensor([1, 0, 3, 2])  # TensorFlow's (y, x, height, width) as our (x, y, width, height)
 
-Shape = tuple[int, ...]
-
 
 @dataclass(frozen=True)
 class Layout:
     """What tensors of a source say about its detector. ``shapes`` are those of the backbone's filters, in order."""
 
-    backbone: Literal["mobilenet_v1", "mobilenet_v2"]
-    shapes: tuple[Shape, ...]
+    backbone: str
+    shapes: tuple[tuple[int, ...], ...]
     extra_channels: tuple[int, ...]
-    extra_conv: Literal["separable", "plain"]
-    head_conv: Literal["separable", "pointwise", "plain"]
+    extra_conv: str
+    head_conv: str
     anchors_per_cell: tuple[int, ...]
     num_logits: int
 
@@ -105,7 +103,7 @@ def detector_config(
     *,
     image_size: tuple[int, int],
     classes: ClassRows,
-    score_function: Literal["sigmoid", "softmax"],
+    score_function: ScoreFunction,
     path: str,
     anchors: AnchorConfig | None = None,
     changes: Mapping[str, Any],
@@ -258,7 +256,7 @@ def _layout(file: TensorFlowFile, names: list[str]) -> Layout:
     )
 
 
-def _backbone(file: TensorFlowFile, names: list[str]) -> Literal["mobilenet_v1", "mobilenet_v2"]:
+def _backbone(file: TensorFlowFile, names: list[str]) -> str:
     if any(name.startswith(BACKBONE_PREFIXES["mobilenet_v2"]) for name in names):
         return "mobilenet_v2"
     if any(name.startswith(BACKBONE_PREFIXES["mobilenet_v1"]) for name in names):
@@ -312,7 +310,7 @@ def _kind(depthwise: bool) -> str:
     return "depthwise_weights" if depthwise else "weights"
 
 
-def _score_function(file: TensorFlowFile, pipeline: Pipeline | None) -> Literal["sigmoid", "softmax"]:
+def _score_function(file: TensorFlowFile, pipeline: PipelineConfig | None) -> ScoreFunction:
     """Of the graph, or of the pipeline.config; all published ones have sigmoid."""
     for name, operator in file.operators.items():
         if name.startswith("Postprocessor/") and operator in ("Sigmoid", "Softmax"):
@@ -320,7 +318,7 @@ def _score_function(file: TensorFlowFile, pipeline: Pipeline | None) -> Literal[
     return pipeline.score_function if pipeline else "sigmoid"
 
 
-def _image_size(file: TensorFlowFile, pipeline: Pipeline | None, options: ImportOptions) -> tuple[int, int]:
+def _image_size(file: TensorFlowFile, pipeline: PipelineConfig | None, options: ImportOptions) -> tuple[int, int]:
     if pipeline and pipeline.image_size:
         options.check_image_size(pipeline.image_size, str(Path(file.path).with_name(FILE_NAME)))
         return pipeline.image_size
@@ -333,7 +331,7 @@ def _image_size(file: TensorFlowFile, pipeline: Pipeline | None, options: Import
     return side, side
 
 
-def _changes(file: TensorFlowFile, pipeline: Pipeline | None) -> dict[str, Any]:
+def _changes(file: TensorFlowFile, pipeline: PipelineConfig | None) -> dict[str, Any]:
     """To our configuration."""
     changes: dict[str, Any] = {}
     if pipeline:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ssdlite.weights.source import TFLITE, ImportOptions, WeightSource
+from ssdlite.weights.source import TFLITE, ImportOptions, ImportSource
 
 if TYPE_CHECKING:
     from ssdlite.weights.mapping import Imported
@@ -16,10 +16,10 @@ class TfliteFormat:
     title = "TensorFlow Lite file of an SSD or SSDLite MobileNet"
     kinds = (TFLITE,)
 
-    def recognize(self, source: WeightSource) -> bool:
+    def recognize(self, source: ImportSource) -> bool:
         return source.kind == TFLITE
 
-    def read(self, source: WeightSource, options: ImportOptions) -> Imported:
+    def read(self, source: ImportSource, options: ImportOptions) -> Imported:
         from ssdlite.weights.tflite.ssd import read_tflite_ssd
 
         return read_tflite_ssd(source.path, options)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ssdlite.anchors import AnchorConfig
+from ssdlite.config import ScoreFunction
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.weights.raw_tensors import DAMAGE
 from ssdlite.weights.tensorflow.ssd import LEAST_SCORE
@@ -21,7 +22,6 @@ from ssdlite.weights.tflite.file import Operator, TfliteGraph
 
 RELU6, LINEAR, SAME = 3, 0, 0  # ActivationFunctionType and Padding of the schema
 RESHAPING = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
-ScoreFunction = Literal["sigmoid", "softmax"]
 SCORING: dict[str, ScoreFunction] = {"LOGISTIC": "sigmoid", "SOFTMAX": "softmax"}
 DETECTIONS = "TFLite_Detection_PostProcess"
 MAX_STEPS = 2_000  # from an output to the input
@@ -48,7 +48,7 @@ class Convolution:
 
 
 @dataclass(frozen=True)
-class Network:
+class SsdNetwork:
     """An SSD: convolutions from the input to the coarsest map, in order, and what predicts on the maps.
 
     Attributes:
@@ -166,7 +166,7 @@ class _GraphWalk:
         return tensor
 
 
-def find_network(graph: TfliteGraph) -> Network:
+def find_network(graph: TfliteGraph) -> SsdNetwork:
     """The SSD in ``graph``.
 
     Raises:
@@ -186,7 +186,7 @@ def find_network(graph: TfliteGraph) -> Network:
     unused = [operator.name for number, operator in enumerate(graph.operators) if number not in walk.used]
     if any(name != "DEQUANTIZE" for name in unused):
         raise walk.fail(f"there are operators that are none of it: {', '.join(sorted(set(unused)))}")
-    return Network(trunk, taps, (boxes, classes), walk.score_function, detections, anchors)
+    return SsdNetwork(trunk, taps, (boxes, classes), walk.score_function, detections, anchors)
 
 
 def _raw_outputs(walk: _GraphWalk) -> tuple[Operator | None, tuple[int, int]]:
@@ -250,7 +250,15 @@ def _trunk(walk: _GraphWalk, maps: list[int]) -> tuple[tuple[Convolution, ...], 
 
 TOLERANCE = 2e-3  # of the image, between an anchor and its place on the grid: anchors may be stored as float16
 MAX_OPTION_BYTES = 4096
-OPTIONS = ("x_scale", "y_scale", "w_scale", "h_scale", "nms_score_threshold", "nms_iou_threshold", "num_classes")
+DETECTION_OPTIONS = (
+    "x_scale",
+    "y_scale",
+    "w_scale",
+    "h_scale",
+    "nms_score_threshold",
+    "nms_iou_threshold",
+    "num_classes",
+)
 
 
 @dataclass(frozen=True)
@@ -263,7 +271,7 @@ class DetectionFacts:
 
 
 def read_detections(
-    graph: TfliteGraph, network: Network, image_size: tuple[int, int], anchors_per_cell: Sequence[int]
+    graph: TfliteGraph, network: SsdNetwork, image_size: tuple[int, int], anchors_per_cell: Sequence[int]
 ) -> DetectionFacts:
     """The facts in the operator behind the predictions; none where there is no such operator.
 
@@ -294,7 +302,7 @@ def _options(content: bytes, path: str) -> dict[str, float]:
             raise ValueError(f"{len(content)} bytes")
         values = flexbuffers.GetRoot(content).AsMap
         found = {bytes(key.AsKeyBytes).decode(): number for number, key in enumerate(values.Keys)}
-        options = {name: float(values.Values[found[name]].AsFloat) for name in OPTIONS if name in found}
+        options = {name: float(values.Values[found[name]].AsFloat) for name in DETECTION_OPTIONS if name in found}
     except DAMAGE:
         raise CheckpointError(f"{path}: the options of its post-processing are damaged") from None
     if not all(math.isfinite(value) for value in options.values()):

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssdlite.backbones.batch_norm import identity_norm
+from ssdlite.config import ScoreFunction
 from ssdlite.errors import CheckpointError
 from ssdlite.weights.class_names import ClassRows, labels_hint, name_rows
 from ssdlite.weights.mapping import ConvLayer, Imported, WeightMapping, calibrate_restored_norms, detector_layers
@@ -27,7 +27,7 @@ from ssdlite.weights.tensorflow.ssd import (
     trunk_taps,
 )
 from ssdlite.weights.tflite.file import TfliteGraph, packed_labels, read_tflite
-from ssdlite.weights.tflite.graph import BOXES, CLASSES, Convolution, Network, find_network, read_detections
+from ssdlite.weights.tflite.graph import BOXES, CLASSES, Convolution, SsdNetwork, find_network, read_detections
 
 TFLITE_SSD = f"{TENSORFLOW_SSD}, a TensorFlow Lite file"
 
@@ -47,7 +47,7 @@ def read_tflite_ssd(path: Path, options: ImportOptions) -> Imported:
     image_size = _image_size(graph)
     options.check_image_size(image_size, str(path))
     found = read_detections(graph, network, image_size, layout.anchors_per_cell)
-    score_function: Literal["sigmoid", "softmax"] = network.score_function or "sigmoid"
+    score_function: ScoreFunction = network.score_function or "sigmoid"
     classes = _classes(path, layout.num_logits, found.num_classes, score_function, options)
     config = detector_config(
         layout,
@@ -77,7 +77,7 @@ def _classes(
     path: Path,
     rows: int,
     num_classes: int | None,
-    score_function: Literal["sigmoid", "softmax"],
+    score_function: ScoreFunction,
     options: ImportOptions,
 ) -> ClassRows:
     """Names of the classifier's rows; the post-processing says by its ``num_classes`` if one of them is background."""
@@ -135,18 +135,18 @@ def _unique_names(graph: TfliteGraph) -> list[str]:
     return [name if count[name] == 1 else f"{name} #{number}" for number, name in enumerate(short)]
 
 
-def _read_tensors(graph: TfliteGraph, network: Network, names: list[str]) -> dict[str, Tensor]:
+def _read_tensors(graph: TfliteGraph, network: SsdNetwork, names: list[str]) -> dict[str, Tensor]:
     """Weights and biases of all convolutions; some share one."""
     numbers = {number for layer in network.layers for number in (layer.weights, layer.bias) if number >= 0}
     wanted = sorted(numbers)
     return {names[i]: torch.from_numpy(values) for i, values in zip(wanted, graph.read(wanted), strict=True)}
 
 
-def _layout(graph: TfliteGraph, network: Network) -> Layout:
+def _layout(graph: TfliteGraph, network: SsdNetwork) -> Layout:
     """What the shapes of the layers say."""
     trunk = [_shape(graph, layer) for layer in network.trunk]
     linear = len(trunk) > 2 and not network.trunk[2].activated
-    backbone: Literal["mobilenet_v1", "mobilenet_v2"] = "mobilenet_v2" if linear else "mobilenet_v1"
+    backbone = "mobilenet_v2" if linear else "mobilenet_v1"
     length = len(backbone_scopes(backbone))
     levels = len(network.taps)
     extra = max(levels - 2, 0)
@@ -175,7 +175,7 @@ def _shape(graph: TfliteGraph, layer: Convolution) -> tuple[int, ...]:
     return (shape[3], shape[0], *shape[1:3]) if layer.depthwise else (shape[0], shape[3], *shape[1:3])
 
 
-def _check_taps(graph: TfliteGraph, network: Network, layout: Layout) -> None:
+def _check_taps(graph: TfliteGraph, network: SsdNetwork, layout: Layout) -> None:
     expected = trunk_taps(layout)
     if network.taps != expected:
         raise CheckpointError(
