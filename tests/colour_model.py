@@ -33,7 +33,7 @@ def make_colour_model(
     constants = {
         "mean": np.array(spec.mean, np.float32).reshape(3, 1, 1),
         "std": np.array(spec.std, np.float32).reshape(3, 1, 1),
-        "rgb": np.array([0, 1, 2] if spec.colour_order == "RGB" else [2, 1, 0]),
+        "rgb": np.array([0, 1, 2] if spec.color_order == "RGB" else [2, 1, 0]),
         "threshold": np.array(COLOUR_THRESHOLD, np.float32),
         "box": np.array([[[0.25, 0.5, 0.75, 1.0]]], np.float32).repeat(3 if variant == "nms" else 1, axis=1),
         **{f"c{value}": np.array(value, np.float32) for value in (0, 1, 255)},
@@ -96,7 +96,7 @@ def make_colour_model(
         ),
         anchors=anchors if variant == "raw" else None,
         models=(ModelSpec(file=file, variant=variant, precision="fp32", outputs=outputs, input=spec),),
-        provenance=Provenance(checkpoint="none.pt", checkpoint_sha256="0" * 64, licence="Apache-2.0"),
+        provenance=Provenance(checkpoint="none.pt", checkpoint_sha256="0" * 64, license="Apache-2.0"),
     )
     return model, contract
 

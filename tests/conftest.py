@@ -96,7 +96,7 @@ def _write_bundle(folder: Path, options: list, settings: dict) -> None:
         graphs.append(graph)
         spec = model_spec(detector, one, f"{one.variant}.{one.input_type}_{one.layout}.onnx")
         specs.append(replace(spec, opset=opset_of(graph), ir_version=graph.ir_version))
-    provenance = Provenance(checkpoint="best.pt", checkpoint_sha256="0" * 64, licence="Apache-2.0")
+    provenance = Provenance(checkpoint="best.pt", checkpoint_sha256="0" * 64, license="Apache-2.0")
     contract = build_contract(detector, specs, provenance, 1024)
     for spec, graph in zip(specs, graphs, strict=True):
         attach_contract(graph, contract.for_model(spec.file))

@@ -360,7 +360,7 @@ def bundle_with(folder: Path, model: ModelSpec) -> Path:
             max_candidates=10,
         ),
         models=(model,),
-        provenance=Provenance(checkpoint="best.pt", checkpoint_sha256="0" * 64, licence="not stated"),
+        provenance=Provenance(checkpoint="best.pt", checkpoint_sha256="0" * 64, license="not stated"),
     )
     write_json(folder / "contract.json", contract.to_dict())
     return folder

@@ -68,12 +68,12 @@ NMS = ModelSpec(
     ),
     opset=15,
     ir_version=8,
-    quantisation=QuantizationFacts(
+    quantization=QuantizationFacts(
         activation_type="uint8",
         calibration_method="minmax",
         calibration_images=64,
         calibration_data="bccd train",
-        quantised_layers=60,
+        quantized_layers=60,
         total_layers=62,
         float_layers=("backbone.features.0.0", "head.classification.0.1"),
     ),
@@ -100,14 +100,14 @@ CONTRACT = Contract(
     provenance=Provenance(
         checkpoint="best.pt",
         checkpoint_sha256="ab" * 32,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         metrics={"AP": 0.6125},
         versions={"torch": "2.9.0", "onnxruntime": "1.23.0"},
     ),
 )
 
 LETTERBOX_STEP = (
-    "2. Resize it to fit into 128 x 96 (width x height) pixels, its shape kept (letterbox), and put it in the centre; "
+    "2. Resize it to fit into 128 x 96 (width x height) pixels, its shape kept (letterbox), and put it in the center; "
     "the rest is 114 in all channels."
 )
 BOXES_ROW = (
@@ -191,7 +191,7 @@ def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
 
 def test_what_is_not_known_is_said() -> None:
     model = replace(RAW, accuracy=None, latency=None)
-    provenance = replace(CONTRACT.provenance, licence="not stated")
+    provenance = replace(CONTRACT.provenance, license="not stated")
     card = write_model_card(replace(CONTRACT, models=(model,), provenance=provenance))
     assert "- The accuracy of these files was not measured when they were exported." in card
     assert "- The licence of the weights is not stated: ask who made them before you pass them on." in card
@@ -225,5 +225,5 @@ def fields_of(kind: type) -> set[str]:
 def test_every_field_of_the_contract_is_explained_in_the_documents() -> None:
     document = (Path(__file__).resolve().parents[1] / "docs" / "deploy.md").read_text()
     explained = set(re.findall(r"`(\w+)`", document))
-    assert {"AP_drop", "float_layers", "max_log_scale", "colour_order"} < fields_of(Contract)
+    assert {"AP_drop", "float_layers", "max_log_scale", "color_order"} < fields_of(Contract)
     assert fields_of(Contract) - explained == set()

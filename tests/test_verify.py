@@ -212,7 +212,7 @@ def test_another_channel_order_in_the_contract_fails_the_input(bundle: Path) -> 
     def change(document: dict[str, Any]) -> None:
         for model in document["models"]:
             if model["file"] == DECODED:
-                model["input"]["colour_order"] = "BGR"
+                model["input"]["color_order"] = "BGR"
 
     edit_contract(bundle, change)
     # The tensors of one type and layout are shared, so the contradiction is found before anything is replayed.
@@ -221,7 +221,7 @@ def test_another_channel_order_in_the_contract_fails_the_input(bundle: Path) -> 
 
     def change_all(document: dict[str, Any]) -> None:
         for model in document["models"]:
-            model["input"]["colour_order"] = "BGR"
+            model["input"]["color_order"] = "BGR"
 
     edit_contract(bundle, change_all)
     report = verify_bundle(bundle)
@@ -275,11 +275,11 @@ def test_another_score_function_in_the_contract_fails_the_detections_of_raw_mode
 def test_a_contract_that_differs_from_the_metadata_fails_the_contract(bundle: Path) -> None:
     path = bundle / CONTRACT_FILE
     document = json.loads(path.read_text())
-    document["provenance"]["licence"] = "MIT"
+    document["provenance"]["license"] = "MIT"
     path.write_text(json.dumps(document))
     report = verify_bundle(bundle)
     assert report.failed_steps() == {file: ["contract"] for file in (RAW, DECODED, NMS, FLOAT)}
-    assert "provenance.licence: 'MIT', in the file 'Apache-2.0'" in step_of(report, NMS, "contract").text
+    assert "provenance.license: 'MIT', in the file 'Apache-2.0'" in step_of(report, NMS, "contract").text
 
 
 def read(folder: Path, name: str, kind: str, shape: tuple[int, ...]) -> Any:

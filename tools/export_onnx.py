@@ -23,10 +23,12 @@ PROGRAM = "ssdlite export"
 
 @dataclass(frozen=True, kw_only=True)
 class ExportArguments(ExportOptions):
-    """``ExportOptions`` with the checkpoint in front, without a name."""
+    """``ExportOptions`` with the checkpoint in front, without a name; ``--licence`` is taken as well."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """The checkpoint, such as best.pt of a training."""
+    license: Annotated[str, tyro.conf.arg(aliases=["--licence"])] = "not stated"
+    """Of the weights, for the contract and the model card; such as Apache-2.0."""
 
 
 def export(options: ExportOptions) -> None:
@@ -35,7 +37,7 @@ def export(options: ExportOptions) -> None:
 
     contract = export_bundle(options, print_line)
     _print_files(contract, options.output)
-    _print_quantisation(contract)
+    _print_quantization(contract)
     if options.target:
         from ssdlite.tools.lint_model import print_findings
 
@@ -75,13 +77,13 @@ def _print_files(contract: Contract, bundle: Path) -> None:
         print_line(f"AP: {accuracy.data}, {accuracy.split}, {accuracy.images} images; drop from the same in PyTorch")
 
 
-def _print_quantisation(contract: Contract) -> None:
+def _print_quantization(contract: Contract) -> None:
     for model in contract.models:
-        facts = model.quantisation
+        facts = model.quantization
         if facts:
             kept = f"; in float: {', '.join(facts.float_layers)}" if facts.float_layers else ""
             print_line(
-                f"{model.file}: {facts.quantised_layers} of {facts.total_layers} layers in integers, "
+                f"{model.file}: {facts.quantized_layers} of {facts.total_layers} layers in integers, "
                 f"{facts.activation_type} activations, {facts.calibration_method} over {facts.calibration_images} "
                 f"pictures of {facts.calibration_data}{kept}"
             )

@@ -31,7 +31,7 @@ struct InputSpec {
     int height = 0;
     int width = 0;
     bool channels_first = true;  // layout NCHW, otherwise NHWC
-    bool bgr = false;            // colour_order
+    bool bgr = false;            // color_order
     std::array<float, 3> mean = {0, 0, 0};
     std::array<float, 3> std = {1, 1, 1};
 };

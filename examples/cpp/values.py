@@ -31,7 +31,8 @@ def main(bundle: Path) -> None:
     print(len(contract["models"]))
     for model in contract["models"]:
         spec = model["input"]
-        print(model["file"], model["variant"], spec["type"], spec["layout"], spec["colour_order"])
+        order = spec.get("color_order") or spec["colour_order"]  # as contracts of version 1 spell it
+        print(model["file"], model["variant"], spec["type"], spec["layout"], order)
         print(spec["height"], spec["width"], *spec["mean"], *spec["std"])
     print(len(golden["images"]))
     for image in golden["images"]:

@@ -172,8 +172,9 @@ export function toTensor(resized, input) {
   const tensor = input.type === "uint8" ? new Uint8Array(plane * 3) : new Float32Array(plane * 3);
   const mean = (input.mean ?? [0, 0, 0]).map(fround);
   const std = (input.std ?? [1, 1, 1]).map(fround);
+  const order = input.color_order ?? input.colour_order; // as contracts of version 1 spell it
   for (let channel = 0; channel < 3; channel++) {
-    const source = input.colour_order === "BGR" ? 2 - channel : channel;
+    const source = order === "BGR" ? 2 - channel : channel;
     for (let i = 0; i < plane; i++) {
       const value = resized[i * 3 + source];
       const at = input.layout === "NCHW" ? channel * plane + i : i * 3 + channel;

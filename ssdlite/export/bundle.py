@@ -78,7 +78,7 @@ def build_contract(
     )
 
 
-def provenance_of(path: Path, checkpoint: Checkpoint, licence: str) -> Provenance:
+def provenance_of(path: Path, checkpoint: Checkpoint, license: str) -> Provenance:
     """Where the weights come from: the checkpoint file, its hash and what it says of itself."""
     digest = hashlib.sha256(path.read_bytes())
     figures = ((name, value) for name, value in checkpoint.metrics.items() if isinstance(value, (int, float)))
@@ -87,7 +87,7 @@ def provenance_of(path: Path, checkpoint: Checkpoint, licence: str) -> Provenanc
     return Provenance(
         checkpoint=path.name,
         checkpoint_sha256=digest.hexdigest(),
-        licence=licence,
+        license=license,
         metrics=metrics,
         versions=_export_versions() | trained_with,
     )
@@ -113,13 +113,13 @@ def describe(config: DetectorConfig) -> str:
 def _anchors(detector: Detector) -> AnchorSpec:
     height, width = detector.config.input.size
     corners = detector.anchors.double().cpu().numpy() / [width, height, width, height]
-    centres, sizes = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
+    centers, sizes = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
     return AnchorSpec(
         box_code_scales=detector.config.head.box_code_scales,
         max_log_scale=MAX_LOG_SCALE,
         values=tuple(
             (_short(x), _short(y), _short(w), _short(h))
-            for (x, y), (w, h) in zip(centres.tolist(), sizes.tolist(), strict=True)
+            for (x, y), (w, h) in zip(centers.tolist(), sizes.tolist(), strict=True)
         ),
     )
 

@@ -31,7 +31,7 @@ def numbers(values: Sequence[float]) -> str:
 def output_lines(contract: Contract) -> Iterator[str]:
     """A table for each set of outputs."""
     meanings: dict[Meaning, str] = {
-        "class_logits": f"logits of each anchor, slot {contract.postprocess.background_slot} is background",
+        "class_logits": f"logits of each anchor, slot {contract.postprocess.background_index} is background",
         "box_deltas": "dx, dy, dw, dh of each anchor, times the box-code scales",
         "scores": "0..1",
         "boxes": describe_boxes(contract.boxes),
@@ -79,7 +79,7 @@ def postprocess_lines(contract: Contract) -> Iterator[str]:
     steps = []
     if any(model.variant == "raw" for model in contract.models):
         steps.append(
-            f"`raw` only: scores are the {spec.score_function} of the logits, then slot {spec.background_slot} "
+            f"`raw` only: scores are the {spec.score_function} of the logits, then slot {spec.background_index} "
             f"(background) is dropped.{_decoding(contract)}"
         )
     else:
@@ -253,10 +253,10 @@ def _steps(spec: InputSpec, resize: ResizeSpec) -> Iterator[str]:
             f"and put it in the {resize.padding_position}; the rest is {resize.padding_value} in all channels."
         )
     yield (
-        f"Resizing is {resize.interpolation}, {_with(resize.half_pixel_centres)} half-pixel centres and "
+        f"Resizing is {resize.interpolation}, {_with(resize.half_pixel_centers)} half-pixel centres and "
         f"{_with(resize.antialias)} antialiasing, as OpenCV's INTER_LINEAR."
     )
-    yield f"Order the channels {spec.colour_order}, values {spec.value_range[0]:g} to {spec.value_range[1]:g}."
+    yield f"Order the channels {spec.color_order}, values {spec.value_range[0]:g} to {spec.value_range[1]:g}."
     if spec.type == "float32":
         yield f"Normalise: `(value - mean) / std` with mean {numbers(spec.mean)} and std {numbers(spec.std)}."
     else:
@@ -267,7 +267,7 @@ def _steps(spec: InputSpec, resize: ResizeSpec) -> Iterator[str]:
 
 
 def _quantisation(models: Sequence[ModelSpec]) -> Iterator[str]:
-    quantised = [(model, model.quantisation) for model in models if model.quantisation is not None]
+    quantised = [(model, model.quantization) for model in models if model.quantization is not None]
     if not quantised:
         return
     yield "## Quantisation"
@@ -278,7 +278,7 @@ def _quantisation(models: Sequence[ModelSpec]) -> Iterator[str]:
 
 def _quantised(model: ModelSpec, facts: QuantizationFacts) -> Iterator[str]:
     yield (
-        f"{code(model.file)}: {facts.quantised_layers} of {counted(facts.total_layers, 'layer')} are computed in "
+        f"{code(model.file)}: {facts.quantized_layers} of {counted(facts.total_layers, 'layer')} are computed in "
         f"integers, with {facts.activation_type} activations; calibrated ({facts.calibration_method}) on "
         f"{counted(facts.calibration_images, 'picture')} of {facts.calibration_data}."
     )
@@ -291,7 +291,7 @@ def _provenance(contract: Contract) -> Iterator[str]:
     facts = contract.provenance
     yield "## Licence and provenance"
     yield ""
-    yield f"- Licence of the weights: {facts.licence}"
+    yield f"- Licence of the weights: {facts.license}"
     yield f"- Checkpoint: {code(facts.checkpoint)}, SHA-256 `{facts.checkpoint_sha256}`"
     if facts.metrics:
         listed = ", ".join(f"{name} {value:.4g}" for name, value in facts.metrics.items())
@@ -338,7 +338,7 @@ def _limits(contract: Contract) -> Iterator[str]:
     yield "- It finds objects of the classes above and no others; a score is not a probability."
     if any(model.precision == "int8" for model in contract.models):
         yield "- Processors round int8 arithmetic differently: scores may differ slightly from one to the next."
-    if contract.provenance.licence == "not stated":
+    if contract.provenance.license == "not stated":
         yield "- The licence of the weights is not stated: ask who made them before you pass them on."
 
 

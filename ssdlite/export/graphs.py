@@ -100,9 +100,9 @@ class BoxDecoder(nn.Module):
     Written in what NNAPI and CoreML both have: they clip to 0..6 alone, and know no minimum.
     """
 
-    centres: Tensor
+    centers: Tensor
     sizes: Tensor
-    centre_scales: Tensor
+    center_scales: Tensor
     size_scales: Tensor
 
     def __init__(self, detector: Detector) -> None:
@@ -111,19 +111,19 @@ class BoxDecoder(nn.Module):
         corners = detector.anchors / detector.anchors.new_tensor([width, height, width, height])
         low, high = corners[:, :2], corners[:, 2:]
         scales = torch.tensor(detector.config.head.box_code_scales)
-        self.register_buffer("centres", 6 * (low + high) / 2)
+        self.register_buffer("centers", 6 * (low + high) / 2)
         self.register_buffer("sizes", 6 * (high - low))
-        self.register_buffer("centre_scales", 1 / scales[:2])
+        self.register_buffer("center_scales", 1 / scales[:2])
         self.register_buffer("size_scales", 1 / scales[2:])
 
     def forward(self, deltas: Tensor, chosen: Tensor | None = None) -> Tensor:
-        centres, sizes = self.centres, self.sizes
+        centers, sizes = self.centers, self.sizes
         if chosen is not None:
-            centres, sizes = centres[chosen], sizes[chosen]
-        centre = centres + deltas[..., :2] * self.centre_scales * sizes
+            centers, sizes = centers[chosen], sizes[chosen]
+        center = centers + deltas[..., :2] * self.center_scales * sizes
         growth = MAX_LOG_SCALE - torch.relu(MAX_LOG_SCALE - deltas[..., 2:] * self.size_scales)
         half = 0.5 * sizes * torch.exp(growth)
-        return torch.cat([centre - half, centre + half], dim=-1).clamp(0.0, 6.0) * (1 / 6)
+        return torch.cat([center - half, center + half], dim=-1).clamp(0.0, 6.0) * (1 / 6)
 
 
 class NmsGraph(nn.Module):
@@ -302,7 +302,7 @@ def input_spec(detector: Detector, options: GraphOptions) -> InputSpec:
     """What the exported graph expects of the app."""
     config = detector.config
     height, width = config.input.size
-    normalised_outside = options.input_type == "float32"
+    normalized_outside = options.input_type == "float32"
     return InputSpec(
         name=INPUT_NAME,
         type=options.input_type,
@@ -310,8 +310,8 @@ def input_spec(detector: Detector, options: GraphOptions) -> InputSpec:
         batch=options.batch,
         height=height,
         width=width,
-        mean=config.input.mean if normalised_outside else (0.0, 0.0, 0.0),
-        std=config.input.std if normalised_outside else (1.0, 1.0, 1.0),
+        mean=config.input.mean if normalized_outside else (0.0, 0.0, 0.0),
+        std=config.input.std if normalized_outside else (1.0, 1.0, 1.0),
     )
 
 

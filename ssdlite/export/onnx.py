@@ -74,7 +74,7 @@ def attach_contract(model: onnx.ModelProto, contract: Contract) -> None:
         "class_names": ", ".join(contract.class_names),
         "variant": spec.variant,
         "precision": spec.precision,
-        "licence": contract.provenance.licence,
+        "license": contract.provenance.license,
     }
     helper.set_model_props(model, entries)
 
@@ -168,7 +168,7 @@ def lower_opset(model: onnx.ModelProto, opset: int) -> None:
     (entry,) = (entry for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     entry.version = opset
     model.ir_version = IR_VERSIONS[opset]
-    _drop_unused_initialisers(model)
+    _drop_unused_initializers(model)
 
 
 def lowest_opset(model: onnx.ModelProto) -> int:
@@ -203,7 +203,7 @@ def _drop_harmless_attributes(node: NodeProto, schema: onnx.defs.OpSchema) -> No
         node.attribute.remove(attribute)
 
 
-def _drop_unused_initialisers(model: onnx.ModelProto) -> None:
+def _drop_unused_initializers(model: onnx.ModelProto) -> None:
     used = {name for node in model.graph.node for name in node.input}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.initializer[:]

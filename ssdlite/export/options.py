@@ -92,7 +92,7 @@ class ExportOptions:
 
     golden_images: int = 3
     """Pictures in the golden vectors: copies of some of --data's scored split, or made-up scenes without --data."""
-    licence: str = "not stated"
+    license: str = "not stated"
     """Of the weights, for the contract and the model card; such as Apache-2.0."""
     overwrite: bool = False
     """Replace a bundle of the same name."""

@@ -16,7 +16,7 @@ from ssdlite.errors import ContractError
 from ssdlite.runtime.plain import to_plain
 
 FORMAT = "ssdlite-contract"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METADATA_KEY = "ssdlite.contract"
 CONTRACT_FILE = "contract.json"
 MAX_SIDE = 4096
@@ -44,7 +44,7 @@ class InputSpec:
     batch: int | None = None
     height: int
     width: int
-    colour_order: Literal["RGB", "BGR"] = "RGB"
+    color_order: Literal["RGB", "BGR"] = "RGB"
     value_range: tuple[float, float] = (0.0, 255.0)  # before mean and std
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -66,10 +66,10 @@ class ResizeSpec:
 
     mode: Literal["stretch", "letterbox"]
     interpolation: Literal["bilinear"] = "bilinear"
-    half_pixel_centres: bool = True
+    half_pixel_centers: bool = True
     antialias: bool = False
     padding_value: int = 114
-    padding_position: Literal["centre"] = "centre"
+    padding_position: Literal["center"] = "center"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ class PostprocessSpec:
     """
 
     score_function: Literal["softmax", "sigmoid"]
-    background_slot: int = 0  # of class_logits
+    background_index: int = 0  # of class_logits
     score_threshold: float
     nms_threshold: float
     candidates_per_class: int
@@ -146,7 +146,7 @@ class LatencyFigure:
     median_ms: float
     threads: int
     runs: int
-    runtime: str  # e.g. "onnxruntime 1.31.1"
+    runtime: str  # and its version: "onnxruntime 1.31.1"
     processor: str
 
 
@@ -158,7 +158,7 @@ class QuantizationFacts:
     calibration_method: str
     calibration_images: int
     calibration_data: str
-    quantised_layers: int
+    quantized_layers: int
     total_layers: int
     float_layers: tuple[str, ...]  # convolutions kept in float, the most sensitive first
 
@@ -182,7 +182,7 @@ class ModelSpec:
     difference_from_pytorch: float | None = None
     accuracy: AccuracyFigure | None = None
     latency: LatencyFigure | None = None
-    quantisation: QuantizationFacts | None = None
+    quantization: QuantizationFacts | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -196,7 +196,7 @@ class Provenance:
 
     checkpoint: str  # file name
     checkpoint_sha256: str
-    licence: str
+    license: str
     metrics: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 

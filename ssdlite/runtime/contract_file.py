@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,14 @@ from ssdlite.runtime.contract import (
 )
 from ssdlite.runtime.plain import PlainError, from_plain, parse_json
 
+NAMES_IN_VERSION_1 = {
+    "background_slot": "background_index",
+    "colour_order": "color_order",
+    "half_pixel_centres": "half_pixel_centers",
+    "licence": "license",
+    "quantisation": "quantization",
+    "quantised_layers": "quantized_layers",
+}
 MAX_CONTRACT_BYTES = 64 << 20
 MAX_BATCH = 1024
 MAX_CLASSES = 100_000
@@ -42,15 +51,32 @@ def parse_contract(text: str | bytes, where: str) -> Contract:
         values = parse_json(text)
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise PlainError(f"not a contract of ssdlite: expected an object with format {FORMAT!r}")
-        if values.get("format_version") != FORMAT_VERSION:
-            raise PlainError(
-                f"format version {values.get('format_version')!r}; this version of ssdlite reads {FORMAT_VERSION}"
-            )
+        version = values.get("format_version")
+        if version == 1:
+            _upgrade(values)
+        elif version != FORMAT_VERSION:
+            raise PlainError(f"format version {version!r}; this version of ssdlite reads 1 to {FORMAT_VERSION}")
         contract = from_plain(Contract, values, "contract")
         _check_contract(contract)
     except PlainError as error:
         raise ContractError(f"{where}: {error}") from None
     return contract
+
+
+def _upgrade(values: dict[str, Any]) -> None:
+    """A document of version 1 becomes one of version 2, in place: some names were spelled otherwise."""
+    models = values.get("models")
+    models = [model for model in models if isinstance(model, dict)] if isinstance(models, list) else []
+    parts = [values.get("resize"), values.get("postprocess"), values.get("provenance"), *models]
+    parts += [model.get(name) for model in models for name in ("input", "quantisation")]
+    for part in parts:
+        for old, new in NAMES_IN_VERSION_1.items():
+            if isinstance(part, dict) and old in part:
+                part[new] = part.pop(old)
+    resize = values.get("resize")
+    if isinstance(resize, dict) and resize.get("padding_position") == "centre":
+        resize["padding_position"] = "center"
+    values["format_version"] = FORMAT_VERSION
 
 
 def read_contract(bundle: Path) -> Contract:
@@ -96,7 +122,7 @@ def _check_postprocess(spec: PostprocessSpec) -> None:
     for name in ("candidates_per_class", "max_detections", "max_candidates"):
         value = getattr(spec, name)
         _expect(1 <= value <= MAX_ANCHORS, f"postprocess.{name}: expected 1 to {MAX_ANCHORS}, got {value}")
-    _expect(spec.background_slot == 0, f"postprocess.background_slot: expected 0, got {spec.background_slot}")
+    _expect(spec.background_index == 0, f"postprocess.background_index: expected 0, got {spec.background_index}")
 
 
 def _check_anchors(spec: AnchorSpec) -> None:

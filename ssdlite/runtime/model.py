@@ -118,7 +118,7 @@ class RuntimeDetector:
         if images.dtype != np.uint8 or images.shape != (len(images), 3, height, width):
             raise ValueError(f"expected uint8 images [B, 3, {height}, {width}], got {images.dtype} {images.shape}")
         spec = self.model.input
-        planes: Array = images if spec.colour_order == "RGB" else images[:, ::-1]
+        planes: Array = images if spec.color_order == "RGB" else images[:, ::-1]
         if spec.type == "float32":
             mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (spec.mean, spec.std))
             planes = (planes.astype(np.float32) - mean) / std
@@ -222,7 +222,7 @@ class RuntimeDetector:
 def _check_supported(contract: Contract, model: ModelSpec) -> None:
     """Refuse what a contract may say but this runtime does not do. Raises ContractError."""
     spec, resize = model.input, contract.resize
-    if resize.antialias or not resize.half_pixel_centres or spec.value_range != (0.0, 255.0):
+    if resize.antialias or not resize.half_pixel_centers or spec.value_range != (0.0, 255.0):
         raise ContractError(
             f"{model.file}: expected resizing with half-pixel centres and without antialiasing, and values of 0 to "
             "255 before mean and std; the contract asks for something else"

@@ -94,14 +94,14 @@ def pixel_scale(model: onnx.ModelProto) -> tuple[float, int]:
 def test_pixels_are_the_integers(layout, activation_type, options, scale, zero_point) -> None:
     model = make_model(layout=layout, **options)
     calibration = calibrate(model, pictures(layout), method="minmax")
-    quantised = quantize(model, calibration, activation_type=activation_type)
-    onnx.checker.check_model(quantised, full_check=True)
-    assert count_convolutions(quantised) == (2, 2)
-    assert operators(quantised) == (["Transpose"] if layout == "NHWC" else []) + ["Conv", "Conv"]
-    assert pixel_scale(quantised) == (pytest.approx(scale), zero_point)
+    quantized = quantize(model, calibration, activation_type=activation_type)
+    onnx.checker.check_model(quantized, full_check=True)
+    assert count_convolutions(quantized) == (2, 2)
+    assert operators(quantized) == (["Transpose"] if layout == "NHWC" else []) + ["Conv", "Conv"]
+    assert pixel_scale(quantized) == (pytest.approx(scale), zero_point)
     for image in pictures(layout)[:5]:
         wanted = run(model, image)
-        assert np.abs(run(quantised, image) - wanted).max() < 0.03 * (wanted.max() - wanted.min())
+        assert np.abs(run(quantized, image) - wanted).max() < 0.03 * (wanted.max() - wanted.min())
 
 
 @pytest.mark.parametrize(
@@ -119,39 +119,39 @@ def test_other_normalisation_stays_as_it_is(options, largest_error) -> None:
     model = make_model(**options)
     assert find_integer_input(model, find_body(model)) is None
     images = [image.astype(np.float32) for image in pictures()] if options.get("kind") else pictures()
-    quantised = quantize(model, calibrate(model, images, method="minmax"))
-    onnx.checker.check_model(quantised, full_check=True)
-    assert operators(quantised) == [node.op_type for node in model.graph.node if node.op_type != "Clip"]
+    quantized = quantize(model, calibrate(model, images, method="minmax"))
+    onnx.checker.check_model(quantized, full_check=True)
+    assert operators(quantized) == [node.op_type for node in model.graph.node if node.op_type != "Clip"]
     wanted = run(model, images[0])
-    assert np.abs(run(quantised, images[0]) - wanted).max() < largest_error * (wanted.max() - wanted.min())
+    assert np.abs(run(quantized, images[0]) - wanted).max() < largest_error * (wanted.max() - wanted.min())
 
 
 def test_first_convolution_in_float_keeps_its_normalisation() -> None:
     model = make_model()
     (first, second) = find_body(model).convolutions
-    quantised = quantize(model, calibrate(model, pictures(), method="minmax"), float_layers=[first])
-    assert operators(quantised) == ["Cast", "Sub", "Div", "Conv", "Clip", "Conv"]
-    assert count_convolutions(quantised) == (1, 2)
+    quantized = quantize(model, calibrate(model, pictures(), method="minmax"), float_layers=[first])
+    assert operators(quantized) == ["Cast", "Sub", "Div", "Conv", "Clip", "Conv"]
+    assert count_convolutions(quantized) == (1, 2)
     assert second == "Conv5"
 
 
 def test_every_pixel_value_keeps_its_own_integer() -> None:
     """With a mean of 127.5, quantising the normalised float would round pixels 0 and 1 to one integer, 2 and 3 too."""
     model = make_model()
-    quantised = quantize(model, calibrate(model, pictures(), method="minmax"))
-    scale, zero_point = pixel_scale(quantised)
+    quantized = quantize(model, calibrate(model, pictures(), method="minmax"))
+    scale, zero_point = pixel_scale(quantized)
     pixels = np.arange(256)
     normalised = (pixels - 127.5) / 127.5
     seen = (pixels - zero_point) * scale
     assert np.abs(seen - normalised + 0.5 / 127.5).max() < 1e-6  # half a step, which the bias makes up for
     (bias,) = (
         numpy_helper.to_array(tensor)
-        for tensor in quantised.graph.initializer
+        for tensor in quantized.graph.initializer
         if tensor.name.endswith("bias_quantized")
     )
     (bias_scale,) = (
         numpy_helper.to_array(tensor)
-        for tensor in quantised.graph.initializer
+        for tensor in quantized.graph.initializer
         if tensor.name.endswith("bias_quantized_scale")
     )
     original = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}

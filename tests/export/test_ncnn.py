@@ -104,7 +104,7 @@ def convert(model: onnx.ModelProto, spec: ModelSpec, folder: Path) -> NcnnBacken
             max_candidates=10,
         ),
         models=(spec,),
-        provenance=Provenance(checkpoint="best.pt", checkpoint_sha256="0", licence="MIT"),
+        provenance=Provenance(checkpoint="best.pt", checkpoint_sha256="0", license="MIT"),
     )
     convert_to_ncnn(model, spec).save(folder, contract)
     return NcnnBackend.open(folder / spec.file, spec, threads=1)

@@ -83,7 +83,7 @@ def test_a_bundle_holds_models_contract_golden_vectors_and_card(export: Callable
     contract = read_contract(bundle)
     assert contract.class_names == ("circle", "square", "triangle")
     assert contract.category_ids == (5, 7, 9)
-    assert contract.provenance.licence == "MIT"
+    assert contract.provenance.license == "MIT"
     assert contract.provenance.metrics == {"AP": 0.25}
     for model in contract.models:
         assert model.accuracy is not None and model.latency is not None and model.latency.median_ms > 0
@@ -91,9 +91,9 @@ def test_a_bundle_holds_models_contract_golden_vectors_and_card(export: Callable
         if model.precision == "fp32":
             assert abs(model.accuracy.AP_drop) < 1e-3
             assert model.difference_from_pytorch is not None and model.difference_from_pytorch < 1e-4
-        assert (model.quantisation is not None) == (model.precision == "int8")
-    facts = next(model.quantisation for model in contract.models if model.quantisation)
-    assert (facts.quantised_layers, facts.total_layers, facts.calibration_images) == (74, 74, 6)
+        assert (model.quantization is not None) == (model.precision == "int8")
+    facts = next(model.quantization for model in contract.models if model.quantization)
+    assert (facts.quantized_layers, facts.total_layers, facts.calibration_images) == (74, 74, 6)
 
     exported = onnx.load(str(bundle / "raw_int8.onnx"))
     inner = parse_contract({p.key: p.value for p in exported.metadata_props}[METADATA_KEY], "the file")
@@ -161,7 +161,7 @@ def test_int8_from_a_folder_of_pictures(export: Callable[..., Any], tmp_path: Pa
         "--variant", "decoded", "--precision", "int8", "--calibration-folder", tmp_path / "pictures"
     )
     assert status == 0, said
-    facts = read_contract(bundle).models[0].quantisation
+    facts = read_contract(bundle).models[0].quantization
     assert facts is not None and facts.calibration_images == 3 and facts.calibration_data == "pictures"
 
 
@@ -220,7 +220,7 @@ def test_odd_names_and_hardly_any_activity(export: Callable[..., Any], tmp_path:
     contract = read_contract(bundle)
     assert contract.class_names == names
     assert contract.category_ids == ()
-    facts = contract.models[0].quantisation
+    facts = contract.models[0].quantization
     assert facts is not None and facts.calibration_method == "minmax"
     assert load_model(bundle).class_names == names
 

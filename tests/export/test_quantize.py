@@ -167,7 +167,7 @@ def test_float_layers_are_really_computed_in_float(
     facts = quantization_facts(
         model, calibration, activation_type="uint8", calibration_data="blocks", float_layers=layers
     )
-    assert (facts.quantised_layers, facts.total_layers, facts.float_layers) == (71, 74, layers)
+    assert (facts.quantized_layers, facts.total_layers, facts.float_layers) == (71, 74, layers)
     assert (facts.calibration_method, facts.calibration_images) == ("minmax", 6)
 
 

@@ -40,7 +40,7 @@ RAW = {
 }
 DOCUMENT: dict[str, Any] = {
     "format": "ssdlite-contract",
-    "format_version": 1,
+    "format_version": 2,
     "name": "test",
     "class_names": ["cat", "dog"],
     "category_ids": [17, 18],
@@ -48,7 +48,7 @@ DOCUMENT: dict[str, Any] = {
     "postprocess": POSTPROCESS,
     "anchors": ANCHORS,
     "models": [RAW],
-    "provenance": {"checkpoint": "best.pt", "checkpoint_sha256": "00", "licence": "MIT"},
+    "provenance": {"checkpoint": "best.pt", "checkpoint_sha256": "00", "license": "MIT"},
 }
 
 
@@ -74,11 +74,41 @@ def test_a_contract_says_what_it_says() -> None:
     assert parse_contract(json.dumps(to_plain(contract)), "there") == contract
 
 
+def test_version_1_spelled_some_names_otherwise() -> None:
+    facts = {
+        "activation_type": "uint8",
+        "calibration_method": "minmax",
+        "calibration_images": 8,
+        "calibration_data": "val",
+        "quantised_layers": 70,
+        "total_layers": 74,
+        "float_layers": ["a.Conv"],
+    }
+    old = DOCUMENT | {
+        "format_version": 1,
+        "resize": {"mode": "letterbox", "half_pixel_centres": False, "padding_position": "centre"},
+        "postprocess": POSTPROCESS | {"background_slot": 0},
+        "models": [RAW | {"quantisation": facts, "input": INPUT | {"colour_order": "BGR"}}],
+        "provenance": {"checkpoint": "best.pt", "checkpoint_sha256": "00", "licence": "MIT", "metrics": {"licence": 1}},
+    }
+    contract = parse_contract(json.dumps(old), "here")
+    assert contract.format_version == 2
+    assert (contract.resize.half_pixel_centers, contract.resize.padding_position) == (False, "center")
+    assert contract.models[0].input.color_order == "BGR"
+    assert contract.models[0].quantization is not None and contract.models[0].quantization.quantized_layers == 70
+    assert (contract.provenance.license, contract.provenance.metrics) == ("MIT", {"licence": 1.0})
+    for broken in ({"models": [3]}, {"models": {}}, {"resize": []}, {"provenance": None}):
+        with pytest.raises(ContractError, match=r"^here: contract"):
+            parse_contract(json.dumps(old | broken), "here")
+    with pytest.raises(ContractError, match=r"contract.postprocess: unknown name 'background_slot'"):
+        parse_contract(json.dumps(old | {"format_version": 2, "resize": {"mode": "stretch"}}), "here")
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
         ("format", "other", "not a contract of ssdlite"),
-        ("format_version", 2, "format version 2; this version of ssdlite reads 1"),
+        ("format_version", 3, "format version 3; this version of ssdlite reads 1 to 2"),
         ("surprise", 1, "unknown name 'surprise'"),
         ("class_names", [], "class_names: expected 1 to 100000 names, got 0"),
         ("class_names", ["cat", "cat"], "names must differ"),

@@ -293,7 +293,7 @@ def test_a_file_for_another_runtime(make_colour_model: Callable[..., Any], tmp_p
         (lambda d: d["resize"].update(mode="letterbox"), "resize"),
         (lambda d: d["boxes"].update(format="yxyx"), "boxes"),
         (lambda d: d["postprocess"].update(score_threshold=0.5), "postprocess"),
-        (lambda d: d["models"][2]["input"].update(colour_order="BGR"), "input"),
+        (lambda d: d["models"][2]["input"].update(color_order="BGR"), "input"),
     ],
 )
 def test_a_bundle_and_its_file_contradict_each_other(bundle: Path, change: Callable[[Any], object], fact: str):

@@ -21,10 +21,10 @@ KINDS = [  # what a contract may ask of the app
     {"batch": 1},
     {"batch": 2},
     {"layout": "NHWC", "batch": 1},
-    {"colour_order": "BGR"},
+    {"color_order": "BGR"},
     {"type": "float32", "mean": (127.5, 120.0, 100.0), "std": (127.5, 60.0, 50.0)},
     {"type": "float32", "mean": (1.0, 2.0, 3.0), "std": (4.0, 5.0, 6.0), "layout": "NHWC", "batch": 3},
-    {"type": "float32", "mean": (1.0, 2.0, 3.0), "colour_order": "BGR", "layout": "NHWC", "batch": 2},
+    {"type": "float32", "mean": (1.0, 2.0, 3.0), "color_order": "BGR", "layout": "NHWC", "batch": 2},
 ]
 
 
@@ -104,7 +104,7 @@ def test_letterboxes_are_filled_with_the_contracts_grey(load: Callable[..., Runt
 
 
 def test_the_steps_can_be_taken_one_by_one(load: Callable[..., RuntimeDetector]):
-    detector = load("decoded", type="float32", mean=(1.0, 2.0, 3.0), std=(2.0, 4.0, 5.0), colour_order="BGR")
+    detector = load("decoded", type="float32", mean=(1.0, 2.0, 3.0), std=(2.0, 4.0, 5.0), color_order="BGR")
     inputs, view = detector.preprocess(plain(204, 102, 51))
     assert (inputs.shape, inputs.dtype) == ((1, 3, 32, 48), np.float32)
     np.testing.assert_allclose(inputs[0, :, 0, 0], [25, 25, 40.2], rtol=1e-6)  # (51 - 1) / 2, (102 - 2) / 4 ...
@@ -210,7 +210,7 @@ def test_answers_that_break_the_contract(make_colour_model: Callable[..., Any], 
 
 
 def test_contracts_that_ask_for_more_than_this_runtime_does(make_colour_model: Callable[..., Any]):
-    for changes in ({"antialias": True}, {"half_pixel_centres": False}):
+    for changes in ({"antialias": True}, {"half_pixel_centers": False}):
         _, contract = make_colour_model("nms")
         contract = replace(contract, resize=replace(contract.resize, **changes))
         with pytest.raises(ContractError, match="half-pixel centres"):

@@ -53,7 +53,7 @@ def exported(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from ssdlite.export.options import GraphOptions
 
     folder = tmp_path_factory.mktemp("exported")
-    provenance = Provenance(checkpoint="none.pt", checkpoint_sha256="0" * 64, licence="Apache-2.0")
+    provenance = Provenance(checkpoint="none.pt", checkpoint_sha256="0" * 64, license="Apache-2.0")
     for options in (GraphOptions(variant="raw"), GraphOptions(variant="nms")):
         model = export_onnx(detector, options)
         spec = model_spec(detector, options, f"{options.variant}.onnx")

@@ -53,7 +53,7 @@ def quantize(
     if pixels is not None and pixels.convolution.name in chosen:
         shift_bias(source, pixels)
         ranges[pixels.tensor] = pixels.range
-    nodes = _nodes_to_quantise(body, chosen, others=only is None)
+    nodes = _nodes_to_quantize(body, chosen, others=only is None)
     result = _insert_pairs(source, nodes, ranges, activation_type)
     if pixels is not None and pixels.convolution.name in chosen:
         read_pixels_as_integers(result, pixels)
@@ -80,7 +80,7 @@ def quantization_facts(
         calibration_method=calibration.method,
         calibration_images=calibration.images,
         calibration_data=calibration_data,
-        quantised_layers=integer,
+        quantized_layers=integer,
         total_layers=total,
         float_layers=tuple(float_layers),
     )
@@ -89,10 +89,10 @@ def quantization_facts(
 def count_convolutions(model: onnx.ModelProto) -> tuple[int, int]:
     """(how many convolutions have integers on all sides, how many there are)."""
     nodes = model.graph.node
-    dequantised = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
-    quantised = {node.input[0] for node in nodes if node.op_type == "QuantizeLinear"}
+    dequantized = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    quantized = {node.input[0] for node in nodes if node.op_type == "QuantizeLinear"}
     convolutions = [node for node in nodes if node.op_type == "Conv"]
-    integer = sum(dequantised.issuperset(node.input) and node.output[0] in quantised for node in convolutions)
+    integer = sum(dequantized.issuperset(node.input) and node.output[0] in quantized for node in convolutions)
     return integer, len(convolutions)
 
 
@@ -120,7 +120,7 @@ def _ranges(model: onnx.ModelProto, body: Body, calibration: Calibration) -> dic
     return ranges | {before: ranges[after] for before, after in folded_activations(model, body).items()}
 
 
-def _nodes_to_quantise(body: Body, convolutions: Collection[str], *, others: bool) -> list[str]:
+def _nodes_to_quantize(body: Body, convolutions: Collection[str], *, others: bool) -> list[str]:
     """The chosen convolutions with the activations behind them; with ``others``, all else of the body that no float
     convolution leads to: a sum would round what that convolution was kept in float for.
     """
@@ -129,12 +129,12 @@ def _nodes_to_quantise(body: Body, convolutions: Collection[str], *, others: boo
     chosen = []
     for node in body.nodes:
         if node.op_type == "Conv":
-            quantised = node.name in convolutions
+            quantized = node.name in convolutions
         elif others:
-            quantised = in_float.isdisjoint(node.input)
+            quantized = in_float.isdisjoint(node.input)
         else:
-            quantised = node.input[0] in results
-        if quantised:
+            quantized = node.input[0] in results
+        if quantized:
             chosen.append(node.name)
         else:
             in_float.update(node.output)
@@ -152,7 +152,7 @@ def _insert_pairs(
     from onnxruntime.quantization.calibrate import TensorsData
 
     data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
-    quantiser = QDQQuantizer(
+    quantizer = QDQQuantizer(
         model=model,
         per_channel=True,
         reduce_range=False,
@@ -164,8 +164,8 @@ def _insert_pairs(
         op_types_to_quantize=sorted({node.op_type for node in model.graph.node}),
         extra_options={},
     )
-    quantiser.quantize_model()
-    result: onnx.ModelProto = quantiser.model.model
+    quantizer.quantize_model()
+    result: onnx.ModelProto = quantizer.model.model
     return result
 
 
@@ -333,7 +333,7 @@ def read_pixels_as_integers(model: onnx.ModelProto, found: IntegerInput) -> None
     DequantizeLinear, of the same scale. The nodes are not in order afterwards.
     """
     graph = model.graph
-    (quantise,) = (node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] == found.tensor)
+    (quantize,) = (node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] == found.tensor)
     names = {node.name for node in found.nodes}
     for node in [node for node in graph.node if node.name in names]:
         graph.node.remove(node)
@@ -343,12 +343,12 @@ def read_pixels_as_integers(model: onnx.ModelProto, found: IntegerInput) -> None
         attributes = {item.name: helper.get_attribute_value(item) for item in found.transpose.attribute}
         graph.node.append(helper.make_node("Transpose", [found.source], [source], found.transpose.name, **attributes))
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    if types[quantise.input[2]] == TensorProto.UINT8:
-        (dequantise,) = (node for node in graph.node if node.input[:1] == quantise.output[:1])
-        dequantise.input[0] = source
-        graph.node.remove(quantise)
+    if types[quantize.input[2]] == TensorProto.UINT8:
+        (dequantize,) = (node for node in graph.node if node.input[:1] == quantize.output[:1])
+        dequantize.input[0] = source
+        graph.node.remove(quantize)
         return
     zero_point = f"{found.source}.zero_point"
     graph.initializer.append(numpy_helper.from_array(np.uint8(found.zero_point), zero_point))
-    inputs = [source, quantise.input[1], zero_point]
+    inputs = [source, quantize.input[1], zero_point]
     graph.node.append(helper.make_node("DequantizeLinear", inputs, [found.tensor], f"{found.source}.DequantizeLinear"))

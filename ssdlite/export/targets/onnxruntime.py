@@ -43,7 +43,7 @@ class OnnxRuntimeTarget:
             model, facts = job.onnx_model(options), None
             if precision == "int8":
                 model, facts = quantizer.quantize(model, options)
-            spec = replace(_spec(job, options, model), quantisation=facts)
+            spec = replace(_spec(job, options, model), quantization=facts)
             models[spec.file] = model
             artifacts.append(Artifact(spec, partial(_save_onnx, model)))
             if job.options.ort:
@@ -175,7 +175,7 @@ def to_ort_format(onnx_path: Path, ort_path: Path, *, optimization: Optimization
     """
     import onnxruntime
 
-    style = optimization or ("fixed" if _is_quantised(onnx_path) else "runtime")
+    style = optimization or ("fixed" if _is_quantized(onnx_path) else "runtime")
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, "model.ort")
         options = onnxruntime.SessionOptions()
@@ -217,6 +217,6 @@ def write_required_operators(onnx_paths: Sequence[Path], config_path: Path) -> N
     write_text(config_path, "\n".join([f"# operators of {names}", *lines, ""]))
 
 
-def _is_quantised(onnx_path: Path) -> bool:
+def _is_quantized(onnx_path: Path) -> bool:
     graph = onnx.load(str(onnx_path), load_external_data=False).graph
     return any(node.op_type == "QuantizeLinear" for node in graph.node)

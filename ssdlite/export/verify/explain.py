@@ -70,7 +70,7 @@ def explain_tensor(actual: Array, expected: Array, spec: InputSpec, bases: list[
     best: tuple[float, str] | None = None
     for base, as_bgr, other_layout in product(bases, (False, True), (False, True)):
         planes = _planes(actual, spec, other_layout)
-        pixels = base.pixels[..., ::-1] if as_bgr != (spec.colour_order == "BGR") else base.pixels
+        pixels = base.pixels[..., ::-1] if as_bgr != (spec.color_order == "BGR") else base.pixels
         fit = fit_line(planes, pixels.reshape(-1, 3).astype(np.float64))
         if fit is None or fit.residual > RESIDUAL:
             continue
@@ -228,7 +228,7 @@ def _layout_name(spec: InputSpec) -> str:
 
 
 def _order_name(spec: InputSpec) -> str:
-    return BGR if spec.colour_order == "RGB" else "channels in the order RGB instead of BGR"
+    return BGR if spec.color_order == "RGB" else "channels in the order RGB instead of BGR"
 
 
 def _normalisation_name(fit: LineFit, spec: InputSpec) -> str:

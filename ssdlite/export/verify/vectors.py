@@ -275,7 +275,7 @@ def check_one_size(contract: Contract, where: str) -> None:
     """Raises ContractError unless all inputs have one size and those of one type and layout one normalisation."""
     sizes = {(model.input.height, model.input.width) for model in contract.models}
     tensors = {tensor_file("", model.input) for model in contract.models}
-    recipes = {(tensor_file("", m.input), m.input.colour_order, m.input.mean, m.input.std) for m in contract.models}
+    recipes = {(tensor_file("", m.input), m.input.color_order, m.input.mean, m.input.std) for m in contract.models}
     if len(sizes) > 1 or len(recipes) > len(tensors):
         raise ContractError(f"{where}: expected models that take the same pictures, but their inputs differ")
 
