@@ -156,6 +156,15 @@ class DetectionIndex:
             ignore=self.ignore[objects],
         )
 
+    def object_counts(self) -> dict[str, int]:
+        """The objects to find, those to be ignored left out, by class."""
+        counts = np.bincount(self.labels[~self.ignore], minlength=len(self.class_names)).tolist()
+        return dict(zip(self.class_names, counts, strict=True))
+
+    def absent_classes(self) -> list[str]:
+        """The classes without an object to find."""
+        return [name for name, count in self.object_counts().items() if not count]
+
     def problem_counts(self) -> dict[str, int]:
         return dict(Counter(problem.kind for problem in self.problems))
 

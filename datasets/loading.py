@@ -256,8 +256,7 @@ def divide(index: DetectionIndex, seed: int) -> tuple[DetectionIndex, DetectionI
 def describe_splits(train: DetectionIndex, val: DetectionIndex) -> list[str]:
     """Counts, classes without objects, what was mended, and images that are in both splits."""
     notes = [_counts(index) for index in (train, val)]
-    present = set(train.labels[~train.ignore].tolist())
-    if absent := [name for label, name in enumerate(train.class_names) if label not in present]:
+    if absent := train.absent_classes():
         notes.append(f"{train.name}: no objects of {', '.join(absent)}")
     divided = train.problems is val.problems
     for index in (train,) if divided else (train, val):

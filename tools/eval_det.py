@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
-import numpy as np
 import tyro
 from rich.console import Console
 from rich.markup import escape
@@ -103,7 +102,7 @@ def _report(
             "data": str(options.data),
             "split": evaluator.index.name,
             "images": len(evaluator.index),
-            "objects": int((~evaluator.index.ignore).sum()),
+            "objects": sum(evaluator.index.object_counts().values()),
             "seconds": round(seconds, 2),
             **metrics.to_dict(),
             "voc": voc.to_dict(),
@@ -164,9 +163,8 @@ def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -
         skip_bad=options.skip_bad,
         allow_absent=True,
     )
-    present = set(index.labels[~index.ignore].tolist())
-    absent = [name for label, name in enumerate(index.class_names) if label not in present]
-    notes = [f"{index.name}: {len(index)} images, {int((~index.ignore).sum())} objects to find"]
+    absent = index.absent_classes()
+    notes = [f"{index.name}: {len(index)} images, {sum(index.object_counts().values())} objects to find"]
     if options.split is None and len(find_splits(options.data).splits) == 1:
         notes.append(f"warning: {index.name} is the only split; pictures that were trained on may be among these")
     if absent:
@@ -213,14 +211,14 @@ def _print_tables(console: Console, index: DetectionIndex, metrics: Metrics, voc
     classes.add_column("class")
     for heading in ("objects", "AP", "AP50", "VOC07 (11-point)", "VOC (all points)"):
         classes.add_column(heading, justify="right")
-    counts = np.bincount(index.labels[~index.ignore], minlength=len(index.class_names)).tolist()
-    for name, count in zip(index.class_names, counts, strict=True):
+    counts = index.object_counts()
+    for name, count in counts.items():
         own, own_voc = metrics.per_class[name], voc.per_class[name]
         values = (own.AP, own.AP50, own_voc.ap_11point, own_voc.ap_all_points)
         classes.add_row(escape(name), str(count), *map(_format, values))
     classes.add_section()
     means = (metrics.AP, metrics.AP50, voc.mean.ap_11point, voc.mean.ap_all_points)
-    classes.add_row("mean", str(sum(counts)), *map(_format, means))
+    classes.add_row("mean", str(sum(counts.values())), *map(_format, means))
     console.print(classes)
 
 

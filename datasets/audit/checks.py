@@ -136,10 +136,11 @@ def check_data(
     """
     splits, val_name, notes = load_all_splits(root, options)
     distinct = _without_unions(splits, val_name)
-    findings = [*_reader_findings(splits), *_absent_classes(splits), *_same_objects(distinct)]
+    train_name, train = next(iter(splits.items()))
+    absent = [DataFinding("absent-class", train_name, "", class_name) for class_name in train.absent_classes()]
+    findings = [*_reader_findings(splits), *absent, *_same_objects(distinct)]
     if options.decode:
         findings += _picture_findings(distinct, progress)
-    train = next(iter(splits.values()))
     boxes, val_boxes = (
         input_boxes(index, config.input.size, config.input.resize) for index in (train, splits[val_name])
     )
@@ -203,14 +204,6 @@ def _reader_findings(splits: dict[str, DetectionIndex]) -> list[DataFinding]:
         for problem in index.problems:
             findings.setdefault(problem, DataFinding(problem.kind, name, problem.file, problem.detail))
     return list(findings.values())
-
-
-def _absent_classes(splits: dict[str, DetectionIndex]) -> Iterator[DataFinding]:
-    name, train = next(iter(splits.items()))
-    present = set(train.labels[~train.ignore].tolist())
-    for label, class_name in enumerate(train.class_names):
-        if label not in present:
-            yield DataFinding("absent-class", name, "", class_name)
 
 
 def _same_objects(splits: dict[str, DetectionIndex]) -> Iterator[DataFinding]:

@@ -159,17 +159,6 @@ FIGURES = {  # in the order of COCOeval.stats
 }
 
 
-class ImageResult(NamedTuple):
-    """The detections of one image: boxes [N, 4] float32 xyxy in its own pixels, scores [N], labels [N]."""
-
-    boxes: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-
-
-EvaluatorState = dict[int, ImageResult]  # by position in the index; plain arrays, so that processes can exchange it
-
-
 @dataclass(frozen=True)
 class ClassMetrics:
     """Average precision of one class, in 0..1; None where the split has no object of it."""
@@ -223,7 +212,7 @@ class Evaluator:
         if len(np.unique(index.image_ids)) != len(index):
             raise ValueError(f"{index.name}: image ids must differ from each other to be scored")
         self.index = index
-        self._results: EvaluatorState = {}
+        self._results: dict[int, Detections] = {}  # by position in the index
 
     def reset(self) -> None:
         self._results = {}
@@ -237,17 +226,17 @@ class Evaluator:
                 f"{self.index.name}: the detections' classes {list(detections.class_names)} "
                 f"are not the index's {list(self.index.class_names)}"
             )
-        self._results[int(position)] = ImageResult(detections.boxes, detections.scores, detections.labels)
+        self._results[int(position)] = detections
 
-    def state(self) -> EvaluatorState:
+    def state(self) -> dict[int, Detections]:
         """What this process collected, for ``torch.distributed.all_gather_object``."""
         return dict(self._results)
 
-    def merge(self, states: Iterable[Mapping[int, ImageResult]]) -> None:
+    def merge(self, states: Iterable[Mapping[int, Detections]]) -> None:
         """Take over what other processes collected; an image that several of them saw counts once."""
         for state in states:
             for position, result in state.items():
-                self._results.setdefault(position, ImageResult(*result))
+                self._results.setdefault(position, result)
 
     def compute(self) -> Metrics:
         index, found = self.index, self._columns()

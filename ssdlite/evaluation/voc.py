@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite.datasets.index import DetectionIndex, Record
-from ssdlite.evaluation.coco import ImageResult
+from ssdlite.detections import Detections
 from ssdlite.nms import pairwise_iou
 
 FloatArray = npt.NDArray[np.float64]
@@ -42,7 +42,7 @@ class VocMetrics:
 
 
 def compute_voc_metrics(
-    index: DetectionIndex, results: Mapping[int, ImageResult], iou_threshold: float = 0.5
+    index: DetectionIndex, results: Mapping[int, Detections], iou_threshold: float = 0.5
 ) -> VocMetrics:
     """Score what ``Evaluator.state()`` collected against ``index``.
 
@@ -51,11 +51,11 @@ def compute_voc_metrics(
     the threshold) a miss. Detections that go to a ``difficult`` object (``index.ignore``) count as neither.
     """
     found = _match(index, results, iou_threshold)
-    positives = np.bincount(index.labels[~index.ignore], minlength=len(index.class_names))
+    positives = index.object_counts()
     per_class = {}
     for label, name in enumerate(index.class_names):
         own = _Matches(*(column[found.labels == label] for column in found))
-        per_class[name] = _score_class(own, int(positives[label]))
+        per_class[name] = _score_class(own, positives[name])
     return VocMetrics(
         mean=VocAP(
             ap_11point=_mean([ap.ap_11point for ap in per_class.values()]),
@@ -90,7 +90,7 @@ class _Matches(NamedTuple):
     ignored: npt.NDArray[np.bool_]  # it went to a difficult one
 
 
-def _match(index: DetectionIndex, results: Mapping[int, ImageResult], iou_threshold: float) -> _Matches:
+def _match(index: DetectionIndex, results: Mapping[int, Detections], iou_threshold: float) -> _Matches:
     columns = [
         _match_image(index.record(position), int(index.offsets[position]), result, iou_threshold)
         for position, result in sorted(results.items())
@@ -99,7 +99,7 @@ def _match(index: DetectionIndex, results: Mapping[int, ImageResult], iou_thresh
     return _Matches(*(np.concatenate(parts) for parts in zip(nothing, *columns, strict=True)))
 
 
-def _match_image(truth: Record, first_object: int, found: ImageResult, iou_threshold: float) -> _Matches:
+def _match_image(truth: Record, first_object: int, found: Detections, iou_threshold: float) -> _Matches:
     objects = np.full(len(found.labels), -1, np.int64)
     ignored = np.zeros(len(found.labels), np.bool_)
     if len(truth.labels) and len(found.labels):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.evaluation.coco import ImageResult
+from ssdlite.detections import Detections
 from ssdlite.evaluation.voc import average_precision_11point, average_precision_all_points, compute_voc_metrics
 
 
@@ -29,12 +29,13 @@ def make_index(objects: list[tuple[int, str, list[float], bool]], images: int, c
     )
 
 
-def found(*detections: tuple[list[float], float, int]) -> ImageResult:
+def found(*detections: tuple[list[float], float, int]) -> Detections:
     """detections: (box xyxy, score, label)."""
-    return ImageResult(
+    return Detections(
         np.array([box for box, _, _ in detections], np.float32).reshape(-1, 4),
         np.array([score for _, score, _ in detections], np.float32),
         np.array([label for *_, label in detections], np.int64),
+        ("a", "b"),
     )
 
 
