@@ -246,7 +246,7 @@ def generate_shapes(
     Raises:
         DataError: ``folder`` holds something else.
     """
-    folder = Path(folder).absolute()
+    folder = Path(folder).resolve()  # a link stays one: what it points to is replaced
     settings = {"version": VERSION, "train_images": train_images, "val_images": val_images, "seed": seed}
     if _settings_of(folder) == settings:
         return

@@ -10,7 +10,9 @@ from typing import BinaryIO
 
 import pytest
 
+from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.errors import ConfigError
+from ssdlite.export.bundle import CONTRACT_FILE, staged_folder
 from ssdlite.files import prepare_folder, save_json_list, write_atomically, write_json, write_text
 
 
@@ -123,6 +125,25 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         write_text(tmp_path, "new")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_behind_a_link_is_replaced_there(tmp_path: Path) -> None:
+    for name in ("store", "data", "bundle"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "data").rename(tmp_path / "store" / "data")
+    (tmp_path / "bundle").rename(tmp_path / "store" / "bundle")
+    (tmp_path / "store" / "bundle" / CONTRACT_FILE).write_text("{}")
+    for name in ("data", "bundle", "later"):
+        (tmp_path / name).symlink_to(tmp_path / "store" / name)
+    for images in (1, 2):
+        generate_shapes(tmp_path / "data", train_images=images, val_images=1)
+    for name in ("bundle", "later"):
+        with staged_folder(tmp_path / name, overwrite=True) as folder:
+            (folder / "new").touch()
+        assert [path.name for path in (tmp_path / "store" / name).iterdir()] == ["new"]
+    assert len(list((tmp_path / "store" / "data" / "train").iterdir())) == 2
+    assert all((tmp_path / name).is_symlink() for name in ("data", "bundle", "later"))
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["bundle", "data", "later"]
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -41,14 +41,15 @@ def staged_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
         ConfigError: ``output`` cannot be written, or is there and not a bundle that may be replaced.
     """
     _require_free(output, overwrite)
+    target = output.resolve()  # a link stays one: what it points to is replaced
     with writing(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = output.with_name(f".{output.name}.{secrets.token_hex(8)}.part")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
         folder.mkdir()
     try:
         yield folder
         with writing(output):
-            _move(folder, output)
+            _move(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
