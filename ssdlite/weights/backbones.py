@@ -20,7 +20,6 @@ from ssdlite.weights.pytorch.files import load_state_dict
 from ssdlite.weights.pytorch.ssd import COUNTER, is_pytorch_ssd, is_torchvision_ssd
 from ssdlite.weights.source import ADDRESS, SUFFIXES, as_path
 
-IMAGENET_STATISTICS: dict[str, Any] = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 TIMM_BLOCK = re.compile(r"blocks\.(\d+)\.(\d+)\.(\w+)\.(\w+)")
 V1_BLOCK = {"conv_dw": "depthwise.0", "bn1": "depthwise.1", "conv_pw": "pointwise.0", "bn2": "pointwise.1"}
 V2_FIRST_BLOCK = {"conv_dw": "conv.0.0", "bn1": "conv.0.1", "conv_pw": "conv.1", "bn2": "conv.2"}
@@ -32,29 +31,53 @@ V2_BLOCK = {
     "conv_pwl": "conv.2",
     "bn3": "conv.3",
 }
-CENTRED: dict[str, Any] = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
-PYTORCH_LAYERS: dict[str, Any] = {"padding": "symmetric", "activation": "relu6"}
+CENTRED = (127.5, 127.5, 127.5)
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
-class TimmLayout(NamedTuple):
-    """A network of timm's; ``first_block`` and ``other_blocks`` hold our places of its blocks' layers."""
+@dataclass(frozen=True)
+class BackboneLayout:
+    """A classifier as another library keeps it.
+
+    Attributes:
+        owner: e.g. ``torchvision mobilenet_v2``.
+        backbone: ours that it is.
+        unique: tensors that this layout has and those behind it in ``BACKBONE_LAYOUTS`` do not.
+        mean, std: of the 0..255 RGB values that it was trained on.
+        first_block, other_blocks: our places of the layers in timm's blocks; none where the names are ours.
+    """
 
     owner: str
     backbone: str
-    options: Mapping[str, Any]
-    first_block: Mapping[str, str]
-    other_blocks: Mapping[str, str]
+    unique: tuple[str, ...]
+    norm_eps: float = 1e-5
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    first_block: Mapping[str, str] = field(default_factory=dict)
+    other_blocks: Mapping[str, str] = field(default_factory=dict)
 
 
-TIMM_V1 = TimmLayout(
-    "timm mobilenetv1", "mobilenet_v1", CENTRED | PYTORCH_LAYERS | {"norm_eps": 1e-5}, V1_BLOCK, V1_BLOCK
-)
-TIMM_V2 = TimmLayout(
-    "timm mobilenetv2",
-    "mobilenet_v2",
-    IMAGENET_STATISTICS | PYTORCH_LAYERS | {"norm_eps": 1e-5},
-    V2_FIRST_BLOCK,
-    V2_BLOCK,
+BACKBONE_LAYOUTS = (
+    BackboneLayout(
+        "torchvision mobilenet_v3_large", "mobilenet_v3_large", ("features.1.block.0.0.weight",), norm_eps=1e-3
+    ),
+    BackboneLayout("torchvision mobilenet_v2", "mobilenet_v2", ("features.1.conv.0.0.weight",)),
+    BackboneLayout(
+        "timm mobilenetv2",
+        "mobilenet_v2",
+        ("conv_stem.weight", "blocks.1.0.conv_pwl.weight"),
+        first_block=V2_FIRST_BLOCK,
+        other_blocks=V2_BLOCK,
+    ),
+    BackboneLayout(
+        "timm mobilenetv1",
+        "mobilenet_v1",
+        ("conv_stem.weight", "blocks.1.0.conv_pw.weight"),
+        mean=CENTRED,
+        std=CENTRED,
+        first_block=V1_BLOCK,
+        other_blocks=V1_BLOCK,
+    ),
 )
 
 
@@ -84,27 +107,20 @@ def recognize_backbone(state: Mapping[str, Tensor], path: str) -> BackboneWeight
     Raises:
         CheckpointError: of none that is known.
     """
-    if "features.1.block.0.0.weight" in state:
-        options = IMAGENET_STATISTICS | PYTORCH_LAYERS | {"norm_eps": 1e-3}
-        return BackboneWeights(path, "torchvision mobilenet_v3_large", "mobilenet_v3_large", state, options)
-    if "features.1.conv.0.0.weight" in state:
-        options = IMAGENET_STATISTICS | PYTORCH_LAYERS | {"norm_eps": 1e-5}
-        return BackboneWeights(path, "torchvision mobilenet_v2", "mobilenet_v2", state, options)
-    if "conv_stem.weight" in state and "blocks.1.0.conv_pwl.weight" in state:
-        return _from_timm(TIMM_V2, state, path)
-    if "conv_stem.weight" in state and "blocks.1.0.conv_pw.weight" in state:
-        return _from_timm(TIMM_V1, state, path)
-    raise CheckpointError(
-        f"{path}: expected the state dict of torchvision's mobilenet_v2 or mobilenet_v3_large, or of timm's "
-        f"mobilenetv1 or mobilenetv2; got tensors such as {', '.join(list(state)[:3]) or 'none'}"
-    )
-
-
-def _from_timm(layout: TimmLayout, state: Mapping[str, Tensor], path: str) -> BackboneWeights:
+    layout = next((one for one in BACKBONE_LAYOUTS if all(name in state for name in one.unique)), None)
+    if layout is None:
+        raise CheckpointError(
+            f"{path}: expected the state dict of torchvision's mobilenet_v2 or mobilenet_v3_large, or of timm's "
+            f"mobilenetv1 or mobilenetv2; got tensors such as {', '.join(list(state)[:3]) or 'none'}"
+        )
+    options = {"mean": layout.mean, "std": layout.std, "norm_eps": layout.norm_eps}
+    options |= {"padding": "symmetric", "activation": "relu6"}
+    if not layout.other_blocks:
+        return BackboneWeights(path, layout.owner, layout.backbone, state, options)
     blocks = _number_blocks(state)
     names = {_our_name(theirs, layout, blocks): theirs for theirs in state}
     tensors = {ours: state[theirs] for ours, theirs in names.items()}
-    return BackboneWeights(path, layout.owner, layout.backbone, tensors, layout.options, names)
+    return BackboneWeights(path, layout.owner, layout.backbone, tensors, options, names)
 
 
 def _number_blocks(names: Iterable[str]) -> dict[tuple[str, str], int]:
@@ -113,7 +129,7 @@ def _number_blocks(names: Iterable[str]) -> dict[tuple[str, str], int]:
     return {block: number for number, block in enumerate(sorted(found, key=lambda one: tuple(map(int, one))), 1)}
 
 
-def _our_name(name: str, layout: TimmLayout, blocks: Mapping[tuple[str, str], int]) -> str:
+def _our_name(name: str, layout: BackboneLayout, blocks: Mapping[tuple[str, str], int]) -> str:
     """A name that is of no known layer stays as it is."""
     if match := TIMM_BLOCK.fullmatch(name):
         stage, position, layer, entry = match.groups()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Union
@@ -34,65 +36,57 @@ def parse_textproto(text: str, where: str) -> Message:
     if len(text) > MAX_CHARACTERS:
         raise CheckpointError(f"{where}: {len(text)} characters, more than the {MAX_CHARACTERS} that are read")
     try:
-        parser = _Parser(text)
-        message = parser.message(0, "")
+        return _parse_message(_tokens(text), "", 0)
     except (ValueError, SyntaxError) as error:  # SyntaxError: an escape in a text that is none
         raise CheckpointError(f"{where}: not protobuf's text format, or damaged ({error})") from None
-    return message
 
 
-class _Parser:
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.position = 0
+def _tokens(text: str) -> Iterator[tuple[str, str]]:
+    """(kind, token) of each; at the end empty ones without end."""
+    position = 0
+    while position < len(text):
+        match = TOKEN.match(text, position)
+        if match is None or match.end() == position:
+            raise ValueError(f"unexpected {text[position]!r} at character {position}")
+        position = match.end()
+        if match.lastgroup:
+            yield match.lastgroup, match.group()
+    yield from itertools.repeat(("", ""))
 
-    def next(self) -> tuple[str, str]:
-        """(kind, token); kind is empty at the end."""
-        while self.position < len(self.text):
-            match = TOKEN.match(self.text, self.position)
-            if match is None or match.end() == self.position:
-                raise ValueError(f"unexpected {self.text[self.position]!r} at character {self.position}")
-            self.position = match.end()
-            if match.lastgroup:
-                return match.lastgroup, match.group()
-        return "", ""
 
-    def message(self, depth: int, end: str) -> Message:
-        if depth > MAX_MESSAGE_DEPTH:
-            raise ValueError(f"messages {depth} deep")
-        fields: Message = {}
-        while True:
-            kind, token = self.next()
-            if token == end:
-                return fields
-            if token in (",", ";"):
-                continue
-            if kind != "word":
-                raise ValueError(f"expected a field, got {token or 'the end'!r}")
-            self.field(fields.setdefault(token, []), depth)
+def _parse_message(tokens: Iterator[tuple[str, str]], end: str, depth: int) -> Message:
+    """The fields up to the token ``end``."""
+    if depth > MAX_MESSAGE_DEPTH:
+        raise ValueError(f"messages {depth} deep")
+    fields: Message = {}
+    for kind, name in tokens:
+        if name == end:
+            break
+        if name in (",", ";"):
+            continue
+        if kind != "word":
+            raise ValueError(f"expected a field, got {name or 'the end'!r}")
+        values = fields.setdefault(name, [])
+        first = next(tokens)
+        if first[1] == ":":
+            first = next(tokens)
+        if first[1] == "[":
+            listed = itertools.takewhile(lambda token: token[1] != "]", tokens)
+            values += [_parse_value(tokens, *token, depth) for token in listed if token[1] != ","]
+        else:
+            values.append(_parse_value(tokens, *first, depth))
+    return fields
 
-    def field(self, values: list[Message | str], depth: int) -> None:
-        kind, token = self.next()
-        if token == ":":
-            kind, token = self.next()
-        if token == "[":
-            while token != "]":
-                kind, token = self.next()
-                if kind in ("word", "text") or token in ("{", "<"):
-                    values.append(self.value(kind, token, depth))
-                elif token not in (",", "]"):
-                    raise ValueError(f"unexpected {token or 'end'!r} in a list")
-            return
-        values.append(self.value(kind, token, depth))
 
-    def value(self, kind: str, token: str, depth: int) -> Message | str:
-        if token in ("{", "<"):
-            return self.message(depth + 1, "}" if token == "{" else ">")
-        if kind == "text":
-            return str(ast.literal_eval(token))
-        if kind == "word":
-            return token
-        raise ValueError(f"expected a value, got {token or 'the end'!r}")
+def _parse_value(tokens: Iterator[tuple[str, str]], kind: str, token: str, depth: int) -> Message | str:
+    """What begins with ``token``: a message, a text without its quotes, or a word."""
+    if token in ("{", "<"):
+        return _parse_message(tokens, "}" if token == "{" else ">", depth + 1)
+    if kind == "text":
+        return str(ast.literal_eval(token))
+    if kind == "word":
+        return token
+    raise ValueError(f"expected a value, got {token or 'the end'!r}")
 
 
 # --- What a ``pipeline.config`` beside a checkpoint of the TensorFlow Object Detection API says, and its label maps.

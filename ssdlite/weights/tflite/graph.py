@@ -24,7 +24,6 @@ RELU6, LINEAR, SAME = 3, 0, 0  # ActivationFunctionType and Padding of the schem
 RESHAPING = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 SCORING: dict[str, ScoreFunction] = {"LOGISTIC": "sigmoid", "SOFTMAX": "softmax"}
 DETECTIONS = "TFLite_Detection_PostProcess"
-MAX_STEPS = 2_000  # from an output to the input
 BOXES, CLASSES = 0, 1
 
 
@@ -74,6 +73,8 @@ class SsdNetwork:
 
 @dataclass
 class _GraphWalk:
+    """From outputs to the input; it comes to an end, as every operator uses what stands before it in the file."""
+
     graph: TfliteGraph
     used: set[int] = field(default_factory=set)
     score_function: ScoreFunction | None = None
@@ -97,25 +98,20 @@ class _GraphWalk:
 
     def predictors(self, tensor: int) -> list[int]:
         """The tensors that ``tensor`` puts together, in order, in front of what only changes their shape."""
-        for _ in range(MAX_STEPS):
-            operator = self.producer(tensor)
-            if operator.name == "CONCATENATION":
-                return [self._before_reshaping(one) for one in operator.inputs]
-            if operator.name in SCORING:
-                if operator.name == "SOFTMAX" and not operator.options.get("plain"):
-                    raise self.fail("its softmax has a beta other than 1")
-                self.score_function = SCORING[operator.name]
-            elif operator.name not in RESHAPING:
-                return [self._before_reshaping(tensor)]
+        operator = self.producer(tensor)
+        while operator.name in SCORING or operator.name in RESHAPING:
+            if operator.name == "SOFTMAX" and not operator.options.get("plain"):
+                raise self.fail("its softmax has a beta other than 1")
+            self.score_function = SCORING.get(operator.name, self.score_function)
             tensor = operator.inputs[0]
-        raise self.fail("its outputs are no predictions")
+            operator = self.producer(tensor)
+        parts = operator.inputs if operator.name == "CONCATENATION" else (tensor,)
+        return [self._before_reshaping(part) for part in parts]
 
     def _before_reshaping(self, tensor: int) -> int:
-        for _ in range(MAX_STEPS):
-            if tensor not in self.producers or self.graph.operators[self.producers[tensor]].name not in RESHAPING:
-                return tensor
+        while tensor in self.producers and self.graph.operators[self.producers[tensor]].name in RESHAPING:
             tensor = self.producer(tensor).inputs[0]
-        raise self.fail("its outputs are no predictions")
+        return tensor
 
     def convolution(self, tensor: int) -> Convolution:
         """The convolution that gives ``tensor``, with the activation behind it and the sum it goes into."""
@@ -229,8 +225,6 @@ def _trunk(walk: _GraphWalk, maps: list[int]) -> tuple[tuple[Convolution, ...], 
     tensor = maps[-1]
     while tensor != source:
         places[tensor] = len(layers)
-        if len(layers) > MAX_STEPS:
-            raise walk.fail("too many layers")
         layers.append(walk.convolution(tensor))
         tensor = layers[-1].source
     places[tensor] = len(layers)
