@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from ssdlite.errors import SsdliteError
 
@@ -21,8 +22,11 @@ COMMANDS = {  # name: (module with main(argv), what it does)
     "benchmark": ("ssdlite.tools.benchmark", "time detectors side by side, stage by stage"),
     "check-data": ("ssdlite.tools.check_data", "audit a data set and the anchors for it"),
 }
-PACKAGES = {"cv2": "opencv-python-headless", "PIL": "pillow"}  # modules whose package has another name
+PACKAGE_NAMES = {"cv2": "opencv-python-headless", "PIL": "pillow"}  # modules whose package has another name
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+SPINS = 1000  # some ten microseconds: longer than most threads wait, a hundredth of a turn that another process takes
+WAIT_VARIABLES = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}  # of any OpenMP, of GNU's and of LLVM's
+Waiting = Literal["passive", "active"]
 T = TypeVar("T")
 
 
@@ -89,7 +93,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("ssdlite"):
             raise
-        package = PACKAGES.get(error.name, error.name)
+        package = PACKAGE_NAMES.get(error.name, error.name)
         print(f"ssdlite {name}: error: needs a package that is not installed: pip install {package}", file=sys.stderr)
         return 2
 
@@ -109,3 +113,24 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def set_threads(count: int | None, waiting: Waiting | None) -> None:
+    """How many threads compute, and what those do that wait for the others.
+
+    ``active`` ones look again and again, which is OpenMP's default: beside another busy process they take from the
+    thread that they wait for the processor that it needs. ``passive`` ones soon sleep. The number is by default one a
+    core, and waiting is passive, unless the environment says otherwise.
+
+    To be called before torch is loaded, when OpenMP reads the environment; later only the number has an effect.
+    """
+    if "torch" in sys.modules:
+        if count is not None:
+            sys.modules["torch"].set_num_threads(count)
+        return
+    if count is not None:
+        os.environ["OMP_NUM_THREADS"] = str(count)
+    if waiting is not None or not WAIT_VARIABLES & os.environ.keys():
+        passive = waiting != "active"
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE" if passive else "ACTIVE"
+        os.environ["GOMP_SPINCOUNT"] = str(SPINS) if passive else "INFINITE"

@@ -1,5 +1,6 @@
 """Every help is quick; the command line may change its own process, the library leaves it as it found it."""
 
+import os
 import subprocess
 import sys
 
@@ -29,8 +30,30 @@ def test_help_takes_less_than_a_second_and_loads_nothing_heavy(command: str) -> 
     assert float(seconds) < 1  # of the processor, whatever else it is doing
 
 
+@pytest.mark.parametrize(
+    ("count", "waiting", "variables", "expected"),
+    [
+        (3, None, {}, ["3", "PASSIVE", "1000"]),
+        (2, "active", {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}, ["2", "ACTIVE", "INFINITE"]),
+        (None, None, {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "ACTIVE"}, ["1", "ACTIVE", None]),
+        (None, None, {"GOMP_SPINCOUNT": "5"}, [None, None, "5"]),
+    ],
+)
+def test_threads_sleep_while_they_wait_unless_told_otherwise(
+    count: int | None,
+    waiting: cli.Waiting | None,
+    variables: dict[str, str],
+    expected: list[str | None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(os, "environ", dict(variables))
+    cli.set_threads(count, waiting)
+    assert [os.environ.get(name) for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")] == expected
+
+
 ALLOCATOR = """
-import platform, resource, sys
+import os, platform, resource, sys
 import numpy as np
 
 def faults():
@@ -42,7 +65,8 @@ def use():
 
 if sys.argv[1] == "command":
     from ssdlite.cli import main
-    assert main(["train", "--data", "nowhere", "--device", "cpu"]) == 2
+    assert main(["train", "--data", "nowhere", "--device", "cpu", "--wait", "passive"]) == 2
+    assert os.environ["GOMP_SPINCOUNT"] == "1000", "set once torch is loaded, which is too late"
 else:
     import torch
     from ssdlite import build_detector

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import tyro
 
-from ssdlite.cli import keep_freed_memory, run
+from ssdlite.cli import Waiting, keep_freed_memory, run, set_threads
 from ssdlite.training.options import TrainOptions, stored_options
-from ssdlite.validation import Config
+from ssdlite.validation import Config, require
 
 PROGRAM = "ssdlite train"
 SHORT = {"-e": "--epochs", "-b": "--batch-size"}
@@ -22,11 +22,20 @@ class ResumeCommand(Config, frozen=True, kw_only=True):
 
 
 class TrainCommand(ResumeCommand, frozen=True, kw_only=True):
+    threads: int | None = None
+    """Threads that compute. Default: one for each core."""
+    wait: Waiting | None = None
+    """What a thread does that waits for another: passive (it sleeps, and leaves its core to whatever else is running)
+    or active (it looks again and again). Default: passive, unless OpenMP's variables are set."""
     options: Annotated[TrainOptions, tyro.conf.arg(name="")] = TrainOptions()
+
+    def check(self) -> None:
+        require(self.threads is None or self.threads >= 1, f"--threads: expected 1 or more, got {self.threads}")
 
 
 def train_det(command: TrainCommand) -> None:
     """Train a MobileNet SSD-Lite on a COCO or VOC data set, or on the built-in shapes."""
+    set_threads(command.threads, command.wait)
     from ssdlite.device import names_gpu
     from ssdlite.training.trainer import resume, train
 

@@ -1,4 +1,4 @@
-"""What became of a checkpoint's weights in a detector that starts from them, counted for people."""
+"""Predictors made from those of another detector, and the report of what became of its weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ssdlite.files import listing
 from ssdlite.heads.ssd_head import FOREGROUND_LOGIT, SSDLiteHead
 
 COUNTER = "num_batches_tracked"  # of batch norms; not a tensor that a person would count
-NAMED = 12  # classes that a line names
+MOST_NAMES = 12  # classes that a line names
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def print_transfer(report: TransferReport) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    return f"{len(names)} ({listing(names, NAMED)})" if names else "none"
+    return f"{len(names)} ({listing(names, MOST_NAMES)})" if names else "none"
 
 
 # --- The predictors of one detector made from those of another with other anchors and classes: algebra on their rows.

@@ -18,7 +18,6 @@ BatchNormMode = Literal["train", "reestimate", "frozen"]
 
 # 1: one flat table of options; 2: by part
 OPTIONS_VERSION = 2
-WHAT = "training options"
 SHAPES = "shapes"
 SHAPES_PRESET = "ssdlite192_mobilenet_v2_050"
 DATA_PRESET = "ssdlite320_mobilenet_v2"
@@ -390,7 +389,7 @@ class TrainOptions(Config, frozen=True, kw_only=True):
         Raises:
             ConfigError: unknown names, values of a wrong type or out of range, or a version to come.
         """
-        return convert(upgrade_options(values), TrainOptions, WHAT)
+        return convert(upgrade_options(values), TrainOptions, "training options")
 
 
 # an option, as its flag is called -> its part
@@ -410,11 +409,13 @@ def upgrade_options(values: Any) -> Any:
     if version == OPTIONS_VERSION:
         return {name: value for name, value in values.items() if name != "version"}
     if version != 1:
-        raise ConfigError(f"{WHAT}: version {version!r}; this version of ssdlite reads up to {OPTIONS_VERSION}")
+        raise ConfigError(
+            f"training options: version {version!r}; this version of ssdlite reads up to {OPTIONS_VERSION}"
+        )
     try:
         require_known(values, ["recipe", "resume", *PART_OF], "option")
     except ConfigError as error:
-        raise ConfigError(f"{WHAT}: {error}") from None
+        raise ConfigError(f"training options: {error}") from None
     upgraded: dict[str, Any] = {"recipe": values.get("recipe")}  # without "resume", which is of one call
     for name in values.keys() & PART_OF.keys():
         upgraded.setdefault(PART_OF[name], {})[name] = values[name]

@@ -34,7 +34,7 @@ WeightSource = Checkpoint | BackboneWeights | None  # None: random weights
 
 
 @dataclass(frozen=True)
-class Start:
+class RunStart:
     """What a run begins with, or goes on from; known before any data are read, and nothing is written yet.
 
     Attributes:
@@ -53,7 +53,7 @@ class Start:
     checkpoint: Checkpoint | None = None
 
 
-def start_run(options: TrainOptions, processes: Processes) -> Start:
+def start_run(options: TrainOptions, processes: Processes) -> RunStart:
     """A new run, in a folder that holds none.
 
     Raises:
@@ -70,7 +70,7 @@ def start_run(options: TrainOptions, processes: Processes) -> Start:
     folder = RunFolder(Path(output))
     folder.require_free()
     options = options.override(output=output).spelled_out()
-    return Start(options, folder, source, None if source is None else _hash_tensors(source))
+    return RunStart(options, folder, source, None if source is None else _hash_tensors(source))
 
 
 def _check_frozen_stages(options: TrainOptions, config: DetectorConfig) -> None:
@@ -86,7 +86,7 @@ def _check_frozen_stages(options: TrainOptions, config: DetectorConfig) -> None:
         raise ConfigError(f"--backbone-lr does not go with --freeze-stages {stages}, which is all of the backbone")
 
 
-def continue_run(folder: RunFolder, options: TrainOptions) -> Start:
+def continue_run(folder: RunFolder, options: TrainOptions) -> RunStart:
     """The run in ``folder``, with its own ``options`` but for those that may change.
 
     Stopped before its first checkpoint, it begins again: with the detector that ``config.json`` describes, from the
@@ -108,7 +108,7 @@ def continue_run(folder: RunFolder, options: TrainOptions) -> Start:
             f"with (SHA-256 of the tensors: expected {stored.source_sha256}, got {_hash_tensors(source)}); begin a "
             "new run with another --output"
         )
-    return Start(options, folder, source, stored.source_sha256, detector, checkpoint)
+    return RunStart(options, folder, source, stored.source_sha256, detector, checkpoint)
 
 
 def _hash_tensors(source: Checkpoint | BackboneWeights) -> str:
@@ -193,7 +193,7 @@ def _first_images(splits: DataSplits, count: int) -> DataSplits:
     return DataSplits(few, few, (*splits.notes, f"overfitting: training and validating on {few.name}"))
 
 
-def build_for_run(start: Start, index: DetectionIndex) -> tuple[Detector, TransferReport | None]:
+def build_for_run(start: RunStart, index: DetectionIndex) -> tuple[Detector, TransferReport | None]:
     """The detector to train, and what became of the weights that it starts from.
 
     That of a run that is resumed, else a new one for the classes and, with ``--anchors fit``, the boxes of ``index``.
@@ -208,7 +208,7 @@ def build_for_run(start: Start, index: DetectionIndex) -> tuple[Detector, Transf
     return detector, None if start.source is None else transfer_backbone(detector, start.source)
 
 
-def _config_for(index: DetectionIndex, start: Start) -> DetectorConfig:
+def _config_for(index: DetectionIndex, start: RunStart) -> DetectorConfig:
     options = start.options
     config = _config(options, index.class_names, start.source).changed(category_ids=index.category_ids)
     if options.settings.anchors != "fit":

@@ -33,7 +33,7 @@ from ssdlite.training.finetune import Freezing, build_freezing, reestimate_norms
 from ssdlite.training.head_transfer import print_transfer
 from ssdlite.training.options import TrainOptions
 from ssdlite.training.run_folder import Description, RunFolder
-from ssdlite.training.setup import Start, build_for_run, continue_run, load_splits, start_run
+from ssdlite.training.setup import RunStart, build_for_run, continue_run, load_splits, start_run
 from ssdlite.training.step import TrainingStep, learning_rate, set_learning_rate
 
 STATUS_INTERVAL = 5  # steps between updates of the progress bar: reading the loss makes a GPU wait
@@ -66,7 +66,7 @@ def resume(folder: Path | str, options: TrainOptions | None = None) -> dict[str,
         return _run(continue_run(run_folder, options), processes)
 
 
-def _run(start: Start, processes: Processes) -> dict[str, Any]:
+def _run(start: RunStart, processes: Processes) -> dict[str, Any]:
     options = start.options
     splits = load_splits(options, processes)
     torch.manual_seed(options.run.seed)
@@ -90,7 +90,7 @@ def _run(start: Start, processes: Processes) -> dict[str, Any]:
 
 
 @dataclass
-class Progressed:
+class RunProgress:
     """How far a run has come. ``epoch`` counts the finished ones."""
 
     epoch: int = 0
@@ -139,7 +139,7 @@ class Trainer:
             )
         if processes.count > 1:
             self.step.share_gradients()
-        self.done = Progressed()
+        self.done = RunProgress()
         self.history: list[dict[str, Any]] = []
 
     def introduce(self) -> None:
@@ -312,7 +312,7 @@ class Trainer:
         """Continue where ``checkpoint`` was written: everything random depends on (seed, epoch) and needs no state."""
         training = checkpoint.training
         try:
-            self.done = Progressed(**training["progress"])
+            self.done = RunProgress(**training["progress"])
             self.history = list(training["history"])
             self.step.restore(checkpoint)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from torch import nn
 
 from ssdlite import build_detector
-from ssdlite.backbones import build_backbone
+from ssdlite.backbones import Backbone, build_backbone
+from ssdlite.backbones.base import group_by_stride
 from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ssdlite.datasets.loading import load_data
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.images.reading import read_image
-from ssdlite.training.finetune import reestimate_norms, stage_layers, transfer_weights
+from ssdlite.training.finetune import Freezing, reestimate_norms, stage_layers, transfer_weights
 from ssdlite.training.options import TrainOptions
 from ssdlite.training.trainer import Trainer, resume, train
 
@@ -280,6 +282,25 @@ def test_norms_of_new_layers_are_not_frozen(shapes: Path, source: Path, tmp_path
 def test_a_stage_ends_before_the_next_stride(name: str, layers: list[int]) -> None:
     backbone = build_backbone(name, 0.25, num_classes=None)
     assert [len(stage_layers(backbone, count)) for count in range(6)] == layers
+
+
+class Branches(nn.Module):
+    """Two convolutions of stride 2 side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 4, 1, stride=2), nn.Conv2d(3, 4, 3, stride=2, padding=1)
+
+
+def test_parallel_branches_are_frozen_as_one_stage() -> None:
+    backbone = Backbone()
+    backbone.features = nn.Sequential(Branches(), nn.Conv2d(4, 4, 3, stride=2), nn.Conv2d(4, 4, 3, stride=2))
+    backbone.stages = group_by_stride([2, 2, 2])
+    detector = nn.Module()
+    detector.backbone = backbone
+    Freezing(detector, 2)  # type: ignore[arg-type]
+    learning = {name for name, parameter in detector.named_parameters() if parameter.requires_grad}
+    assert learning == {"backbone.features.2.weight", "backbone.features.2.bias"}
 
 
 def test_what_cannot_be_fine_tuned_is_refused_before_the_run_begins(shapes: Path, source: Path, tmp_path: Path) -> None:
