@@ -150,9 +150,10 @@ SUFFIXES = {
     ".safetensors": SAFETENSORS,
 }
 HEAD_BYTES = 32
+MAX_FILE_BYTES = 2**31  # detectors here have 4 to 80 MB, with what training adds three times as much
 ZIP = b"PK\x03\x04"
-PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # by protocol
-PICKLE = "data.pkl"  # in the zip archives that torch.save writes
+PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # by protocol
+PICKLE_ENTRY = "data.pkl"  # in the zip archives that torch.save writes
 MAX_SAFETENSORS_HEADER = 100_000_000  # of the format itself
 NOT_WEIGHTS = (  # what is often given in their place, by how it begins
     (b"version https://git-lfs", "a pointer of Git LFS; `git lfs pull` fetches the file"),
@@ -191,7 +192,7 @@ def file_kind(path: Path) -> str | None:
         return INDEX
     if path.suffix == ".pb" and head[:1] == b"\n":  # a SavedModel begins otherwise
         return GRAPH
-    if head.startswith(PICKLES) or (head.startswith(ZIP) and _may_be_of_torch(path)):
+    if head.startswith(PICKLE_STARTS) or (head.startswith(ZIP) and _may_be_of_torch(path)):
         return TORCH
     if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= MAX_SAFETENSORS_HEADER:
         return SAFETENSORS
@@ -202,7 +203,7 @@ def _may_be_of_torch(archive: Path) -> bool:
     """Whether the pickle of torch.save is in it, or would be if it were not cut off."""
     try:
         with zipfile.ZipFile(archive) as file:
-            return any(name.rpartition("/")[2] == PICKLE for name in file.namelist())
+            return any(name.rpartition("/")[2] == PICKLE_ENTRY for name in file.namelist())
     except (zipfile.BadZipFile, NotImplementedError, ValueError):
         return True
 
@@ -236,9 +237,6 @@ def describe_unknown(path: Path) -> str:
     if path.suffix in SUFFIXES:
         return f"a file that is named but does not begin as a {SUFFIXES[path.suffix]}: damaged, or something else"
     return ""
-
-
-MAX_FILE_BYTES = 2**31  # detectors here have 4 to 80 MB, with what training adds three times as much
 
 
 def check_size(path: Path) -> None:

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssdlite.errors import CheckpointError
 from ssdlite.weights.source import GRAPH, INDEX, ImportOptions, ImportSource
 
 if TYPE_CHECKING:
@@ -28,10 +27,7 @@ class CheckpointFormat:
         from ssdlite.weights.tensorflow.files import read_checkpoint
         from ssdlite.weights.tensorflow.ssd import read_tensorflow_ssd
 
-        index = find_checkpoint(source.path)
-        if index is None:
-            raise CheckpointError(f"{source.path}: expected the .index file of a TensorFlow checkpoint, found none")
-        return read_tensorflow_ssd(read_checkpoint(index), options)
+        return read_tensorflow_ssd(read_checkpoint(find_checkpoint(source.path) or source.path), options)
 
 
 class FrozenGraphFormat:
