@@ -154,7 +154,7 @@ def _curve(
 def _predict_batch(size: int) -> Callable[[], object]:
     detector = build_detector(PRESET)
     images = torch.randint(0, 256, (size, 320, 320, 3), dtype=torch.uint8).permute(0, 3, 1, 2).numpy()
-    return lambda: detector.select_batch(detector.infer_batch(images))
+    return lambda: detector.postprocess(detector.infer_batch(images))
 
 
 def _predict_side(side: int) -> Callable[[], object]:

@@ -24,6 +24,7 @@ from ssdlite.benchmark.timing import timed, use_threads
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.console import print_line
 from ssdlite.datasets.loading import find_splits, load_split
+from ssdlite.detections import Detections
 from ssdlite.detector import stack_images
 from ssdlite.export.graphs import NmsGraph, RawGraph
 from ssdlite.export.options import ExportOptions, GraphOptions
@@ -210,19 +211,21 @@ def candidate_bound(options: BenchmarksOptions) -> Iterator[Comparison]:
     config, network = detector.config, RawGraph(detector, GraphOptions(variant="nms"))
     graphs = {bound: NmsGraph(network, bound) for bound in options.bounds or (256, 512, 1024, 2048)}
     height, width = config.input.size
-    size = torch.tensor([width, height, width, height])
+    size = np.array([width, height, width, height])
     counts: list[int] = []
     changed = dict.fromkeys(graphs, 0)
     for inputs in network_inputs(options.data, detector):
         outputs = Outputs(*network(inputs))
         scores = class_scores(outputs.class_logits, config.head.score_function)
         counts.append(int((scores > config.postprocess.score_threshold).sum()))
-        unbounded = postprocess(outputs, detector.anchors, config)
+        (unbounded,) = postprocess(outputs, detector.anchors, config)
         for bound, graph in graphs.items():
-            boxes, found, labels, _ = graph(inputs)
-            same = torch.allclose(found, unbounded.scores, atol=1e-6) and bool((labels == unbounded.labels).all())
-            decided = found < 1 - 1e-6  # of several boxes that all score 1, either may be the one that stays
-            same &= torch.allclose((boxes * size)[decided], unbounded.boxes[decided], atol=1e-2)
+            boxes, found, labels, count = (output[0].numpy() for output in graph(inputs))
+            bounded = Detections(boxes * size, found, labels, config.class_names)[: int(count)]
+            same = np.array_equal(bounded.labels, unbounded.labels)
+            same = same and np.allclose(bounded.scores, unbounded.scores, atol=1e-6)
+            decided = unbounded.scores < 1 - 1e-6  # of several boxes that all score 1, any may stay here
+            same = same and np.allclose(bounded.boxes[decided], unbounded.boxes[decided], atol=1e-2)
             changed[bound] += not same
     ranked = sorted(counts)
     middle = ranked[len(ranked) // 2]

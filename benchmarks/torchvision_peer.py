@@ -17,12 +17,14 @@ from torchvision.ops import box_iou
 
 from benchmarks import BenchmarksOptions
 from ssdlite.benchmark.comparison import Comparison, Contestant
+from ssdlite.config import COCO_NAMES
+from ssdlite.detections import Detections
 from ssdlite.detector import Detector
 from ssdlite.export.onnx import export_onnx
 from ssdlite.export.options import GraphOptions
 from ssdlite.heads.base import Outputs
 from ssdlite.heads.losses import MultiBoxLoss, class_scores
-from ssdlite.heads.postprocess import DetectionBatch, postprocess
+from ssdlite.heads.postprocess import postprocess
 from ssdlite.predictor import Predictor
 from ssdlite.weights import ImportOptions
 from ssdlite.weights.pytorch.ssd import read_torchvision_ssd
@@ -80,17 +82,17 @@ def kinds_of_scores() -> dict[str, nn.Module]:
     return {"realistic scores": trained, "untrained scores": untrained}
 
 
-def same_detections(theirs: Sequence[Mapping[str, Tensor]], ours: DetectionBatch) -> str:
+def same_detections(theirs: Sequence[Mapping[str, Tensor]], ours: Sequence[Detections]) -> str:
     """How many of torchvision's detections ours has too: label, IoU above 0.99, score within 1e-3."""
     found = total = 0
-    for number, one in enumerate(theirs):
-        count = int(ours.counts[number])
-        same = box_iou(ours.boxes[number, :count], one["boxes"]) > 0.99
-        same &= ours.labels[number, :count, None] == one["labels"] - 1
-        same &= (ours.scores[number, :count, None] - one["scores"]).abs() < 1e-3
+    for one, own in zip(theirs, ours, strict=True):
+        boxes, scores, labels = map(torch.from_numpy, (own.boxes, own.scores, own.labels))
+        same = box_iou(boxes, one["boxes"]) > 0.99
+        same &= labels[:, None] == one["labels"] - 1
+        same &= (scores[:, None] - one["scores"]).abs() < 1e-3
         found += int(same.any(dim=0).sum())
         total += len(one["boxes"])
-    return f"{found} of torchvision's {total} detections are ours too; we have {int(ours.counts.sum())}"
+    return f"{found} of torchvision's {total} detections are ours too; we have {sum(map(len, ours))}"
 
 
 # --- The comparisons.
@@ -276,9 +278,9 @@ def agreement(theirs: onnxruntime.InferenceSession, ours: onnxruntime.InferenceS
     boxes, scores, labels = (torch.from_numpy(value) for value in theirs.run(None, feed(theirs)))
     if scores.dtype != torch.float32:  # their order in the file
         scores, labels = labels, scores
-    own_boxes, own_scores, own_labels, count = (torch.from_numpy(value) for value in ours.run(None, feed(ours)))
-    found = DetectionBatch(own_boxes * SIDE, own_scores, own_labels, count)
-    return same_detections([{"boxes": boxes, "scores": scores, "labels": labels}], found)
+    own_boxes, own_scores, own_labels, count = (value[0] for value in ours.run(None, feed(ours)))
+    found = Detections(own_boxes * SIDE, own_scores, own_labels, COCO_NAMES)[:count]
+    return same_detections([{"boxes": boxes, "scores": scores, "labels": labels}], [found])
 
 
 def candidates(detector: Detector) -> int:

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import nms
 
 from ssdlite.config import DetectorConfig
+from ssdlite.detections import Detections
 from ssdlite.heads.base import Outputs
 from ssdlite.heads.boxes import BoxCode, CenterSizeCode, clip_boxes
 from ssdlite.heads.losses import class_scores
@@ -28,24 +28,16 @@ FEW_PAIRS = 64  # a box, on average, up to which looking at all pairs is quicker
 CHUNK = 128  # boxes that are suppressed together on a CPU, where the time for n boxes grows with n * n
 
 
-class DetectionBatch(NamedTuple):
-    """Detections of B images, best first, padded to D = ``max_detections`` with score 0 and label -1."""
-
-    boxes: Tensor  # [B, D, 4] xyxy in input pixels
-    scores: Tensor  # [B, D]
-    labels: Tensor  # [B, D] in 0..K-1
-    counts: Tensor  # [B]
-
-
 def postprocess(
     outputs: Outputs, anchors: Tensor, config: DetectorConfig, box_code: BoxCode | None = None
-) -> DetectionBatch:
-    """Outputs of B images and anchors [A, 4] -> detections, the same that torchvision's SSD gives.
+) -> list[Detections]:
+    """Outputs of B images and anchors [A, 4] -> what was found in each, in input pixels, as torchvision's SSD finds it.
 
     ``box_code`` is the head's, by default that of ``config``.
 
     Per class, the ``candidates_per_class`` best anchors with a score above ``score_threshold`` enter non-maximum
-    suppression; per image the ``max_detections`` best survivors remain.
+    suppression; per image the ``max_detections`` best of what it leaves remain. Of equal scores the one whose anchor,
+    and then whose class, comes first counts as better.
 
     Suppression only ever comes from higher scores, so the best candidates of all classes are enough as soon as they
     leave ``max_detections`` of them: it starts with a few and takes more only when they run short.
@@ -53,11 +45,10 @@ def postprocess(
     if box_code is None:
         box_code = CenterSizeCode(config.head.box_code_scales).to(anchors.device)
     with torch.inference_mode():  # many small operations: each costs less
-        found = _detect(outputs, anchors, config, box_code)
-    return DetectionBatch(*(tensor.clone() for tensor in found))  # tensors like all others
+        return _detect(outputs, anchors, config, box_code)
 
 
-def _detect(outputs: Outputs, anchors: Tensor, config: DetectorConfig, box_code: BoxCode) -> DetectionBatch:
+def _detect(outputs: Outputs, anchors: Tensor, config: DetectorConfig, box_code: BoxCode) -> list[Detections]:
     likely = _likely_anchors(outputs.class_logits.float(), config)
     limit = FIRST_CANDIDATES
     while True:
@@ -66,7 +57,7 @@ def _detect(outputs: Outputs, anchors: Tensor, config: DetectorConfig, box_code:
         keep = _suppress(boxes, candidates, config)
         enough = candidates.complete | (keep.sum(dim=1) >= config.postprocess.max_detections)
         if bool(enough.all()):
-            return _gather(boxes, candidates, keep, config.postprocess.max_detections)
+            return _to_detections(boxes, candidates, keep, config)
         limit *= 2
 
 
@@ -123,26 +114,25 @@ class _Candidates(NamedTuple):
 
 
 def _best_candidates(likely: _LikelyAnchors, limit: int, threshold: float) -> _Candidates:
-    """The ``limit`` best pairs of an anchor and a class in each image, above the threshold; equal ones in their order.
-
-    More where those behind the last one are as good as it.
-    """
+    """In each image the ``limit`` best pairs of anchor and class above the threshold, equal ones in their order."""
     flat = likely.scores.flatten(1)
     eligible = flat > threshold
     counts = eligible.sum(dim=1)
     complete = counts <= limit
     if bool(complete.all()):
         places, taken = _places(eligible, counts)
-        scores, order = torch.where(taken, flat.gather(1, places), 0.0).sort(dim=1, descending=True, stable=True)
-        places = places.gather(1, order)
     else:
-        scores, places = torch.where(eligible, flat, 0.0).topk(limit + 1, dim=1)
-        cut_between_equals = ~complete & (scores[:, -1] == scores[:, -2])
-        if bool(cut_between_equals.any()):
-            return _best_candidates(likely, 2 * limit, threshold)
-        places = places[:, :-1].sort(dim=1).values
-        scores, order = torch.where(eligible, flat, 0.0).gather(1, places).sort(dim=1, descending=True, stable=True)
-        places = places.gather(1, order)
+        best, places = torch.where(eligible, flat, 0.0).topk(limit + 1, dim=1)
+        last = best[:, limit - 1 : limit]
+        if bool((~complete & (best[:, limit] == last[:, 0])).any()):  # topk takes any of equal ones
+            equal, room = flat == last, limit - (flat > last).sum(dim=1, keepdim=True)
+            chosen = eligible & ((flat > last) | (equal & (equal.cumsum(dim=1) <= room)))
+            places, taken = _places(chosen, chosen.sum(dim=1))
+        else:
+            places = places[:, :limit].sort(dim=1).values
+            taken = eligible.gather(1, places)
+    scores, order = torch.where(taken, flat.gather(1, places), 0.0).sort(dim=1, descending=True, stable=True)
+    places = places.gather(1, order)
     classes = likely.scores.shape[2]
     return _Candidates(scores, likely.anchors.gather(1, places // classes), places % classes, complete)
 
@@ -204,20 +194,12 @@ def _apart(boxes: Tensor, group: Tensor, config: DetectorConfig) -> Tensor:
     return boxes + (group * (max(config.input.size) + 1))[:, None]
 
 
-def _gather(boxes: Tensor, candidates: _Candidates, keep: Tensor, limit: int) -> DetectionBatch:
-    scores, labels = torch.where(keep, candidates.scores, 0.0), candidates.labels
-    padding = limit - scores.shape[1]
-    if padding > 0:
-        scores, labels = F.pad(scores, (0, padding)), F.pad(labels, (0, padding))
-        boxes = F.pad(boxes, (0, 0, 0, padding))
-    top, index = scores.sort(dim=1, descending=True, stable=True)
-    top, index = top[:, :limit], index[:, :limit]
-    found = top > 0
-    labels = labels.gather(1, index)
-    chosen = boxes.gather(1, index[:, :, None].expand(-1, -1, 4))
-    return DetectionBatch(
-        boxes=torch.where(found[:, :, None], chosen, 0.0),
-        scores=top,
-        labels=torch.where(found, labels, -1),
-        counts=found.sum(dim=1),
-    )
+def _to_detections(boxes: Tensor, candidates: _Candidates, keep: Tensor, config: DetectorConfig) -> list[Detections]:
+    """The first ``max_detections`` candidates of each image among those to ``keep`` [B, P]."""
+    limit, names = config.postprocess.max_detections, config.class_names
+    columns = (boxes.float(), candidates.scores, candidates.labels, keep)
+    results = []
+    for own, scores, labels, kept in zip(*(column.cpu().numpy() for column in columns), strict=True):
+        places = kept.nonzero()[0][:limit]
+        results.append(Detections(own[places], scores[places], labels[places], names))
+    return results

@@ -18,10 +18,10 @@ from ssdlite.detections import Detections
 from ssdlite.errors import ConfigError
 from ssdlite.heads.base import Head, Neck, Outputs
 from ssdlite.heads.necks import NECKS
-from ssdlite.heads.postprocess import DetectionBatch, postprocess
+from ssdlite.heads.postprocess import postprocess
 from ssdlite.heads.ssd_head import HEADS
-from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform
-from ssdlite.images.prediction import NumpyDetections, Picture, Size, predict_pictures, to_pictures
+from ssdlite.images.geometry import ImageArray, InputTransform
+from ssdlite.images.prediction import Picture, predict_pictures
 from ssdlite.validation import require_known
 
 
@@ -74,12 +74,12 @@ class Detector(nn.Module):
         return outputs
 
     @torch.no_grad()
-    def detect(self, images: Tensor) -> DetectionBatch:
-        """images [B, 3, H, W] RGB in 0..255 of the configured size -> detections in input pixels."""
+    def detect(self, images: Tensor) -> list[Detections]:
+        """images [B, 3, H, W] RGB in 0..255 of the configured size -> what was found in each, in input pixels."""
         if images.dim() != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != self.config.input.size:
             height, width = self.config.input.size
             raise ConfigError(f"expected images [B, 3, {height}, {width}], got {list(images.shape)}")
-        return self._postprocess(self(images))
+        return self.postprocess(self(images))
 
     @torch.no_grad()
     def predict(
@@ -104,15 +104,6 @@ class Detector(nn.Module):
         """How a picture becomes the input."""
         return InputTransform(self.config.input.size, self.config.input.resize)
 
-    def detect_batch(
-        self, images: npt.NDArray[np.uint8], windows: Sequence[CropWindow], sizes: Sequence[Size]
-    ) -> list[Detections]:
-        """images [B, 3, H, W] RGB, rendered through ``windows`` from pictures of ``sizes`` -> one result for each.
-
-        In evaluation mode, whatever the model's own is.
-        """
-        return to_pictures(self.select_batch(self.infer_batch(images)), windows, sizes, self.class_names)
-
     @torch.no_grad()
     def infer_batch(self, images: npt.NDArray[np.uint8]) -> Outputs:
         """images [B, 3, H, W] RGB of the configured size -> the network's outputs, in evaluation mode."""
@@ -120,11 +111,8 @@ class Detector(nn.Module):
             outputs: Outputs = self(torch.from_numpy(images).to(self.mean.device))
             return outputs
 
-    def select_batch(self, outputs: Outputs) -> list[NumpyDetections]:
+    def postprocess(self, outputs: Outputs) -> list[Detections]:
         """What was found in each image, in input pixels."""
-        return list(split_batch(self._postprocess(outputs)))
-
-    def _postprocess(self, outputs: Outputs) -> DetectionBatch:
         return postprocess(outputs, self.anchors, self.config, self.head.box_code)
 
 
@@ -144,13 +132,6 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 def stack_images(images: Sequence[ImageArray]) -> Tensor:
     """Arrays [H, W, 3] -> uint8 [B, 3, H, W], stored channels-last, as the convolutions like it."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-
-
-def split_batch(batch: DetectionBatch) -> Iterator[NumpyDetections]:
-    """Padded tensors -> per image, what was found."""
-    boxes, scores, labels, counts = (tensor.cpu().numpy() for tensor in batch)
-    for i, count in enumerate(counts.tolist()):
-        yield NumpyDetections(boxes[i, :count], scores[i, :count], labels[i, :count])
 
 
 def detector_from_config(config: DetectorConfig) -> Detector:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any, TypeVar, cast
 
@@ -16,12 +16,12 @@ from torch.nn.utils.parametrize import is_parametrized
 from ssdlite.backbones.batch_norm import fold_batch_norms
 from ssdlite.backbones.layers import SamePadConv2d
 from ssdlite.detections import Detections
-from ssdlite.detector import Detector, evaluation_mode, split_batch
+from ssdlite.detector import Detector, evaluation_mode
 from ssdlite.device import autocast
 from ssdlite.heads.base import Outputs
 from ssdlite.heads.postprocess import postprocess
-from ssdlite.images.geometry import CropWindow, InputTransform
-from ssdlite.images.prediction import NumpyDetections, Picture, Size, predict_pictures, to_pictures
+from ssdlite.images.geometry import InputTransform
+from ssdlite.images.prediction import Picture, predict_pictures
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -69,19 +69,13 @@ class Predictor:
         """Detect in pictures of any size, as ``Detector.predict`` does, with the same errors."""
         return predict_pictures(self, images, score_threshold, batch_size)
 
-    def detect_batch(
-        self, images: npt.NDArray[np.uint8], windows: Sequence[CropWindow], sizes: Sequence[Size]
-    ) -> list[Detections]:
-        """images [B, 3, H, W] RGB, rendered through ``windows`` from pictures of ``sizes`` -> one result for each."""
-        return to_pictures(self.select_batch(self.infer_batch(images)), windows, sizes, self.class_names)
-
     def infer_batch(self, images: npt.NDArray[np.uint8]) -> Outputs:
         """images [B, 3, H, W] RGB of the configured size -> the network's outputs."""
         return self._network(torch.from_numpy(images).to(self.device))
 
-    def select_batch(self, outputs: Outputs) -> list[NumpyDetections]:
+    def postprocess(self, outputs: Outputs) -> list[Detections]:
         """What was found in each image, in input pixels."""
-        return list(split_batch(postprocess(outputs, self._anchors, self.config, self._box_code)))
+        return postprocess(outputs, self._anchors, self.config, self._box_code)
 
 
 class _QuickNetwork:

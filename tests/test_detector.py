@@ -9,9 +9,9 @@ from PIL import Image
 
 import ssdlite
 from ssdlite.build import load_detector
-from ssdlite.detector import Detector, split_batch, stack_images
+from ssdlite.detections import Detections
+from ssdlite.detector import Detector, stack_images
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.heads.postprocess import DetectionBatch
 from ssdlite.images.geometry import CropWindow
 
 SMALL = "ssdlite192_mobilenet_v2_050"
@@ -31,21 +31,15 @@ def picture() -> np.ndarray:
 def plant(monkeypatch, detector, boxes: list[list[float]], scores: list[float], seen: list | None = None):
     """Let the detector find the same in every image, and remember what it has ``seen``."""
 
-    def detect(images: torch.Tensor) -> DetectionBatch:
+    def postprocess(images: torch.Tensor) -> list[Detections]:
         if seen is not None:
             seen.append(images)
-        batch, count = len(images), len(boxes)
-        padded = torch.zeros(batch, count + 2, 4)
-        padded[:, :count] = torch.tensor(boxes).view(-1, 4)
-        return DetectionBatch(
-            padded,
-            torch.tensor([*scores, 0.0, 0.0]).expand(batch, -1),
-            torch.tensor([*(i % 2 for i in range(count)), -1, -1]).expand(batch, -1),
-            torch.full((batch,), count),
-        )
+        labels = np.arange(len(boxes)) % 2
+        found = Detections(np.array(boxes, np.float32), np.array(scores, np.float32), labels, detector.class_names)
+        return [found] * len(images)
 
     monkeypatch.setattr(detector, "infer_batch", torch.from_numpy)
-    monkeypatch.setattr(detector, "select_batch", lambda images: list(split_batch(detect(images))))
+    monkeypatch.setattr(detector, "postprocess", postprocess)
 
 
 # -- building --------------------------------------------------------------------------------------------------------
@@ -144,11 +138,12 @@ def test_detect_wants_batches_of_the_configured_size(detector):
             detector.detect(torch.zeros(*shape))
 
 
-def test_detect_gives_tensors_of_one_shape(detector):
-    found = detector.eval().detect(torch.zeros(2, 3, 64, 96, dtype=torch.uint8))
-    assert found.boxes.shape == (2, 300, 4)
-    assert not found.boxes.requires_grad
-    assert found.counts.shape == (2,)
+def test_detect_gives_what_was_found_in_each_image(detector):
+    first, second = detector.eval().detect(torch.zeros(2, 3, 64, 96, dtype=torch.uint8))
+    assert first.boxes.shape == (len(first), 4)
+    assert 100 < len(first) <= 300
+    assert first == second
+    assert first.class_names == ("cat", "dog")
 
 
 # -- predict ---------------------------------------------------------------------------------------------------------
@@ -321,11 +316,10 @@ def test_stacked_images_share_memory_with_nothing_and_are_channels_last():
 def test_the_same_picture_through_predict_and_forward(detector, picture):
     """What an app gets is what the network says of the resized picture."""
     window = CropWindow(0, 0, 70, 50, (64, 96))
-    direct = detector.eval().detect(stack_images([window.render(picture)]))
+    (direct,) = detector.eval().detect(stack_images([window.render(picture)]))
     (found,) = detector.predict(picture, score_threshold=0.0)
     scale = np.array([70 / 96, 50 / 64, 70 / 96, 50 / 64])
-    assert len(found) == int(direct.counts[0])
-    np.testing.assert_allclose(found.boxes, direct.boxes[0, : len(found)].numpy() * scale, atol=1e-3)
+    np.testing.assert_allclose(found.boxes, direct.boxes * scale, atol=1e-3)
 
 
 def test_load_detector_needs_the_file_only(detector, tmp_path: Path, picture):

@@ -65,8 +65,8 @@ def by_torch(monkeypatch: pytest.MonkeyPatch) -> list[Found]:
     for case in CASES:
         outputs = Outputs(*(torch.from_numpy(array(case[name]))[None] for name in ("class_logits", "box_deltas")))
         anchors = torch.from_numpy(array(case["anchors"]))
-        found = heads.postprocess(outputs, anchors, config_of(case, num_classes(case)))
-        results.append({name: getattr(found, name)[0, : found.counts[0]] for name in ("boxes", "scores", "labels")})
+        (found,) = heads.postprocess(outputs, anchors, config_of(case, num_classes(case)))
+        results.append(vars(found))
     return results
 
 
@@ -94,8 +94,7 @@ def by_numpy(monkeypatch: pytest.MonkeyPatch) -> list[Found]:
         spec = PostprocessSpec(max_candidates=2048, **{name: case[name] for name in SETTINGS[:5]})
         scores = runtime.class_scores(array(case["class_logits"]), spec.score_function)
         boxes = runtime.decode_boxes(array(case["box_deltas"]), anchors, (height, width))
-        found = runtime.select_detections(scores, boxes, spec)
-        results.append({name: getattr(found, name) for name in ("boxes", "scores", "labels")})
+        results.append(vars(runtime.select_detections(scores, boxes, spec, ("a", "b", "c"))))
     return results
 
 

@@ -384,14 +384,13 @@ def test_detections_alone_tell_what_the_network_was_fed(
 ) -> None:
     """The whole way of an app, of which only the end was written down."""
     from ssdlite.images.geometry import fit_window
-    from ssdlite.images.prediction import to_picture
     from ssdlite.runtime.model import load_model
 
     golden = golden_bundles / "stretch"
     rgb = read(golden / "golden", "image_2.rgb.bin", "u1", (75, 200, 3))
     detector = load_model(golden, DECODED)
     (found,) = detector.detect(np.ascontiguousarray(resize(rgb))[None].transpose(0, 3, 1, 2))
-    own = to_picture(found, fit_window((75, 200), (96, 96), "stretch"), (75, 200), detector.class_names).above(0.3)
+    own = found.to_picture(fit_window((75, 200), (96, 96), "stretch"), (75, 200)).above(0.3)
     (tmp_path / f"image_2.{DECODED}.detections.json").write_text(json.dumps(own.to_list()))
     report = verify_bundle(golden, dump=tmp_path)
     assert report.failed_steps() == {DECODED: ["detections"]}

@@ -3,7 +3,7 @@
  *
  * One ES module without dependencies, for browsers and Node. Everything that it needs to know comes from the bundle's
  * contract.json (`contract`, and `model`, one entry of `contract.models`). The arithmetic is that of ssdlite's Python
- * code: same resized pixels, same input tensor, same detections; `ssdlite verify` and tests/test_examples.py check it.
+ * code: same resized pixels, same input tensor, same detections; `ssdlite verify` and tests/examples/ check it.
  *
  * A picture is `{data, width, height}` with data of 3 (RGB) or 4 (RGBA, as a canvas' ImageData) bytes per pixel, row by
  * row from the top, upright. A view is the rectangle of the picture that fills the input, in the picture's pixels; with

@@ -21,7 +21,7 @@ from ssdlite.console import code, figure_table, markdown_table
 from ssdlite.errors import SsdliteError
 from ssdlite.files import write_atomically
 from ssdlite.images.geometry import resize_bilinear
-from ssdlite.images.prediction import DetectionModel, frame, to_pictures
+from ssdlite.images.prediction import DetectionModel, build_input_batch
 from ssdlite.images.reading import read_image
 from ssdlite.runtime.files import is_exported, read_bundle
 
@@ -113,12 +113,12 @@ class Pipeline:
         marks = [time.perf_counter()]
         pictures = [read_image(path) for path in paths]
         marks.append(time.perf_counter())
-        framed = frame(pictures, model.input_transform)
+        batch = build_input_batch(pictures, model.input_transform)
         marks.append(time.perf_counter())
-        outputs = model.infer_batch(framed.images)
+        outputs = model.infer_batch(batch.images)
         _wait_for(outputs)
         marks.append(time.perf_counter())
-        to_pictures(model.select_batch(outputs), framed.windows, framed.sizes, model.class_names)
+        batch.to_pictures(model.postprocess(outputs))
         marks.append(time.perf_counter())
         times = (1000 * (after - before) for before, after in itertools.pairwise(marks))
         return Stages(zip(STAGES, times, strict=True))

@@ -17,7 +17,7 @@ from ssdlite.device import Processes
 from ssdlite.errors import DataError
 from ssdlite.evaluation.coco import Evaluator
 from ssdlite.images.geometry import InputTransform
-from ssdlite.images.prediction import DetectionModel
+from ssdlite.images.prediction import DetectionModel, InputBatch, detect_batch
 
 
 def detect_dataset(
@@ -46,7 +46,8 @@ def detect_dataset(
         if not len(batch):
             continue
         sizes = [index.record(position).size for position in batch.positions]
-        yield from zip(batch.positions, model.detect_batch(batch.images.numpy(), batch.windows, sizes), strict=True)
+        found = detect_batch(model, InputBatch(batch.images.numpy(), batch.windows, sizes))
+        yield from zip(batch.positions, found, strict=True)
 
 
 @dataclass(frozen=True)

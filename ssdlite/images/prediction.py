@@ -23,14 +23,6 @@ Picture: TypeAlias = "str | Path | PIL.Image.Image | npt.NDArray[np.uint8] | tor
 Size = tuple[int, int]  # height, width
 
 
-class NumpyDetections(NamedTuple):
-    """What was found in one image, in the network's own terms, best score first."""
-
-    boxes: npt.NDArray[np.float32]  # [N, 4] xyxy in input pixels
-    scores: npt.NDArray[np.float32]  # [N]
-    labels: npt.NDArray[np.int64]  # [N] in 0..K-1
-
-
 class DetectionModel(Protocol):
     """A detector that can be asked, whatever runs it."""
 
@@ -42,27 +34,22 @@ class DetectionModel(Protocol):
     def input_transform(self) -> InputTransform:
         """How a picture becomes the input."""
 
-    def detect_batch(
-        self, images: npt.NDArray[np.uint8], windows: Sequence[CropWindow], sizes: Sequence[Size]
-    ) -> list[Detections]:
-        """images [B, 3, H, W] RGB, rendered through ``windows`` from pictures of ``sizes`` -> one result for each."""
-
     def predict(
         self, images: Picture | Iterable[Picture], *, score_threshold: float = 0.3, batch_size: int = 16
     ) -> list[Detections]:
         """Detect in pictures of any size; see ``Detector.predict``."""
 
     def infer_batch(self, images: npt.NDArray[np.uint8]) -> Any:
-        """The network alone, the first half of ``detect_batch``: its outputs, whatever they are."""
+        """images [B, 3, H, W] RGB of the input's size -> the network's outputs, whatever they are."""
 
-    def select_batch(self, outputs: Any) -> list[NumpyDetections]:
-        """The second half: what was found in each image, of the outputs of ``infer_batch``."""
+    def postprocess(self, outputs: Any) -> list[Detections]:
+        """What was found in each image, in input pixels, of the outputs of ``infer_batch``."""
 
 
 def predict_pictures(
     model: DetectionModel, images: Picture | Iterable[Picture], score_threshold: float, batch_size: int
 ) -> list[Detections]:
-    """The work of every ``predict``: read, frame, detect in batches, and give what reaches ``score_threshold``.
+    """The work of every ``predict``: read, resize, detect in batches, and give what reaches ``score_threshold``.
 
     Raises:
         DataError: a file is missing or not a picture.
@@ -75,20 +62,24 @@ def predict_pictures(
     results: list[Detections] = []
     for start in range(0, len(pictures), batch_size):
         arrays = [to_array(picture, start + i) for i, picture in enumerate(pictures[start : start + batch_size])]
-        batch = frame(arrays, input_transform)
-        results += [found.above(score_threshold) for found in model.detect_batch(*batch)]
+        found = detect_batch(model, build_input_batch(arrays, input_transform))
+        results += [one.above(score_threshold) for one in found]
     return results
 
 
 class InputBatch(NamedTuple):
-    """Pictures as the network takes them."""
+    """Pictures as the network takes them, and the way back."""
 
-    images: npt.NDArray[np.uint8]  # [B, 3, H, W] RGB
-    windows: list[CropWindow]
-    sizes: list[Size]
+    images: npt.NDArray[np.uint8]  # [B, 3, H, W] RGB, of the input's size
+    windows: Sequence[CropWindow]  # what of each picture the input shows
+    sizes: Sequence[Size]  # of the pictures
+
+    def to_pictures(self, found: Iterable[Detections]) -> list[Detections]:
+        """From input pixels to those of each picture."""
+        return [own.to_picture(window, size) for own, window, size in zip(found, self.windows, self.sizes, strict=True)]
 
 
-def frame(pictures: Sequence[ImageArray], input_transform: InputTransform) -> InputBatch:
+def build_input_batch(pictures: Sequence[ImageArray], input_transform: InputTransform) -> InputBatch:
     """RGB pictures [H, W, 3] of any sizes, at least one -> one batch."""
     sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
     windows = [input_transform.window(size) for size in sizes]
@@ -96,25 +87,9 @@ def frame(pictures: Sequence[ImageArray], input_transform: InputTransform) -> In
     return InputBatch(np.stack(rendered).transpose(0, 3, 1, 2), windows, sizes)
 
 
-def to_pictures(
-    found: Iterable[NumpyDetections], windows: Iterable[CropWindow], sizes: Iterable[Size], class_names: Sequence[str]
-) -> list[Detections]:
-    """``to_picture`` for each image of a batch."""
-    return [to_picture(own, window, size, class_names) for own, window, size in zip(found, windows, sizes, strict=True)]
-
-
-def to_picture(found: NumpyDetections, window: CropWindow, size: Size, class_names: Sequence[str]) -> Detections:
-    """From input pixels to those of the picture of ``size``, clipped to it; boxes without area there are left out."""
-    height, width = size
-    limits = np.array([width, height, width, height], np.float32)
-    boxes = window.boxes_to_source(found.boxes).astype(np.float32).clip(0, limits)
-    visible = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    return Detections(
-        boxes[visible],
-        found.scores[visible].astype(np.float32),
-        found.labels[visible].astype(np.int64),
-        class_names,
-    )
+def detect_batch(model: DetectionModel, batch: InputBatch) -> list[Detections]:
+    """One result for each picture, in its own pixels."""
+    return batch.to_pictures(model.postprocess(model.infer_batch(batch.images)))
 
 
 def to_array(picture: Picture, position: int) -> ImageArray:

@@ -5,7 +5,7 @@ Everything about the model, from the size of its input to its class names, comes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ssdlite.detections import Detections
 from ssdlite.errors import ConfigError, ContractError
 from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform
-from ssdlite.images.prediction import NumpyDetections, Picture, Size, predict_pictures, to_pictures
+from ssdlite.images.prediction import Picture, Size, predict_pictures
 from ssdlite.runtime.backends.base import Array, Network
 from ssdlite.runtime.contract import Contract, Meaning, ModelSpec, PostprocessSpec
 from ssdlite.runtime.files import open_model
@@ -88,23 +88,13 @@ class RuntimeDetector:
         """
         return predict_pictures(self, images, score_threshold, batch_size)
 
-    def detect_batch(
-        self, images: npt.NDArray[np.uint8], windows: Sequence[CropWindow], sizes: Sequence[Size]
-    ) -> list[Detections]:
-        """images [B, 3, H, W] RGB, rendered through ``views`` from pictures of ``sizes`` -> one result for each."""
-        return to_pictures(self.detect(images), windows, sizes, self.class_names)
-
-    def detect(self, images: npt.NDArray[np.uint8]) -> list[NumpyDetections]:
-        """images [B, 3, H, W] RGB in 0..255 of the input's size -> detections in input pixels."""
-        return self.select_batch(self.infer_batch(images))
+    def detect(self, images: npt.NDArray[np.uint8]) -> list[Detections]:
+        """images [B, 3, H, W] RGB in 0..255 of the input's size -> what was found in each, in input pixels."""
+        return self.postprocess(self.infer_batch(images))
 
     def infer_batch(self, images: npt.NDArray[np.uint8]) -> dict[str, Array]:
         """images [B, 3, H, W] RGB in 0..255 of the input's size -> the network's outputs by their meaning."""
         return self.infer(self.to_input(images))
-
-    def select_batch(self, outputs: Mapping[str, Array]) -> list[NumpyDetections]:
-        """See ``postprocess``."""
-        return self.postprocess(outputs)
 
     def preprocess(self, image: ImageArray) -> tuple[Array, CropWindow]:
         """A picture [H, W, 3] RGB of any size -> (the very input tensor, of a batch of 1; what of it is shown)."""
@@ -139,7 +129,7 @@ class RuntimeDetector:
         meanings = [output.meaning for output in self.model.outputs]
         return {meaning: np.concatenate([part[meaning] for part in parts]) for meaning in meanings}
 
-    def postprocess(self, outputs: Mapping[str, Array]) -> list[NumpyDetections]:
+    def postprocess(self, outputs: Mapping[str, Array]) -> list[Detections]:
         """Outputs by their meaning -> what was found in each image, in input pixels, best first.
 
         Raises:
@@ -154,7 +144,7 @@ class RuntimeDetector:
             boxes = decode_boxes(outputs["box_deltas"], self.contract.anchors, size)
         else:
             scores, boxes = outputs["scores"], boxes_to_pixels(outputs["boxes"], self.contract.boxes, size)
-        return [select_detections(own, where, spec) for own, where in zip(scores, boxes, strict=True)]
+        return [select_detections(*one, spec, self.class_names) for one in zip(scores, boxes, strict=True)]
 
     def with_thresholds(
         self,
@@ -203,7 +193,7 @@ class RuntimeDetector:
             result[spec.meaning] = value[:count]
         return result
 
-    def _unpad(self, outputs: Mapping[str, Array]) -> list[NumpyDetections]:
+    def _unpad(self, outputs: Mapping[str, Array]) -> list[Detections]:
         boxes = boxes_to_pixels(outputs["boxes"], self.contract.boxes, self.input_size)
         result = []
         for number, count in enumerate(outputs["count"].tolist()):
@@ -215,7 +205,7 @@ class RuntimeDetector:
                 raise ContractError(
                     f"{self.model.file}: expected labels of 0 to {len(self.class_names) - 1}, got {labels.tolist()}"
                 )
-            result.append(NumpyDetections(boxes[number, :count], scores[:count], labels))
+            result.append(Detections(boxes[number, :count], scores[:count], labels, self.class_names))
         return result
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite.images.prediction import NumpyDetections
+from ssdlite.detections import Detections
 from ssdlite.nms import FIRST_CANDIDATES, Groups, grouped_nms
 from ssdlite.runtime.contract import AnchorSpec, BoxSpec, PostprocessSpec
 
@@ -53,15 +54,12 @@ def clip_boxes(boxes: npt.NDArray[Any], size: tuple[int, int]) -> FloatArray:
     return np.asarray(boxes.clip(0, np.array([width, height, width, height], np.float32)), np.float32)
 
 
-def select_detections(scores: FloatArray, boxes: FloatArray, spec: PostprocessSpec) -> NumpyDetections:
-    """scores [A, K] and boxes [A, 4] xyxy of one image -> its detections.
+def select_detections(
+    scores: FloatArray, boxes: FloatArray, spec: PostprocessSpec, class_names: Sequence[str]
+) -> Detections:
+    """scores [A, K] and boxes [A, 4] xyxy in input pixels of one image -> its detections.
 
-    Per class, the ``candidates_per_class`` best anchors with a score above ``score_threshold`` enter non-maximum
-    suppression; the ``max_detections`` best survivors of all classes remain. Of equal scores the one whose anchor,
-    and then whose class, comes first counts as better.
-
-    Suppression only ever comes from higher scores, so the best candidates are enough as soon as they leave
-    ``max_detections`` of them: it starts with a few and takes more only when they run short.
+    What ``ssdlite.heads.postprocess`` does with one image's, in the same order; there is more about it.
     """
     flat = scores.reshape(-1)
     eligible = np.flatnonzero(flat > spec.score_threshold)
@@ -74,14 +72,15 @@ def select_detections(scores: FloatArray, boxes: FloatArray, spec: PostprocessSp
         alive = grouped_nms(boxes[anchors[groups.order]].astype(np.float64), groups, spec.nms_threshold)
         keep = np.sort(groups.order[alive])[: spec.max_detections]
         if len(order) == len(values) or len(keep) == spec.max_detections:
-            return NumpyDetections(boxes[anchors[keep]], scores[anchors[keep], labels[keep]], labels[keep])
+            return Detections(boxes[anchors[keep]], scores[anchors[keep], labels[keep]], labels[keep], class_names)
         limit *= 2
 
 
 def _best_first(values: FloatArray, limit: int) -> IndexArray:
-    """Where the ``limit`` highest stand, and all that equal the last of them; highest first, ties in their order."""
+    """Where the ``limit`` highest stand; highest first, equal ones in their order."""
     if len(values) <= limit:
         return np.argsort(-values, kind="stable")
     last = np.partition(values, len(values) - limit)[len(values) - limit]
-    chosen = np.flatnonzero(values >= last)
-    return chosen[np.argsort(-values[chosen], kind="stable")]
+    higher = np.flatnonzero(values > last)
+    equal = np.flatnonzero(values == last)[: limit - len(higher)]
+    return np.concatenate([higher[np.argsort(-values[higher], kind="stable")], equal])

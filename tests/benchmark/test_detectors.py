@@ -11,12 +11,12 @@ from PIL import Image
 from ssdlite.benchmark.comparison import Comparison, Contestant, Stages, summarise
 from ssdlite.benchmark.detectors import Candidate, Load, Pipeline, Row, cells, compare, find_candidates, peak_memory
 from ssdlite.benchmark.timing import own_peak
+from ssdlite.detections import Detections
 from ssdlite.export.measure import Accuracy
 from ssdlite.images.geometry import InputTransform
-from ssdlite.images.prediction import NumpyDetections
 from ssdlite.tools import benchmark
 
-NOTHING = NumpyDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ("thing",))
 
 
 class Sleeper:
@@ -33,7 +33,7 @@ class Sleeper:
         time.sleep(0.04)
         return len(images)
 
-    def select_batch(self, outputs: int) -> list[NumpyDetections]:
+    def postprocess(self, outputs: int) -> list[Detections]:
         time.sleep(0.08)
         return [NOTHING] * outputs
 

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from ssdlite.export.verify.vectors import GoldenDetection
 from ssdlite.images.geometry import CropWindow
-from ssdlite.images.prediction import NumpyDetections
 from ssdlite.runtime.contract import Contract, ModelSpec
 
 Array = npt.NDArray[Any]
@@ -177,7 +176,7 @@ def match_detections(
 def nms_detections(outputs: Mapping[str, Array], class_names: Sequence[str]) -> list[GoldenDetection]:
     """The outputs [1, ...] of an nms model as they are: boxes unscaled, and names where labels have one."""
     count = int(outputs["count"].reshape(-1)[0])
-    own = NumpyDetections(outputs["boxes"][0][:count], outputs["scores"][0][:count], outputs["labels"][0][:count])
+    columns = (outputs[meaning][0][:count].tolist() for meaning in ("boxes", "scores", "labels"))
     return [
         GoldenDetection(
             name=class_names[label] if 0 <= label < len(class_names) else "?",
@@ -185,7 +184,7 @@ def nms_detections(outputs: Mapping[str, Array], class_names: Sequence[str]) -> 
             score=score,
             box=(values[0], values[1], values[2], values[3]),
         )
-        for values, score, label in zip(own.boxes.tolist(), own.scores.tolist(), own.labels.tolist(), strict=True)
+        for values, score, label in zip(*columns, strict=True)
     ]
 
 

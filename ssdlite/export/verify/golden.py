@@ -31,7 +31,6 @@ from ssdlite.export.verify.vectors import (
 )
 from ssdlite.files import write_atomically, write_text
 from ssdlite.images.geometry import CropWindow, ImageArray
-from ssdlite.images.prediction import to_picture
 from ssdlite.runtime.backends.base import Backend
 from ssdlite.runtime.contract import Contract, ModelSpec
 from ssdlite.runtime.files import installed_runtimes, open_backend
@@ -82,8 +81,7 @@ class Reference:
             ContractError: labels or counts that the contract does not allow.
         """
         (found,) = self._detector.postprocess(outputs)
-        own = to_picture(found, self.window(size), size, self.contract.class_names)
-        return to_golden(own.above(score_threshold))
+        return to_golden(found.to_picture(self.window(size), size).above(score_threshold))
 
 
 class _NoBackend:
