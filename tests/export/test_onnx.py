@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -147,7 +146,7 @@ OF_OTHER_PROJECTS: dict[str, dict[str, Any]] = {
 @torch.no_grad()
 def test_what_other_projects_layouts_need_is_exported(layout: str) -> None:
     """Every option that an importer may set; anchors whose steps do not divide the input."""
-    anchors = replace(torchvision_anchors(), steps=(16.0, 30.0, 50.0, 50.0, 100.0, 100.0))
+    anchors = torchvision_anchors().changed(steps=(16.0, 30.0, 50.0, 50.0, 100.0, 100.0))
     detector = responsive(num_classes=3, width_mult=0.25, image_size=100, anchors=anchors, **OF_OTHER_PROJECTS[layout])
     picture = noise(detector, contrast=0.2, seed=10)[None]
     outputs = detector(picture)
