@@ -68,9 +68,10 @@ def test_a_few_pictures_are_learned_by_heart(shapes: Path, tmp_path: Path) -> No
         options(
             shapes,
             tmp_path / "run",
-            overfit=20,
-            epochs=150,
-            eval_interval=120,
+            overfit=12,
+            batch_size=4,
+            epochs=100,
+            eval_interval=100,
             width_mult=0.5,
             image_size=128,
             augment="none",
@@ -89,7 +90,7 @@ def test_same_seed_same_weights_whatever_the_workers(shapes: Path, tmp_path: Pat
     assert not all(torch.equal(a[name], c[name]) for name in a)
 
 
-@pytest.mark.parametrize("kill_after_lines", [0, 1, 2])
+@pytest.mark.parametrize("kill_after_lines", [0, 2])
 def test_a_killed_and_resumed_run_ends_with_the_same_weights(
     shapes: Path, tmp_path: Path, kill_after_lines: int, unbroken_run: Path
 ) -> None:
@@ -116,7 +117,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(
 @pytest.fixture(scope="module")
 def unbroken_run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    subprocess.run([sys.executable, *command(shapes, folder, "--epochs", "4")], check=True, stdout=subprocess.DEVNULL)
+    train(options(shapes, folder, epochs=4, workers=1))
     return folder
 
 
@@ -146,21 +147,11 @@ def test_two_processes_train_as_one_writer_and_score_the_same(shapes: Path, tmp_
     assert summary["images_seen"] == 72
     assert done.stdout.count("epoch 3/3") == 1
 
-    figures = []
-    for prefix in ([sys.executable], launcher):
-        report = tmp_path / f"report{len(figures)}.json"
-        arguments = [
-            str(EVAL_DET),
-            str(folder / "last.pt"),
-            "--data",
-            str(shapes),
-            "--json",
-            str(report),
-            "--workers",
-            "0",
-        ]
-        subprocess.run([*prefix, *arguments], env=environment, check=True, stdout=subprocess.DEVNULL)
-        figures.append({name: value for name, value in json.loads(report.read_text()).items() if name != "seconds"})
+    arguments = [str(folder / "last.pt"), "--data", str(shapes), "--workers", "0", "--json"]
+    assert main(["eval", *arguments, str(tmp_path / "one.json")]) == 0
+    both = [*launcher, str(EVAL_DET), *arguments, str(tmp_path / "two.json")]
+    subprocess.run(both, env=environment, check=True, stdout=subprocess.DEVNULL)
+    figures = [json.loads((tmp_path / name).read_text()) | {"seconds": 0} for name in ("one.json", "two.json")]
     assert figures[0] == figures[1]
     for name in ("AP", "AP50", "AR100"):
         assert figures[0][name] == pytest.approx(summary[name], abs=1e-6)
