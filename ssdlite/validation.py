@@ -100,10 +100,9 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
     _check_choice(name, value, kind)
     try:
         plain = msgspec.to_builtins(value, enc_hook=_numpy_to_builtin)
-        converted = msgspec.convert(plain, kind, strict=True)
+        return msgspec.convert(plain, kind, strict=True)  # whole numbers become floats where those belong
     except (TypeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{name}: {error}") from None
-    return value if converted == value and type(converted) is type(value) else converted
 
 
 def _check_choice(name: str, value: Any, kind: Any) -> None:

@@ -248,6 +248,13 @@ def test_untrusted_values_are_checked(values, message):
         DetectorConfig.from_dict(values)
 
 
+def test_whole_numbers_become_floats_where_those_belong():
+    """An integer mean would make the network's normalisation one of integers."""
+    mean = InputConfig(mean=(120, 110, 100)).mean
+    assert mean == (120.0, 110.0, 100.0)
+    assert [type(value) for value in mean] == [float] * 3
+
+
 def test_override():
     config = override(DetectorConfig(), image_size=[64, 96], max_detections=np.int64(7), width_mult=1)
     assert (config.input.size, config.postprocess.max_detections, config.backbone.width_mult) == ((64, 96), 7, 1.0)

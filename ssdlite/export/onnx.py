@@ -60,7 +60,7 @@ def export_onnx(detector: Detector, options: GraphOptions) -> onnx.ModelProto:
     _strip(model)
     merge_padding(model)
     pool_globally(model)
-    _set_opset(model, options.opset)
+    set_opset(model, options.opset)
     _check(model)
     return model
 
@@ -123,7 +123,12 @@ def _strip(model: onnx.ModelProto) -> None:
     model.producer_name, model.producer_version = "ssdlite", ""
 
 
-def _set_opset(model: onnx.ModelProto, opset: int | None) -> None:
+def set_opset(model: onnx.ModelProto, opset: int | None) -> None:
+    """Rewrite ``model`` in place for ``opset``, by default the lowest that serves.
+
+    Raises:
+        ExportError: it needs a newer one; the message says which.
+    """
     wanted = lowest_opset(model) if opset is None else opset
     if wanted < EXPORT_OPSET:
         try:

@@ -1,4 +1,4 @@
-"""ncnn files: every preset answers as PyTorch does; what the contract says of them, and what goes wrong."""
+"""ncnn files: what they answer, what the contract says of them, and what goes wrong (every preset: test_onnx.py)."""
 
 from __future__ import annotations
 
@@ -18,22 +18,18 @@ from onnx import numpy_helper
 from torch import nn
 
 import ssdlite
-from ssdlite.config import PRESETS
 from ssdlite.detector import Detector
 from ssdlite.errors import ContractError, ExportError
-from ssdlite.export.lint.report import examine
+from ssdlite.export.bundle import build_contract
 from ssdlite.export.onnx import export_onnx
 from ssdlite.export.options import GraphOptions
 from ssdlite.export.targets import ncnn as ncnn_export
 from ssdlite.export.targets.ncnn import convert_to_ncnn, ncnn_spec, take_floats
-from ssdlite.heads.boxes import clip_boxes
 from ssdlite.runtime.backends.ncnn import NcnnBackend
-from ssdlite.runtime.contract import Contract, ModelSpec, PostprocessSpec, Provenance, ResizeSpec
+from ssdlite.runtime.contract import ModelSpec, Provenance
 
 HAS_NCNN = all(importlib.util.find_spec(name) is not None for name in ("ncnn", "pnnx"))
-NO_NCNN = "ncnn and pnnx are not installed (the extra ssdlite[ncnn])"
-needs_ncnn = pytest.mark.skipif(not HAS_NCNN, reason=NO_NCNN)
-FLOAT_INPUT = GraphOptions(variant="decoded", input_type="float32")
+needs_ncnn = pytest.mark.skipif(not HAS_NCNN, reason="ncnn and pnnx are not installed (the extra ssdlite[ncnn])")
 
 
 def lively(detector: Detector) -> Detector:
@@ -52,17 +48,6 @@ def lively(detector: Detector) -> Detector:
                 weight.mul_(factor)
                 bias.normal_(0, 1, generator=generator)
     return detector.eval()
-
-
-def decode(detector: Detector, normalised: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Scores without background and boxes as fractions, by the functions of training and prediction."""
-    height, width = detector.config.input.size
-    with torch.no_grad():
-        outputs = detector.forward_normalised(normalised)
-        scores = outputs.class_logits.softmax(dim=-1)[..., 1:]
-        boxes = detector.head.box_code.decode(outputs.box_deltas, detector.anchors)
-        fractions = clip_boxes(boxes, (height, width)) / torch.tensor([width, height, width, height])
-    return scores.numpy(), fractions.numpy()
 
 
 @pytest.fixture(scope="module")
@@ -88,25 +73,10 @@ def raw_model(detector: Detector) -> onnx.ModelProto:
     return model
 
 
-def convert(model: onnx.ModelProto, spec: ModelSpec, folder: Path) -> NcnnBackend:
+def convert(model: onnx.ModelProto, detector: Detector, spec: ModelSpec, folder: Path) -> NcnnBackend:
     """The two files in ``folder``, opened."""
-    contract = Contract(
-        name="test",
-        class_names=("a", "b", "c"),
-        category_ids=(),
-        resize=ResizeSpec(mode="stretch"),
-        postprocess=PostprocessSpec(
-            score_function="softmax",
-            score_threshold=0.1,
-            nms_threshold=0.5,
-            candidates_per_class=10,
-            max_detections=10,
-            max_candidates=10,
-        ),
-        models=(spec,),
-        provenance=Provenance(checkpoint="best.pt", checkpoint_sha256="0", license="MIT"),
-    )
-    convert_to_ncnn(model, spec).save(folder, contract)
+    provenance = Provenance(checkpoint="best.pt", checkpoint_sha256="0", license="MIT")
+    convert_to_ncnn(model, spec).save(folder, build_contract(detector, [spec], provenance, 100))
     return NcnnBackend.open(folder / spec.file, spec, threads=1)
 
 
@@ -115,29 +85,8 @@ def exported(
     detector: Detector, raw_model: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, ModelSpec]:
     folder, spec = tmp_path_factory.mktemp("ncnn"), ncnn_spec(detector, GraphOptions(variant="raw"), "raw-fp32")
-    convert(raw_model, spec, folder)
+    convert(raw_model, detector, spec, folder)
     return folder, spec
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_suits_the_accelerators_and_ncnn(preset: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    detector = lively(ssdlite.build_detector(preset, num_classes=4, image_size=100))
-    model = export_onnx(detector, FLOAT_INPUT)
-    for target in ("ort-mobile", "nnapi", "coreml", "xnnpack"):
-        report = examine(model, target)
-        assert report.clean, report.findings
-        if target in ("nnapi", "coreml"):
-            assert (report.taken, report.partitions) == (report.nodes, 1)
-
-    if not HAS_NCNN:
-        pytest.skip(NO_NCNN)
-    images = np.random.default_rng(5).normal(size=(1, 3, 100, 100)).astype(np.float32)
-    answers = convert(model, ncnn_spec(detector, FLOAT_INPUT, "decoded"), tmp_path).run(images)
-    scores, boxes = decode(detector, torch.from_numpy(images))
-    assert scores.max() > 0.6 and scores.min() < 0.01  # worth comparing
-    assert np.abs(answers["out0"] - scores).max() < 1e-4
-    assert np.abs(answers["out1"] - boxes).max() < 1e-4
 
 
 @needs_ncnn
@@ -168,7 +117,7 @@ def test_half_precision_halves_the_file_and_stays_close(
 ) -> None:
     folder, full = exported
     half = ncnn_spec(detector, GraphOptions(variant="raw", precision="fp16"), "half")
-    backend = convert(raw_model, half, tmp_path)
+    backend = convert(raw_model, detector, half, tmp_path)
     sizes = (tmp_path / "half.bin").stat().st_size / (folder / "raw-fp32.bin").stat().st_size
     assert 0.5 < sizes < 0.55
     exact = NcnnBackend(folder / full.file, folder / "raw-fp32.bin", full).run(image)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import copy
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import parser
 from torch import Tensor, nn
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.ops import box_iou
@@ -21,8 +23,13 @@ from ssdlite.backbones.batch_norm import fold_batch_norms
 from ssdlite.config import PRESETS, override
 from ssdlite.detector import Detector
 from ssdlite.errors import ExportError
-from ssdlite.export.onnx import export_onnx, opset_of
+from ssdlite.export.bundle import build_contract
+from ssdlite.export.lint.report import examine
+from ssdlite.export.onnx import export_onnx, opset_of, pool_globally, set_opset
 from ssdlite.export.options import GraphOptions
+from ssdlite.export.targets.ncnn import convert_to_ncnn, ncnn_spec, take_floats
+from ssdlite.runtime.backends.ncnn import NcnnBackend
+from ssdlite.runtime.contract import Provenance
 from ssdlite.weights import ImportOptions
 from ssdlite.weights.pytorch.ssd import read_torchvision_ssd
 
@@ -91,32 +98,89 @@ def assert_same_detections(found: Arrays, detector: Detector, images: Tensor) ->
     return [int(count) for count in found["count"]]
 
 
+def lively(detector: Detector) -> Detector:
+    """``detector`` with statistics and predictions spread as a trained one's, so that differences show."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for module in detector.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                assert module.running_mean is not None and module.running_var is not None
+                module.running_mean.normal_(0, 0.1, generator=generator)
+                module.running_var.uniform_(0.5, 1.5, generator=generator)
+                module.bias.normal_(0, 0.3, generator=generator)
+        for head, factor in ((detector.head.classification, 12.0), (detector.head.regression, 8.0)):
+            for predictor in head:
+                *_, weight, bias = predictor.parameters()
+                weight.mul_(factor)
+                bias.normal_(0, 1, generator=generator)
+    return detector.eval()
+
+
+class Exported(NamedTuple):
+    detector: Detector
+    decoded: onnx.ModelProto
+
+
 @pytest.fixture(scope="module", params=PRESETS)
-def preset_detector(request: pytest.FixtureRequest) -> Iterator[Detector]:
-    yield responsive(preset=request.param, num_classes=5)
+def preset(request: pytest.FixtureRequest) -> Exported:
+    """At 100 x 100, decoded."""
+    torch.manual_seed(0)
+    detector = lively(ssdlite.build_detector(request.param, num_classes=4, image_size=100))
+    return Exported(detector, export_onnx(detector, GraphOptions(variant="decoded")))
+
+
+def decode(detector: Detector, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores without background and boxes as fractions, by the functions of training and prediction."""
+    outputs = detector(images)
+    height, width = detector.config.input.size
+    boxes = detector.head.box_code.decode(outputs.box_deltas, detector.anchors)
+    fractions = (boxes / torch.tensor([width, height, width, height])).clamp(0, 1)
+    return outputs.class_logits.softmax(-1)[..., 1:], fractions
 
 
 @torch.no_grad()
-def test_raw_and_decoded_outputs_of_every_preset_are_pytorchs(preset_detector: Detector) -> None:
-    detector = preset_detector
-    picture = noise(detector, contrast=0.2, seed=10)[None]
-    outputs = detector(picture)
+def test_outputs_of_every_preset_are_pytorchs(preset: Exported) -> None:
+    detector = preset.detector
+    picture = torch.from_numpy(np.random.default_rng(5).integers(0, 256, (1, 3, 100, 100), np.uint8))
+    scores, boxes = decode(detector, picture)
+    decoded = run(preset.decoded, picture)
+    assert largest_difference(decoded["scores"], scores) < 1e-4
+    assert largest_difference(decoded["boxes"], boxes) < 1e-4
 
-    raw = run(export_onnx(detector, GraphOptions(variant="raw")), picture)
-    assert largest_difference(raw["class_logits"], outputs.class_logits) < 1e-4
-    assert largest_difference(raw["box_deltas"], outputs.box_deltas) < 1e-4
-
-    decoded = run(export_onnx(detector, GraphOptions(variant="decoded")), picture)
-    height, width = detector.config.input.size
-    boxes = detector.head.box_code.decode(outputs.box_deltas, detector.anchors) / torch.tensor(
-        [width, height, width, height]
-    )
-    assert largest_difference(decoded["scores"], outputs.class_logits.softmax(-1)[..., 1:]) < 1e-4
-    assert largest_difference(decoded["boxes"], boxes.clamp(0, 1)) < 1e-4
+    if any(isinstance(module, nn.Hardswish) for module in detector.modules()):  # others are raw inside decoded
+        outputs = detector(picture)
+        raw = run(export_onnx(detector, GraphOptions(variant="raw")), picture)
+        assert largest_difference(raw["class_logits"], outputs.class_logits) < 1e-4
+        assert largest_difference(raw["box_deltas"], outputs.box_deltas) < 1e-4
 
 
-def test_nms_of_every_preset_gives_pytorchs_none_one_and_hundreds_of_objects(preset_detector: Detector) -> None:
-    detector = preset_detector
+@torch.no_grad()
+def test_every_preset_suits_the_accelerators_and_ncnn(preset: Exported, tmp_path: Path) -> None:
+    """Decoded, with floats as its input: what docs/deploy.md says to take."""
+    detector, model = preset.detector, copy.deepcopy(preset.decoded)
+    take_floats(model)
+    for target in ("ort-mobile", "nnapi", "coreml", "xnnpack"):
+        report = examine(model, target)
+        assert report.clean, report.findings
+        if target in ("nnapi", "coreml"):
+            assert (report.taken, report.partitions) == (report.nodes, 1)
+
+    pytest.importorskip("ncnn")
+    pytest.importorskip("pnnx")
+    spec = ncnn_spec(detector, GraphOptions(variant="decoded"), "decoded")
+    provenance = Provenance(checkpoint="best.pt", checkpoint_sha256="0", license="MIT")
+    convert_to_ncnn(model, spec).save(tmp_path, build_contract(detector, [spec], provenance, 100))
+    picture = np.random.default_rng(5).integers(0, 256, (1, 3, 100, 100)).astype(np.float32)
+    answers = NcnnBackend.open(tmp_path / spec.file, spec, threads=1).run(picture)
+    scores, boxes = decode(detector, torch.from_numpy(picture))
+    assert scores.max() > 0.6 and scores.min() < 0.01  # worth comparing
+    assert largest_difference(answers["out0"], scores) < 1e-4
+    assert largest_difference(answers["out1"], boxes) < 1e-4
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_nms_of_every_preset_gives_pytorchs_none_one_and_hundreds_of_objects(name: str) -> None:
+    detector = responsive(preset=name, num_classes=5)
     nothing = noise(detector, contrast=0.0, seed=0)[None]
     one = noise(detector, contrast=0.02, seed=11, patch=0.4)[None]
     many = noise(detector, contrast=1.0, seed=12)[None]
@@ -149,11 +213,10 @@ def test_what_other_projects_layouts_need_is_exported(layout: str) -> None:
     anchors = torchvision_anchors().changed(steps=(16.0, 30.0, 50.0, 50.0, 100.0, 100.0))
     detector = responsive(num_classes=3, width_mult=0.25, image_size=100, anchors=anchors, **OF_OTHER_PROJECTS[layout])
     picture = noise(detector, contrast=0.2, seed=10)[None]
-    outputs = detector(picture)
-    boxes = detector.head.box_code.decode(outputs.box_deltas, detector.anchors) / 100
+    scores, boxes = decode(detector, picture)
     decoded = run(export_onnx(detector, GraphOptions(variant="decoded")), picture)
-    assert largest_difference(decoded["scores"], outputs.class_logits.softmax(-1)[..., 1:]) < 1e-4
-    assert largest_difference(decoded["boxes"], boxes.clamp(0, 1)) < 1e-4
+    assert largest_difference(decoded["scores"], scores) < 1e-4
+    assert largest_difference(decoded["boxes"], boxes) < 1e-4
 
 
 @torch.no_grad()
@@ -179,25 +242,31 @@ def test_v3_with_torchvisions_weights_exports_to_torchvisions_detections() -> No
     assert same.any(dim=0).all() and same.any(dim=1).all()
 
 
-@pytest.mark.parametrize(("variant", "opset"), [("raw", 13), ("nms", 16)])
-def test_the_lowest_opset_and_a_higher_one_that_is_asked_for(variant: Any, opset: int) -> None:
-    detector = ssdlite.build_detector(**SMALL)
-    lowest = export_onnx(detector, GraphOptions(variant=variant))
-    assert opset_of(lowest) == opset
-    assert lowest.ir_version == {13: 7, 16: 8}[opset]
+@pytest.mark.parametrize(("variant", "opset", "ir_version"), [("raw", 13, 7), ("decoded", 13, 7), ("nms", 16, 8)])
+def test_the_lowest_opset_is_taken(golden_bundles: Path, variant: str, opset: int, ir_version: int) -> None:
+    lowest = onnx.load(golden_bundles / "stretch" / f"{variant}.uint8_NCHW.onnx")
+    assert (opset_of(lowest), lowest.ir_version) == (opset, ir_version)
     assert {"TopK", "NonMaxSuppression"} & {node.op_type for node in lowest.graph.node} == (
         {"TopK", "NonMaxSuppression"} if variant == "nms" else set()
     )
-    if variant == "raw":
-        higher = export_onnx(detector, GraphOptions(variant=variant, opset=20))
-        assert (opset_of(higher), higher.ir_version) == (20, 9)
-        with pytest.raises(ExportError, match="opset: expected 13 to 23, got 24"):
-            export_onnx(detector, GraphOptions(variant=variant, opset=24))
 
 
-def test_nothing_of_the_machine_is_left_in_the_file() -> None:
-    model = export_onnx(ssdlite.build_detector(**SMALL), GraphOptions(variant="decoded"))
-    assert opset_of(model) == 13
+def test_an_opset_that_is_asked_for(golden_bundles: Path) -> None:
+    detector = ssdlite.build_detector(**SMALL)
+    higher = export_onnx(detector, GraphOptions(variant="raw", opset=20))
+    assert (opset_of(higher), higher.ir_version) == (20, 9)
+    with pytest.raises(ExportError, match="opset: expected 13 to 23, got 24"):
+        export_onnx(detector, GraphOptions(variant="raw", opset=24))
+    nms = onnx.load(golden_bundles / "stretch" / "nms.uint8_NCHW.onnx")
+    with pytest.raises(ExportError, match=r"opset 15: this graph needs 16 or newer \(ScatterElements has no attribute"):
+        set_opset(nms, 15)
+
+
+def test_nothing_of_the_machine_is_left_in_the_file(golden_bundles: Path) -> None:
+    model = onnx.load(golden_bundles / "stretch" / "decoded.uint8_NCHW.onnx")
+    del model.metadata_props[:]
+    for tensor in model.graph.initializer:
+        tensor.ClearField("raw_data")  # may hold any three bytes
     content = model.SerializeToString()
     assert b"ssdlite/detector" not in content and b"stack_trace" not in content and b".py" not in content
     names = [node.name for node in model.graph.node if node.op_type == "Conv"]
@@ -222,3 +291,37 @@ def test_folding_keeps_the_function_and_leaves_the_original_alone() -> None:
     assert sum(isinstance(module, nn.BatchNorm2d) for module in detector.modules()) == 66
     torch.testing.assert_close(folded(picture).class_logits, before.class_logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(detector(picture).class_logits, before.class_logits, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("opset", "mean", "expected"),
+    [
+        (13, "ReduceMean<axes = [2, 3], keepdims = 1>(maps)", "GlobalAveragePool"),
+        (13, "ReduceMean<axes = [-1, -2]>(maps)", "GlobalAveragePool"),
+        (13, "ReduceMean<axes = [1, 2], keepdims = 1>(maps)", "ReduceMean"),
+        (13, "ReduceMean<axes = [2], keepdims = 1>(maps)", "ReduceMean"),
+        (18, "ReduceMean<keepdims = 1>(maps, axes)", "GlobalAveragePool"),
+        (18, "ReduceMean<keepdims = 0>(maps, axes)", "ReduceMean"),
+        (18, "ReduceMean(maps)", "ReduceMean"),
+    ],
+)
+def test_means_over_a_map_are_pooled_and_all_others_left_alone(opset: int, mean: str, expected: str) -> None:
+    shape = "a, b" if "keepdims = 0" in mean else "a, b, c, d"
+    model = parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : {opset}]>
+        made (float[2, 3, 5, 7] images) => (float[{shape}] found) <int64[2] axes = {{2, 3}}> {{
+            maps = Relu(images)
+            means = {mean}
+            found = Neg(means)
+        }}"""
+    )
+    if opset == 13:
+        del model.graph.initializer[:]
+    images = np.random.default_rng(0).normal(size=(2, 3, 5, 7)).astype(np.float32)
+    before = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"images": images})[0]
+    pool_globally(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert model.graph.node[1].op_type == expected
+    after = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"images": images})[0]
+    assert after.shape == before.shape
+    assert np.abs(after - before).max() < 1e-6
