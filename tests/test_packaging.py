@@ -43,10 +43,6 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def modules_of(folder: Path, prefix: str) -> set[str]:
-    return {f"{prefix}/{path.name}" for path in folder.glob("*.py")}
-
-
 def test_only_ssdlite_is_at_the_top(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         top = {name.split("/")[0] for name in archive.namelist()}
@@ -58,9 +54,8 @@ def test_every_module_is_in_the_wheel_and_nothing_else(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         files = {name for name in archive.namelist() if name.startswith("ssdlite/")}
     expected = {"ssdlite/py.typed"}
-    for folder in [ROOT / "ssdlite", *(ROOT / "ssdlite").iterdir()]:
-        if (folder / "__init__.py").is_file():
-            expected |= modules_of(folder, "/".join(folder.relative_to(ROOT).parts))
+    for root, prefix in [("ssdlite", "ssdlite"), *((stage, f"ssdlite/{stage}") for stage in STAGES)]:
+        expected |= {f"{prefix}/{path.relative_to(ROOT / root).as_posix()}" for path in (ROOT / root).rglob("*.py")}
     assert {f"ssdlite/{stage}/__init__.py" for stage in STAGES} < expected
     assert files == expected
 
