@@ -57,7 +57,7 @@ def test_a_run_leaves_its_files_and_a_checkpoint_that_needs_nothing_else(shapes:
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert (config["options"]["detector"]["image_size"], config["detector"]["image_size"]) == (96, [96, 96])
+    assert (config["options"]["detector"]["image_size"], config["detector"]["input"]["size"]) == (96, [96, 96])
     detector = load_detector(tmp_path / "run" / "last.pt")
     assert detector.class_names == ("circle", "square", "triangle")
     assert detector.config.input.size == (96, 96)
