@@ -20,7 +20,7 @@ from ssdlite.errors import ConfigError, DataError
 if TYPE_CHECKING:
     import onnx
 
-    from ssdlite.export.lint.report import Finding, Report
+    from ssdlite.export.lint.report import LintFinding, LintReport
 
 PROGRAM = "ssdlite lint"
 WORDS = {"refused": "refused", "cpu": "left to the CPU", "note": "note"}
@@ -69,7 +69,7 @@ def print_findings(path: Path, targets: Sequence[str]) -> bool:
     return all(report.clean for _, report in reports)
 
 
-def _examine(path: Path, targets: Sequence[str]) -> list[tuple[Path, Report]]:
+def _examine(path: Path, targets: Sequence[str]) -> list[tuple[Path, LintReport]]:
     from ssdlite.export.lint.report import examine
     from ssdlite.export.lint.rules import check_target
 
@@ -105,18 +105,18 @@ def _load(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _print(reports: Sequence[tuple[Path, Report]]) -> None:
-    from ssdlite.export.lint.rules import TARGETS
+def _print(reports: Sequence[tuple[Path, LintReport]]) -> None:
+    from ssdlite.export.lint.rules import LINT_TARGETS
 
     for path, report in reports:
         print_line(f"{path.name} on {report.target}: {_summary(report)}")
-        print_line(f"  {TARGETS[report.target]}; needs {report.needs}")
+        print_line(f"  {LINT_TARGETS[report.target]}; needs {report.needs}")
         if report.findings:
             console.print(_table(report.findings))
         print_line("")
 
 
-def _summary(report: Report) -> str:
+def _summary(report: LintReport) -> str:
     if any(finding.kind == "refused" for finding in report.findings):
         return "refused"
     text = f"takes {report.taken} of {report.nodes} operators"
@@ -125,12 +125,12 @@ def _summary(report: Report) -> str:
     return text
 
 
-def _table(findings: Sequence[Finding]) -> Table:
+def _table(findings: Sequence[LintFinding]) -> Table:
     """One row for all operators of which the same is true."""
     table = Table(show_lines=True)
     for heading in ("finding", "operators", "why", "what to do"):
         table.add_column(heading, overflow="fold")
-    rows: dict[tuple[str, str, str], list[Finding]] = {}
+    rows: dict[tuple[str, str, str], list[LintFinding]] = {}
     for finding in findings:
         rows.setdefault((finding.kind, finding.why, finding.remedy), []).append(finding)
     for (kind, why, remedy), group in rows.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -168,20 +168,28 @@ class CropWindow:
         scale, origin = self._affine()
         return boxes / scale + origin
 
-    def render(self, image: ImageArray, fill: int = LETTERBOX_FILL) -> ImageArray:
-        """image [H, W, 3] -> the window [*size, 3], bilinear with half-pixel centres (``cv2.INTER_LINEAR``)."""
+    def render(
+        self,
+        image: ImageArray,
+        fill: int = LETTERBOX_FILL,
+        resize: Callable[[ImageArray, int, int], ImageArray] = resize_bilinear,
+    ) -> ImageArray:
+        """image [H, W, 3] -> the window [*size, 3], bilinear with half-pixel centres (``cv2.INTER_LINEAR``).
+
+        ``resize(image, height, width)`` does it in another way.
+        """
         height, width = self.size
         image_height, image_width = image.shape[:2]
         x0, y0 = max(self.x0, 0), max(self.y0, 0)
         x1, y1 = min(self.x1, image_width), min(self.y1, image_height)
         if (x0, y0, x1, y1) == (self.x0, self.y0, self.x1, self.y1):
-            return resize_bilinear(image[y0:y1, x0:x1], height, width)
+            return resize(image[y0:y1, x0:x1], height, width)
         canvas = np.full((height, width, 3), fill, np.uint8)
         scale_x, scale_y = self.scale
         left, right = round((x0 - self.x0) * scale_x), round((x1 - self.x0) * scale_x)
         top, bottom = round((y0 - self.y0) * scale_y), round((y1 - self.y0) * scale_y)
         if right > left and bottom > top and x1 > x0 and y1 > y0:
-            canvas[top:bottom, left:right] = resize_bilinear(image[y0:y1, x0:x1], bottom - top, right - left)
+            canvas[top:bottom, left:right] = resize(image[y0:y1, x0:x1], bottom - top, right - left)
         return canvas
 
     def _affine(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

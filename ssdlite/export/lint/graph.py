@@ -1,17 +1,16 @@
-"""What a rule wants to know of an ONNX graph: types, shapes, constants, who makes what."""
+"""What a rule wants to know of an ONNX graph and of a node in it: types, shapes, constants, who makes what."""
 
 from __future__ import annotations
 
 import contextlib
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 Shape = tuple[int | None, ...]
-QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 class GraphFacts:
@@ -43,7 +42,7 @@ class GraphFacts:
         given = [name for name in node.input if name]
         if node.op_type == "Constant":
             self._constants[node.output[0]] = next((a.t for a in node.attribute if a.name == "value"), None)
-        elif given and all(name in self._constants for name in given) and node.op_type not in QUANTISERS:
+        elif given and all(name in self._constants for name in given) and node.op_type not in QUANTIZERS:
             self._constants.update(dict.fromkeys(node.output))
         else:
             self.nodes.append(node)
@@ -62,30 +61,18 @@ class GraphFacts:
         tensor = self._constants.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)
 
-    def constant_input(self, node: NodeProto, position: int) -> npt.NDArray[Any] | None:
-        return self.constant(node.input[position]) if position < len(node.input) else None
-
     def type_of(self, name: str) -> str:
         """``FLOAT``, ``UINT8``, ...; ``UNDEFINED`` where nothing says so."""
-        tensor = self._constants.get(name)
+        tensor, value = self._constants.get(name), self._values.get(name)
         if tensor is not None:
             return str(TensorProto.DataType.Name(tensor.data_type))
-        value = self._values.get(name)
-        return str(TensorProto.DataType.Name(value.type.tensor_type.elem_type if value is not None else 0))
-
-    def stored_type(self, name: str) -> str | None:
-        """The integer type that a dequantised tensor had; None where it was not quantised."""
-        producer = self.producers.get(name)
-        if producer is None or producer.op_type != "DequantizeLinear":
-            return None
-        return self.type_of(producer.input[0])
+        return str(TensorProto.DataType.Name(0 if value is None else value.type.tensor_type.elem_type))
 
     def shape_of(self, name: str) -> Shape | None:
         """None where not even the rank is known; None in place of a side that is free."""
-        tensor = self._constants.get(name)
+        tensor, value = self._constants.get(name), self._values.get(name)
         if tensor is not None:
             return tuple(tensor.dims)
-        value = self._values.get(name)
         if value is None or not value.type.tensor_type.HasField("shape"):
             return None
         return tuple(d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim)
@@ -95,13 +82,53 @@ class GraphFacts:
         return self.is_constant(name) or (shape is not None and None not in shape)
 
 
-def attribute(node: NodeProto, name: str, default: Any) -> Any:
-    """The value of an attribute, ``default`` where it is not given."""
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+class Node:
+    """A node of a graph, its inputs in lists by position.
 
+    Attributes:
+        key: as ONNX Runtime's lists have it, ``ai.onnx:conv``.
+        inputs: their names, empty where one is not given.
+        types: ``FLOAT`` and so on.
+        stored_types: the integer types that dequantised inputs had; None for those that were not quantised.
+        shapes: None where not even the rank is known.
+        is_first: whether its first input is one of the model.
+    """
 
-def clip_limits(node: NodeProto, facts: GraphFacts) -> tuple[float, float]:
-    """What a Clip with constant limits clips to."""
-    low, high = (facts.constant_input(node, position) for position in (1, 2))
-    limits = np.finfo(np.float32)
-    return float(limits.min if low is None else low), float(limits.max if high is None else high)
+    def __init__(self, proto: NodeProto, graph: GraphFacts) -> None:
+        self.graph = graph
+        self.operator, self.domain = proto.op_type, proto.domain or "ai.onnx"
+        self.key = f"{self.domain}:{self.operator}".lower()
+        self.inputs, self.outputs = list(proto.input), list(proto.output)
+        self.attributes = {own.name: helper.get_attribute_value(own) for own in proto.attribute}
+        self.types = [graph.type_of(name) for name in self.inputs]
+        self.shapes = [graph.shape_of(name) for name in self.inputs if name]
+        self.is_first = bool(self.inputs) and self.inputs[0] in graph.inputs
+        makers = [graph.producers.get(name) for name in self.inputs]
+        self.stored_types = [
+            graph.type_of(maker.input[0]) if maker is not None and maker.op_type == "DequantizeLinear" else None
+            for maker in makers
+        ]
+
+    @property
+    def shape(self) -> Shape | None:
+        """Of the first input."""
+        return self.graph.shape_of(self.inputs[0])
+
+    @property
+    def sides(self) -> list[int | None]:
+        """Of all inputs."""
+        return [side for shape in self.shapes for side in shape or ()]
+
+    @property
+    def type(self) -> str:
+        """Of what it computes with."""
+        return next(iter(self.types[1 if self.operator == "Where" else 0 :]), "UNDEFINED")
+
+    def is_constant(self, position: int) -> bool:
+        """Whether an input is known before the first image, or is not given."""
+        return not any(self.inputs[position : position + 1]) or self.graph.is_constant(self.inputs[position])
+
+    @property
+    def users(self) -> list[NodeProto]:
+        """Of the first output."""
+        return self.graph.consumers.get(self.outputs[0], [])

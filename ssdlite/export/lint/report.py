@@ -7,24 +7,23 @@ It reads the graph as it is written; a session on the phone fuses and folds furt
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import onnx
-from onnx import NodeProto, TensorProto
+from onnx import ModelProto, TensorProto
 
-from ssdlite.export.lint.graph import GraphFacts
-from ssdlite.export.lint.rules import RULES, TARGETS, Kind, Verdict, check_target, listed_operators, oldest_runtime
+from ssdlite.export.lint.graph import GraphFacts, Node
+from ssdlite.export.lint.rules import Kind, Verdict, check_target, judge, listed_operators, oldest_runtime
 
-EXAMPLES = 3
+MAX_EXAMPLES = 3
 ORDER: tuple[Kind, ...] = ("refused", "cpu", "note")
 ACCELERATORS = ("nnapi", "coreml")  # each partition costs copies there and back
 SILENT = 4
 
 
 @dataclass(frozen=True)
-class Finding:
+class LintFinding:
     """What is amiss with ``count`` nodes of one type, or with the model as a whole (no ``operator``)."""
 
     kind: Kind
@@ -36,7 +35,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
+class LintReport:
     """What ``target`` makes of a model.
 
     Attributes:
@@ -51,7 +50,7 @@ class Report:
     taken: int
     partitions: int | None
     needs: str
-    findings: list[Finding]
+    findings: list[LintFinding]
 
     @property
     def clean(self) -> bool:
@@ -62,37 +61,45 @@ class Report:
         return asdict(self)
 
 
-def lint(model: onnx.ModelProto, target: str) -> list[Finding]:
-    """The findings for one target, the worst first. Raises ConfigError for an unknown target."""
-    return examine(model, target).findings
-
-
-def examine(model: onnx.ModelProto, target: str) -> Report:
-    """Judge every node of ``model`` for ``target``, one of ``TARGETS``.
+def examine(model: ModelProto, target: str) -> LintReport:
+    """Judge every node of ``model`` for ``target``, one of ``LINT_TARGETS``; the worst findings come first.
 
     Raises:
         ConfigError: an unknown target; the message lists the known ones.
     """
     check_target(target)
-    facts = GraphFacts(model)
-    verdicts = [RULES[target](node, facts) for node in facts.nodes]
-    findings = [*_judge_model(model, facts, target), *_group(facts.nodes, verdicts)]
-    taken = [verdict is None for verdict in verdicts]
-    return Report(
+    graph = GraphFacts(model)
+    findings = [
+        LintFinding(kind, why.format(found), remedy)
+        for targets, find, why, remedy, kind in MODEL_RULES
+        if target in targets
+        for found in find(model, graph)
+    ]
+    taken, groups = [], dict[tuple[Verdict, str], list[str]]()
+    for node in graph.nodes:
+        verdict = judge(Node(node, graph), target)
+        taken.append(verdict is None)
+        if verdict is not None:
+            groups.setdefault((verdict, node.op_type), []).append(node.name or node.output[0])
+    findings += [
+        LintFinding(*verdict, operator=operator, count=len(names), nodes=tuple(names[:MAX_EXAMPLES]))
+        for (verdict, operator), names in groups.items()
+    ]
+    return LintReport(
         target=target,
         nodes=len(taken),
         taken=sum(taken),
-        partitions=len(partition_sizes(facts, taken)) if target in ACCELERATORS else None,
-        needs="ncnn" if target == "ncnn" else oldest_runtime(facts.opset, model.ir_version),
+        partitions=len(partition_sizes(graph, taken)) if target in ACCELERATORS else None,
+        needs="ncnn" if target == "ncnn" else oldest_runtime(graph.opset, model.ir_version),
         findings=sorted(findings, key=lambda finding: ORDER.index(finding.kind)),
     )
 
 
-def partition_sizes(facts: GraphFacts, taken: list[bool]) -> list[int]:
+def partition_sizes(graph: GraphFacts, taken: list[bool]) -> list[int]:
     """Nodes in each piece that a target takes at once (ONNX Runtime's CreateSupportedPartitionNodeGroups)."""
-    position = {name: i for i, node in enumerate(facts.nodes) for name in node.output}
-    sources = [[position[name] for name in node.input if name in position] for node in facts.nodes]
-    users: list[list[int]] = [[] for _ in facts.nodes]
+    position = {name: i for i, node in enumerate(graph.nodes) for name in node.output}
+    sources = [[position[name] for name in node.input if name in position] for node in graph.nodes]
+    users: list[list[int]] = [[] for _ in graph.nodes]
     for i, before in enumerate(sources):
         for source in before:
             users[source].append(i)
@@ -119,62 +126,11 @@ def partition_sizes(facts: GraphFacts, taken: list[bool]) -> list[int]:
     return [size for size in sizes if size]
 
 
-def _group(nodes: list[NodeProto], verdicts: list[Verdict | None]) -> list[Finding]:
-    groups: dict[tuple[Verdict, str], list[str]] = {}
-    for node, verdict in zip(nodes, verdicts, strict=True):
-        if verdict is not None:
-            groups.setdefault((verdict, node.op_type), []).append(node.name or node.output[0])
-    return [
-        Finding(*verdict, operator=operator, count=len(names), nodes=tuple(names[:EXAMPLES]))
-        for (verdict, operator), names in groups.items()
-    ]
+# --- What is amiss with a model as a whole, a row each.
 
 
-def _judge_model(model: onnx.ModelProto, facts: GraphFacts, target: str) -> Iterator[Finding]:
-    if target == "ncnn":
-        yield from _judge_ncnn(model)
-        return
-    refusal = _refusal(model)
-    if refusal is not None:
-        yield Finding("refused", f"the ONNX Runtime installed here does not load it: {refusal}", "--opset 13")
-    free = [name for name in facts.inputs if not facts.is_fixed(name)]
-    if target == "coreml":
-        yield from _judge_coreml(facts)
-        if free:
-            yield Finding("note", f"CoreML is slow where a shape is free, as that of {free[0]} is", "--batch 1")
-    if target == "ort-mobile" and any(t.data_type == TensorProto.FLOAT16 for t in model.graph.initializer):
-        yield Finding(
-            "note",
-            "ONNX Runtime computes float16 only on ARM64 processors that have it, and goes through float32 elsewhere",
-            "--precision fp32, or int8 where the processor is old",
-        )
-
-
-def _judge_coreml(facts: GraphFacts) -> Iterator[Finding]:
-    listed = {file: listed_operators(f"coreml_supported_{file}_ops.md") for file in ("mlprogram", "neuralnetwork")}
-    names = sorted({node.op_type for node in facts.nodes})
-    missing = [
-        name
-        for name in names
-        if f"ai.onnx:{name}".lower() in listed["mlprogram"] and f"ai.onnx:{name}".lower() not in listed["neuralnetwork"]
-    ]
-    if missing:
-        yield Finding(
-            "note",
-            f"NeuralNetwork, the format that ONNX Runtime takes by default, has no {', '.join(missing)}",
-            "make the session with ModelFormat MLProgram",
-        )
-
-
-def _judge_ncnn(model: onnx.ModelProto) -> Iterator[Finding]:
-    for value in model.graph.input:
-        sides = value.type.tensor_type.shape.dim
-        if len(sides) == 4 and sides[0].dim_value != 1:
-            yield Finding("refused", f"ncnn has no batch axis, and {value.name} has one that is not 1", "--batch 1")
-
-
-def _refusal(model: onnx.ModelProto) -> str | None:
-    """Why ONNX Runtime does not load the model; None where it does."""
+def _load_error(model: ModelProto, graph: GraphFacts) -> list[str]:
+    """Why ONNX Runtime does not load the model; none where it does."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -183,8 +139,41 @@ def _refusal(model: onnx.ModelProto) -> str | None:
     try:
         onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a dozen kinds, without a common base
-        return str(error).strip().splitlines()[0]
-    return None
+        return [str(error).strip().splitlines()[0]]
+    return []
 
 
-__all__ = ["TARGETS", "Finding", "Report", "examine", "lint", "partition_sizes"]
+def _free_input(model: ModelProto, graph: GraphFacts) -> list[str]:
+    return [name for name in graph.inputs if not graph.is_fixed(name)][:1]
+
+
+def _for_ml_program_alone(model: ModelProto, graph: GraphFacts) -> list[str]:
+    """The operators that CoreML's older format lacks."""
+    lacking = listed_operators("coreml_supported_mlprogram") - listed_operators("coreml_supported_neuralnetwork")
+    names = sorted({node.op_type for node in graph.nodes if f"ai.onnx:{node.op_type}".lower() in lacking})
+    return [", ".join(names)] if names else []
+
+
+def _half_precision(model: ModelProto, graph: GraphFacts) -> list[str]:
+    return ["float16"] if any(t.data_type == TensorProto.FLOAT16 for t in model.graph.initializer) else []
+
+
+def _batched(model: ModelProto, graph: GraphFacts) -> list[str]:
+    sides = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
+    return [name for name, own in sides.items() if len(own) == 4 and own[0].dim_value != 1]
+
+
+ORT_TARGETS = ("ort-mobile", "nnapi", "coreml", "xnnpack")
+ModelRule = tuple[tuple[str, ...], Callable[[ModelProto, GraphFacts], Sequence[str]], str, str, Kind]
+MODEL_RULES: tuple[ModelRule, ...] = (  # targets, what is found, why, what to do about it, kind
+    (ORT_TARGETS, _load_error,
+     "the ONNX Runtime installed here does not load it: {}", "--opset 13", "refused"),
+    (("coreml",), _for_ml_program_alone,
+     "NeuralNetwork, the format that ONNX Runtime takes by default, has no {}",
+     "make the session with ModelFormat MLProgram", "note"),
+    (("coreml",), _free_input, "CoreML is slow where a shape is free, as that of {} is", "--batch 1", "note"),
+    (("ort-mobile",), _half_precision,
+     "ONNX Runtime computes {} only on ARM64 processors that have it, and goes through float32 elsewhere",
+     "--precision fp32, or int8 where the processor is old", "note"),
+    (("ncnn",), _batched, "ncnn has no batch axis, and {} has one that is not 1", "--batch 1", "refused"),
+)  # fmt: skip

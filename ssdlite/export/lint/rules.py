@@ -1,4 +1,4 @@
-"""What each runtime for phones takes: facts with their sources, no judgement about a model.
+"""What each runtime for phones takes: facts with their sources, and a row for everything that it does not take.
 
 NNAPI and CoreML: the lists of operators that ONNX Runtime ships in its Python package, and what its execution
 providers check beyond them (core/providers/{nnapi,coreml}/**/*_op_builder.cc of the ONNX Runtime sources).
@@ -16,13 +16,14 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from onnx import NodeProto, TensorProto
+import numpy as np
+from onnx import TensorProto
 
 from ssdlite.errors import ConfigError
-from ssdlite.export.lint.graph import QUANTISERS, GraphFacts, attribute, clip_limits
+from ssdlite.export.lint.graph import QUANTIZERS, Node
 from ssdlite.validation import suggest
 
-TARGETS = {
+LINT_TARGETS = {
     "ort-mobile": "ONNX Runtime on the phone's CPU",
     "nnapi": "ONNX Runtime's NNAPI execution provider, Android (Google advises against NNAPI from Android 15 on)",
     "coreml": "ONNX Runtime's CoreML execution provider with ModelFormat MLProgram, iOS 15 and macOS 12 or newer",
@@ -30,69 +31,41 @@ TARGETS = {
     "ncnn": "ncnn, converted by pnnx",
 }
 
-ORT_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+ORT_DOMAINS = ("ai.onnx", "ai.onnx.ml", "com.microsoft")
 ORT_RELEASES = (  # (ONNX Runtime, highest opset, highest IR version), where these rose
-    ("1.6", 13, 7),
-    ("1.8", 14, 7),
-    ("1.9", 15, 8),
-    ("1.11", 16, 8),
-    ("1.12", 17, 8),
-    ("1.14", 18, 8),
-    ("1.15", 19, 8),
-    ("1.16", 19, 9),
-    ("1.17", 20, 9),
-    ("1.18", 21, 10),
-)
-
-NNAPI_MAX_RANK = 4
+    ("1.6", 13, 7), ("1.8", 14, 7), ("1.9", 15, 8), ("1.11", 16, 8), ("1.12", 17, 8),
+    ("1.14", 18, 8), ("1.15", 19, 8), ("1.16", 19, 9), ("1.17", 20, 9), ("1.18", 21, 10),
+)  # fmt: skip
+FLOAT32 = float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)
 NNAPI_CLIPS = ((0.0, 6.0), (-1.0, 1.0))  # RELU6 and RELU1
-COREML_MAX_RANK = 5
-COREML_MAX_SIDE = 16384
-COREML_CAST_TYPES = ("FLOAT", "FLOAT16", "INT32", "INT64", "BOOL")
+COREML_FLOATS = ("FLOAT", "FLOAT16")
 COREML_TYPES: dict[str, tuple[str, ...]] = {  # of what is not for floats alone
     "And": ("BOOL",),
+    "Cast": ("FLOAT", "FLOAT16", "INT32", "INT64", "BOOL"),
     **dict.fromkeys(
         ("Identity", "Reshape", "Shape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
         ("FLOAT", "FLOAT16", "INT32", "INT64"),
     ),
 }
-
 CONSTANT_INPUTS: dict[str, dict[str, tuple[int, ...]]] = {  # inputs, by position, that must be constants if given
     "nnapi": {
-        "Conv": (1, 2),
-        "Clip": (1, 2),
-        "Reshape": (1,),
-        "Slice": (1, 2, 3, 4),
-        "Split": (1,),
-        "Squeeze": (1,),
-        "Unsqueeze": (1,),
-        "ReduceMean": (1,),
-        "Pad": (1, 2),
-        "BatchNormalization": (1, 2, 3, 4),
-        "QuantizeLinear": (1, 2),
-        "DequantizeLinear": (1, 2),
+        **dict.fromkeys(("Reshape", "Split", "Squeeze", "Unsqueeze", "ReduceMean"), (1,)),
+        **dict.fromkeys(("Conv", "Clip", "Pad", "QuantizeLinear", "DequantizeLinear"), (1, 2)),
+        **dict.fromkeys(("Slice", "BatchNormalization"), (1, 2, 3, 4)),
     },
     "coreml": {
+        **dict.fromkeys(("Reshape", "Split", "Squeeze", "Unsqueeze", "ReduceMean", "ReduceSum", "ReduceMax"), (1,)),
+        "Gemm": (1,),
         "Conv": (2,),
         "Clip": (1, 2),
-        "Reshape": (1,),
         "Slice": (1, 2, 3, 4),
-        "Split": (1,),
-        "Squeeze": (1,),
-        "Unsqueeze": (1,),
-        "ReduceMean": (1,),
-        "ReduceSum": (1,),
-        "ReduceMax": (1,),
-        "Gemm": (1,),
     },
     "xnnpack": {"Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (1,)},
 }
-
 XNNPACK_OPERATORS = ("AveragePool", "Conv", "ConvTranspose", "Gemm", "MatMul", "MaxPool", "Resize", "Softmax")
 XNNPACK_IMAGE_OPERATORS = ("AveragePool", "Conv", "ConvTranspose", "MaxPool")  # 4-D, channels and sides fixed
-XNNPACK_FUSED = ("Clip", "Relu")  # behind one of these: Conv, MaxPool, AveragePool
+XNNPACK_FUSED, XNNPACK_FUSING = ("Clip", "Relu"), ("AveragePool", "Conv", "MaxPool")  # the former behind the latter
 XNNPACK_CONV_TYPES = (("INT8", "INT8"), ("UINT8", "UINT8"))  # activations and weights of a quantised convolution
-
 NCNN_OPERATORS = frozenset(
     (
         *("Abs", "Add", "Ceil", "Clip", "Cos", "Div", "Erf", "Exp", "Floor", "Identity", "Log", "Max", "Min", "Mul"),
@@ -104,17 +77,20 @@ NCNN_OPERATORS = frozenset(
         *("Concat", "Flatten", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"),
     )
 )
+SELECTORS = ("TopK", "NonMaxSuppression", "NonZero")
+IMAGE_OPERATORS = ("AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool")  # 4-D alone
+MATRIX_OPERATORS = ("Conv", "Gemm", "MatMul")  # what NNAPI computes in integers with constant int8 weights
 
 
 def check_target(name: str) -> None:
     """Raises ConfigError for an unknown target, listing the known ones."""
-    if name not in TARGETS:
-        raise ConfigError(f"unknown target {name!r}{suggest(name, TARGETS)}")
+    if name not in LINT_TARGETS:
+        raise ConfigError(f"unknown target {name!r}{suggest(name, LINT_TARGETS)}")
 
 
 @cache
-def listed_operators(file: str) -> frozenset[str]:
-    """The operators of one of ONNX Runtime's lists, such as ``nnapi_supported_ops.md``, as ``ai.onnx:conv``.
+def listed_operators(name: str) -> frozenset[str]:
+    """The operators of one of ONNX Runtime's lists, such as ``nnapi_supported``, as ``ai.onnx:conv``.
 
     In lower case, since the lists themselves waver (``Argmax``).
 
@@ -124,7 +100,7 @@ def listed_operators(file: str) -> frozenset[str]:
     spec = importlib.util.find_spec("onnxruntime")
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError("the lists of operators come with ONNX Runtime: pip install onnxruntime")
-    path = Path(spec.submodule_search_locations[0], "tools", "mobile_helpers", file)
+    path = Path(spec.submodule_search_locations[0], "tools", "mobile_helpers", f"{name}_ops.md")
     rows = [line.split("|") for line in path.read_text("utf-8").splitlines() if line.startswith(("|ai.", "|com."))]
     return frozenset(row[1].strip().lower().replace("ai.onnx.", "ai.onnx:") for row in rows)
 
@@ -137,233 +113,194 @@ def oldest_runtime(opset: int, ir_version: int) -> str:
     return f"an ONNX Runtime newer than {ORT_RELEASES[-1][0]}"
 
 
-# --- Per target: why it does not take a node, and what to do about it. The facts are those of targets.py.
+# --- What to do about it.
 
-Kind = Literal["refused", "cpu", "note"]
-SELECTORS = ("TopK", "NonMaxSuppression", "NonZero")
-IMAGE_OPERATORS = ("AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool")  # 4-D alone
-MATRIX_OPERATORS = ("Conv", "Gemm", "MatMul")  # what NNAPI computes in integers with constant int8 weights
 DECODED = "--variant decoded: it ends before boxes are selected, and the app does that (docs/deploy.md)"
 
 
-class Verdict(NamedTuple):
-    """``refused``: the runtime does not load such a model. ``cpu``: it does, and the accelerator has no part in it."""
+def selection_remedy(node: Node) -> str:
+    selects = any(other.op_type in SELECTORS for other in node.graph.nodes)
+    return DECODED if selects else "another operator in the network, or the CPU"
 
+
+def operator_remedy(node: Node) -> str:
+    if node.operator in QUANTIZERS:
+        return "--precision fp32 or fp16"
+    if node.operator in ("HardSwish", "HardSigmoid", "BatchNormalization", "Pad"):
+        return "ssdlite export: it writes this in Add, Clip, Mul and Conv"
+    return selection_remedy(node)
+
+
+def shape_remedy(node: Node) -> str:
+    return selection_remedy(node) if all(map(node.graph.is_fixed, node.graph.inputs)) else "--batch 1"
+
+
+def type_remedy(node: Node) -> str:
+    if node.type == "UINT8" and node.is_first:
+        return "--input-type float32"
+    return "--precision fp32" if node.type == "FLOAT16" else selection_remedy(node)
+
+
+# --- The rules, a row each.
+
+Kind = Literal["refused", "cpu", "note"]
+
+
+class Rule(NamedTuple):
+    """A target does not take nodes of some operators (none: of any) where ``found`` says so.
+
+    ``found`` gives False, or what ``why`` is to mention. ``refused``: the runtime does not load such a model. ``cpu``:
+    it does, and the accelerator has no part in the node.
+    """
+
+    target: str
+    operators: tuple[str, ...]
+    found: Callable[[Node], bool | str]
+    why: str
+    remedy: str | Callable[[Node], str]
+    kind: Kind = "cpu"
+
+
+class Verdict(NamedTuple):
     kind: Kind
     why: str
     remedy: str
 
 
-Rule = Callable[[NodeProto, GraphFacts], Verdict | None]
-
-
-def judge_ort_mobile(node: NodeProto, facts: GraphFacts) -> Verdict | None:
-    if node.domain in ORT_DOMAINS:
-        return None
-    return Verdict(
-        "refused", f"operators of the domain {node.domain!r} are not part of ONNX Runtime", _remedy(node, facts)
-    )
-
-
-def judge_nnapi(node: NodeProto, facts: GraphFacts) -> Verdict | None:
-    if _key(node) not in listed_operators("nnapi_supported_ops.md"):
-        return Verdict("cpu", "not among the operators of NNAPI's execution provider", _remedy(node, facts))
-    if not all(facts.is_fixed(name) for name in node.input if name):
-        return Verdict("cpu", "NNAPI takes fixed shapes alone, and an input's is not", _shape_remedy(facts))
-    if _highest_rank(node, facts) > NNAPI_MAX_RANK:
-        return Verdict("cpu", f"NNAPI takes tensors of up to {NNAPI_MAX_RANK} axes", _selection_remedy(facts))
-    return (
-        _missing_constant("nnapi", node, facts)
-        or _nnapi_type(node, facts)
-        or _image_rank("NNAPI", node, facts)
-        or _nnapi_form(node, facts)
-    )
-
-
-def judge_coreml(node: NodeProto, facts: GraphFacts) -> Verdict | None:
-    if _key(node) not in listed_operators("coreml_supported_mlprogram_ops.md"):
-        return Verdict("cpu", "not among the operators of CoreML's execution provider", _remedy(node, facts))
-    shapes = [facts.shape_of(name) for name in node.input if name]
-    if any(shape is None for shape in shapes):
-        return Verdict("cpu", "CoreML needs the shapes of all inputs, and one is unknown", _shape_remedy(facts))
-    if _highest_rank(node, facts) > COREML_MAX_RANK:
-        return Verdict("cpu", f"CoreML takes tensors of up to {COREML_MAX_RANK} axes", _selection_remedy(facts))
-    sides = [side for shape in shapes if shape is not None for side in shape]
-    if any(side is not None and side > COREML_MAX_SIDE for side in sides):
-        return Verdict("cpu", f"CoreML takes sides of up to {COREML_MAX_SIDE}", "a smaller image_size, fewer anchors")
-    if 0 in sides:
-        return Verdict("cpu", "CoreML takes no empty tensors", _selection_remedy(facts))
-    return (
-        _missing_constant("coreml", node, facts)
-        or _coreml_type(node, facts)
-        or _image_rank("CoreML", node, facts)
-        or _split_form("CoreML", node, facts)
-    )
-
-
-def judge_xnnpack(node: NodeProto, facts: GraphFacts) -> Verdict | None:
-    if node.op_type in XNNPACK_FUSED and _fuses(node, facts):
-        return None
-    if node.domain not in ("", "ai.onnx") or node.op_type not in XNNPACK_OPERATORS:
-        return Verdict(
-            "note",
-            "not among XNNPACK's operators; ONNX Runtime's own CPU kernels do it in the same memory, without copies",
-            "nothing has to be done",
-        )
-    return _missing_constant("xnnpack", node, facts) or _xnnpack_type(node, facts) or _xnnpack_form(node, facts)
-
-
-def judge_ncnn(node: NodeProto, facts: GraphFacts) -> Verdict | None:
-    if node.domain in ("", "ai.onnx") and node.op_type in NCNN_OPERATORS:
-        return None
-    if node.op_type == "Cast" and node.input[0] in facts.inputs:
-        return Verdict(
-            "refused", "ncnn has no uint8 tensors", "ssdlite export --ncnn: floats of 0..255, normalised inside"
-        )
-    return Verdict("refused", "pnnx has no ncnn layer for it", _remedy(node, facts))
-
-
-RULES: dict[str, Rule] = {
-    "ort-mobile": judge_ort_mobile,
-    "nnapi": judge_nnapi,
-    "coreml": judge_coreml,
-    "xnnpack": judge_xnnpack,
-    "ncnn": judge_ncnn,
-}
-
-
-def _key(node: NodeProto) -> str:
-    return f"{node.domain or 'ai.onnx'}:{node.op_type}".lower()
-
-
-def _remedy(node: NodeProto, facts: GraphFacts) -> str:
-    if node.op_type in QUANTISERS:
-        return "--precision fp32 or fp16"
-    if node.op_type in ("HardSwish", "HardSigmoid", "BatchNormalization", "Pad"):
-        return "ssdlite export: it writes this in Add, Clip, Mul and Conv"
-    return _selection_remedy(facts)
-
-
-def _selection_remedy(facts: GraphFacts) -> str:
-    if any(node.op_type in SELECTORS for node in facts.nodes):
-        return DECODED
-    return "another operator in the network, or the CPU"
-
-
-def _shape_remedy(facts: GraphFacts) -> str:
-    return _selection_remedy(facts) if all(facts.is_fixed(name) for name in facts.inputs) else "--batch 1"
-
-
-def _highest_rank(node: NodeProto, facts: GraphFacts) -> int:
-    return max((len(facts.shape_of(name) or ()) for name in node.input if name), default=0)
-
-
-def _missing_constant(target: str, node: NodeProto, facts: GraphFacts) -> Verdict | None:
-    positions = CONSTANT_INPUTS[target].get(node.op_type, ())
-    for position in positions:
-        if position < len(node.input) and node.input[position] and not facts.is_constant(node.input[position]):
-            return Verdict("cpu", f"input {position} has to be a constant here", _shape_remedy(facts))
+def judge(node: Node, target: str) -> Verdict | None:
+    """The first rule of the target that the node breaks; None where the target takes it."""
+    for rule in RULES:
+        if rule.target == target and (not rule.operators or node.operator in rule.operators):
+            found = rule.found(node)
+            if found:
+                remedy = rule.remedy if isinstance(rule.remedy, str) else rule.remedy(node)
+                return Verdict(rule.kind, rule.why.format(found), remedy)
     return None
 
 
-def _image_rank(name: str, node: NodeProto, facts: GraphFacts) -> Verdict | None:
-    shape = facts.shape_of(node.input[0])
-    if node.op_type in IMAGE_OPERATORS and shape is not None and len(shape) != 4:
-        return Verdict("cpu", f"{name} does this on [B, C, H, W] alone", "another operator in the network")
-    return None
+def _variable_input(target: str) -> Callable[[Node], bool | str]:
+    """The position of an input that has to be a constant and is none."""
+    constants = CONSTANT_INPUTS[target]
+    return lambda n: next((str(i) for i in constants.get(n.operator, ()) if not n.is_constant(i)), False)
 
 
-def _wrong_type(name: str, found: str, node: NodeProto, facts: GraphFacts) -> Verdict:
-    remedy = _selection_remedy(facts)
-    if found == "UINT8" and node.input[0] in facts.inputs:
-        remedy = "--input-type float32"
-    elif found == "FLOAT16":
-        remedy = "--precision fp32"
-    return Verdict("cpu", f"{name} does not do this on {found.lower()}", remedy)
+def _rank_above(limit: int) -> Callable[[Node], bool]:
+    return lambda n: any(len(shape or ()) > limit for shape in n.shapes)
 
 
-def _nnapi_type(node: NodeProto, facts: GraphFacts) -> Verdict | None:
-    if node.op_type in QUANTISERS:
-        return _nnapi_quantiser(node, facts)
-    stored = facts.stored_type(node.input[0])
-    if stored not in (None, "UINT8"):
-        return _nnapi_unsigned(node)
-    found = facts.type_of(node.input[0])
-    return None if found == "FLOAT" else _wrong_type("NNAPI", found, node, facts)
+def _no_image(node: Node) -> bool:
+    return node.shape is not None and len(node.shape) != 4
 
 
-def _nnapi_quantiser(node: NodeProto, facts: GraphFacts) -> Verdict | None:
-    if node.op_type == "DequantizeLinear" and facts.is_constant(node.input[0]):
-        users = facts.consumers.get(node.output[0], [])
-        if all(user.op_type in MATRIX_OPERATORS for user in users):
-            return None  # weights and biases, one scale per channel or not
-        return Verdict("cpu", "NNAPI takes quantised constants as weights alone", "--precision fp32")
-    zero_point = node.input[2] if len(node.input) > 2 else ""
-    quantised = facts.type_of(node.input[0]) if node.op_type == "DequantizeLinear" else facts.type_of(zero_point)
-    return None if quantised == "UINT8" else _nnapi_unsigned(node)
+def _old_split(node: Node) -> bool | str:
+    return node.graph.opset < 13 and str(node.graph.opset)
 
 
-def _nnapi_unsigned(node: NodeProto) -> Verdict:
-    return Verdict("cpu", "NNAPI's execution provider takes unsigned activations alone", "--activation-type uint8")
+def _other_clip(node: Node) -> bool | str:
+    """What a Clip clips to that NNAPI has no operator for."""
+    limits = [node.graph.constant(name) for name in (*node.inputs[1:3], "", "")[:2]]
+    low, high = (default if limit is None else float(limit) for limit, default in zip(limits, FLOAT32, strict=True))
+    return (low, high) not in NNAPI_CLIPS and f"{low:g}..{high:g}"
 
 
-def _nnapi_form(node: NodeProto, facts: GraphFacts) -> Verdict | None:
-    if node.op_type == "Clip" and clip_limits(node, facts) not in NNAPI_CLIPS:
-        low, high = clip_limits(node, facts)
-        return Verdict("cpu", f"NNAPI clips to 0..6 and -1..1 alone, not to {low:g}..{high:g}", "ssdlite export")
-    if node.op_type == "Cast" and attribute(node, "to", 0) not in (TensorProto.FLOAT, TensorProto.INT32):
-        return Verdict("cpu", "NNAPI casts to float32 and int32 alone", _selection_remedy(facts))
-    if node.op_type == "Pad" and attribute(node, "mode", b"constant") != b"constant":
-        return Verdict("cpu", "NNAPI pads with constants alone", "ssdlite export")
-    if node.op_type == "Split" and len({facts.shape_of(name) for name in node.output}) > 1:
-        return Verdict("cpu", "NNAPI splits into equal parts alone", "ssdlite export")
-    return _split_form("NNAPI", node, facts)
+def _signed(node: Node) -> bool:
+    """Whether the quantised activations that a node makes or takes are other than uint8."""
+    if node.operator == "QuantizeLinear":
+        return node.types[2:] != ["UINT8"]
+    if node.operator == "DequantizeLinear":
+        return not node.is_constant(0) and node.type != "UINT8"
+    return node.stored_types[0] not in (None, "UINT8")
 
 
-def _split_form(name: str, node: NodeProto, facts: GraphFacts) -> Verdict | None:
-    if node.op_type == "Split" and facts.opset < 13:
-        return Verdict("cpu", f"{name} takes Split from opset 13 on, this is {facts.opset}", "--opset 13")
-    return None
+def _no_xnnpack_kernel(node: Node) -> bool:
+    """Whether XNNPACK neither has the operator nor does it inside the convolution or pooling before it."""
+    before = node.graph.producers.get(node.inputs[0])
+    if node.operator in XNNPACK_FUSED and before is not None and before.op_type in XNNPACK_FUSING:
+        alone = len(node.graph.consumers[node.inputs[0]]) == 1
+        if alone and node.is_constant(1) and node.is_constant(2):
+            return judge(Node(before, node.graph), "xnnpack") is not None
+    return node.domain != "ai.onnx" or node.operator not in XNNPACK_OPERATORS
 
 
-def _coreml_type(node: NodeProto, facts: GraphFacts) -> Verdict | None:
-    found = facts.type_of(node.input[1 if node.op_type == "Where" else 0])
-    if node.op_type == "Cast" and found in COREML_CAST_TYPES:
-        if node.input[0] in facts.inputs:
-            return Verdict("cpu", "CoreML casts no input of the model", "--input-type float32")
-        return None
-    if found in COREML_TYPES.get(node.op_type, ("FLOAT", "FLOAT16")):
-        return None
-    return _wrong_type("CoreML", found, node, facts)
+def _no_xnnpack_convolution(node: Node) -> bool | str:
+    kinds = tuple(node.stored_types[:2])
+    text = f"{kinds[0]} activations with {kinds[-1]} weights".lower()
+    return kinds[0] is not None and kinds not in XNNPACK_CONV_TYPES and text
 
 
-def _fuses(node: NodeProto, facts: GraphFacts) -> bool:
-    """Whether XNNPACK does this activation inside the convolution or pooling before it."""
-    before = facts.producers.get(node.input[0])
-    constant = all(facts.is_constant(name) for name in node.input[1:] if name)
-    if before is None or before.op_type not in ("AveragePool", "Conv", "MaxPool") or not constant:
-        return False
-    return len(facts.consumers[node.input[0]]) == 1 and judge_xnnpack(before, facts) is None
+def _not_float_in_xnnpack(node: Node) -> bool | str:
+    quantized = node.operator in ("Conv", "ConvTranspose") and node.stored_types[0] is not None
+    return not quantized and node.type != "FLOAT" and node.type.lower()
 
 
-def _xnnpack_type(node: NodeProto, facts: GraphFacts) -> Verdict | None:
-    stored = facts.stored_type(node.input[0])
-    if stored is not None and node.op_type in ("Conv", "ConvTranspose"):
-        weights = facts.stored_type(node.input[1])
-        if (stored, weights) in XNNPACK_CONV_TYPES:
-            return None
-        kinds = f"{stored.lower()} activations with {str(weights).lower()} weights"
-        return Verdict("cpu", f"XNNPACK has no convolution of {kinds}", "--activation-type int8, or --precision fp32")
-    found = facts.type_of(node.input[0])
-    return None if found == "FLOAT" else _wrong_type("XNNPACK", found, node, facts)
+def _other_axis(node: Node) -> bool:
+    last = len(node.shape or ()) - 1
+    return node.graph.opset >= 13 and node.attributes.get("axis", -1) not in (-1, last)
 
 
-def _xnnpack_form(node: NodeProto, facts: GraphFacts) -> Verdict | None:
-    shape = facts.shape_of(node.input[0])
-    if shape is None:
-        return Verdict("cpu", "XNNPACK needs the input's shape, and it is unknown", _shape_remedy(facts))
-    if node.op_type in XNNPACK_IMAGE_OPERATORS and (len(shape) != 4 or None in shape[1:]):
-        return Verdict("cpu", "XNNPACK does this on [B, C, H, W] with fixed C, H and W", _shape_remedy(facts))
-    if node.op_type == "Softmax" and facts.opset >= 13 and attribute(node, "axis", -1) not in (-1, len(shape) - 1):
-        return Verdict("cpu", "XNNPACK does Softmax over the last axis alone", "ssdlite export")
-    return None
+RULES = (
+    Rule("ort-mobile", (), lambda n: n.domain not in ORT_DOMAINS and repr(n.domain),
+         "operators of the domain {} are not part of ONNX Runtime", operator_remedy, "refused"),
+
+    Rule("nnapi", (), lambda n: n.key not in listed_operators("nnapi_supported"),
+         "not among the operators of NNAPI's execution provider", operator_remedy),
+    Rule("nnapi", (), lambda n: not all(map(n.graph.is_fixed, filter(None, n.inputs))),
+         "NNAPI takes fixed shapes alone, and an input's is not", shape_remedy),
+    Rule("nnapi", (), _rank_above(4), "NNAPI takes tensors of up to 4 axes", selection_remedy),
+    Rule("nnapi", (), _variable_input("nnapi"), "input {} has to be a constant here", shape_remedy),
+    Rule("nnapi", ("DequantizeLinear",),
+         lambda n: n.is_constant(0) and any(user.op_type not in MATRIX_OPERATORS for user in n.users),
+         "NNAPI takes quantised constants as weights alone", "--precision fp32"),
+    Rule("nnapi", (), _signed,
+         "NNAPI's execution provider takes unsigned activations alone", "--activation-type uint8"),
+    Rule("nnapi", (), lambda n: n.operator not in QUANTIZERS and n.type != "FLOAT" and n.type.lower(),
+         "NNAPI does not do this on {}", type_remedy),
+    Rule("nnapi", IMAGE_OPERATORS, _no_image,
+         "NNAPI does this on [B, C, H, W] alone", "another operator in the network"),
+    Rule("nnapi", ("Clip",), _other_clip,
+         "NNAPI clips to 0..6 and -1..1 alone, not to {}", "ssdlite export"),
+    Rule("nnapi", ("Cast",), lambda n: n.attributes.get("to") not in (TensorProto.FLOAT, TensorProto.INT32),
+         "NNAPI casts to float32 and int32 alone", selection_remedy),
+    Rule("nnapi", ("Pad",), lambda n: n.attributes.get("mode", b"constant") != b"constant",
+         "NNAPI pads with constants alone", "ssdlite export"),
+    Rule("nnapi", ("Split",), lambda n: len(set(map(n.graph.shape_of, n.outputs))) > 1,
+         "NNAPI splits into equal parts alone", "ssdlite export"),
+    Rule("nnapi", ("Split",), _old_split, "NNAPI takes Split from opset 13 on, this is {}", "--opset 13"),
+
+    Rule("coreml", (), lambda n: n.key not in listed_operators("coreml_supported_mlprogram"),
+         "not among the operators of CoreML's execution provider", operator_remedy),
+    Rule("coreml", (), lambda n: None in n.shapes,
+         "CoreML needs the shapes of all inputs, and one is unknown", shape_remedy),
+    Rule("coreml", (), _rank_above(5), "CoreML takes tensors of up to 5 axes", selection_remedy),
+    Rule("coreml", (), lambda n: any((side or 0) > 16384 for side in n.sides),
+         "CoreML takes sides of up to 16384", "a smaller image_size, fewer anchors"),
+    Rule("coreml", (), lambda n: 0 in n.sides, "CoreML takes no empty tensors", selection_remedy),
+    Rule("coreml", (), _variable_input("coreml"), "input {} has to be a constant here", shape_remedy),
+    Rule("coreml", ("Cast",), lambda n: n.type in COREML_TYPES["Cast"] and n.is_first,
+         "CoreML casts no input of the model", "--input-type float32"),
+    Rule("coreml", (), lambda n: n.type not in COREML_TYPES.get(n.operator, COREML_FLOATS) and n.type.lower(),
+         "CoreML does not do this on {}", type_remedy),
+    Rule("coreml", IMAGE_OPERATORS, _no_image,
+         "CoreML does this on [B, C, H, W] alone", "another operator in the network"),
+    Rule("coreml", ("Split",), _old_split, "CoreML takes Split from opset 13 on, this is {}", "--opset 13"),
+
+    Rule("xnnpack", (), _no_xnnpack_kernel,
+         "not among XNNPACK's operators; ONNX Runtime's own CPU kernels do it in the same memory, without copies",
+         "nothing has to be done", "note"),
+    Rule("xnnpack", (), _variable_input("xnnpack"), "input {} has to be a constant here", shape_remedy),
+    Rule("xnnpack", ("Conv", "ConvTranspose"), _no_xnnpack_convolution,
+         "XNNPACK has no convolution of {}", "--activation-type int8, or --precision fp32"),
+    Rule("xnnpack", XNNPACK_OPERATORS, _not_float_in_xnnpack,
+         "XNNPACK does not do this on {}", type_remedy),
+    Rule("xnnpack", XNNPACK_OPERATORS, lambda n: n.shape is None,
+         "XNNPACK needs the input's shape, and it is unknown", shape_remedy),
+    Rule("xnnpack", XNNPACK_IMAGE_OPERATORS, lambda n: _no_image(n) or None in (n.shape or ())[1:],
+         "XNNPACK does this on [B, C, H, W] with fixed C, H and W", shape_remedy),
+    Rule("xnnpack", ("Softmax",), _other_axis,
+         "XNNPACK does Softmax over the last axis alone", "ssdlite export"),
+
+    Rule("ncnn", ("Cast",), lambda n: n.is_first, "ncnn has no uint8 tensors",
+         "ssdlite export --ncnn: floats of 0..255, normalised inside", "refused"),
+    Rule("ncnn", (), lambda n: n.domain != "ai.onnx" or n.operator not in NCNN_OPERATORS,
+         "pnnx has no ncnn layer for it", operator_remedy, "refused"),
+)  # fmt: skip

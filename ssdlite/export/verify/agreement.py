@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from ssdlite.export.verify.vectors import GoldenDetection
+from ssdlite.export.verify.golden import Reference
+from ssdlite.export.verify.vectors import Array, GoldenDetection
 from ssdlite.images.geometry import CropWindow
-from ssdlite.runtime.contract import Contract, ModelSpec
+from ssdlite.runtime.contract import ModelSpec
 
-Array = npt.NDArray[Any]
-FloatArray = npt.NDArray[np.float64]
+Outputs = Mapping[str, Array]
 
 
 class Tolerance(NamedTuple):
@@ -25,8 +24,6 @@ class Tolerance(NamedTuple):
 
 
 OUTLIER = 3.0
-
-
 # Of 255. Bilinear resizing in floating point, in OpenCV's integers or on a GPU rounds differently: by 1, rarely by 2.
 # Smoothing, other pixel centres or another mode differ by tens where the picture has edges.
 RESIZE_TOLERANCE = Tolerance(2.0)
@@ -67,12 +64,12 @@ def compare_arrays(
         return Difference(False, f"shape {list(actual.shape)}, expected {list(expected.shape)}")
     if expected.size == 0:
         return Difference(True, "nothing to compare", 0.0, tolerance.worst)
-    apart = np.abs(expected.astype(np.float64) - actual.astype(np.float64)) / scale
+    with np.errstate(invalid="ignore"):  # infinite minus infinite: not a number, which never agrees
+        apart = np.abs(expected.astype(np.float64) - actual.astype(np.float64)) / scale
     apart = np.where(np.isnan(apart), np.inf, apart)
     worst, beyond = float(apart.max()), float((apart > tolerance.worst).mean())
-    passed = worst <= tolerance.worst or (beyond <= tolerance.share and worst <= OUTLIER * tolerance.worst)
     suffix = f" {unit}" if unit else ""
-    if passed:
+    if worst <= tolerance.worst or (beyond <= tolerance.share and worst <= OUTLIER * tolerance.worst):
         return Difference(True, f"differs by at most {worst:.3g}{suffix}", worst, tolerance.worst)
     part = f"{beyond:.1%}" if beyond >= 0.001 else f"{beyond * apart.size:.0f}"
     text = f"{part} of the values differ by more than {tolerance.worst:g}{suffix}, by up to {worst:.3g}"
@@ -80,12 +77,7 @@ def compare_arrays(
 
 
 def compare_outputs(
-    expected: Mapping[str, Array],
-    actual: Mapping[str, Array],
-    contract: Contract,
-    model: ModelSpec,
-    *,
-    known_input: bool = True,
+    expected: Outputs, actual: Outputs, reference: Reference, *, known_input: bool = True
 ) -> Difference:
     """Outputs [1, ...] by meaning, of the same input or, where that is not known, of one like it.
 
@@ -94,16 +86,18 @@ def compare_outputs(
     missing = [meaning for meaning in expected if meaning not in actual]
     if missing:
         return Difference(False, f"there is no output {', '.join(missing)}")
-    if model.variant == "nms":
-        return _compare_nms(expected, actual, contract, model, known_input)
+    if reference.model.variant == "nms":
+        return _compare_nms(expected, actual, reference, known_input)
     parts = {}
-    for meaning, golden in expected.items():
-        scale = 1.0 if meaning in ("scores", "boxes") else max(float(np.abs(golden).max(initial=0)), 1.0)
-        if meaning == "boxes" and contract.boxes.scale == "pixels":
-            scale = float(max(model.input.height, model.input.width))
-        tolerance = output_tolerance(meaning, model, known_input)
-        parts[meaning] = compare_arrays(golden, actual[meaning], tolerance, scale)
-    return join_differences(parts)
+    for meaning, right in expected.items():
+        largest = max(float(np.abs(right).max(initial=0)), 1.0)
+        scale = {"scores": 1.0, "boxes": _box_scale(reference)}.get(meaning, largest)
+        tolerance = output_tolerance(meaning, reference.model, known_input)
+        parts[meaning] = compare_arrays(right, actual[meaning], tolerance, scale)
+    failed = {meaning: part for meaning, part in parts.items() if not part.passed}
+    worst = max((failed or parts).values(), key=lambda part: part.worst or 0.0)
+    text = "; ".join(f"{meaning}: {part.text}" for meaning, part in failed.items()) or worst.text
+    return Difference(not failed, text, worst.worst, worst.allowed)
 
 
 def output_tolerance(meaning: str, model: ModelSpec, known_input: bool) -> Tolerance:
@@ -117,12 +111,37 @@ def unmatched_share(model: ModelSpec, known_input: bool) -> float:
     return UNMATCHED_SHARES[model.precision] if known_input else UNMATCHED_SHARE_UNKNOWN
 
 
-def join_differences(parts: Mapping[str, Difference]) -> Difference:
-    """One difference for several things: of those that failed, or the largest."""
-    failed = {name: part for name, part in parts.items() if not part.passed}
-    worst = max((failed or parts).values(), key=lambda part: part.worst or 0.0)
-    text = "; ".join(f"{name}: {part.text}" for name, part in failed.items()) or worst.text
-    return Difference(not failed, text, worst.worst, worst.allowed)
+def _box_scale(reference: Reference) -> float:
+    return float(reference.sides.max()) if reference.contract.boxes.scale == "pixels" else 1.0
+
+
+def _compare_nms(expected: Outputs, actual: Outputs, reference: Reference, known_input: bool) -> Difference:
+    contract, model = reference.contract, reference.model
+    for meaning, right in expected.items():
+        if right.shape != actual[meaning].shape:
+            return Difference(False, f"{meaning}: shape {list(actual[meaning].shape)}, expected {list(right.shape)}")
+    limit, count = contract.postprocess.max_detections, int(actual["count"].reshape(-1)[0])
+    if not 0 <= count <= limit:
+        return Difference(False, f"count: {count}, expected 0 to {limit}")
+    found = [_nms_detections(outputs, contract.class_names) for outputs in (expected, actual)]
+    full = any(len(own) >= limit for own in found)
+    lowest = min((one.score for own in found for one in own), default=0.0) if full else 0.0
+    return compare_detections(
+        *found,
+        score=output_tolerance("scores", model, known_input).worst,
+        box=output_tolerance("boxes", model, known_input).worst * _box_scale(reference),
+        least_score=max(contract.postprocess.score_threshold, lowest),
+        share=unmatched_share(model, known_input),
+    )
+
+
+def _nms_detections(outputs: Outputs, class_names: Sequence[str]) -> list[GoldenDetection]:
+    """The outputs [1, ...] of an nms model as they are: boxes unscaled, and names where labels have one."""
+    count = int(outputs["count"].reshape(-1)[0])
+    boxes, scores, labels = (outputs[meaning][0][:count].tolist() for meaning in ("boxes", "scores", "labels"))
+    names = [class_names[label] if 0 <= label < len(class_names) else "?" for label in labels]
+    rows = zip(names, labels, scores, boxes, strict=True)
+    return [GoldenDetection(name=name, label=label, score=score, box=tuple(box)) for name, label, score, box in rows]
 
 
 def compare_detections(
@@ -139,90 +158,36 @@ def compare_detections(
     Those that score less than ``least_score + score`` need none: they may be on either side of the threshold.
     ``share`` of the others may go without, but none whose place and score are right and whose name is not.
     """
-    lonely, unused = match_detections(expected, list(actual), score, box)
-    needy, total = (
-        sum(not one.score < least_score + score for one in some)  # NaN needs one as well
-        for some in ([*lonely, *unused], [*expected, *actual])
+
+    def same_place(one: GoldenDetection, other: GoldenDetection) -> bool:
+        pairs = zip(one.box, other.box, strict=True)
+        return abs(one.score - other.score) <= score and max(abs(a - b) for a, b in pairs) <= box
+
+    unmatched, unused = [], list(actual)
+    for one in expected:
+        alike = (other for other in unused if (other.label, other.name) == (one.label, one.name))
+        partner = next((other for other in alike if same_place(one, other)), None)
+        if partner is None:
+            unmatched.append(one)
+        else:
+            unused.remove(partner)
+    wanting, total = (
+        sum(not one.score < least_score + score for one in some)  # NaN needs a partner as well
+        for some in ([*unmatched, *unused], [*expected, *actual])
     )
-    misnamed = any(_agree_in_place(one, other, score, box) for one in lonely for other in unused)
-    if needy <= share * total and not misnamed:
-        return Difference(True, "the same detections", float(needy), share * total)
-    text = f"{len(expected)} detections expected, {len(actual)} given, {len(expected) - len(lonely)} agree"
-    if lonely and actual:
-        text += f"; expected {_show(lonely[0])}, nearest in score is {_show(_nearest(lonely[0], unused or actual))}"
-    return Difference(False, text, float(needy), share * total)
+    misnamed = any(same_place(one, other) for one in unmatched for other in unused)
+    if wanting <= share * total and not misnamed:
+        return Difference(True, "the same detections", float(wanting), share * total)
+    text = f"{len(expected)} detections expected, {len(actual)} given, {len(expected) - len(unmatched)} agree"
+    if unmatched and actual:
+        nearest = min(unused or actual, key=lambda other: abs(other.score - unmatched[0].score))
+        text += f"; expected {_show(unmatched[0])}, nearest in score is {_show(nearest)}"
+    return Difference(False, text, float(wanting), share * total)
 
 
 def box_tolerance(window: CropWindow) -> float:
-    """``BOX_TOLERANCE`` in pixels of the picture that ``view`` shows."""
+    """``BOX_TOLERANCE`` in pixels of the picture that ``window`` shows."""
     return BOX_TOLERANCE * max(1.0, *(1 / scale for scale in window.scale))
-
-
-def match_detections(
-    expected: Sequence[GoldenDetection], actual: list[GoldenDetection], score: float, box: float
-) -> tuple[list[GoldenDetection], list[GoldenDetection]]:
-    """(expected ones without a partner, actual ones without)."""
-    unused = list(actual)
-    lonely = []
-    for one in expected:
-        partner = next((other for other in unused if _agree(one, other, score, box)), None)
-        if partner is None:
-            lonely.append(one)
-        else:
-            unused.remove(partner)
-    return lonely, unused
-
-
-def nms_detections(outputs: Mapping[str, Array], class_names: Sequence[str]) -> list[GoldenDetection]:
-    """The outputs [1, ...] of an nms model as they are: boxes unscaled, and names where labels have one."""
-    count = int(outputs["count"].reshape(-1)[0])
-    columns = (outputs[meaning][0][:count].tolist() for meaning in ("boxes", "scores", "labels"))
-    return [
-        GoldenDetection(
-            name=class_names[label] if 0 <= label < len(class_names) else "?",
-            label=label,
-            score=score,
-            box=(values[0], values[1], values[2], values[3]),
-        )
-        for values, score, label in zip(*columns, strict=True)
-    ]
-
-
-def _compare_nms(
-    expected: Mapping[str, Array], actual: Mapping[str, Array], contract: Contract, model: ModelSpec, known_input: bool
-) -> Difference:
-    for meaning, golden in expected.items():
-        if golden.shape != actual[meaning].shape:
-            return Difference(False, f"{meaning}: shape {list(actual[meaning].shape)}, expected {list(golden.shape)}")
-    limit, count = contract.postprocess.max_detections, int(actual["count"].reshape(-1)[0])
-    if not 0 <= count <= limit:
-        return Difference(False, f"count: {count}, expected 0 to {limit}")
-    found = [nms_detections(outputs, contract.class_names) for outputs in (expected, actual)]
-    full = any(len(own) >= limit for own in found)
-    lowest = min((one.score for own in found for one in own), default=0.0) if full else 0.0
-    side = max(model.input.height, model.input.width) if contract.boxes.scale == "pixels" else 1
-    return compare_detections(
-        *found,
-        score=output_tolerance("scores", model, known_input).worst,
-        box=output_tolerance("boxes", model, known_input).worst * side,
-        least_score=max(contract.postprocess.score_threshold, lowest),
-        share=unmatched_share(model, known_input),
-    )
-
-
-def _agree(one: GoldenDetection, other: GoldenDetection, score: float, box: float) -> bool:
-    return one.label == other.label and one.name == other.name and _agree_in_place(one, other, score, box)
-
-
-def _agree_in_place(one: GoldenDetection, other: GoldenDetection, score: float, box: float) -> bool:
-    return (
-        abs(one.score - other.score) <= score
-        and max(abs(a - b) for a, b in zip(one.box, other.box, strict=True)) <= box
-    )
-
-
-def _nearest(one: GoldenDetection, others: Sequence[GoldenDetection]) -> GoldenDetection:
-    return min(others, key=lambda other: abs(other.score - one.score))
 
 
 def _show(one: GoldenDetection) -> str:

@@ -1,30 +1,35 @@
-"""Replaying a bundle's golden vectors, or comparing an app's own results with them, one step at a time.
-
-Every step is fed with the golden result of the step before, or with the app's own where that is in its dump, so that
-a mistake shows in the step that makes it and in no other.
-"""
+"""Replaying a bundle's golden vectors, or comparing an app's own results with them, one step at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ssdlite.errors import ContractError
-from ssdlite.export.verify.contract import changed_files, check_contract
-from ssdlite.export.verify.dump import DumpSteps
 from ssdlite.export.verify.golden import Reference
-from ssdlite.export.verify.replay import ReplaySteps
-from ssdlite.export.verify.report import STEPS, ModelResult, Report, Step, StepResult, worst_of
-from ssdlite.export.verify.vectors import Golden, Vectors
+from ssdlite.export.verify.report import STEPS, ModelResult, Status, StepResult, VerifyReport, worst_of
+from ssdlite.export.verify.steps import PictureSteps
+from ssdlite.export.verify.vectors import (
+    GOLDEN_FOLDER,
+    GoldenIndex,
+    Vectors,
+    file_names,
+    load_index,
+    model_hashes,
+)
+from ssdlite.files import listing
+from ssdlite.runtime.backends import BACKENDS
 from ssdlite.runtime.backends.base import Backend
-from ssdlite.runtime.contract import Contract, ModelSpec
-from ssdlite.runtime.contract_file import read_contract
-from ssdlite.runtime.files import installed_runtimes, open_backend
+from ssdlite.runtime.contract import CONTRACT_FILE, METADATA_KEY, Contract, ModelSpec
+from ssdlite.runtime.contract_file import parse_contract, read_contract
+from ssdlite.runtime.files import inner_file, installed_runtimes, open_backend
+
+MAX_SHOWN_FACTS = 3
 
 
-def verify_bundle(
-    bundle: Path | str, *, dump: Path | str | None = None, model: str | None = None, threads: int | None = 1
-) -> Report:
+def verify_bundle(bundle: Path | str, *, dump: Path | str | None = None, model: str | None = None) -> VerifyReport:
     """Replay the golden vectors of ``bundle``, or compare the results of an app that are in the folder ``dump``.
 
     Args:
@@ -38,91 +43,157 @@ def verify_bundle(
     """
     bundle = Path(bundle)
     contract = read_contract(bundle)
-    golden = Golden(bundle, contract)
+    index = load_index(bundle, contract)
     models = contract.models if model is None else contract.for_model(model).models
     runtimes = installed_runtimes()
     missing = tuple(sorted({spec.runtime for spec in models} - set(runtimes)))
-    if dump is None:
-        if len(missing) == len({spec.runtime for spec in models}):
-            raise ContractError(f"{bundle}: cannot be replayed, since {', '.join(missing)} is not installed")
-        results = [_replay(bundle, contract, spec, golden) for spec in models]
-        notes: tuple[str, ...] = ()
+    verification = Verification(bundle, contract, index, None if dump is None else Path(dump))
+    notes: tuple[str, ...] = ()
+    if verification.dump is not None:
+        results, notes = verification.compare(verification.dump, models)
+    elif len(missing) == len({spec.runtime for spec in models}):
+        raise ContractError(f"{bundle}: cannot be replayed, since {', '.join(missing)} is not installed")
     else:
-        results, notes = _compare_dump(bundle, contract, models, golden, Path(dump))
-    return Report(
+        results = tuple(verification.replay(spec) for spec in models)
+    return VerifyReport(
         bundle=str(bundle),
         dump=None if dump is None else str(dump),
         runtimes=runtimes,
         missing=missing,
-        models=tuple(results),
+        models=results,
         notes=notes,
     )
 
 
-def _replay(bundle: Path, contract: Contract, model: ModelSpec, golden: Golden) -> ModelResult:
-    backend, problem, notes = _open(bundle, model)
-    first = check_contract(bundle, contract, model, backend, golden)
-    there = (bundle / model.file).is_file() and golden.has(model)
-    if not there:
-        return _result(model, [first], notes)
-    changed = changed_files(bundle, model, golden)
-    if changed:
-        notes.append(f"{', '.join(changed)}: not the file that the golden vectors were made with (SHA-256)")
-    try:
-        steps = ReplaySteps(golden, Reference(contract, model, backend), problem)
-    except ContractError as error:
-        return _result(model, [StepResult(step="contract", status="fail", text=str(error))], notes)
-    return _result(model, [first, *(_over_images(steps, step, golden) for step in STEPS[1:])], notes)
+@dataclass(frozen=True)
+class Verification:
+    """A bundle, and what an app made of it, if anything."""
+
+    bundle: Path
+    contract: Contract
+    index: GoldenIndex
+    dump: Path | None
+
+    def replay(self, model: ModelSpec) -> ModelResult:
+        backend, problem = self._open(model)
+        first = self._check_contract(model, backend)
+        notes: tuple[str, ...] = ()
+        if not (self.bundle / model.file).is_file() or model.file not in self.index.sha256:
+            return _model_result(model, (first,))
+        now = model_hashes(self.bundle, model)
+        changed = [name for name, value in now.items() if self.index.sha256.get(name) not in (None, value)]
+        if changed:
+            notes = (f"{', '.join(changed)}: not the file that the golden vectors were made with (SHA-256)",)
+        try:
+            reference = Reference(self.contract, model, backend)
+        except ContractError as error:
+            return _model_result(model, (_contract_result("fail", str(error)),), notes)
+        return _model_result(model, (first, *self._over_images(reference, problem)), notes)
+
+    def compare(self, dump: Path, models: tuple[ModelSpec, ...]) -> tuple[tuple[ModelResult, ...], tuple[str, ...]]:
+        """The results of those ``models`` that the dump is about, and notes."""
+        golden = self.bundle / GOLDEN_FOLDER
+        if not dump.is_dir():
+            raise ContractError(f"{dump}: no such folder; expected one with files named as in {golden}")
+        present = {path.name for path in dump.iterdir() if path.is_file()}
+        names = file_names(self.contract, self.index)
+        unknown = sorted(present - names)
+        named = [spec for spec in models if any(f".{spec.file}." in name for name in present & names)]
+        results = []
+        for spec in named or models[:1]:
+            backend, problem = self._open(spec)
+            steps = self._over_images(Reference(self.contract, spec, backend), problem)
+            found = tuple(result for result in steps if result.status != "skipped")
+            if found:
+                results.append(_model_result(spec, found))
+        if not results:
+            raise ContractError(
+                f"{dump}: nothing to compare; expected files named as in {golden}, such as "
+                f"{', '.join(sorted(names)[-3:])}; got {', '.join(unknown[:5]) or 'none'}"
+            )
+        note = f"not compared, since golden/ has no file of that name: {', '.join(unknown[:10])}"
+        return tuple(results), (note,) if unknown else ()
+
+    def _open(self, model: ModelSpec) -> tuple[Backend | None, str]:
+        """What runs the model, or None and why not."""
+        if model.runtime not in installed_runtimes():
+            return None, f"{model.runtime} is not installed"
+        try:
+            return open_backend(self.bundle, model, threads=1), ""
+        except ContractError as error:
+            return None, str(error)
+
+    def _over_images(self, reference: Reference, problem: str) -> Iterator[StepResult]:
+        """Every step but the first, on all pictures."""
+        golden = Vectors(self.bundle / GOLDEN_FOLDER, self.contract, reference.model)
+        dump = None if self.dump is None else Vectors(self.dump, self.contract, reference.model)
+        results = []
+        for image in self.index.images:
+            picture = PictureSteps(
+                image=image,
+                golden=golden,
+                dump=dump,
+                reference=reference,
+                score_threshold=self.index.score_threshold,
+                problem=problem,
+            )
+            results.append([picture.run(step) for step in STEPS[1:]])
+        for of_step in zip(*results, strict=True):
+            yield worst_of([result for result in of_step if result.status != "skipped"] or of_step[:1])
+
+    def _check_contract(self, model: ModelSpec, backend: Backend | None) -> StepResult:
+        """Whether the files of the model are there, and say of themselves what contract.json says."""
+        try:
+            for name in model.files:
+                inner_file(self.bundle, name, f"{CONTRACT_FILE} lists it")
+            if model.file not in self.index.sha256:
+                raise ContractError(f"{model.file} has no golden vectors: golden.json does not know it")
+            if not BACKENDS[model.runtime].carries_contract:
+                return _contract_result("pass", "file is there; it has no metadata of its own")
+            if backend is None:
+                return _contract_result("skipped", "file cannot be loaded")
+            text = backend.metadata.get(METADATA_KEY)
+            if text is None and model.file.lower().endswith(".ort"):
+                return _contract_result("pass", "file is there; this one carries no contract of its own")
+            if text is None:
+                raise ContractError(f"no contract in the file's metadata ({METADATA_KEY})")
+            inside = parse_contract(text, f"the contract in {model.file}").to_dict()
+        except ContractError as error:
+            return _contract_result("fail", str(error))
+        differences = _differences(self.contract.for_model(model.file).to_dict(), inside, "")
+        if differences:
+            shown = listing(differences, MAX_SHOWN_FACTS, "; ")
+            return _contract_result("fail", f"{CONTRACT_FILE} and the file's own metadata differ: {shown}")
+        return _contract_result("pass", f"the file's own metadata equals {CONTRACT_FILE}")
 
 
-def _compare_dump(
-    bundle: Path, contract: Contract, models: Sequence[ModelSpec], golden: Golden, folder: Path
-) -> tuple[list[ModelResult], tuple[str, ...]]:
-    if not folder.is_dir():
-        raise ContractError(f"{folder}: no such folder; expected one with files named as in {golden.folder}")
-    present = {path.name for path in folder.iterdir() if path.is_file()}
-    known = present & golden.file_names
-    strange = sorted(present - golden.file_names)
-    own = [spec for spec in models if any(f".{spec.file}." in name for name in known)]
-    results = []
-    for spec in own or models[:1]:
-        backend, problem, notes = _open(bundle, spec)
-        steps = DumpSteps(golden, Vectors(folder, contract), Reference(contract, spec, backend), problem)
-        found = [result for step in STEPS[1:] if (result := _over_images(steps, step, golden)).status != "skipped"]
-        if found:
-            results.append(_result(spec, found, notes))
-    if not results:
-        raise ContractError(
-            f"{folder}: nothing to compare; expected files named as in {golden.folder}, such as "
-            f"{', '.join(sorted(golden.file_names)[-3:])}; got {', '.join(strange[:5]) or 'none'}"
-        )
-    notes_ = (f"not compared, since golden/ has no file of that name: {', '.join(strange[:10])}",) if strange else ()
-    return results, notes_
+def _contract_result(status: Status, text: str) -> StepResult:
+    return StepResult(step="contract", status=status, text=text)
 
 
-def _open(bundle: Path, model: ModelSpec) -> tuple[Backend | None, str, list[str]]:
-    """(what runs the model, or None and why not, notes)."""
-    if model.runtime not in installed_runtimes():
-        return None, f"{model.runtime} is not installed", []
-    try:
-        return open_backend(bundle, model, threads=1), "", []
-    except ContractError as error:
-        return None, str(error), []
-
-
-def _over_images(steps: ReplaySteps | DumpSteps, step: Step, golden: Golden) -> StepResult:
-    """One step on all pictures; an explanation is looked for only where it failed."""
-    results = [steps.run(step, image) for image in golden.index.images]
-    done = [result for result in results if result.status != "skipped"]
-    return worst_of(done) if done else results[0]
-
-
-def _result(model: ModelSpec, steps: list[StepResult], notes: list[str]) -> ModelResult:
+def _model_result(model: ModelSpec, steps: tuple[StepResult, ...], notes: tuple[str, ...] = ()) -> ModelResult:
     return ModelResult(
         file=model.file,
         variant=model.variant,
         precision=model.precision,
         runtime=model.runtime,
-        steps=tuple(steps),
-        notes=tuple(notes),
+        steps=steps,
+        notes=notes,
     )
+
+
+def _differences(document: Any, inside: Any, where: str) -> list[str]:
+    """``path: value in contract.json, in the file value`` for each fact that differs."""
+    if isinstance(document, dict) and isinstance(inside, dict):
+        names = dict.fromkeys([*document, *inside])
+        parts = [(document.get(name), inside.get(name), f"{where}.{name}" if where else name) for name in names]
+    elif isinstance(document, list) and isinstance(inside, list) and len(document) == len(inside):
+        parts = [(one, other, f"{where}[{i}]") for i, (one, other) in enumerate(zip(document, inside, strict=True))]
+    else:
+        return [] if document == inside else [f"{where}: {_show(document)}, in the file {_show(inside)}"]
+    return [text for part in parts for text in _differences(*part)]
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

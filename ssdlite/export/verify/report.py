@@ -41,7 +41,7 @@ class ModelResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class VerifyReport:
     """``runtimes``: version of those installed; ``missing``: those that some model needs and are not."""
 
     bundle: str
@@ -79,7 +79,7 @@ def worst_of(results: Sequence[StepResult]) -> StepResult:
     return max(failed or results, key=lambda result: result.worst or 0.0)
 
 
-def format_report(report: Report) -> Iterator[str]:
+def format_report(report: VerifyReport) -> Iterator[str]:
     """The report as lines for a person."""
     subject = f"{report.dump} against the golden vectors of {report.bundle}" if report.dump else report.bundle
     installed = ", ".join(f"{name} {version}" for name, version in report.runtimes.items()) or "none"
@@ -105,7 +105,7 @@ def format_report(report: Report) -> Iterator[str]:
 _MARKS = {"pass": "pass", "fail": "FAIL", "skipped": "-"}
 
 
-def _conclusion(report: Report) -> str:
+def _conclusion(report: VerifyReport) -> str:
     failed = report.failed_steps()
     if not failed:
         return "passed"

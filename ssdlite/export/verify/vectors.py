@@ -20,30 +20,27 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite.detections import Detections
 from ssdlite.errors import ContractError
+from ssdlite.export.verify.report import Step
 from ssdlite.images.geometry import ImageArray
-from ssdlite.images.reading import read_image, read_image_size
-from ssdlite.runtime.contract import MAX_SIDE, Contract, InputSpec, ModelSpec
+from ssdlite.runtime.contract import MAX_SIDE, Contract, ModelSpec
 from ssdlite.runtime.contract_file import is_plain_file_name
 from ssdlite.runtime.plain import PlainError, from_plain, parse_json, to_plain
 
-FORMAT = "ssdlite-golden"
-FORMAT_VERSION = 1
+GOLDEN_FORMAT = "ssdlite-golden"
+GOLDEN_VERSION = 1
 GOLDEN_FOLDER = "golden"
 INDEX_FILE = "golden.json"
-MAX_IMAGES = 64
+MAX_GOLDEN_IMAGES = 64
 MAX_INDEX_BYTES = 1 << 20
 MAX_DETECTION_BYTES = 64 << 20
 Array = npt.NDArray[Any]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +51,18 @@ class GoldenImage:
     height: int
     width: int
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)"""
+        return self.height, self.width
+
 
 @dataclass(frozen=True, kw_only=True)
 class GoldenIndex:
     """golden.json. Final detections are those with at least ``score_threshold``."""
 
-    format: str = FORMAT
-    format_version: int = FORMAT_VERSION
+    format: str = GOLDEN_FORMAT
+    format_version: int = GOLDEN_VERSION
     score_threshold: float
     images: tuple[GoldenImage, ...]
     sha256: dict[str, str]  # of each file of the models, as they were when the vectors were made
@@ -82,140 +84,98 @@ class _DetectionList:
     detections: tuple[GoldenDetection, ...]
 
 
+class MissingVectorError(ContractError):
+    """A file of the vectors is not there."""
+
+
+@dataclass(frozen=True)
 class Vectors:
-    """The files of a folder with the layout above; a dump has only some. All sizes follow from the contract.
+    """The files of one model in a folder with the layout above. All sizes follow from the contract.
 
-    Every method gives None where the file is not there.
-
-    Raises:
-        ContractError: a file has not the size that the contract and golden.json give it, or another content.
+    Every method raises ``MissingVectorError`` where the file is not there, and ``ContractError`` where it has not the
+    size that the contract and golden.json give it, or another content.
     """
 
-    def __init__(self, folder: Path, contract: Contract) -> None:
-        self.folder = folder
-        self.contract = contract
+    folder: Path
+    contract: Contract
+    model: ModelSpec
 
-    def rgb(self, image: GoldenImage) -> ImageArray | None:
-        return self._read(rgb_file(image.name), "uint8", (image.height, image.width, 3))
-
-    def resized(self, image: GoldenImage, spec: InputSpec) -> ImageArray | None:
-        return self._read(resized_file(image.name), "uint8", (spec.height, spec.width, 3))
-
-    def tensor(self, image: GoldenImage, spec: InputSpec) -> Array | None:
-        """[1, ...], as the model takes it."""
-        return self._read(tensor_file(image.name, spec), spec.type, (1, *_sides(spec.shape[1:])))
-
-    def outputs(self, image: GoldenImage, model: ModelSpec) -> dict[str, Array] | None:
-        """Outputs [1, ...] by meaning, those that are there; None where there are none."""
-        values: dict[str, Array | None] = {
-            output.meaning: self._read(
-                output_file(image.name, model, output.meaning), output.type, (1, *_sides(output.shape[1:]))
-            )
-            for output in model.outputs
-        }
-        there = {meaning: value for meaning, value in values.items() if value is not None}
-        return there or None
-
-    def detections(self, image: GoldenImage, model: ModelSpec) -> list[GoldenDetection] | None:
-        path = self.folder / detections_file(image.name, model)
-        if not path.exists():
-            return None
-        return parse_detections(_read_bytes(path, 0, MAX_DETECTION_BYTES), str(path), self.contract)
-
-    def _read(self, name: str, kind: str, shape: tuple[int, ...]) -> Array | None:
-        path = self.folder / name
-        if not path.exists():
-            return None
-        dtype = np.dtype(kind).newbyteorder("<")
-        wanted = dtype.itemsize * math.prod(shape)
-        return np.frombuffer(_read_bytes(path, wanted, wanted), dtype).reshape(shape).astype(kind)
-
-
-class Golden(Vectors):
-    """The golden vectors of a bundle, all there."""
-
-    def __init__(self, bundle: Path, contract: Contract) -> None:
-        super().__init__(bundle / GOLDEN_FOLDER, contract)
-        self.index = _read_index(self.folder, contract)
-
-    def has(self, model: ModelSpec) -> bool:
-        """Whether vectors were made for this model."""
-        return model.file in self.index.sha256
-
-    def picture(self, image: GoldenImage) -> ImageArray:
-        """The PNG as decoded here."""
-        path = self.folder / f"{image.name}.png"
-        size, _ = read_image_size(path)
-        if size != (image.height, image.width):
-            raise ContractError(f"{path}: expected {image.width} x {image.height} pixels, got {size[1]} x {size[0]}")
-        return read_image(path)
+    def path(self, step: Step, image: GoldenImage, meaning: str = "") -> Path:
+        """``meaning`` is that of an output."""
+        return self.folder / file_name(step, image.name, self.model, meaning)
 
     def rgb(self, image: GoldenImage) -> ImageArray:
-        return _present(super().rgb(image), self.folder / rgb_file(image.name))
+        return self._read(self.path("picture", image), "uint8", (*image.size, 3))
 
-    def resized(self, image: GoldenImage, spec: InputSpec) -> ImageArray:
-        return _present(super().resized(image, spec), self.folder / resized_file(image.name))
+    def resized(self, image: GoldenImage) -> ImageArray:
+        spec = self.model.input
+        return self._read(self.path("resize", image), "uint8", (spec.height, spec.width, 3))
 
-    def tensor(self, image: GoldenImage, spec: InputSpec) -> Array:
-        return _present(super().tensor(image, spec), self.folder / tensor_file(image.name, spec))
+    def tensor(self, image: GoldenImage) -> Array:
+        """[1, ...], as the model takes it."""
+        spec = self.model.input
+        return self._read(self.path("input", image), spec.type, (1, *spec.shape[1:]))
 
-    def outputs(self, image: GoldenImage, model: ModelSpec) -> dict[str, Array]:
-        values = super().outputs(image, model) or {}
-        for output in model.outputs:
-            _present(values.get(output.meaning), self.folder / output_file(image.name, model, output.meaning))
-        return values
+    def outputs(self, image: GoldenImage) -> dict[str, Array]:
+        """All outputs [1, ...] by meaning."""
+        return {output.meaning: self.output(image, output.meaning) for output in self.model.outputs}
 
-    def detections(self, image: GoldenImage, model: ModelSpec) -> list[GoldenDetection]:
-        return _present(super().detections(image, model), self.folder / detections_file(image.name, model))
+    def some_outputs(self, image: GoldenImage) -> dict[str, Array]:
+        """Those outputs [1, ...] that there are, at least one."""
+        there = [one.meaning for one in self.model.outputs if self.path("outputs", image, one.meaning).exists()]
+        if not there:
+            raise MissingVectorError(f"{self.folder}: no output of {self.model.file} for {image.name}")
+        return {meaning: self.output(image, meaning) for meaning in there}
 
-    @cached_property
-    def file_names(self) -> set[str]:
-        """Every name that the folder may have, and a dump as well."""
-        names = {INDEX_FILE}
-        for image in self.index.images:
-            names |= {f"{image.name}.png", rgb_file(image.name), resized_file(image.name)}
-            for model in self.contract.models:
-                names |= {tensor_file(image.name, model.input), detections_file(image.name, model)}
-                names |= {output_file(image.name, model, output.meaning) for output in model.outputs}
-        return names
+    def output(self, image: GoldenImage, meaning: str) -> Array:
+        """One output [1, ...]."""
+        spec = next(output for output in self.model.outputs if output.meaning == meaning)
+        return self._read(self.path("outputs", image, meaning), spec.type, (1, *spec.shape[1:]))
 
+    def detections(self, image: GoldenImage) -> list[GoldenDetection]:
+        path = self.path("detections", image)
+        try:
+            found = from_plain(
+                _DetectionList, {"detections": parse_json(_read(path, 0, MAX_DETECTION_BYTES))}, str(path)
+            )
+        except PlainError as error:
+            raise ContractError(f"{path}: {error}") from None
+        limit = self.contract.postprocess.max_detections
+        if len(found.detections) > limit:
+            raise ContractError(
+                f"{path}: {len(found.detections)} detections, more than max_detections {limit}; there is no "
+                "suppression, or no limit"
+            )
+        return list(found.detections)
 
-def rgb_file(name: str) -> str:
-    return f"{name}.rgb.bin"
-
-
-def resized_file(name: str) -> str:
-    return f"{name}.resized.bin"
-
-
-def tensor_file(name: str, spec: InputSpec) -> str:
-    return f"{name}.{spec.type}_{spec.layout}.bin"
-
-
-def output_file(name: str, model: ModelSpec, meaning: str) -> str:
-    return f"{name}.{model.file}.{meaning}.bin"
-
-
-def detections_file(name: str, model: ModelSpec) -> str:
-    return f"{name}.{model.file}.detections.json"
-
-
-def parse_detections(content: bytes, where: str, contract: Contract) -> list[GoldenDetection]:
-    """A detections.json. Raises ContractError: not a list of at most ``max_detections`` detections."""
-    try:
-        found = from_plain(_DetectionList, {"detections": parse_json(content)}, where).detections
-    except PlainError as error:
-        raise ContractError(f"{where}: {error}") from None
-    limit = contract.postprocess.max_detections
-    if len(found) > limit:
-        raise ContractError(
-            f"{where}: {len(found)} detections, more than max_detections {limit}; there is no suppression, or no limit"
-        )
-    return list(found)
+    @staticmethod
+    def _read(path: Path, kind: str, shape: Sequence[int | None]) -> Array:
+        dtype = np.dtype(kind).newbyteorder("<")
+        sides = [side for side in shape if side is not None]
+        wanted = dtype.itemsize * math.prod(sides)
+        return np.frombuffer(_read(path, wanted, wanted), dtype).reshape(sides).astype(kind)
 
 
-def to_golden(found: Detections) -> list[GoldenDetection]:
-    return [GoldenDetection(name=one.name, label=one.label, score=one.score, box=one.box) for one in found]
+def file_name(step: Step, image: str, model: ModelSpec, meaning: str = "") -> str:
+    """The name of what ``step`` makes of the picture called ``image``; ``meaning`` is that of an output."""
+    endings = {
+        "picture": "rgb.bin",
+        "resize": "resized.bin",
+        "input": f"{model.input.type}_{model.input.layout}.bin",
+        "outputs": f"{model.file}.{meaning}.bin",
+        "detections": f"{model.file}.detections.json",
+    }
+    return f"{image}.{endings[step]}"
+
+
+def file_names(contract: Contract, index: GoldenIndex) -> set[str]:
+    """Every name that the folder may have, and a dump as well."""
+    names = {INDEX_FILE, *(f"{image.name}.png" for image in index.images)}
+    for image in index.images:
+        for model in contract.models:
+            names |= {file_name(step, image.name, model) for step in ("picture", "resize", "input", "detections")}
+            names |= {file_name("outputs", image.name, model, output.meaning) for output in model.outputs}
+    return names
 
 
 def encode_index(index: GoldenIndex) -> str:
@@ -233,16 +193,21 @@ def model_hashes(bundle: Path, model: ModelSpec) -> dict[str, str]:
     return {name: hashlib.sha256((bundle / name).read_bytes()).hexdigest() for name in model.files}
 
 
-def _read_index(folder: Path, contract: Contract) -> GoldenIndex:
-    path = folder / INDEX_FILE
+def load_index(bundle: Path, contract: Contract) -> GoldenIndex:
+    """golden.json of a bundle.
+
+    Raises:
+        ContractError: it is missing, damaged or hostile, or the contract's models take different pictures.
+    """
+    path = bundle / GOLDEN_FOLDER / INDEX_FILE
     if not path.is_file():
         raise ContractError(f"{path}: no such file; a bundle has its golden vectors there")
     try:
-        values = parse_json(_read_bytes(path, 0, MAX_INDEX_BYTES))
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise PlainError(f"expected an object with format {FORMAT!r}")
-        if values.get("format_version") != FORMAT_VERSION:
-            raise PlainError(f"format version {values.get('format_version')!r}; this reads {FORMAT_VERSION}")
+        values = parse_json(_read(path, 0, MAX_INDEX_BYTES))
+        if not isinstance(values, dict) or values.get("format") != GOLDEN_FORMAT:
+            raise PlainError(f"expected an object with format {GOLDEN_FORMAT!r}")
+        if values.get("format_version") != GOLDEN_VERSION:
+            raise PlainError(f"format version {values.get('format_version')!r}; this reads {GOLDEN_VERSION}")
         index = from_plain(GoldenIndex, values, "golden")
     except PlainError as error:
         raise ContractError(f"{path}: {error}") from None
@@ -253,8 +218,8 @@ def _read_index(folder: Path, contract: Contract) -> GoldenIndex:
 
 def _check_index(index: GoldenIndex, where: str) -> None:
     names = [image.name for image in index.images]
-    if not 1 <= len(names) <= MAX_IMAGES or len(set(names)) != len(names):
-        raise ContractError(f"{where}: expected 1 to {MAX_IMAGES} pictures of different names, got {len(names)}")
+    if not 1 <= len(names) <= MAX_GOLDEN_IMAGES or len(set(names)) != len(names):
+        raise ContractError(f"{where}: expected 1 to {MAX_GOLDEN_IMAGES} pictures of different names, got {len(names)}")
     if not 0 <= index.score_threshold <= 1:
         raise ContractError(f"{where}: score_threshold: expected 0 to 1, got {index.score_threshold}")
     for image in index.images:
@@ -262,31 +227,29 @@ def _check_index(index: GoldenIndex, where: str) -> None:
             raise ContractError(
                 f"{where}: expected a picture's name without folder and suffix, got {image.name[:80]!r}"
             )
-        check_side(image.height, image.width, f"{where}: {image.name}")
+        check_side(image, f"{where}: {image.name}")
 
 
-def check_side(height: int, width: int, where: str) -> None:
+def check_side(image: GoldenImage, where: str) -> None:
     """Raises ContractError for a picture without pixels or larger than golden vectors may be."""
-    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-        raise ContractError(f"{where}: expected sides of 1 to {MAX_SIDE} pixels, got {width} x {height}")
+    if not (1 <= image.height <= MAX_SIDE and 1 <= image.width <= MAX_SIDE):
+        raise ContractError(f"{where}: expected sides of 1 to {MAX_SIDE} pixels, got {image.width} x {image.height}")
 
 
 def check_one_size(contract: Contract, where: str) -> None:
     """Raises ContractError unless all inputs have one size and those of one type and layout one normalisation."""
-    sizes = {(model.input.height, model.input.width) for model in contract.models}
-    tensors = {tensor_file("", model.input) for model in contract.models}
-    recipes = {(tensor_file("", m.input), m.input.color_order, m.input.mean, m.input.std) for m in contract.models}
-    if len(sizes) > 1 or len(recipes) > len(tensors):
+    specs = [(file_name("input", "", model), model.input) for model in contract.models]
+    sizes = {(spec.height, spec.width) for _, spec in specs}
+    recipes = {(tensor, spec.color_order, spec.mean, spec.std) for tensor, spec in specs}
+    if len(sizes) > 1 or len(recipes) > len({tensor for tensor, _ in specs}):
         raise ContractError(f"{where}: expected models that take the same pictures, but their inputs differ")
 
 
-def _sides(shape: Sequence[int | None]) -> tuple[int, ...]:
-    return tuple(side for side in shape if side is not None)
-
-
-def _read_bytes(path: Path, least: int, most: int) -> bytes:
+def _read(path: Path, least: int, most: int) -> bytes:
     """The content of a regular file of ``least`` to ``most`` bytes; what is larger is not read."""
     try:
+        if not path.exists():
+            raise MissingVectorError(f"{path}: no such file; golden.json says that there is one")
         if not path.is_file() or path.resolve().parent != path.parent.resolve():
             raise ContractError(f"{path}: expected a file in this folder, not a link out of it or something else")
         size = path.stat().st_size
@@ -296,9 +259,3 @@ def _read_bytes(path: Path, least: int, most: int) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ContractError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _present(value: T | None, path: Path) -> T:
-    if value is None:
-        raise ContractError(f"{path}: no such file; golden.json says that there is one")
-    return value

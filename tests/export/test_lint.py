@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.export.lint.graph import GraphFacts
-from ssdlite.export.lint.report import Finding, Report, examine, lint, partition_sizes
+from ssdlite.export.lint.report import LintFinding, LintReport, examine, partition_sizes
 from ssdlite.export.lint.rules import oldest_runtime
 from ssdlite.files import write_json
 from ssdlite.runtime.contract import Contract, InputSpec, ModelSpec, OutputSpec, PostprocessSpec, Provenance, ResizeSpec
@@ -65,6 +67,10 @@ def conv_model(**options: Any) -> onnx.ModelProto:
     return make_model(nodes, constants | limits, **options)
 
 
+def lint(model: onnx.ModelProto, target: str) -> list[LintFinding]:
+    return examine(model, target).findings
+
+
 def whys(model: onnx.ModelProto, target: str, kind: str = "cpu") -> list[tuple[str, str]]:
     return [(finding.operator, finding.why) for finding in lint(model, target) if finding.kind == kind]
 
@@ -72,7 +78,7 @@ def whys(model: onnx.ModelProto, target: str, kind: str = "cpu") -> list[tuple[s
 @pytest.mark.parametrize("target", ["ort-mobile", "nnapi", "coreml", "xnnpack", "ncnn"])
 def test_nothing_to_say_about_a_plain_network(target: str) -> None:
     report = examine(conv_model(), target)
-    assert report == Report(
+    assert report == LintReport(
         target=target,
         nodes=3,
         taken=3,
@@ -105,7 +111,7 @@ def test_only_the_cast_of_a_uint8_input_stays_behind() -> None:
     model = make_model(nodes, kind=UINT8)
     for target, why in (("nnapi", "NNAPI does not do this on uint8"), ("coreml", "CoreML does not do this on uint8")):
         report = examine(model, target)
-        assert report.findings == [Finding("cpu", why, "--input-type float32", "Cast", 1, ("Cast_f",))]
+        assert report.findings == [LintFinding("cpu", why, "--input-type float32", "Cast", 1, ("Cast_f",))]
         assert (report.nodes, report.taken, report.partitions) == (2, 1, 1)
     assert lint(model, "ncnn")[0].why == "ncnn has no uint8 tensors"
     assert "ssdlite export --ncnn" in lint(model, "ncnn")[0].remedy
@@ -383,3 +389,15 @@ def test_onnx_files_of_a_bundle_are_examined(tmp_path: Path, capsys: pytest.Capt
     bundle_with(tmp_path, replace(entry, file="decoded.param", runtime="ncnn", weights_file="decoded.bin"))
     with pytest.raises(DataError, match=r"expected a bundle with an \.onnx file"):
         lint_model.print_findings(bundle, ["nnapi"])
+
+
+def test_lint_imports_no_torch(tmp_path: Path) -> None:
+    """Nor anything of training."""
+    program = (
+        "import sys; from ssdlite.tools.lint_model import main; status = main(sys.argv[1:]); "
+        "loaded = [name for name in sys.modules if name == 'torch' or name.startswith('ssdlite.training')]; "
+        "assert not loaded, loaded; sys.exit(status)"
+    )
+    path = save(conv_model(), tmp_path / "clean.onnx")
+    result = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

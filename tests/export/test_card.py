@@ -223,7 +223,7 @@ def fields_of(kind: type) -> set[str]:
 
 
 def test_every_field_of_the_contract_is_explained_in_the_documents() -> None:
-    document = (Path(__file__).resolve().parents[1] / "docs" / "deploy.md").read_text()
+    document = (Path(__file__).resolve().parents[2] / "docs" / "deploy.md").read_text()
     explained = set(re.findall(r"`(\w+)`", document))
     assert {"AP_drop", "float_layers", "max_log_scale", "color_order"} < fields_of(Contract)
     assert fields_of(Contract) - explained == set()

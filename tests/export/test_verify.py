@@ -19,7 +19,7 @@ from PIL import Image
 
 from ssdlite.errors import ContractError
 from ssdlite.export.verify.bundle import verify_bundle
-from ssdlite.export.verify.report import Report, StepResult
+from ssdlite.export.verify.report import StepResult, VerifyReport
 from ssdlite.runtime.contract import CONTRACT_FILE, METADATA_KEY
 from ssdlite.tools.verify_bundle import main
 
@@ -45,7 +45,7 @@ def dump(golden_bundles: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(golden_bundles / "stretch" / "golden", tmp_path / "dump"))
 
 
-def step_of(report: Report, file: str, step: str) -> StepResult:
+def step_of(report: VerifyReport, file: str, step: str) -> StepResult:
     (model,) = [one for one in report.models if one.file == file]
     (result,) = [one for one in model.steps if one.step == step]
     return result
