@@ -38,7 +38,8 @@ def real_data(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def golden_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two exported bundles with golden vectors, not to be changed: ``stretch`` (softmax; raw, decoded and nms in uint8
-    NCHW, decoded in float32 NHWC) and ``letterbox`` (sigmoid; decoded in float32 NCHW). Three classes, 96 x 96.
+    NCHW, decoded in float32 NHWC) and ``letterbox`` (sigmoid; decoded in float32 NCHW). Three classes, 96 x 96. Beside
+    them ``stretch.pt`` and ``letterbox.pt``, the detectors.
     """
     from ssdlite.export.options import GraphOptions
 
@@ -75,6 +76,7 @@ def _write_bundle(folder: Path, options: list, settings: dict) -> None:
     import torch
 
     import ssdlite
+    from ssdlite.checkpoint import Checkpoint, save_checkpoint
     from ssdlite.export.bundle import build_contract, write_contract
     from ssdlite.export.graphs import model_spec
     from ssdlite.export.onnx import attach_contract, export_onnx, opset_of
@@ -90,6 +92,7 @@ def _write_bundle(folder: Path, options: list, settings: dict) -> None:
             torch.nn.init.kaiming_normal_(module.weight)
     detector.head.classification.set_bias(torch.tensor([4.0, 0.0, 0.0, 0.0]))
     folder.mkdir()
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict()), folder.with_suffix(".pt"))
     specs, graphs = [], []
     for one in options:
         graph = export_onnx(detector, one)

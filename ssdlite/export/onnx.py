@@ -25,7 +25,7 @@ EXPORT_OPSET = 18  # what torch's exporter has translations for
 ERRORS_ONLY = 3  # of ONNX Runtime's levels
 HARMLESS = {"allowzero": 0, "noop_with_empty_axes": 0, "reduction": b"none"}
 IR_VERSIONS = {13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}  # ONNX's Versioning.md
-TYPES = {"uint8": torch.uint8, "float32": torch.float32}
+TORCH_TYPES = {"uint8": torch.uint8, "float32": torch.float32}
 
 
 def export_onnx(detector: Detector, options: GraphOptions) -> onnx.ModelProto:
@@ -40,7 +40,7 @@ def export_onnx(detector: Detector, options: GraphOptions) -> onnx.ModelProto:
     if options.opset is not None and not LOWEST_OPSET <= options.opset <= HIGHEST_OPSET:
         raise ExportError(f"opset: expected {LOWEST_OPSET} to {HIGHEST_OPSET}, got {options.opset}")
     spec = input_spec(detector, options)
-    example = torch.zeros([2 if side is None else side for side in spec.shape], dtype=TYPES[spec.type])
+    example = torch.zeros([2 if side is None else side for side in spec.shape], dtype=TORCH_TYPES[spec.type])
     names = list(OUTPUTS[options.variant])
     with quiet("torch.onnx", "onnxscript", "torch._dynamo", "torch.export"):
         program = torch.onnx.export(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from ssdlite.lazy import attach
 
 if TYPE_CHECKING:
+    from ssdlite.runtime.backends import BACKENDS as BACKENDS
+    from ssdlite.runtime.backends.base import Backend as Backend
     from ssdlite.runtime.contract import Contract as Contract
     from ssdlite.runtime.contract_file import read_contract as read_contract
     from ssdlite.runtime.model import RuntimeDetector as RuntimeDetector
@@ -15,6 +17,8 @@ else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
         {
+            "BACKENDS": "ssdlite.runtime.backends",
+            "Backend": "ssdlite.runtime.backends.base",
             "Contract": "ssdlite.runtime.contract",
             "RuntimeDetector": "ssdlite.runtime.model",
             "load_model": "ssdlite.runtime.model",

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from ssdlite.errors import ContractError
 from ssdlite.runtime.plain import to_plain
 
-FORMAT = "ssdlite-contract"
-FORMAT_VERSION = 2
+CONTRACT_FORMAT = "ssdlite-contract"
+CONTRACT_VERSION = 2
 METADATA_KEY = "ssdlite.contract"
 CONTRACT_FILE = "contract.json"
 MAX_SIDE = 4096
@@ -206,8 +206,8 @@ class Contract:
     """The whole document. ``class_names`` and ``category_ids`` (of the training data; none where nobody
     said) are by label, 0..K-1."""
 
-    format: str = FORMAT
-    format_version: int = FORMAT_VERSION
+    format: str = CONTRACT_FORMAT
+    format_version: int = CONTRACT_VERSION
     name: str
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]

@@ -12,8 +12,8 @@ from ssdlite.errors import ContractError
 from ssdlite.runtime.backends import BACKENDS
 from ssdlite.runtime.contract import (
     CONTRACT_FILE,
-    FORMAT,
-    FORMAT_VERSION,
+    CONTRACT_FORMAT,
+    CONTRACT_VERSION,
     MAX_SIDE,
     OUTPUTS,
     AnchorSpec,
@@ -34,8 +34,8 @@ NAMES_IN_VERSION_1 = {
 }
 MAX_CONTRACT_BYTES = 64 << 20
 MAX_BATCH = 1024
-MAX_CLASSES = 100_000
-MAX_ANCHORS = 500_000
+CLASS_LIMIT = 100_000  # the same in a configuration, which this room does not know
+ANCHOR_LIMIT = 500_000
 MAX_MODELS = 100
 
 
@@ -49,13 +49,13 @@ def parse_contract(text: str | bytes, where: str) -> Contract:
         raise ContractError(f"{where}: a contract of {len(text)} bytes, more than the {MAX_CONTRACT_BYTES} allowed")
     try:
         values = parse_json(text)
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise PlainError(f"not a contract of ssdlite: expected an object with format {FORMAT!r}")
+        if not isinstance(values, dict) or values.get("format") != CONTRACT_FORMAT:
+            raise PlainError(f"not a contract of ssdlite: expected an object with format {CONTRACT_FORMAT!r}")
         version = values.get("format_version")
         if version == 1:
             _upgrade(values)
-        elif version != FORMAT_VERSION:
-            raise PlainError(f"format version {version!r}; this version of ssdlite reads 1 to {FORMAT_VERSION}")
+        elif version != CONTRACT_VERSION:
+            raise PlainError(f"format version {version!r}; this version of ssdlite reads 1 to {CONTRACT_VERSION}")
         contract = from_plain(Contract, values, "contract")
         _check_contract(contract)
     except PlainError as error:
@@ -76,7 +76,7 @@ def _upgrade(values: dict[str, Any]) -> None:
     resize = values.get("resize")
     if isinstance(resize, dict) and resize.get("padding_position") == "centre":
         resize["padding_position"] = "center"
-    values["format_version"] = FORMAT_VERSION
+    values["format_version"] = CONTRACT_VERSION
 
 
 def read_contract(bundle: Path) -> Contract:
@@ -92,7 +92,7 @@ def read_contract(bundle: Path) -> Contract:
 
 def _check_contract(contract: Contract) -> None:
     count = len(contract.class_names)
-    _expect(1 <= count <= MAX_CLASSES, f"class_names: expected 1 to {MAX_CLASSES} names, got {count}")
+    _expect(1 <= count <= CLASS_LIMIT, f"class_names: expected 1 to {CLASS_LIMIT} names, got {count}")
     _expect(len(set(contract.class_names)) == count, "class_names: names must differ")
     _expect(
         len(contract.category_ids) in (0, count),
@@ -121,12 +121,15 @@ def _check_postprocess(spec: PostprocessSpec) -> None:
         _expect(0 <= getattr(spec, name) <= 1, f"postprocess.{name}: expected 0 to 1, got {getattr(spec, name)}")
     for name in ("candidates_per_class", "max_detections", "max_candidates"):
         value = getattr(spec, name)
-        _expect(1 <= value <= MAX_ANCHORS, f"postprocess.{name}: expected 1 to {MAX_ANCHORS}, got {value}")
+        _expect(1 <= value <= ANCHOR_LIMIT, f"postprocess.{name}: expected 1 to {ANCHOR_LIMIT}, got {value}")
     _expect(spec.background_index == 0, f"postprocess.background_index: expected 0, got {spec.background_index}")
 
 
 def _check_anchors(spec: AnchorSpec) -> None:
-    _expect(1 <= len(spec.values) <= MAX_ANCHORS, f"anchors: expected 1 to {MAX_ANCHORS}, got {len(spec.values)}")
+    _expect(
+        1 <= len(spec.values) <= ANCHOR_LIMIT,
+        f"anchors: expected 1 to {ANCHOR_LIMIT}, got {len(spec.values)}",
+    )
     _expect(all(0 < v < 1e6 for v in spec.box_code_scales), "anchors.box_code_scales: expected positive numbers")
     _expect(0 < spec.max_log_scale <= 20, f"anchors.max_log_scale: expected 0 to 20, got {spec.max_log_scale}")
     values = np.array(spec.values, np.float64)
@@ -179,7 +182,7 @@ def _check_outputs(model: ModelSpec, contract: Contract, where: str) -> None:
         first = model.outputs[0].shape
         count = first[1] if len(first) == 3 else None
         _expect(
-            isinstance(count, int) and 1 <= count <= MAX_ANCHORS,
+            isinstance(count, int) and 1 <= count <= ANCHOR_LIMIT,
             f"{where}: outputs: expected [batch, anchors, columns], got {list(first)}",
         )
         if model.variant == "raw" and contract.anchors is not None:

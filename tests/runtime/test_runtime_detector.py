@@ -9,57 +9,38 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import ssdlite
 from ssdlite.detections import Detections
 from ssdlite.detector import Detector
-from ssdlite.runtime.contract import Provenance
 from ssdlite.runtime.model import load_model
 
 SIZES = ((50, 70), (96, 96), (300, 40), (1, 1))
 
 
-@pytest.fixture(scope="module")
-def detector() -> Detector:
-    """Random, but with scores that spread, as a trained one's do."""
-    torch.manual_seed(0)
-    detector = ssdlite.build_detector(
-        "ssdlite192_mobilenet_v2_050", num_classes=3, width_mult=0.25, image_size=96, resize="letterbox"
-    )
-    for module in detector.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight)
-    detector.head.classification.set_bias(torch.tensor([2.0, 0.0, 0.0, 0.0]))
-    return detector.eval()
+class Exported(NamedTuple):
+    detector: Detector
+    path: Path
+
+
+@pytest.fixture(
+    scope="module", params=["stretch/raw.uint8_NCHW", "stretch/nms.uint8_NCHW", "letterbox/decoded.float32_NCHW"]
+)
+def exported(request: pytest.FixtureRequest, golden_bundles: Path) -> Exported:
+    bundle, _, file = request.param.partition("/")
+    detector = ssdlite.load_detector(golden_bundles / f"{bundle}.pt")
+    return Exported(detector, golden_bundles / bundle / f"{file}.onnx")
 
 
 @pytest.fixture(scope="module")
 def pictures() -> list[np.ndarray]:
     random = np.random.default_rng(0)
     return [random.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in SIZES]
-
-
-@pytest.fixture(scope="module")
-def exported(detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """raw.onnx and nms.onnx, each with its contract inside."""
-    from ssdlite.export.bundle import build_contract
-    from ssdlite.export.graphs import model_spec
-    from ssdlite.export.onnx import attach_contract, export_onnx
-    from ssdlite.export.options import GraphOptions
-
-    folder = tmp_path_factory.mktemp("exported")
-    provenance = Provenance(checkpoint="none.pt", checkpoint_sha256="0" * 64, license="Apache-2.0")
-    for options in (GraphOptions(variant="raw"), GraphOptions(variant="nms")):
-        model = export_onnx(detector, options)
-        spec = model_spec(detector, options, f"{options.variant}.onnx")
-        attach_contract(model, build_contract(detector, [spec], provenance, options.max_candidates))
-        (folder / spec.file).write_bytes(model.SerializeToString())
-    return folder
 
 
 def assert_same(found: Sequence[Detections], expected: Sequence[Detections]) -> None:
@@ -72,22 +53,20 @@ def assert_same(found: Sequence[Detections], expected: Sequence[Detections]) -> 
         assert ours.class_names == theirs.class_names
 
 
-@pytest.mark.parametrize("variant", ["raw", "nms"])
-def test_the_same_detections_as_the_detectors(
-    detector: Detector, exported: Path, pictures: list[np.ndarray], variant: str
-):
-    model = load_model(exported / f"{variant}.onnx", threads=1)
+def test_the_same_detections_as_the_detectors(exported: Exported, pictures: list[np.ndarray]):
+    detector = exported.detector
+    model = load_model(exported.path, threads=1)
     assert_same(model.predict(pictures, score_threshold=0.0), detector.predict(pictures, score_threshold=0.0))
-    threads = load_model(exported / f"{variant}.onnx", threads=2)
+    threads = load_model(exported.path, threads=2)
     assert_same(threads.predict(pictures, score_threshold=0.0), detector.predict(pictures, score_threshold=0.0))
 
 
-@pytest.mark.parametrize("variant", ["raw", "nms"])
-def test_a_data_set_is_evaluated_alike(detector: Detector, exported: Path, tmp_path: Path, variant: str):
+def test_a_data_set_is_evaluated_alike(exported: Exported, tmp_path: Path):
     """Both through detect_dataset, over an index that has one picture of each size."""
     from ssdlite.datasets.index import DetectionIndex
     from ssdlite.evaluation.inference import detect_dataset
 
+    detector = exported.detector
     random = np.random.default_rng(1)
     paths = []
     for number, (height, width) in enumerate(SIZES):
@@ -106,7 +85,7 @@ def test_a_data_set_is_evaluated_alike(detector: Detector, exported: Path, tmp_p
         areas=np.zeros(0, np.float32),
         ignore=np.zeros(0, bool),
     )
-    model = load_model(exported / f"{variant}.onnx", threads=1)
+    model = load_model(exported.path, threads=1)
     detector.train()
     found = [dict(detect_dataset(one, index, batch_size=3, positions=[3, 1, 0])) for one in (model, detector)]
     assert detector.training  # as it was, although it did not detect so
@@ -171,7 +150,7 @@ def link_or_copy(source: str, target: str) -> None:
 
 @pytest.mark.parametrize("readers", [("pillow",), ("opencv-python-headless",), ()])
 def test_it_runs_where_torch_is_not_installed(
-    detector: Detector, exported: Path, pictures: list[np.ndarray], tmp_path: Path, readers: tuple[str, ...]
+    golden_bundles: Path, pictures: list[np.ndarray], tmp_path: Path, readers: tuple[str, ...]
 ):
     Image.fromarray(pictures[0]).save(tmp_path / "a.png")
     np.save(tmp_path / "a.npy", pictures[0])
@@ -179,7 +158,8 @@ def test_it_runs_where_torch_is_not_installed(
     packages.mkdir()
     link_packages(packages, ["numpy", "onnxruntime", *readers])
     (packages / "ssdlite").symlink_to(Path(ssdlite.__file__).parent)
-    arguments = [str(packages), str(exported / "raw.onnx"), str(tmp_path / "a.png"), str(tmp_path / "a.npy")]
+    model = golden_bundles / "stretch" / "raw.uint8_NCHW.onnx"
+    arguments = [str(packages), str(model), str(tmp_path / "a.png"), str(tmp_path / "a.npy")]
     command = [sys.executable, "-I", "-S", "-c", PROGRAM, *arguments]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -189,7 +169,7 @@ def test_it_runs_where_torch_is_not_installed(
         {"pillow": "PIL", "opencv-python-headless": "cv2"}[name] for name in readers
     }
     assert ("needs Pillow or OpenCV" in error) == (not readers)
-    (expected,) = detector.predict(pictures[0], score_threshold=0.0)
+    (expected,) = ssdlite.load_detector(golden_bundles / "stretch.pt").predict(pictures[0], score_threshold=0.0)
     assert len(found) == (2 if readers else 1)
     for one in found:
         assert [item["name"] for item in one] == expected.names
@@ -197,9 +177,12 @@ def test_it_runs_where_torch_is_not_installed(
         np.testing.assert_allclose([item["box"] for item in one], expected.boxes, atol=0.05)
 
 
-def test_predicting_with_an_exported_model_loads_no_torch(exported: Path, pictures: list[np.ndarray], tmp_path: Path):
+def test_predicting_with_an_exported_model_loads_no_torch(
+    golden_bundles: Path, pictures: list[np.ndarray], tmp_path: Path
+):
     Image.fromarray(pictures[0]).save(tmp_path / "a.png")
-    arguments = [str(tmp_path / "a.png"), "--weights", str(exported / "nms.onnx"), "--output", str(tmp_path / "out")]
+    model = golden_bundles / "stretch" / "nms.uint8_NCHW.onnx"
+    arguments = [str(tmp_path / "a.png"), "--weights", str(model), "--output", str(tmp_path / "out")]
     program = (
         "import sys; from ssdlite.tools import predict; status = predict.main(sys.argv[1:]); "
         "print(status, sorted({'torch', 'torchvision', 'onnx'} & set(sys.modules)))"

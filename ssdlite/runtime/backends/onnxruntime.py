@@ -17,8 +17,8 @@ from ssdlite.runtime.contract import ModelSpec
 
 ORT_FORMAT_MARK = b"ORTM"  # at byte 4 of ONNX Runtime's own format
 FATAL_ONLY = 4  # of onnxruntime's levels; its errors reach us as exceptions, and need not be printed as well
-TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(int32)": "int32"}
-SHOWN = 6  # names in a message
+TENSOR_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(int32)": "int32"}
+SHOWN_TENSORS = 6  # names in a message
 
 
 class TensorInfo(NamedTuple):
@@ -84,7 +84,7 @@ class OnnxBackend:
         """Raises ContractError where the file has other inputs or outputs than ``model`` promises."""
         promised = TensorInfo(model.input.name, model.input.type, model.input.shape)
         if self.inputs != [promised]:
-            found = "; ".join(map(str, self.inputs[:SHOWN])) or "none"
+            found = "; ".join(map(str, self.inputs[:SHOWN_TENSORS])) or "none"
             raise ContractError(f"{self.name}: the contract promises one input, {promised}; the file has {found}")
         own = {output.name: output for output in self.outputs}
         names = {output.name for output in model.outputs}
@@ -114,7 +114,7 @@ def read_model_file(path: Path) -> bytes:
 
 def _tensor_info(value: Any) -> TensorInfo:
     shape = tuple(side if isinstance(side, int) else None for side in value.shape)
-    return TensorInfo(value.name, TYPES.get(value.type, value.type), shape)
+    return TensorInfo(value.name, TENSOR_TYPES.get(value.type, value.type), shape)
 
 
 def _shapes_agree(own: tuple[int | None, ...], promised: tuple[int | None, ...]) -> bool:
@@ -125,7 +125,7 @@ def _shapes_agree(own: tuple[int | None, ...], promised: tuple[int | None, ...])
 
 
 def _list(names: Iterable[str]) -> str:
-    return listing([repr(name[:60]) for name in sorted(names)], SHOWN)
+    return listing([repr(name[:60]) for name in sorted(names)], SHOWN_TENSORS)
 
 
 def _first_line(error: Exception) -> str:
