@@ -67,6 +67,11 @@ class _LikelyAnchors(NamedTuple):
     anchors: Tensor  # [B, R]
     scores: Tensor  # [B, R, K], 0 for a place that is not taken
 
+    def pairs(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """places [B, P] in R * K -> anchors and labels [B, P]."""
+        classes = self.scores.shape[2]
+        return self.anchors.gather(1, places // classes), places % classes
+
 
 def _likely_anchors(logits: Tensor, config: DetectorConfig) -> _LikelyAnchors:
     """logits [B, A, K + 1] -> the anchors and their scores.
@@ -117,24 +122,24 @@ def _best_candidates(likely: _LikelyAnchors, limit: int, threshold: float) -> _C
     """In each image the ``limit`` best pairs of anchor and class above the threshold, equal ones in their order."""
     flat = likely.scores.flatten(1)
     eligible = flat > threshold
-    counts = eligible.sum(dim=1)
-    complete = counts <= limit
+    complete = eligible.sum(dim=1) <= limit
     if bool(complete.all()):
-        places, taken = _places(eligible, counts)
+        places, taken = _places(eligible, eligible.sum(dim=1))
     else:
         best, places = torch.where(eligible, flat, 0.0).topk(limit + 1, dim=1)
-        last = best[:, limit - 1 : limit]
-        if bool((~complete & (best[:, limit] == last[:, 0])).any()):  # topk takes any of equal ones
+        tied = (best[:, 1:] == best[:, :-1]) & (best[:, 1:] > 0)  # topk takes and orders these as it likes
+        if bool(tied[:, -1].any()):
+            last = best[:, limit - 1 : limit]
             equal, room = flat == last, limit - (flat > last).sum(dim=1, keepdim=True)
             chosen = eligible & ((flat > last) | (equal & (equal.cumsum(dim=1) <= room)))
             places, taken = _places(chosen, chosen.sum(dim=1))
-        else:
+        elif bool(tied.any()):
             places = places[:, :limit].sort(dim=1).values
             taken = eligible.gather(1, places)
+        else:
+            return _Candidates(best[:, :limit], *likely.pairs(places[:, :limit]), complete)
     scores, order = torch.where(taken, flat.gather(1, places), 0.0).sort(dim=1, descending=True, stable=True)
-    places = places.gather(1, order)
-    classes = likely.scores.shape[2]
-    return _Candidates(scores, likely.anchors.gather(1, places // classes), places % classes, complete)
+    return _Candidates(scores, *likely.pairs(places.gather(1, order)), complete)
 
 
 def _decode(deltas: Tensor, chosen: Tensor, anchors: Tensor, box_code: BoxCode, size: tuple[int, int]) -> Tensor:

@@ -1,346 +1,284 @@
-"""Pieces of Markdown, safe for whatever names a model brings."""
+"""The model card of a bundle: the contract's facts in Markdown, for people."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ssdlite.console import code, markdown_table
 from ssdlite.files import counted
-from ssdlite.runtime.contract import (
-    CONTRACT_FILE,
-    AccuracyFigure,
-    BoxSpec,
-    Contract,
-    InputSpec,
-    Meaning,
-    ModelSpec,
-    QuantizationFacts,
-    ResizeSpec,
-)
+from ssdlite.runtime.contract import Contract, InputSpec, ModelSpec, ResizeSpec
 
+CARD = """\
+# {contract.name}
 
-def numbers(values: Sequence[float]) -> str:
-    """``127.5, 127.5, 127.5``"""
-    return ", ".join(f"{value:g}" for value in values)
+An object detector for phones and small devices: it finds objects of {classes} in a picture, each with a box and a \
+score. It sees the picture at {first.input.width} x {first.input.height} pixels. Exported by ssdlite; this card is \
+made from `contract.json` (`{contract.format}`, version {contract.format_version}), which programs read.
 
+## Classes
 
-# --- The part of a model card about outputs, and how they become detections.
+{class_table}
 
+## Files
 
-def output_lines(contract: Contract) -> Iterator[str]:
-    """A table for each set of outputs."""
-    meanings: dict[Meaning, str] = {
-        "class_logits": f"logits of each anchor, slot {contract.postprocess.background_index} is background",
-        "box_deltas": "dx, dy, dw, dh of each anchor, times the box-code scales",
-        "scores": "0..1",
-        "boxes": describe_boxes(contract.boxes),
-        "labels": "0..K-1, padded with -1",
-        "count": "detections that are not padding",
-    }
-    yield "## Outputs"
-    yield ""
-    groups: dict[object, list[str]] = {}
-    for model in contract.models:
-        groups.setdefault(model.outputs, []).append(model.file)
-    for model in contract.models:
-        files = groups.pop(model.outputs, None)
-        if files is None:
-            continue
-        yield f"Of {', '.join(code(file) for file in files)}:"
-        yield ""
-        yield from markdown_table(
-            ["output", "meaning", "type", "shape", "what it is"],
-            [
-                [
-                    code(output.name),
-                    output.meaning,
-                    output.type,
-                    "[" + ", ".join("N" if side is None else str(side) for side in output.shape) + "]",
-                    meanings[output.meaning] + (", padded with 0" if _is_padded(model.variant, output.meaning) else ""),
-                ]
-                for output in model.outputs
-            ],
-        )
+{file_table}
 
+`raw` ends with class logits and box deltas, `decoded` with scores and boxes of all anchors, `nms` with detections. \
+*Differs by*: the largest difference of an output from PyTorch's on the golden pictures.
 
-def describe_boxes(spec: BoxSpec) -> str:
-    """``x0, y0, x1, y1 (xyxy) as fractions of the input's width and height (fraction)``"""
-    order = "x0, y0, x1, y1" if spec.format == "xyxy" else "y0, x0, y1, x1"
-    scale = "as fractions of the input's width and height" if spec.scale == "fraction" else "in pixels of the input"
-    return f"{order} ({spec.format}) {scale} ({spec.scale})"
+{measurements}
 
+## Input, step by step
 
-def postprocess_lines(contract: Contract) -> Iterator[str]:
-    """From outputs to detections, step by step."""
-    spec = contract.postprocess
-    yield "## From outputs to detections"
-    yield ""
-    steps = []
-    if any(model.variant == "raw" for model in contract.models):
-        steps.append(
-            f"`raw` only: scores are the {spec.score_function} of the logits, then slot {spec.background_index} "
-            f"(background) is dropped.{_decoding(contract)}"
-        )
-    else:
-        steps.append(f"Scores in the outputs are the {spec.score_function} of the logits, without background.")
-    selection = (
-        f"`raw` and `decoded`: keep scores above {spec.score_threshold:g}; of each class the "
-        f"{spec.candidates_per_class} best enter non-maximum suppression, where a box falls to a better one of its "
-        f"class that it overlaps by more than {spec.nms_threshold:g}; of all classes the {spec.max_detections} best "
-        "survivors remain."
-    )
-    inside = (
-        f"`nms`: this is inside the graph, for the {spec.max_candidates} best pairs of anchor and class; take the "
-        "first `count` rows."
-    )
-    steps += [
-        selection,
-        inside,
-        "Scale the boxes to pixels of the input, then undo the resizing: in the picture's own pixels, clipped to it.",
-    ]
-    for number, step in enumerate(steps, 1):
-        yield f"{number}. {step}"
-    yield ""
+{inputs}
 
+## Outputs
 
-def _decoding(contract: Contract) -> str:
-    anchors = contract.anchors
-    if anchors is None:
-        return ""
-    return (
-        f" Boxes: `d = deltas / scales` with scales {numbers(anchors.box_code_scales)}; "
-        "centre = anchor centre + (dx, dy) * anchor size; "
-        f"size = anchor size * exp(min((dw, dh), {anchors.max_log_scale:.9g})). "
-        f"The {len(anchors.values)} anchors ({anchors.format}, {anchors.scale} of the input) are in `contract.json`."
-    )
+{outputs}
 
+## From outputs to detections
 
-def _is_padded(variant: str, meaning: Meaning) -> bool:
-    return variant == "nms" and meaning in ("boxes", "scores")
+1. {scoring}
+2. `raw` and `decoded`: keep scores above {spec.score_threshold:g}; of each class the {spec.candidates_per_class} best \
+enter non-maximum suppression, where a box falls to a better one of its class that it overlaps by more than \
+{spec.nms_threshold:g}; of all classes the {spec.max_detections} best survivors remain.
+3. `nms`: this is inside the graph, for the {spec.max_candidates} best pairs of anchor and class; take the first \
+`count` rows.
+4. Scale the boxes to pixels of the input, then undo the resizing: in the picture's own pixels, clipped to it.
 
+{quantization}
 
-# --- The model card of a bundle, Markdown: the contract's facts, for people.
+## Licence and provenance
+
+- Licence of the weights: {origin.license}
+- Checkpoint: {checkpoint}, SHA-256 `{origin.checkpoint_sha256}`
+{provenance}
+
+## Check it and run it
+
+```bash
+ssdlite verify .                          # replay the golden vectors in golden/, step by step
+ssdlite verify . --dump FOLDER            # compare what your app makes of the golden pictures
+ssdlite predict photo.jpg --weights .     # boxes, names and scores
+```
+
+```python
+from ssdlite.runtime import load_model  # numpy, onnxruntime, Pillow, OpenCV; no torch
+
+detector = load_model(".", "{first.file}")
+for found in detector.predict(["photo.jpg"]):
+    print([(one.name, one.score, one.box) for one in found])
+```
+
+## Limits
+
+{limits}
+"""
+INPUT = """\
+For {files}:
+
+1. Decode the picture to 8-bit RGB, upright (apply the EXIF orientation), without alpha.
+2. {resizing}
+3. Resizing is {resize.interpolation}, {centers} half-pixel centres and {smoothing} antialiasing, as OpenCV's \
+INTER_LINEAR.
+4. Order the channels {input.color_order}, values {input.value_range[0]:g} to {input.value_range[1]:g}.
+5. {normalizing}
+6. Feed it as {name}: {input.type}, {input.layout}, {shape} ({batch})."""
+RESIZING = {
+    "stretch": "Resize it to {0.width} x {0.height} (width x height) pixels; its shape is not kept (stretch).",
+    "letterbox": "Resize it to fit into {0.width} x {0.height} (width x height) pixels, its shape kept (letterbox), "
+    "and put it in the {1.padding_position}; the rest is {1.padding_value} in all channels.",
+}
+DECODING = """\
+`raw` only: scores are the {0.score_function} of the logits, then slot {0.background_index} (background) is dropped."""
+BOXES = """\
+ Boxes: `d = deltas / scales` with scales {scales}; centre = anchor centre + (dx, dy) * anchor size; size = anchor \
+size * exp(min((dw, dh), {anchors.max_log_scale:.9g})). The {count} anchors ({anchors.format}, {anchors.scale} of the \
+input) are in `contract.json`."""
+MEANINGS = {
+    "class_logits": "logits of each anchor, slot {background} is background",
+    "box_deltas": "dx, dy, dw, dh of each anchor, times the box-code scales",
+    "scores": "0..1",
+    "boxes": "{order} ({boxes.format}) {scale} ({boxes.scale})",
+    "labels": "0..K-1, padded with -1",
+    "count": "detections that are not padding",
+}
+BOX_FORMATS = {"xyxy": "x0, y0, x1, y1", "yxyx": "y0, x0, y1, x1"}
+BOX_SCALES = {"fraction": "as fractions of the input's width and height", "pixels": "in pixels of the input"}
+FILE_COLUMNS: dict[str, Callable[[ModelSpec], str]] = {
+    "file": lambda own: " + ".join(map(code, own.files)),
+    "runtime": lambda own: own.runtime,
+    "variant": lambda own: own.variant,
+    "precision": lambda own: own.precision,
+    "size MB": lambda own: "",
+    "AP": lambda own: f"{own.accuracy.AP:.4f}" if own.accuracy else "",
+    "AP50": lambda own: f"{own.accuracy.AP50:.4f}" if own.accuracy else "",
+    "AP drop": lambda own: f"{own.accuracy.AP_drop:+.4f}" if own.accuracy else "",
+    "ms": lambda own: f"{own.latency.median_ms:.2f}" if own.latency else "",
+    "opset": lambda own: str(own.opset or ""),
+    "IR": lambda own: str(own.ir_version or ""),
+    "differs by": lambda own: "" if own.difference_from_pytorch is None else f"{own.difference_from_pytorch:g}",
+}
 
 
 def write_model_card(contract: Contract, bundle: Path | None = None) -> str:
     """The card as Markdown. Sizes of the files are in it where ``bundle`` says where they are."""
-    parts = [
-        _head(contract),
-        _classes(contract),
-        _files(contract.models, bundle),
-        _input(contract),
-        output_lines(contract),
-        postprocess_lines(contract),
-        _quantisation(contract.models),
-        _provenance(contract),
-        _use(contract),
-        _limits(contract),
-    ]
-    return "\n".join(line for part in parts for line in part).rstrip() + "\n"
-
-
-def _head(contract: Contract) -> Iterator[str]:
-    first = contract.models[0].input
-    yield f"# {contract.name}"
-    yield ""
-    yield (
-        "An object detector for phones and small devices: it finds objects of "
-        f"{counted(len(contract.class_names), 'class')} in a picture, each with a box and a score. "
-        f"It sees the picture at {first.width} x {first.height} pixels. "
-        f"Exported by ssdlite; this card is made from `{CONTRACT_FILE}` "
-        f"(`{contract.format}`, version {contract.format_version}), which programs read."
+    text = CARD.format(
+        contract=contract,
+        first=contract.models[0],
+        spec=contract.postprocess,
+        origin=contract.provenance,
+        checkpoint=code(contract.provenance.checkpoint),
+        classes=counted(len(contract.class_names), "class"),
+        class_table=_class_table(contract),
+        file_table=_file_table(contract.models, bundle),
+        measurements="\n\n".join(_measurements(contract.models)),
+        inputs="\n\n".join(_input(spec, contract.resize, files) for spec, files in _by(contract.models, "input")),
+        outputs="\n\n".join(_outputs(contract)),
+        scoring=_scoring(contract),
+        quantization="\n\n".join(_quantization(contract.models)),
+        provenance="\n".join(_provenance(contract)),
+        limits="\n".join(_limits(contract)),
     )
-    yield ""
+    return "\n\n".join(part.strip("\n") for part in text.split("\n\n") if part.strip()) + "\n"
 
 
-def _classes(contract: Contract) -> Iterator[str]:
-    yield "## Classes"
-    yield ""
-    ids = map(str, contract.category_ids) if contract.category_ids else ["not known"] * len(contract.class_names)
-    rows = zip(contract.class_names, ids, strict=True)
-    yield from markdown_table(
-        ["label", "name", "id in the training data"],
-        [[str(label), code(name), category] for label, (name, category) in enumerate(rows)],
-    )
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(markdown_table(headings, rows)).rstrip()
 
 
-def _files(models: Sequence[ModelSpec], bundle: Path | None) -> Iterator[str]:
-    yield "## Files"
-    yield ""
-    yield from markdown_table(
-        [
-            "file",
-            "runtime",
-            "variant",
-            "precision",
-            "size MB",
-            "AP",
-            "AP50",
-            "AP drop",
-            "ms",
-            "opset",
-            "IR",
-            "differs by",
-        ],
-        [
-            [
-                " + ".join(code(name) for name in model.files),
-                model.runtime,
-                model.variant,
-                model.precision,
-                f"{sum((bundle / name).stat().st_size for name in model.files) / 1e6:.2f}" if bundle else "",
-                f"{model.accuracy.AP:.4f}" if model.accuracy else "",
-                f"{model.accuracy.AP50:.4f}" if model.accuracy else "",
-                f"{model.accuracy.AP_drop:+.4f}" if model.accuracy else "",
-                f"{model.latency.median_ms:.2f}" if model.latency else "",
-                str(model.opset or ""),
-                str(model.ir_version or ""),
-                "" if model.difference_from_pytorch is None else f"{model.difference_from_pytorch:g}",
-            ]
-            for model in models
-        ],
-    )
-    yield (
-        "`raw` ends with class logits and box deltas, `decoded` with scores and boxes of all anchors, `nms` with "
-        "detections. *Differs by*: the largest difference of an output from PyTorch's on the golden pictures."
-    )
-    yield ""
-    yield from _measurements(models)
+def _numbers(values: Sequence[float]) -> str:
+    """``127.5, 127.5, 127.5``"""
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _shape(sides: Sequence[int | None]) -> str:
+    return "[" + ", ".join("N" if side is None else str(side) for side in sides) + "]"
+
+
+def _by(models: Sequence[ModelSpec], part: str) -> Iterator[tuple[Any, str]]:
+    """Each different value of an attribute, and the files that have it."""
+    groups: dict[Any, list[str]] = {}
+    for model in models:
+        groups.setdefault(getattr(model, part), []).append(code(model.file))
+    yield from ((value, ", ".join(files)) for value, files in groups.items())
+
+
+def _class_table(contract: Contract) -> str:
+    ids = list(map(str, contract.category_ids)) or ["not known"] * len(contract.class_names)
+    rows = [[str(label), code(name), ids[label]] for label, name in enumerate(contract.class_names)]
+    return _table(["label", "name", "id in the training data"], rows)
+
+
+def _file_table(models: Sequence[ModelSpec], bundle: Path | None) -> str:
+    def size(model: ModelSpec) -> str:
+        return f"{sum((bundle / name).stat().st_size for name in model.files) / 1e6:.2f}" if bundle else ""
+
+    columns = FILE_COLUMNS | {"size MB": size}
+    return _table(list(columns), [[column(model) for column in columns.values()] for model in models])
+
+
+def _scored_on(models: Sequence[ModelSpec]) -> list[str]:
+    figures = [model.accuracy for model in models if model.accuracy]
+    return sorted({f"{own.data}, {own.split}, {counted(own.images, 'image')}" for own in figures})
 
 
 def _measurements(models: Sequence[ModelSpec]) -> Iterator[str]:
     """What the figures of the table were measured on, once for each way."""
-    accuracies = {_measured_on(model.accuracy) for model in models if model.accuracy}
-    for text in sorted(accuracies):
+    for text in _scored_on(models):
         yield f"AP: {text}; the drop is PyTorch's AP less the file's."
-        yield ""
     for model in models:
         if model.latency:
-            figure = model.latency
+            own = model.latency
             yield (
-                f"{code(model.file)}: {figure.median_ms:g} ms, median of {counted(figure.runs, 'run')} of one image, "
-                f"{counted(figure.threads, 'thread')}, {figure.runtime}, {figure.processor}."
+                f"{code(model.file)}: {own.median_ms:g} ms, median of {counted(own.runs, 'run')} of one image, "
+                f"{counted(own.threads, 'thread')}, {own.runtime}, {own.processor}."
             )
-            yield ""
 
 
-def _measured_on(figure: AccuracyFigure) -> str:
-    return f"{figure.data}, {figure.split}, {counted(figure.images, 'image')}"
+def _input(spec: InputSpec, resize: ResizeSpec, files: str) -> str:
+    normalization = f"`(value - mean) / std` with mean {_numbers(spec.mean)} and std {_numbers(spec.std)}"
+    return INPUT.format(
+        files=files,
+        input=spec,
+        resize=resize,
+        resizing=RESIZING[resize.mode].format(spec, resize),
+        centers="with" if resize.half_pixel_centers else "without",
+        smoothing="with" if resize.antialias else "without",
+        normalizing=f"Normalise: {normalization}."
+        if spec.type == "float32"
+        else "Do not normalise: the graph does (mean 0, std 1 outside).",
+        name=code(spec.name),
+        shape=_shape(spec.shape),
+        batch="any batch" if spec.batch is None else f"batch {spec.batch}",
+    )
 
 
-def _input(contract: Contract) -> Iterator[str]:
-    yield "## Input, step by step"
-    yield ""
-    recipes: dict[InputSpec, list[str]] = {}
-    for model in contract.models:
-        recipes.setdefault(model.input, []).append(model.file)
-    for spec, files in recipes.items():
-        yield f"For {', '.join(code(file) for file in files)}:"
-        yield ""
-        for number, step in enumerate(_steps(spec, contract.resize), 1):
-            yield f"{number}. {step}"
-        yield ""
+def _outputs(contract: Contract) -> Iterator[str]:
+    """A table for each set of outputs."""
+    boxes, background = contract.boxes, contract.postprocess.background_index
+    facts = {"order": BOX_FORMATS[boxes.format], "scale": BOX_SCALES[boxes.scale]}
+    for outputs, files in _by(contract.models, "outputs"):
+        padded = ("boxes", "scores") if any(own.meaning == "count" for own in outputs) else ()
+        rows = []
+        for own in outputs:
+            text = MEANINGS[own.meaning].format(boxes=boxes, background=background, **facts)
+            suffix = ", padded with 0" if own.meaning in padded else ""
+            rows.append([code(own.name), own.meaning, own.type, _shape(own.shape), text + suffix])
+        yield f"Of {files}:"
+        yield _table(["output", "meaning", "type", "shape", "what it is"], rows)
 
 
-def _steps(spec: InputSpec, resize: ResizeSpec) -> Iterator[str]:
-    yield "Decode the picture to 8-bit RGB, upright (apply the EXIF orientation), without alpha."
-    if resize.mode == "stretch":
-        yield f"Resize it to {spec.width} x {spec.height} (width x height) pixels; its shape is not kept (stretch)."
-    else:
+def _scoring(contract: Contract) -> str:
+    spec, anchors = contract.postprocess, contract.anchors
+    if all(model.variant != "raw" for model in contract.models):
+        return f"Scores in the outputs are the {spec.score_function} of the logits, without background."
+    if anchors is None:
+        return DECODING.format(spec)
+    scales = _numbers(anchors.box_code_scales)
+    return DECODING.format(spec) + BOXES.format(anchors=anchors, scales=scales, count=len(anchors.values))
+
+
+def _quantization(models: Sequence[ModelSpec]) -> Iterator[str]:
+    quantized = [(model, model.quantization) for model in models if model.quantization is not None]
+    if quantized:
+        yield "## Quantisation"
+    for model, own in quantized:
+        kept = ", ".join(map(code, own.float_layers))
         yield (
-            f"Resize it to fit into {spec.width} x {spec.height} (width x height) pixels, its shape kept (letterbox), "
-            f"and put it in the {resize.padding_position}; the rest is {resize.padding_value} in all channels."
+            f"{code(model.file)}: {own.quantized_layers} of {counted(own.total_layers, 'layer')} are computed in "
+            f"integers, with {own.activation_type} activations; calibrated ({own.calibration_method}) on "
+            f"{counted(own.calibration_images, 'picture')} of {own.calibration_data}."
+            + (f"\nIn float, the most sensitive first: {kept}." if kept else "")
         )
-    yield (
-        f"Resizing is {resize.interpolation}, {_with(resize.half_pixel_centers)} half-pixel centres and "
-        f"{_with(resize.antialias)} antialiasing, as OpenCV's INTER_LINEAR."
-    )
-    yield f"Order the channels {spec.color_order}, values {spec.value_range[0]:g} to {spec.value_range[1]:g}."
-    if spec.type == "float32":
-        yield f"Normalise: `(value - mean) / std` with mean {numbers(spec.mean)} and std {numbers(spec.std)}."
-    else:
-        yield "Do not normalise: the graph does (mean 0, std 1 outside)."
-    batch = "any batch" if spec.batch is None else f"batch {spec.batch}"
-    shape = ["N" if side is None else str(side) for side in spec.shape]
-    yield f"Feed it as {code(spec.name)}: {spec.type}, {spec.layout}, [{', '.join(shape)}] ({batch})."
-
-
-def _quantisation(models: Sequence[ModelSpec]) -> Iterator[str]:
-    quantised = [(model, model.quantization) for model in models if model.quantization is not None]
-    if not quantised:
-        return
-    yield "## Quantisation"
-    yield ""
-    for model, facts in quantised:
-        yield from _quantised(model, facts)
-
-
-def _quantised(model: ModelSpec, facts: QuantizationFacts) -> Iterator[str]:
-    yield (
-        f"{code(model.file)}: {facts.quantized_layers} of {counted(facts.total_layers, 'layer')} are computed in "
-        f"integers, with {facts.activation_type} activations; calibrated ({facts.calibration_method}) on "
-        f"{counted(facts.calibration_images, 'picture')} of {facts.calibration_data}."
-    )
-    if facts.float_layers:
-        yield f"In float, the most sensitive first: {', '.join(code(name) for name in facts.float_layers)}."
-    yield ""
 
 
 def _provenance(contract: Contract) -> Iterator[str]:
-    facts = contract.provenance
-    yield "## Licence and provenance"
-    yield ""
-    yield f"- Licence of the weights: {facts.license}"
-    yield f"- Checkpoint: {code(facts.checkpoint)}, SHA-256 `{facts.checkpoint_sha256}`"
-    if facts.metrics:
-        listed = ", ".join(f"{name} {value:.4g}" for name, value in facts.metrics.items())
+    if contract.provenance.metrics:
+        listed = ", ".join(f"{name} {value:.4g}" for name, value in contract.provenance.metrics.items())
         yield f"- What training noted in the checkpoint, on the data it validated on: {listed}"
-    for name, version in facts.versions.items():
+    for name, version in contract.provenance.versions.items():
         yield f"- {name}: {version}"
-    yield ""
-
-
-def _use(contract: Contract) -> Iterator[str]:
-    yield "## Check it and run it"
-    yield ""
-    yield "```bash"
-    yield "ssdlite verify .                          # replay the golden vectors in golden/, step by step"
-    yield "ssdlite verify . --dump FOLDER            # compare what your app makes of the golden pictures"
-    yield "ssdlite predict photo.jpg --weights .     # boxes, names and scores"
-    yield "```"
-    yield ""
-    yield "```python"
-    yield "from ssdlite.runtime import load_model  # numpy, onnxruntime, Pillow, OpenCV; no torch"
-    yield ""
-    yield f'detector = load_model(".", "{contract.models[0].file}")'
-    yield 'for found in detector.predict(["photo.jpg"]):'
-    yield "    print([(one.name, one.score, one.box) for one in found])"
-    yield "```"
-    yield ""
 
 
 def _limits(contract: Contract) -> Iterator[str]:
-    spec = contract.postprocess
-    yield "## Limits"
-    yield ""
-    measured = sorted({_measured_on(model.accuracy) for model in contract.models if model.accuracy})
-    if measured:
-        yield f"- Accuracy was measured on {'; '.join(measured)}. Other pictures were not tried."
-    else:
-        yield "- The accuracy of these files was not measured when they were exported."
-    unmeasured = [code(model.file) for model in contract.models if model.accuracy is None]
-    if measured and unmeasured:
-        yield f"- The accuracy of {', '.join(unmeasured)} was not measured."
-    if any(model.latency for model in contract.models):
-        yield "- Times were measured on the processor named above; a phone's are others."
-    yield f"- At most {spec.max_detections} objects are found in a picture."
-    yield "- It finds objects of the classes above and no others; a score is not a probability."
-    if any(model.precision == "int8" for model in contract.models):
-        yield "- Processors round int8 arithmetic differently: scores may differ slightly from one to the next."
-    if contract.provenance.license == "not stated":
-        yield "- The licence of the weights is not stated: ask who made them before you pass them on."
-
-
-def _with(present: bool) -> str:
-    return "with" if present else "without"
+    models, measured = contract.models, "; ".join(_scored_on(contract.models))
+    unmeasured = ", ".join(code(model.file) for model in models if model.accuracy is None)
+    timed = any(model.latency for model in models)
+    in_int8 = any(model.precision == "int8" for model in models)
+    limits = (
+        (measured, f"Accuracy was measured on {measured}. Other pictures were not tried."),
+        (not measured, "The accuracy of these files was not measured when they were exported."),
+        (measured and unmeasured, f"The accuracy of {unmeasured} was not measured."),
+        (timed, "Times were measured on the processor named above; a phone's are others."),
+        (True, f"At most {contract.postprocess.max_detections} objects are found in a picture."),
+        (True, "It finds objects of the classes above and no others; a score is not a probability."),
+        (in_int8, "Processors round int8 arithmetic differently: scores may differ slightly from one to the next."),
+        (
+            contract.provenance.license == "not stated",
+            "The licence of the weights is not stated: ask who made them before you pass them on.",
+        ),
+    )
+    yield from (f"- {text}" for holds, text in limits if holds)
