@@ -53,6 +53,7 @@ def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 
 # --- Batch-norm statistics measured anew: the same function in evaluation mode, and about the same in training mode.
 
+BATCH_COUNTER = "num_batches_tracked"  # in the state dict; not a tensor that a person would count
 LEAST_SHARE = 1e-4  # of a layer's mean variance: a channel with less hardly varies, and is not blown up to 1
 
 

@@ -99,7 +99,7 @@ SIZE_LIMITS = (16, 32, 64, 128)  # px at the network's resolution, square root o
 SIZE_NAMES = ("< 16", "16-32", "32-64", "64-128", ">= 128")
 ALL = "all"  # classes or sizes
 COARSE_STRIDES = 2.0  # a shorter side below this many strides: even a perfect anchor has less than one match on average
-PAIRS_AT_ONCE = 4_000_000  # box-anchor pairs held at once: 16 MiB for each of a few arrays
+PAIRS_A_CHUNK = 4_000_000  # box-anchor pairs held at once: 16 MiB for each of a few arrays
 
 
 class BoxCoverage(NamedTuple):
@@ -220,7 +220,7 @@ def measure_coverage(
     starts = np.concatenate([[0], np.cumsum(counts)])
     parts = [
         _match(corners[part], images[part], placed, starts, threshold)
-        for part in _image_chunks(images, max(1, PAIRS_AT_ONCE // len(placed)))
+        for part in _image_chunks(images, max(1, PAIRS_A_CHUNK // len(placed)))
     ]
     best_iou, matches, assigned, level = (np.concatenate(column) for column in zip(*parts, strict=True))
     too_coarse = np.asarray(strides)[level] * COARSE_STRIDES > boxes.sides.min(1, initial=np.inf)

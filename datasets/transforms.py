@@ -39,7 +39,7 @@ with _environment("NO_ALBUMENTATIONS_UPDATE", "1"):  # or it calls home
     import albumentations as A
 
 Rectangle = tuple[float, float, float, float]  # x0, y0, x1, y1 in source pixels
-Boxes = npt.NDArray[np.float32]
+BoxArray = npt.NDArray[np.float32]
 CutOff = Literal["drop", "ignore"]
 
 MIN_BOX_SIDE = 1.0  # input pixels; what is left of a cropped box below this is dropped
@@ -75,7 +75,7 @@ def scaled_region(
     return x0, y0, x1, y1
 
 
-def iou_crop(canvas: Rectangle, boxes: Boxes, generator: np.random.Generator) -> Rectangle:
+def iou_crop(canvas: Rectangle, boxes: BoxArray, generator: np.random.Generator) -> Rectangle:
     """A random region of the canvas that overlaps some box by a randomly chosen least IoU (SSD's sampling)."""
     if not len(boxes):
         return canvas
@@ -95,7 +95,7 @@ def iou_crop(canvas: Rectangle, boxes: Boxes, generator: np.random.Generator) ->
             return left, top, right, bottom
 
 
-def _best_overlaps(regions: npt.NDArray[np.float64], boxes: Boxes) -> npt.NDArray[np.float64]:
+def _best_overlaps(regions: npt.NDArray[np.float64], boxes: BoxArray) -> npt.NDArray[np.float64]:
     """regions [T, 4], boxes [N, 4] -> [T]: the best IoU with a box whose centre is in the region, -1 if none is."""
     boxes = boxes.astype(np.float64)
     corners, centers = regions[:, None], (boxes[:, :2] + boxes[:, 2:]) / 2

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ssdlite.benchmark.detectors import Candidate, Row
     from ssdlite.export.measure import Accuracy
 
-PROGRAM = "ssdlite benchmark"
 MOST_PICTURES = 64  # of a folder or a split that are timed
 PACKAGES = ("torch", "onnxruntime", "ncnn", "numpy")
 FILES = ("benchmark.json", "benchmark.md", "benchmark.png")
@@ -89,7 +88,7 @@ def benchmark(options: BenchmarkOptions) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(benchmark, BenchmarkOptions, argv, PROGRAM)
+    return cli.run(benchmark, BenchmarkOptions, argv, "ssdlite benchmark")
 
 
 def _check(options: BenchmarkOptions) -> None:

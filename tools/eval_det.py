@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from ssdlite.evaluation.voc import VocMetrics
     from ssdlite.images.prediction import DetectionModel
 
-PROGRAM = "ssdlite eval"
-
 
 @dataclass(frozen=True)
 class EvalOptions:
@@ -116,7 +114,7 @@ def _report(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(evaluate, EvalOptions, argv, PROGRAM)
+    return cli.run(evaluate, EvalOptions, argv, "ssdlite eval")
 
 
 class OutputFiles(NamedTuple):

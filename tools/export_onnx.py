@@ -18,8 +18,6 @@ from ssdlite.export.options import ExportOptions
 if TYPE_CHECKING:
     from ssdlite.runtime.contract import Contract
 
-PROGRAM = "ssdlite export"
-
 
 @dataclass(frozen=True, kw_only=True)
 class ExportArguments(ExportOptions):
@@ -46,7 +44,7 @@ def export(options: ExportOptions) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(export, ExportArguments, argv, PROGRAM)
+    return cli.run(export, ExportArguments, argv, "ssdlite export")
 
 
 def _print_files(contract: Contract, bundle: Path) -> None:

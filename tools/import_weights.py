@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ssdlite.config import DetectorConfig
     from ssdlite.weights import Imported
 
-PROGRAM = "ssdlite import-weights"
 NAMES_SHOWN = 8
 UNUSUAL = (  # options that are shown where they are not as usual
     "activation",
@@ -104,7 +103,7 @@ def _check_output(options: ImportWeightsOptions) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(import_file, ImportWeightsOptions, argv, PROGRAM)
+    return cli.run(import_file, ImportWeightsOptions, argv, "ssdlite import-weights")
 
 
 def _class_names(options: ImportWeightsOptions) -> tuple[str, ...] | None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from ssdlite.export.lint.report import LintFinding, LintReport
 
-PROGRAM = "ssdlite lint"
 WORDS = {"refused": "refused", "cpu": "left to the CPU", "note": "note"}
 
 
@@ -53,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.strict:
             unclean.extend(path for path, report in reports if not report.clean)
 
-    status = cli.run(lint, LintOptions, argv, PROGRAM)
+    status = cli.run(lint, LintOptions, argv, "ssdlite lint")
     return status or int(bool(unclean))
 
 

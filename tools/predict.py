@@ -24,7 +24,6 @@ from ssdlite.images.media import MediaFile, VideoReader, VideoWriter, find_sourc
 from ssdlite.images.prediction import DetectionModel
 from ssdlite.images.reading import read_image
 
-PROGRAM = "ssdlite predict"
 T = TypeVar("T")
 
 
@@ -59,7 +58,7 @@ class Run:
 
     def fail(self, message: str) -> None:
         self.failures += 1
-        self.progress.console.print(f"{PROGRAM}: {message}", markup=False, highlight=False, soft_wrap=True)
+        self.progress.console.print(f"ssdlite predict: {message}", markup=False, highlight=False, soft_wrap=True)
 
 
 def predict(options: PredictOptions) -> None:
@@ -88,7 +87,7 @@ def predict(options: PredictOptions) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg reads it once; we say ourselves what is damaged
-    return cli.run(predict, PredictOptions, argv, PROGRAM)
+    return cli.run(predict, PredictOptions, argv, "ssdlite predict")
 
 
 def _check(options: PredictOptions) -> None:

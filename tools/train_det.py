@@ -12,7 +12,6 @@ from ssdlite.cli import Waiting, keep_freed_memory, run, set_threads
 from ssdlite.training.options import TrainOptions, stored_options
 from ssdlite.validation import Config, require
 
-PROGRAM = "ssdlite train"
 SHORT = {"-e": "--epochs", "-b": "--batch-size"}
 
 
@@ -54,7 +53,7 @@ def defaults(arguments: list[str]) -> TrainCommand:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(train_det, TrainCommand, argv, PROGRAM, defaults=defaults, short=SHORT)
+    return run(train_det, TrainCommand, argv, "ssdlite train", defaults=defaults, short=SHORT)
 
 
 if __name__ == "__main__":

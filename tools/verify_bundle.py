@@ -16,8 +16,6 @@ from ssdlite.console import print_line
 from ssdlite.export.verify.bundle import verify_bundle
 from ssdlite.export.verify.report import format_report
 
-PROGRAM = "ssdlite verify"
-
 
 @dataclass(frozen=True)
 class VerifyOptions:
@@ -45,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in format_report(report):
             print_line(line)
 
-    return cli.run(verify, VerifyOptions, argv, PROGRAM) or int(not passed[0])
+    return cli.run(verify, VerifyOptions, argv, "ssdlite verify") or int(not passed[0])
 
 
 if __name__ == "__main__":

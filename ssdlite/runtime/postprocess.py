@@ -12,11 +12,11 @@ from ssdlite.detections import Detections
 from ssdlite.nms import FIRST_CANDIDATES, Groups, grouped_nms
 from ssdlite.runtime.contract import AnchorSpec, BoxSpec, PostprocessSpec
 
-FloatArray = npt.NDArray[np.float32]
+Float32Array = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
 
 
-def class_scores(logits: FloatArray, score_function: str) -> FloatArray:
+def class_scores(logits: Float32Array, score_function: str) -> Float32Array:
     """logits [B, A, K + 1], background first -> scores [B, A, K] without it."""
     with np.errstate(over="ignore", invalid="ignore"):  # infinite logits are the network's own affair
         if score_function == "softmax":
@@ -25,7 +25,7 @@ def class_scores(logits: FloatArray, score_function: str) -> FloatArray:
         return np.asarray(1 / (1 + np.exp(-logits[..., 1:])), np.float32)
 
 
-def decode_boxes(deltas: FloatArray, anchors: AnchorSpec, size: tuple[int, int]) -> FloatArray:
+def decode_boxes(deltas: Float32Array, anchors: AnchorSpec, size: tuple[int, int]) -> Float32Array:
     """deltas [B, A, 4] -> boxes [B, A, 4] xyxy in pixels of an input of ``size`` (height, width), clipped to it."""
     sides = np.array([size[1], size[0]], np.float32)
     values = anchors.array()
@@ -37,7 +37,7 @@ def decode_boxes(deltas: FloatArray, anchors: AnchorSpec, size: tuple[int, int])
         return clip_boxes(np.concatenate([centre - half, centre + half], axis=-1), size)
 
 
-def boxes_to_pixels(boxes: FloatArray, spec: BoxSpec, size: tuple[int, int]) -> FloatArray:
+def boxes_to_pixels(boxes: Float32Array, spec: BoxSpec, size: tuple[int, int]) -> Float32Array:
     """boxes [..., 4] as ``spec`` says -> xyxy in pixels of an input of ``size`` (height, width), clipped to it."""
     height, width = size
     if spec.format == "yxyx":
@@ -48,14 +48,14 @@ def boxes_to_pixels(boxes: FloatArray, spec: BoxSpec, size: tuple[int, int]) -> 
     return clip_boxes(boxes, size)
 
 
-def clip_boxes(boxes: npt.NDArray[Any], size: tuple[int, int]) -> FloatArray:
+def clip_boxes(boxes: npt.NDArray[Any], size: tuple[int, int]) -> Float32Array:
     """[..., 4] xyxy, limited to an image of (height, width)."""
     height, width = size
     return np.asarray(boxes.clip(0, np.array([width, height, width, height], np.float32)), np.float32)
 
 
 def select_detections(
-    scores: FloatArray, boxes: FloatArray, spec: PostprocessSpec, class_names: Sequence[str]
+    scores: Float32Array, boxes: Float32Array, spec: PostprocessSpec, class_names: Sequence[str]
 ) -> Detections:
     """scores [A, K] and boxes [A, 4] xyxy in input pixels of one image -> its detections.
 
@@ -76,7 +76,7 @@ def select_detections(
         limit *= 2
 
 
-def _best_first(values: FloatArray, limit: int) -> IndexArray:
+def _best_first(values: Float32Array, limit: int) -> IndexArray:
     """Where the ``limit`` highest stand; highest first, equal ones in their order."""
     if len(values) <= limit:
         return np.argsort(-values, kind="stable")

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
-from ssdlite.backbones.batch_norm import identity_norm
+from ssdlite.backbones.batch_norm import BATCH_COUNTER, identity_norm
 from ssdlite.config import ScoreFunction
 from ssdlite.console import console, print_line
 from ssdlite.datasets.anchor_coverage import Floats, shape_iou
@@ -20,7 +20,6 @@ from ssdlite.detector import Detector
 from ssdlite.files import listing
 from ssdlite.heads.ssd_head import FOREGROUND_LOGIT, SSDLiteHead
 
-COUNTER = "num_batches_tracked"  # of batch norms; not a tensor that a person would count
 MOST_NAMES = 12  # classes that a line names
 
 
@@ -63,7 +62,7 @@ class TransferReport:
 
 def count_tensors(names: Iterable[str]) -> int:
     """Tensors that a person would count, of the names of a state dict."""
-    return sum(not name.endswith(COUNTER) for name in names)
+    return sum(not name.endswith(BATCH_COUNTER) for name in names)
 
 
 def print_transfer(report: TransferReport) -> None:

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from ssdlite.backbones.base import Backbone
+from ssdlite.backbones.batch_norm import BATCH_COUNTER
 from ssdlite.checkpoint import check_tensors
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import listing
 from ssdlite.weights.pytorch.files import load_state_dict
-from ssdlite.weights.pytorch.ssd import COUNTER, is_pytorch_ssd, is_torchvision_ssd
+from ssdlite.weights.pytorch.ssd import is_pytorch_ssd, is_torchvision_ssd
 from ssdlite.weights.source import ADDRESS, SUFFIXES, as_path
 
 TIMM_BLOCK = re.compile(r"blocks\.(\d+)\.(\d+)\.(\w+)\.(\w+)")
@@ -207,7 +208,7 @@ def load_backbone_weights(
     return BackboneReport(
         source=f"{source.owner} ({source.path})",
         loaded=tuple(key for key in own if key in fitting),
-        random=tuple(key for key in own if key not in fitting and not key.endswith(COUNTER)),
+        random=tuple(key for key in own if key not in fitting and not key.endswith(BATCH_COUNTER)),
         left=tuple(source.names.get(key, key) for key in source.tensors if key not in fitting),
     )
 
@@ -282,7 +283,7 @@ def _named(key: str, weights: BackboneWeights) -> str:
 
 def _may_differ(key: str, name: str) -> bool:
     tail = REDUCED_TAIL if name.endswith(REDUCED) else ()
-    return key.startswith(("classifier.", *tail)) or key.endswith(COUNTER)
+    return key.startswith(("classifier.", *tail)) or key.endswith(BATCH_COUNTER)
 
 
 def _download(name: str, width_mult: float) -> tuple[Mapping[str, Tensor], str]:

@@ -117,7 +117,7 @@ def test_groups_of_class_and_size() -> None:
 def test_memory_is_bounded_without_changing_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.sort(np.random.default_rng(1).integers(0, 40, 300))
     whole = audit(tensorflow_anchors(), squares(50), images=images)
-    monkeypatch.setattr(anchor_coverage, "PAIRS_AT_ONCE", 10 * 2034)
+    monkeypatch.setattr(anchor_coverage, "PAIRS_A_CHUNK", 10 * 2034)
     parts = audit(tensorflow_anchors(), squares(50), images=images)
     assert parts.groups == whole.groups
     assert (parts.boxes.assigned == whole.boxes.assigned).all()

@@ -22,7 +22,7 @@ from ssdlite.errors import ExportError
 from ssdlite.images.geometry import CropWindow, ImageArray
 
 BODY_OPERATORS = {"Conv", "Clip", "Relu", "Add", "Mul", "GlobalAveragePool"}
-FUSED_ACTIVATIONS = {"Clip", "Relu"}  # become part of the convolution before them, as the limits of its integers
+FUSED_OPERATORS = {"Clip", "Relu"}  # become part of the convolution before them, as the limits of its integers
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def folded_activations(model: onnx.ModelProto, body: Body) -> Mapping[str, str]:
     return {
         node.input[0]: node.output[0]
         for node in body.nodes
-        if node.op_type in FUSED_ACTIVATIONS
+        if node.op_type in FUSED_OPERATORS
         and node.input[0] in made
         and readers[node.input[0]] == 1
         and node.input[0] not in outputs

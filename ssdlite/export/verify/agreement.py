@@ -13,7 +13,7 @@ from ssdlite.export.verify.vectors import Array, GoldenDetection
 from ssdlite.images.geometry import CropWindow
 from ssdlite.runtime.contract import ModelSpec
 
-Outputs = Mapping[str, Array]
+OutputArrays = Mapping[str, Array]
 
 
 class Tolerance(NamedTuple):
@@ -77,7 +77,7 @@ def compare_arrays(
 
 
 def compare_outputs(
-    expected: Outputs, actual: Outputs, reference: Reference, *, known_input: bool = True
+    expected: OutputArrays, actual: OutputArrays, reference: Reference, *, known_input: bool = True
 ) -> Difference:
     """Outputs [1, ...] by meaning, of the same input or, where that is not known, of one like it.
 
@@ -115,7 +115,7 @@ def _box_scale(reference: Reference) -> float:
     return float(reference.sides.max()) if reference.contract.boxes.scale == "pixels" else 1.0
 
 
-def _compare_nms(expected: Outputs, actual: Outputs, reference: Reference, known_input: bool) -> Difference:
+def _compare_nms(expected: OutputArrays, actual: OutputArrays, reference: Reference, known_input: bool) -> Difference:
     contract, model = reference.contract, reference.model
     for meaning, right in expected.items():
         if right.shape != actual[meaning].shape:
@@ -135,7 +135,7 @@ def _compare_nms(expected: Outputs, actual: Outputs, reference: Reference, known
     )
 
 
-def _nms_detections(outputs: Outputs, class_names: Sequence[str]) -> list[GoldenDetection]:
+def _nms_detections(outputs: OutputArrays, class_names: Sequence[str]) -> list[GoldenDetection]:
     """The outputs [1, ...] of an nms model as they are: boxes unscaled, and names where labels have one."""
     count = int(outputs["count"].reshape(-1)[0])
     boxes, scores, labels = (outputs[meaning][0][:count].tolist() for meaning in ("boxes", "scores", "labels"))

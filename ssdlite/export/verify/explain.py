@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 
-from ssdlite.export.verify.agreement import box_tolerance, compare_detections, compare_outputs
+from ssdlite.export.verify.agreement import OutputArrays, box_tolerance, compare_detections, compare_outputs
 from ssdlite.export.verify.golden import Reference
 from ssdlite.export.verify.mistakes import (
     BGR,
@@ -33,7 +33,6 @@ from ssdlite.export.verify.vectors import Array, GoldenDetection, GoldenImage
 from ssdlite.images.geometry import ImageArray, fit_window
 from ssdlite.runtime.contract import ModelSpec
 
-Outputs = Mapping[str, Array]  # [1, ...] by meaning
 FITS = 0.25  # of the difference that is to be explained: a mistake that leaves more than this is none
 RESIDUAL = 1.5  # grey levels, on average, that a line through the values may leave
 
@@ -129,11 +128,13 @@ def _same(fit: LineFit, mean: tuple[float, ...], std: tuple[float, ...]) -> bool
     return all(abs((level - m) / s - (level - n) / t) * abs(t) <= 1 for m, s, n, t in pairs for level in (0, 255))
 
 
-def explain_outputs(actual: Outputs, right: Outputs, reference: Reference, *, known_input: bool = True) -> str | None:
+def explain_outputs(
+    actual: OutputArrays, right: OutputArrays, reference: Reference, *, known_input: bool = True
+) -> str | None:
     """Which change of the ``right`` outputs gives ``actual``, both [1, ...] by meaning."""
     is_nms, facts, found = reference.model.variant == "nms", name_facts(reference), []
 
-    def agree(expected: Outputs, given: Outputs, known: bool = True) -> bool:
+    def agree(expected: OutputArrays, given: OutputArrays, known: bool = True) -> bool:
         return compare_outputs(expected, given, reference, known_input=known).passed
 
     for name, meanings, make in OUTPUT_MISTAKES:
@@ -156,7 +157,10 @@ def explain_outputs(actual: Outputs, right: Outputs, reference: Reference, *, kn
 
 
 def explain_input(
-    run: Callable[[Array], Outputs], guesses: Iterable[tuple[str, Array]], wanted: Outputs, answered: Outputs
+    run: Callable[[Array], OutputArrays],
+    guesses: Iterable[tuple[str, Array]],
+    wanted: OutputArrays,
+    answered: OutputArrays,
 ) -> str | None:
     """Which of the wrong tensors ``guesses`` the network answers with ``wanted``, or much more like it than
     ``answered``, which is what it says to the right one.
@@ -175,7 +179,9 @@ def tensor_guesses(tensor: Array, reference: Reference) -> Iterator[tuple[str, A
             yield name.format_map(facts), np.ascontiguousarray(make(tensor, mean, std, axis))
 
 
-def explain_mean(run: Callable[[Array], Outputs], tensor: Array, wanted: Outputs, model: ModelSpec) -> str | None:
+def explain_mean(
+    run: Callable[[Array], OutputArrays], tensor: Array, wanted: OutputArrays, model: ModelSpec
+) -> str | None:
     """Whether a network that normalises uint8 inside has another mean: for which shift of its input it answers
     ``wanted``.
     """
@@ -198,7 +204,11 @@ def explain_mean(run: Callable[[Array], Outputs], tensor: Array, wanted: Outputs
 
 
 def explain_detections(
-    wanted: Sequence[GoldenDetection], outputs: Outputs, reference: Reference, size: tuple[int, int], threshold: float
+    wanted: Sequence[GoldenDetection],
+    outputs: OutputArrays,
+    reference: Reference,
+    size: tuple[int, int],
+    threshold: float,
 ) -> str | None:
     """What leads from the ``outputs`` of a picture of (height, width) to the detections ``wanted`` of at least a score
     rather than to the reference's own.
@@ -214,7 +224,11 @@ def explain_detections(
 
 
 def _detection_guesses(
-    right: Sequence[GoldenDetection], outputs: Outputs, reference: Reference, size: tuple[int, int], threshold: float
+    right: Sequence[GoldenDetection],
+    outputs: OutputArrays,
+    reference: Reference,
+    size: tuple[int, int],
+    threshold: float,
 ) -> Iterator[tuple[str, list[GoldenDetection]]]:
     names = reference.contract.class_names
     for shift, (name, label, named) in product((1, -1), LABEL_MISTAKES):
@@ -299,7 +313,7 @@ def _apart(one: Array, other: Array) -> float:
     return float(np.abs(one.astype(np.float64) - other.astype(np.float64)).mean())
 
 
-def _outputs_apart(one: Outputs, other: Outputs) -> float:
+def _outputs_apart(one: OutputArrays, other: OutputArrays) -> float:
     """Mean difference of all numbers that two sets of outputs share, each output in units of its largest."""
     shared = [meaning for meaning in one if meaning in other and meaning not in ("labels", "count")]
     scales = {meaning: max(float(np.abs(one[meaning]).max(initial=0)), 1e-6) for meaning in shared}

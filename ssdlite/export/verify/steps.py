@@ -7,7 +7,7 @@ the golden pictures, and is judged by what the reference makes of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from ssdlite.export.verify.agreement import (
     INPUT_TOLERANCE,
     RESIZE_TOLERANCE,
     Difference,
+    OutputArrays,
     box_tolerance,
     compare_arrays,
     compare_detections,
@@ -31,7 +32,6 @@ from ssdlite.export.verify.vectors import Array, GoldenDetection, GoldenImage, M
 from ssdlite.images.geometry import ImageArray
 from ssdlite.images.reading import read_image, read_image_size
 
-Outputs = Mapping[str, Array]
 T = TypeVar("T")
 
 
@@ -146,7 +146,7 @@ class PictureSteps:
             self._made_with,
         )
 
-    def _outputs(self, given: Outputs) -> StepResult:
+    def _outputs(self, given: OutputArrays) -> StepResult:
         """Of an app, with what the network answers to its input, or to the golden one."""
         model, known = self.reference.model, self._given_tensor is not None
         right = {meaning: value for meaning, value in self.right_outputs.items() if meaning in given}
@@ -164,7 +164,7 @@ class PictureSteps:
         difference = compare_outputs(right, given, self.reference, known_input=known)
         return self._result("outputs", difference, find)
 
-    def _replay_outputs(self, golden: Outputs) -> StepResult:
+    def _replay_outputs(self, golden: OutputArrays) -> StepResult:
         """Of the network, with the golden ones."""
         model, tensor, run = self.reference.model, self.tensor, self.reference.outputs
         if self.reference.backend is None:
@@ -211,7 +211,9 @@ class PictureSteps:
 
         return self._result("detections", difference, find, self._made_with)
 
-    def _compare_detections(self, outputs: Outputs, given: list[GoldenDetection], *, known_outputs: bool) -> Difference:
+    def _compare_detections(
+        self, outputs: OutputArrays, given: list[GoldenDetection], *, known_outputs: bool
+    ) -> Difference:
         """The reference's detections from ``outputs`` with those given, from the same or from outputs like them."""
         model, size, threshold = self.reference.model, self.image.size, self.score_threshold
         found = self.reference.detections(outputs, size, threshold)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssdlite.anchors import AnchorConfig, torchvision_anchors
-from ssdlite.backbones.batch_norm import identity_norm
+from ssdlite.backbones.batch_norm import BATCH_COUNTER, identity_norm
 from ssdlite.checkpoint import check_tensors
 from ssdlite.config import PRESETS, DetectorConfig, override
 from ssdlite.errors import CheckpointError
@@ -128,7 +128,6 @@ def _torchvision_name(ours: str) -> str:
 # adds the bias. Those of V2's heads have both: the bias goes into the norm's mean.
 
 PYTORCH_SSD = "pytorch-ssd"
-COUNTER = "num_batches_tracked"
 MAPS = 6
 LAST_LOGITS = f"classification_headers.{MAPS - 1}.bias"
 UNIQUE_TENSORS = {  # a tensor that one layout alone has
@@ -260,10 +259,10 @@ def _move_norm(mapping: WeightMapping, theirs: str, ours: str, bias: str) -> Non
     if shift is not None and mean is not None and shift.shape == mean.shape:
         mapping.weights[f"{ours}.running_mean"] = mean - shift
         mapping.leave([bias], "biases of convolutions, now in the running mean of the norm behind them")
-    if f"{theirs}.{COUNTER}" in mapping.tensors:
-        mapping.move(f"{theirs}.{COUNTER}", f"{ours}.{COUNTER}")
+    if f"{theirs}.{BATCH_COUNTER}" in mapping.tensors:
+        mapping.move(f"{theirs}.{BATCH_COUNTER}", f"{ours}.{BATCH_COUNTER}")
     else:
-        mapping.make(f"{ours}.{COUNTER}", torch.tensor(0), "PyTorch before 0.4.1 did not count")
+        mapping.make(f"{ours}.{BATCH_COUNTER}", torch.tensor(0), "PyTorch before 0.4.1 did not count")
 
 
 def _backbone(layout: str) -> Iterator[LayerNames]:
