@@ -94,18 +94,18 @@ Values read_values(std::istream& in) {
 
 // The golden outputs of a model -> detections in input pixels.
 std::vector<ssdlite::Detection> detect(const Values& v, const Model& model, const std::string& name,
-                                       const ssdlite::View& view) {
+                                       const ssdlite::CropWindow& window) {
     const std::string start = v.golden + "/" + name + "." + model.file + ".";
     const int classes = static_cast<int>(v.names.size());
     if (model.variant == "raw") {
         const auto logits = read_file<float>(start + "class_logits.bin");
-        const auto boxes = ssdlite::decode_boxes(read_file<float>(start + "box_deltas.bin"), v.anchors, view);
+        const auto boxes = ssdlite::decode_boxes(read_file<float>(start + "box_deltas.bin"), v.anchors, window);
         const auto scores = ssdlite::class_scores(logits, classes, v.postprocess.sigmoid);
-        return ssdlite::suppress(scores, boxes, classes, v.postprocess);
+        return ssdlite::select_detections(scores, boxes, classes, v.postprocess);
     }
-    const auto boxes = ssdlite::read_boxes(read_file<float>(start + "boxes.bin"), v.boxes, view);
+    const auto boxes = ssdlite::read_boxes(read_file<float>(start + "boxes.bin"), v.boxes, window);
     const auto scores = read_file<float>(start + "scores.bin");
-    if (model.variant == "decoded") return ssdlite::suppress(scores, boxes, classes, v.postprocess);
+    if (model.variant == "decoded") return ssdlite::select_detections(scores, boxes, classes, v.postprocess);
     const auto labels = read_file<std::int32_t>(start + "labels.bin");
     return ssdlite::read_detections(boxes, scores, labels, read_file<std::int32_t>(start + "count.bin").at(0));
 }
@@ -125,8 +125,8 @@ void write_detections(const std::string& path, const std::vector<ssdlite::Detect
 
 void replay(const Values& v, const Model& model, const std::string& name, const ssdlite::Picture& picture,
             const std::string& folder) {
-    const auto view = ssdlite::fit_view(picture, model.input.height, model.input.width, v.letterbox);
-    const auto resized = ssdlite::render(view, picture, static_cast<std::uint8_t>(v.padding));
+    const auto window = ssdlite::fit_window(picture, model.input.height, model.input.width, v.letterbox);
+    const auto resized = ssdlite::render(window, picture, static_cast<std::uint8_t>(v.padding));
     write_file(folder + "/" + name + ".resized.bin", resized.pixels);
 
     const ssdlite::Picture golden{model.input.height, model.input.width,
@@ -138,8 +138,8 @@ void replay(const Values& v, const Model& model, const std::string& name, const 
         write_file(tensor, ssdlite::to_tensor<float>(golden, model.input));
     }
 
-    const auto found = detect(v, model, name, view);
-    const auto own = ssdlite::to_picture(found, view, picture.height, picture.width, v.score_threshold);
+    const auto found = detect(v, model, name, window);
+    const auto own = ssdlite::to_picture(found, window, picture.height, picture.width, v.score_threshold);
     write_detections(folder + "/" + name + "." + model.file + ".detections.json", own, v);
 }
 

@@ -59,7 +59,7 @@ struct BoxSpec {
 };
 
 // The rectangle of a picture, in its pixels, that fills an input of height x width.
-struct View {
+struct CropWindow {
     int x0 = 0, y0 = 0, x1 = 0, y1 = 0;
     int height = 0, width = 0;
 };
@@ -128,7 +128,7 @@ inline Picture halve(const Picture& picture) {
     return result;
 }
 
-inline float overlap_part(float low_a, float low_b, float high_a, float high_b) {
+inline float shared_side(float low_a, float low_b, float high_a, float high_b) {
     return std::max(std::min(high_a, high_b) - std::max(low_a, low_b), 0.0F);
 }
 
@@ -164,36 +164,36 @@ inline Picture resize_bilinear(const Picture& picture, int height, int width) {
     return result;
 }
 
-// The view that shows a whole picture: stretched to the input, or keeping its shape, centred (letterbox).
-inline View fit_view(const Picture& picture, int height, int width, bool letterbox) {
+// The crop window that shows a whole picture: stretched to the input, or keeping its shape, centred (letterbox).
+inline CropWindow fit_window(const Picture& picture, int height, int width, bool letterbox) {
     if (!letterbox) return {0, 0, picture.width, picture.height, height, width};
     const double scale =
         std::min(static_cast<double>(height) / picture.height, static_cast<double>(width) / picture.width);
-    const int view_width = std::max(detail::round_half_even(width / scale), picture.width);
-    const int view_height = std::max(detail::round_half_even(height / scale), picture.height);
-    const int left = (view_width - picture.width) / 2;
-    const int top = (view_height - picture.height) / 2;
-    return {-left, -top, view_width - left, view_height - top, height, width};
+    const int window_width = std::max(detail::round_half_even(width / scale), picture.width);
+    const int window_height = std::max(detail::round_half_even(height / scale), picture.height);
+    const int left = (window_width - picture.width) / 2;
+    const int top = (window_height - picture.height) / 2;
+    return {-left, -top, window_width - left, window_height - top, height, width};
 }
 
-// The view of a picture, view.height x view.width; what lies outside the picture gets the padding value.
-inline Picture render(const View& view, const Picture& picture, std::uint8_t padding) {
-    const double scale_x = static_cast<double>(view.width) / (view.x1 - view.x0);
-    const double scale_y = static_cast<double>(view.height) / (view.y1 - view.y0);
-    const int left = detail::round_half_even(-view.x0 * scale_x);
-    const int right = detail::round_half_even((picture.width - view.x0) * scale_x);
-    const int top = detail::round_half_even(-view.y0 * scale_y);
-    const int bottom = detail::round_half_even((picture.height - view.y0) * scale_y);
-    if (left == 0 && top == 0 && right == view.width && bottom == view.height) {
-        return resize_bilinear(picture, view.height, view.width);
+// What a crop window shows of a picture, window.height x window.width; outside the picture is padding.
+inline Picture render(const CropWindow& window, const Picture& picture, std::uint8_t padding) {
+    const double scale_x = static_cast<double>(window.width) / (window.x1 - window.x0);
+    const double scale_y = static_cast<double>(window.height) / (window.y1 - window.y0);
+    const int left = detail::round_half_even(-window.x0 * scale_x);
+    const int right = detail::round_half_even((picture.width - window.x0) * scale_x);
+    const int top = detail::round_half_even(-window.y0 * scale_y);
+    const int bottom = detail::round_half_even((picture.height - window.y0) * scale_y);
+    if (left == 0 && top == 0 && right == window.width && bottom == window.height) {
+        return resize_bilinear(picture, window.height, window.width);
     }
-    const std::size_t size = static_cast<std::size_t>(view.height) * view.width * 3;
-    Picture canvas{view.height, view.width, std::vector<std::uint8_t>(size, padding)};
+    const std::size_t size = static_cast<std::size_t>(window.height) * window.width * 3;
+    Picture canvas{window.height, window.width, std::vector<std::uint8_t>(size, padding)};
     if (right <= left || bottom <= top) return canvas;
     const Picture inner = resize_bilinear(picture, bottom - top, right - left);
     for (int y = 0; y < inner.height; ++y) {
         const auto row = inner.pixels.begin() + static_cast<std::ptrdiff_t>(y) * inner.width * 3;
-        const auto place = (static_cast<std::ptrdiff_t>(top + y) * view.width + left) * 3;
+        const auto place = (static_cast<std::ptrdiff_t>(top + y) * window.width + left) * 3;
         std::copy(row, row + static_cast<std::ptrdiff_t>(inner.width) * 3, canvas.pixels.begin() + place);
     }
     return canvas;
@@ -235,9 +235,10 @@ inline std::vector<float> class_scores(const std::vector<float>& logits, int cla
 }
 
 // Box deltas [A, 4] of a raw model -> boxes in input pixels, within the input.
-inline std::vector<Box> decode_boxes(const std::vector<float>& deltas, const AnchorSpec& anchors, const View& view) {
+inline std::vector<Box> decode_boxes(const std::vector<float>& deltas, const AnchorSpec& anchors,
+                                     const CropWindow& window) {
     if (deltas.size() != anchors.values.size() * 4) throw std::invalid_argument("deltas and anchors differ in number");
-    const std::array<double, 2> size = {static_cast<double>(view.width), static_cast<double>(view.height)};
+    const std::array<double, 2> size = {static_cast<double>(window.width), static_cast<double>(window.height)};
     std::vector<Box> boxes(anchors.values.size());
     for (std::size_t a = 0; a < boxes.size(); ++a) {
         for (int axis = 0; axis < 2; ++axis) {
@@ -253,15 +254,15 @@ inline std::vector<Box> decode_boxes(const std::vector<float>& deltas, const Anc
 }
 
 // Boxes [N, 4] of a decoded or nms model -> boxes in input pixels, within the input.
-inline std::vector<Box> read_boxes(const std::vector<float>& values, const BoxSpec& spec, const View& view) {
-    const float width = spec.pixels ? 1.0F : static_cast<float>(view.width);
-    const float height = spec.pixels ? 1.0F : static_cast<float>(view.height);
+inline std::vector<Box> read_boxes(const std::vector<float>& values, const BoxSpec& spec, const CropWindow& window) {
+    const float width = spec.pixels ? 1.0F : static_cast<float>(window.width);
+    const float height = spec.pixels ? 1.0F : static_cast<float>(window.height);
     std::vector<Box> boxes(values.size() / 4);
     for (std::size_t i = 0; i < boxes.size(); ++i) {
         const float* v = values.data() + 4 * i;
         const Box box = spec.yxyx ? Box{v[1], v[0], v[3], v[2]} : Box{v[0], v[1], v[2], v[3]};
         for (int side = 0; side < 4; ++side) {
-            const float most = static_cast<float>(side % 2 ? view.height : view.width);
+            const float most = static_cast<float>(side % 2 ? window.height : window.width);
             boxes[i][side] = std::clamp(box[side] * (side % 2 ? height : width), 0.0F, most);
         }
     }
@@ -269,18 +270,18 @@ inline std::vector<Box> read_boxes(const std::vector<float>& values, const BoxSp
 }
 
 // Intersection over union.
-inline double overlap(const Box& a, const Box& b) {
-    const double shared = static_cast<double>(detail::overlap_part(a[0], b[0], a[2], b[2])) *
-                          detail::overlap_part(a[1], b[1], a[3], b[3]);
+inline double iou(const Box& a, const Box& b) {
+    const double shared = static_cast<double>(detail::shared_side(a[0], b[0], a[2], b[2])) *
+                          detail::shared_side(a[1], b[1], a[3], b[3]);
     const double area_a = static_cast<double>(a[2] - a[0]) * (a[3] - a[1]);
     const double area_b = static_cast<double>(b[2] - b[0]) * (b[3] - b[1]);
     return shared / (area_a + area_b - shared);
 }
 
-// Scores [A, classes] and boxes of all anchors in input pixels -> detections in input pixels, best first: threshold, the
-// best candidates of each class, non-maximum suppression within each class, the best survivors of all.
-inline std::vector<Detection> suppress(const std::vector<float>& scores, const std::vector<Box>& boxes, int classes,
-                                       const PostprocessSpec& spec) {
+// Scores [A, classes] and boxes of all anchors in input pixels -> detections in input pixels, best first: threshold,
+// the best candidates of each class, non-maximum suppression within each class, the best of what is left of all.
+inline std::vector<Detection> select_detections(const std::vector<float>& scores, const std::vector<Box>& boxes,
+                                                int classes, const PostprocessSpec& spec) {
     if (scores.size() != boxes.size() * classes) throw std::invalid_argument("scores and boxes differ in number");
     std::vector<std::size_t> candidates;
     for (std::size_t i = 0; i < scores.size(); ++i) {
@@ -295,7 +296,7 @@ inline std::vector<Detection> suppress(const std::vector<float>& scores, const s
         const int label = static_cast<int>(index % classes);
         if (seen[label]++ >= spec.candidates_per_class) continue;
         const Box& box = boxes[index / classes];
-        const auto covers = [&](const Box& other) { return overlap(other, box) > spec.nms_threshold; };
+        const auto covers = [&](const Box& other) { return iou(other, box) > spec.nms_threshold; };
         if (std::any_of(kept[label].begin(), kept[label].end(), covers)) continue;
         kept[label].push_back(box);
         found.push_back({label, scores[index], box});
@@ -313,15 +314,15 @@ inline std::vector<Detection> read_detections(const std::vector<Box>& boxes, con
 }
 
 // Detections in input pixels -> in the picture's own, clipped to it, only those that score at least score_threshold.
-inline std::vector<Detection> to_picture(const std::vector<Detection>& found, const View& view, int picture_height,
-                                         int picture_width, float score_threshold) {
-    const float scale_x = static_cast<float>(static_cast<double>(view.width) / (view.x1 - view.x0));
-    const float scale_y = static_cast<float>(static_cast<double>(view.height) / (view.y1 - view.y0));
+inline std::vector<Detection> to_picture(const std::vector<Detection>& found, const CropWindow& window,
+                                         int picture_height, int picture_width, float score_threshold) {
+    const float scale_x = static_cast<float>(static_cast<double>(window.width) / (window.x1 - window.x0));
+    const float scale_y = static_cast<float>(static_cast<double>(window.height) / (window.y1 - window.y0));
     const auto x = [&](float v) {
-        return std::clamp(v / scale_x + static_cast<float>(view.x0), 0.0F, static_cast<float>(picture_width));
+        return std::clamp(v / scale_x + static_cast<float>(window.x0), 0.0F, static_cast<float>(picture_width));
     };
     const auto y = [&](float v) {
-        return std::clamp(v / scale_y + static_cast<float>(view.y0), 0.0F, static_cast<float>(picture_height));
+        return std::clamp(v / scale_y + static_cast<float>(window.y0), 0.0F, static_cast<float>(picture_height));
     };
     std::vector<Detection> result;
     for (const Detection& one : found) {

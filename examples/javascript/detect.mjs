@@ -32,10 +32,10 @@ const model = findModel(contract, values.model);
 const session = await ort.InferenceSession.create(join(bundle, model.file));
 for (const file of files) {
   const picture = await readPicture(file);
-  const { tensor, dims, resized, view } = preprocess(contract, model, picture);
+  const { tensor, dims, resized, cropWindow } = preprocess(contract, model, picture);
   const results = await session.run({ [model.input.name]: new ort.Tensor(model.input.type, tensor, dims) });
   const outputs = outputsByMeaning(model, results);
-  const detections = postprocess(contract, model, outputs, view, picture, Number(values["score-threshold"]));
+  const detections = postprocess(contract, model, outputs, cropWindow, picture, Number(values["score-threshold"]));
   console.log(JSON.stringify({ file, width: picture.width, height: picture.height, detections }));
   if (values.dump) {
     const name = basename(file, extname(file));

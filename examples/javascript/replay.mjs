@@ -9,7 +9,7 @@
 import { join } from "node:path";
 import { argv, exit } from "node:process";
 import { readArray, readGoldenOutputs, readJson, writeDump } from "./bundle.mjs";
-import { fitView, postprocess, render, toTensor } from "./ssdlite.mjs";
+import { fitWindow, postprocess, render, toTensor } from "./ssdlite.mjs";
 
 const [bundle, folder] = argv.slice(2);
 if (!folder) {
@@ -21,12 +21,12 @@ const golden = await readJson(join(bundle, "golden", "golden.json"));
 for (const { name, width, height } of golden.images) {
   const picture = { data: await readArray(join(bundle, "golden", `${name}.rgb.bin`), "uint8"), width, height };
   for (const model of contract.models) {
-    const view = fitView(picture, { height: model.input.height, width: model.input.width }, contract.resize.mode);
+    const cropWindow = fitWindow(picture, model.input, contract.resize.mode);
     const outputs = await readGoldenOutputs(bundle, name, model);
     await writeDump(folder, name, model, {
-      resized: render(view, picture, contract.resize.padding_value),
+      resized: render(cropWindow, picture, contract.resize.padding_value),
       input: toTensor(await readArray(join(bundle, "golden", `${name}.resized.bin`), "uint8"), model.input),
-      detections: postprocess(contract, model, outputs, view, picture, golden.score_threshold),
+      detections: postprocess(contract, model, outputs, cropWindow, picture, golden.score_threshold),
     });
   }
 }

@@ -6,7 +6,7 @@
  * code: same resized pixels, same input tensor, same detections; `ssdlite verify` and tests/examples/ check it.
  *
  * A picture is `{data, width, height}` with data of 3 (RGB) or 4 (RGBA, as a canvas' ImageData) bytes per pixel, row by
- * row from the top, upright. A view is the rectangle of the picture that fills the input, in the picture's pixels; with
+ * row from the top, upright. A crop window is the rectangle of it that fills the input, in the picture's pixels; with
  * a letterbox it reaches outside the picture.
  */
 
@@ -22,36 +22,36 @@ export function findModel(contract, file = null) {
   return usable[0];
 }
 
-/** picture -> {tensor, dims, resized, view}: the tensor for `model.input.name`, and the view for `postprocess`. */
+/** picture -> {tensor, dims, resized, cropWindow}: the tensor for `model.input.name`, and what `postprocess` needs. */
 export function preprocess(contract, model, picture) {
   const { height, width } = model.input;
-  const view = fitView(picture, { height, width }, contract.resize.mode);
-  const resized = render(view, picture, contract.resize.padding_value);
+  const cropWindow = fitWindow(picture, model.input, contract.resize.mode);
+  const resized = render(cropWindow, picture, contract.resize.padding_value);
   const dims = model.input.layout === "NCHW" ? [1, 3, height, width] : [1, height, width, 3];
-  return { tensor: toTensor(resized, model.input), dims, resized, view };
+  return { tensor: toTensor(resized, model.input), dims, resized, cropWindow };
 }
 
-/** The view {x0, y0, x1, y1, height, width} that shows a whole picture in an input of `size` {height, width}. */
-export function fitView(picture, size, mode) {
-  if (mode === "stretch") return { x0: 0, y0: 0, x1: picture.width, y1: picture.height, ...size };
+/** The crop window {x0, y0, x1, y1, height, width} that shows a whole picture in an input of that height and width. */
+export function fitWindow(picture, { height, width }, mode) {
+  if (mode === "stretch") return { x0: 0, y0: 0, x1: picture.width, y1: picture.height, height, width };
   if (mode !== "letterbox") throw new Error(`resize mode ${mode}: expected stretch or letterbox`);
-  const scale = Math.min(size.height / picture.height, size.width / picture.width);
-  const viewWidth = Math.max(roundHalfEven(size.width / scale), picture.width);
-  const viewHeight = Math.max(roundHalfEven(size.height / scale), picture.height);
-  const left = Math.floor((viewWidth - picture.width) / 2);
-  const top = Math.floor((viewHeight - picture.height) / 2);
-  return { x0: -left, y0: -top, x1: viewWidth - left, y1: viewHeight - top, ...size };
+  const scale = Math.min(height / picture.height, width / picture.width);
+  const windowWidth = Math.max(roundHalfEven(width / scale), picture.width);
+  const windowHeight = Math.max(roundHalfEven(height / scale), picture.height);
+  const left = Math.floor((windowWidth - picture.width) / 2);
+  const top = Math.floor((windowHeight - picture.height) / 2);
+  return { x0: -left, y0: -top, x1: windowWidth - left, y1: windowHeight - top, height, width };
 }
 
-/** The view of a picture as RGB bytes [height, width, 3]; what lies outside the picture gets the padding value. */
-export function render(view, picture, padding) {
-  const { height, width } = view;
-  const scaleX = width / (view.x1 - view.x0);
-  const scaleY = height / (view.y1 - view.y0);
-  const left = roundHalfEven(-view.x0 * scaleX);
-  const right = roundHalfEven((picture.width - view.x0) * scaleX);
-  const top = roundHalfEven(-view.y0 * scaleY);
-  const bottom = roundHalfEven((picture.height - view.y0) * scaleY);
+/** What a crop window shows of a picture, as RGB bytes [height, width, 3]; outside the picture is padding. */
+export function render(cropWindow, picture, padding) {
+  const { height, width } = cropWindow;
+  const scaleX = width / (cropWindow.x1 - cropWindow.x0);
+  const scaleY = height / (cropWindow.y1 - cropWindow.y0);
+  const left = roundHalfEven(-cropWindow.x0 * scaleX);
+  const right = roundHalfEven((picture.width - cropWindow.x0) * scaleX);
+  const top = roundHalfEven(-cropWindow.y0 * scaleY);
+  const bottom = roundHalfEven((picture.height - cropWindow.y0) * scaleY);
   if (left === 0 && top === 0 && right === width && bottom === height) return resizeBilinear(picture, height, width);
   const canvas = new Uint8Array(height * width * 3).fill(padding);
   if (right <= left || bottom <= top) return canvas;
@@ -188,14 +188,15 @@ export function toTensor(resized, input) {
  * Output tensors of one picture -> [{name, label, score, box: [x0, y0, x1, y1]}], best first, boxes in the picture's
  * pixels.
  *
- * `outputs` are flat arrays by meaning ("scores", "boxes", ...; see `outputsByMeaning`) and `view` is what `preprocess`
- * gave for this picture.
+ * `outputs` are flat arrays by meaning ("scores", "boxes", ...; see `outputsByMeaning`) and `cropWindow` is what
+ * `preprocess` gave for this picture.
  */
-export function postprocess(contract, model, outputs, view, picture, scoreThreshold = 0.3) {
-  const found = model.variant === "nms" ? fromNms(contract, outputs, view) : suppress(contract, model, outputs, view);
+export function postprocess(contract, model, outputs, cropWindow, picture, scoreThreshold = 0.3) {
+  const select = model.variant === "nms" ? readDetections : selectDetections;
+  const found = select(contract, model, outputs, cropWindow);
   const detections = [];
   for (const { box, score, label } of found) {
-    const own = toPicture(box, view, picture);
+    const own = toPicture(box, cropWindow, picture);
     if (score < fround(scoreThreshold) || own[2] <= own[0] || own[3] <= own[1]) continue;
     detections.push({ name: contract.class_names[label], label, score, box: own });
   }
@@ -207,20 +208,20 @@ export function outputsByMeaning(model, results) {
   return Object.fromEntries(model.outputs.map((output) => [output.meaning, results[output.name].data]));
 }
 
-function fromNms(contract, outputs, view) {
+function readDetections(contract, model, outputs, size) {
   const found = [];
   for (let i = 0; i < Number(outputs.count[0]); i++) {
-    const box = toInputPixels(contract.boxes, outputs.boxes.subarray(4 * i, 4 * i + 4), view);
+    const box = toInputPixels(contract.boxes, outputs.boxes.subarray(4 * i, 4 * i + 4), size);
     found.push({ box, score: outputs.scores[i], label: Number(outputs.labels[i]) });
   }
   return found;
 }
 
 /**
- * Outputs of a raw or decoded model -> [{box, score, label}] in input pixels, best first: threshold, best candidates of
- * each class, non-maximum suppression within each class, best of what is left of all.
+ * Outputs of a raw or decoded model -> [{box, score, label}] in pixels of an input of `size`, best first: threshold,
+ * best candidates of each class, non-maximum suppression within each class, best of what is left of all.
  */
-export function suppress(contract, model, outputs, view) {
+export function selectDetections(contract, model, outputs, size) {
   const spec = contract.postprocess;
   const classes = contract.class_names.length;
   const scores = model.variant === "raw" ? classScores(outputs.class_logits, classes, spec) : outputs.scores;
@@ -233,8 +234,8 @@ export function suppress(contract, model, outputs, view) {
   for (const index of candidates) {
     const label = index % classes;
     if (seen[label]++ >= spec.candidates_per_class) continue;
-    const box = candidateBox(contract, model, outputs, (index - label) / classes, view);
-    if (kept[label].some((other) => overlap(other, box) > spec.nms_threshold)) continue;
+    const box = candidateBox(contract, model, outputs, (index - label) / classes, size);
+    if (kept[label].some((other) => iou(other, box) > spec.nms_threshold)) continue;
     kept[label].push(box);
     found.push({ box, score: scores[index], label });
     if (found.length === spec.max_detections) break;
@@ -260,9 +261,9 @@ export function classScores(logits, classes, spec) {
   return scores;
 }
 
-function candidateBox(contract, model, outputs, anchor, view) {
+function candidateBox(contract, model, outputs, anchor, size) {
   if (model.variant === "decoded") {
-    return toInputPixels(contract.boxes, outputs.boxes.subarray(4 * anchor, 4 * anchor + 4), view);
+    return toInputPixels(contract.boxes, outputs.boxes.subarray(4 * anchor, 4 * anchor + 4), size);
   }
   const deltas = outputs.box_deltas.subarray(4 * anchor, 4 * anchor + 4);
   const { values, box_code_scales: scales, max_log_scale: limit } = contract.anchors;
@@ -272,34 +273,34 @@ function candidateBox(contract, model, outputs, anchor, view) {
   const halfWidth = 0.5 * width * Math.exp(Math.min(deltas[2] / scales[2], limit));
   const halfHeight = 0.5 * height * Math.exp(Math.min(deltas[3] / scales[3], limit));
   const corners = [centreX - halfWidth, centreY - halfHeight, centreX + halfWidth, centreY + halfHeight];
-  return corners.map((value, i) => fround(Math.min(Math.max(value, 0), 1) * (i % 2 ? view.height : view.width)));
+  return corners.map((value, i) => fround(Math.min(Math.max(value, 0), 1) * (i % 2 ? size.height : size.width)));
 }
 
 /** A box as the contract's `boxes` says -> x0, y0, x1, y1 in input pixels, within the input. */
-function toInputPixels(spec, box, view) {
+function toInputPixels(spec, box, size) {
   const [x0, y0, x1, y1] = spec.format === "yxyx" ? [box[1], box[0], box[3], box[2]] : box;
-  const [width, height] = spec.scale === "pixels" ? [1, 1] : [view.width, view.height];
+  const [width, height] = spec.scale === "pixels" ? [1, 1] : [size.width, size.height];
   const limit = (value, most) => Math.min(Math.max(fround(value), 0), most);
   return [
-    limit(x0 * width, view.width),
-    limit(y0 * height, view.height),
-    limit(x1 * width, view.width),
-    limit(y1 * height, view.height),
+    limit(x0 * width, size.width),
+    limit(y0 * height, size.height),
+    limit(x1 * width, size.width),
+    limit(y1 * height, size.height),
   ];
 }
 
 /** A box in input pixels -> in the picture's, clipped to it. */
-function toPicture(box, view, picture) {
-  const scaleX = fround(view.width / (view.x1 - view.x0));
-  const scaleY = fround(view.height / (view.y1 - view.y0));
+function toPicture(box, cropWindow, picture) {
+  const scaleX = fround(cropWindow.width / (cropWindow.x1 - cropWindow.x0));
+  const scaleY = fround(cropWindow.height / (cropWindow.y1 - cropWindow.y0));
   return box.map((value, i) => {
-    const own = fround(fround(value / (i % 2 ? scaleY : scaleX)) + (i % 2 ? view.y0 : view.x0));
+    const own = fround(fround(value / (i % 2 ? scaleY : scaleX)) + (i % 2 ? cropWindow.y0 : cropWindow.x0));
     return Math.min(Math.max(own, 0), i % 2 ? picture.height : picture.width);
   });
 }
 
 /** Intersection over union of two boxes. */
-export function overlap(a, b) {
+export function iou(a, b) {
   const width = Math.max(Math.min(a[2], b[2]) - Math.max(a[0], b[0]), 0);
   const height = Math.max(Math.min(a[3], b[3]) - Math.max(a[1], b[1]), 0);
   const shared = width * height;

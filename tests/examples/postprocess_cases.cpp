@@ -24,9 +24,9 @@ int whole() { return static_cast<int>(number()); }
 int main() {
     std::cout << std::setprecision(std::numeric_limits<float>::max_digits10);
     while (std::cin >> std::ws && !std::cin.eof()) {
-        ssdlite::View view;
-        view.height = whole();
-        view.width = whole();
+        ssdlite::CropWindow window;
+        window.height = whole();
+        window.width = whole();
         ssdlite::PostprocessSpec spec;
         spec.sigmoid = whole() != 0;
         spec.score_threshold = static_cast<float>(number());
@@ -41,13 +41,14 @@ int main() {
         std::vector<float> logits, deltas;
         for (int a = 0; a < count; ++a) {
             const double x0 = number(), y0 = number(), x1 = number(), y1 = number();
-            anchors.values.push_back({(x0 + x1) / 2 / view.width, (y0 + y1) / 2 / view.height, (x1 - x0) / view.width,
-                                      (y1 - y0) / view.height});
+            anchors.values.push_back({(x0 + x1) / 2 / window.width, (y0 + y1) / 2 / window.height,
+                                      (x1 - x0) / window.width, (y1 - y0) / window.height});
             for (int k = 0; k <= classes; ++k) logits.push_back(static_cast<float>(number()));
             for (int i = 0; i < 4; ++i) deltas.push_back(static_cast<float>(number()));
         }
         const auto scores = ssdlite::class_scores(logits, classes, spec.sigmoid);
-        const auto found = ssdlite::suppress(scores, ssdlite::decode_boxes(deltas, anchors, view), classes, spec);
+        const auto boxes = ssdlite::decode_boxes(deltas, anchors, window);
+        const auto found = ssdlite::select_detections(scores, boxes, classes, spec);
         std::cout << found.size() << "\n";
         for (const auto& [label, score, box] : found) {
             std::cout << label << " " << score;

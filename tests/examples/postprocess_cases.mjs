@@ -1,6 +1,6 @@
-// node postprocess_cases.mjs < postprocess_cases.jsonl: what examples/javascript makes of each case, a line of JSON each.
+// node postprocess_cases.mjs < postprocess_cases.jsonl: what examples/javascript makes of each case, a line each.
 import { readFileSync } from "node:fs";
-import { suppress } from "../../examples/javascript/ssdlite.mjs";
+import { selectDetections } from "../../examples/javascript/ssdlite.mjs";
 
 const flat = (rows) => Float32Array.from(rows.flat().map(Number));
 
@@ -19,7 +19,7 @@ for (const line of readFileSync(0, "utf8").trim().split("\n")) {
     },
   };
   const outputs = { class_logits: flat(one.class_logits), box_deltas: flat(one.box_deltas) };
-  const found = suppress(contract, { variant: "raw" }, outputs, { height, width });
+  const found = selectDetections(contract, { variant: "raw" }, outputs, { height, width });
   const column = (name) => found.map((detection) => detection[name]);
   console.log(JSON.stringify({ boxes: column("box"), scores: column("score"), labels: column("label") }));
 }

@@ -92,19 +92,19 @@ def test_javascript_resizes_as_opencv_bit_for_bit(node: str, tmp_path: Path, mod
         np.concatenate([picture, alpha], axis=2).tofile(tmp_path / f"{number}.in")
     program = f"""
         import {{ readFileSync, writeFileSync }} from "node:fs";
-        import {{ fitView, render }} from {json.dumps((JAVASCRIPT / "ssdlite.mjs").as_uri())};
+        import {{ fitWindow, render }} from {json.dumps((JAVASCRIPT / "ssdlite.mjs").as_uri())};
         {json.dumps(RESIZES)}.forEach(([size, target], i) => {{
           const picture = {{ data: new Uint8Array(readFileSync(`${{i}}.in`)), height: size[0], width: size[1] }};
-          const window = fitView(picture, {{ height: target[0], width: target[1] }}, "{mode}");
-          writeFileSync(`${{i}}.out`, render(window, picture, 114));
+          const cropWindow = fitWindow(picture, {{ height: target[0], width: target[1] }}, "{mode}");
+          writeFileSync(`${{i}}.out`, render(cropWindow, picture, 114));
         }});
     """
     run(node, "--input-type=module", "--eval", program, cwd=tmp_path)
     expect_resized(tmp_path, mode)
 
 
-@pytest.mark.parametrize("mode", ["stretch", "letterbox"])
-def test_cpp_resizes_as_opencv_bit_for_bit(compiler: str, tmp_path: Path, mode: str) -> None:
+@pytest.fixture(scope="module")
+def resize_program(compiler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = """
         #include <fstream>
         #include <iostream>
@@ -117,19 +117,25 @@ def test_cpp_resizes_as_opencv_bit_for_bit(compiler: str, tmp_path: Path, mode: 
             while (std::cin >> picture.height >> picture.width >> height >> width >> letterbox) {
                 std::ifstream in(std::to_string(number) + ".in", std::ios::binary);
                 picture.pixels.assign(std::istreambuf_iterator<char>(in), {});
-                const auto window = ssdlite::fit_view(picture, height, width, letterbox != 0);
+                const auto window = ssdlite::fit_window(picture, height, width, letterbox != 0);
                 const auto result = ssdlite::render(window, picture, 114);
                 std::ofstream out(std::to_string(number++) + ".out", std::ios::binary);
                 out.write(reinterpret_cast<const char*>(result.pixels.data()), result.pixels.size());
             }
         }
     """
-    (tmp_path / "resize.cpp").write_text(source)
+    folder = tmp_path_factory.mktemp("resize")
+    (folder / "resize.cpp").write_text(source)
+    run(compiler, "-std=c++17", "-O1", "-ffp-contract=off", "-I", CPP, "-o", "resize", "resize.cpp", cwd=folder)
+    return folder / "resize"
+
+
+@pytest.mark.parametrize("mode", ["stretch", "letterbox"])
+def test_cpp_resizes_as_opencv_bit_for_bit(resize_program: Path, tmp_path: Path, mode: str) -> None:
     for number, picture in enumerate(pictures()):
         picture.tofile(tmp_path / f"{number}.in")
-    run(compiler, "-std=c++17", "-O2", "-ffp-contract=off", "-I", CPP, "-o", "resize", "resize.cpp", cwd=tmp_path)
     lines = [f"{h} {w} {height} {width} {int(mode == 'letterbox')}" for (h, w), (height, width) in RESIZES]
-    run(tmp_path / "resize", stdin="\n".join(lines), cwd=tmp_path)
+    run(resize_program, stdin="\n".join(lines), cwd=tmp_path)
     expect_resized(tmp_path, mode)
 
 
