@@ -29,8 +29,8 @@ from ssdlite.detector import stack_images
 from ssdlite.export.graphs import NmsGraph, RawGraph
 from ssdlite.export.options import ExportOptions, GraphOptions
 from ssdlite.export.pipeline import export_bundle
-from ssdlite.heads.base import Outputs
-from ssdlite.heads.postprocess import class_scores, postprocess
+from ssdlite.heads.base import Outputs, class_scores
+from ssdlite.heads.postprocess import postprocess
 from ssdlite.images.geometry import fit_window
 from ssdlite.images.reading import read_image
 from ssdlite.runtime.model import load_model

@@ -22,8 +22,8 @@ from ssdlite.detections import Detections
 from ssdlite.detector import Detector
 from ssdlite.export.onnx import export_onnx
 from ssdlite.export.options import GraphOptions
-from ssdlite.heads.base import Outputs
-from ssdlite.heads.losses import MultiBoxLoss, class_scores
+from ssdlite.heads.base import Outputs, class_scores
+from ssdlite.heads.losses import MultiBoxLoss
 from ssdlite.heads.postprocess import postprocess
 from ssdlite.predictor import Predictor
 from ssdlite.weights import ImportOptions

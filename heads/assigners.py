@@ -70,21 +70,21 @@ def ignore_covered(
 class Targets(NamedTuple):
     """What each anchor should say."""
 
-    slots: Tensor  # [B, A] int64: 0 background, 1 + label for an object
+    classes: Tensor  # [B, A] int64: 0 background, 1 + label for an object
     boxes: Tensor  # [B, A, 4] xyxy: the matched box, or anything where there is none
     positive: Tensor  # [B, A] bool
     negative: Tensor  # [B, A] bool; ignored anchors are neither
 
 
 def build_targets(matches: Tensor, boxes: Tensor, labels: Tensor) -> Targets:
-    """matches [B, A] of the matcher, boxes [B, M, 4] and labels [B, M] -> targets per anchor."""
+    """matches [B, A] of the assigner, boxes [B, M, 4] and labels [B, M] -> targets per anchor."""
     positive, negative = matches >= 0, matches == NEGATIVE
     if labels.shape[1] == 0:
         empty = boxes.new_zeros((*matches.shape, 4))
         return Targets(torch.zeros_like(matches), empty, positive, negative)
     index = matches.clamp(min=0)
-    slots = torch.where(positive, labels.gather(1, index) + 1, 0)
-    return Targets(slots, boxes.gather(1, index[:, :, None].expand(-1, -1, 4)), positive, negative)
+    classes = torch.where(positive, labels.gather(1, index) + 1, 0)
+    return Targets(classes, boxes.gather(1, index[:, :, None].expand(-1, -1, 4)), positive, negative)
 
 
 # --- Ways to choose which anchors answer for an object that look further than SSD's fixed overlap.

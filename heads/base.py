@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ssdlite.backbones.base import FeatureMap
@@ -20,8 +21,15 @@ class Outputs(NamedTuple):
     A runs over maps, rows and columns of the grid, anchor shapes.
     """
 
-    class_logits: Tensor  # [B, A, K + 1]; slot 0 is background
+    class_logits: Tensor  # [B, A, K + 1], background first
     box_deltas: Tensor  # [B, A, 4]
+
+
+def class_scores(logits: Tensor, score_function: str) -> Tensor:
+    """logits [B, A, K + 1] -> scores [B, A, K] without background, by the ``softmax`` or the ``sigmoid``."""
+    if score_function == "softmax":
+        return torch.softmax(logits, dim=-1)[..., 1:]
+    return torch.sigmoid(logits[..., 1:])
 
 
 class Neck(nn.Module):

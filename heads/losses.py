@@ -14,7 +14,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from ssdlite.config import BoxLossName
 from ssdlite.heads.assigners import Assigner, MaxIoUAssigner, Predicted, Targets, build_targets
-from ssdlite.heads.base import Outputs
+from ssdlite.heads.base import Outputs, class_scores
 from ssdlite.heads.boxes import BoxCode, intersection_and_union, paired_iou
 
 BoxLoss = Callable[[Tensor, Tensor, Tensor, BoxCode], Tensor]
@@ -91,13 +91,6 @@ BOX_LOSSES: dict[BoxLossName, BoxLoss] = {
 # --- The training losses over all anchors of a batch.
 
 OVERLAP_WEIGHT = 2.0  # of 1 - IoU beside the classification loss (arXiv 2006.04388, section 4)
-
-
-def class_scores(logits: Tensor, score_function: str) -> Tensor:
-    """logits [B, A, K + 1] -> scores [B, A, K] without background."""
-    if score_function == "softmax":
-        return torch.softmax(logits, dim=-1)[..., 1:]
-    return torch.sigmoid(logits[..., 1:])
 
 
 class Losses(NamedTuple):
@@ -192,8 +185,8 @@ class MultiBoxLoss(DetectionLoss):
     negatives_per_empty_image = 3
 
     def classification_loss(self, logits: Tensor, targets: Targets, predicted: Predicted) -> Tensor:
-        losses = F.cross_entropy(logits.flatten(0, 1), targets.slots.flatten(), reduction="none")
-        losses = losses.view_as(targets.slots)
+        losses = F.cross_entropy(logits.flatten(0, 1), targets.classes.flatten(), reduction="none")
+        losses = losses.view_as(targets.classes)
         matches = targets.positive.sum(dim=1, keepdim=True)
         wanted = torch.where(matches > 0, matches * self.negatives_per_match, self.negatives_per_empty_image)
         hardness = torch.where(targets.negative, losses.detach(), -torch.inf)
@@ -205,7 +198,7 @@ class MultiBoxLoss(DetectionLoss):
 class FocalLoss(DetectionLoss):
     """Sigmoid focal loss on every anchor that is not ignored, smooth L1 on boxes (arXiv 1708.02002).
 
-    ``alpha`` and ``gamma`` are those of Google's later SSDLite recipes (MobileDet, MobileNetV3). Slot 0 takes no
+    ``alpha`` and ``gamma`` are those of Google's later SSDLite recipes (MobileDet, MobileNetV3). Background takes no
     part: with sigmoids, background is the absence of every class.
     """
 
@@ -229,7 +222,7 @@ class FocalLoss(DetectionLoss):
 
     def classification_loss(self, logits: Tensor, targets: Targets, predicted: Predicted) -> Tensor:
         classes = logits[:, :, 1:]
-        wanted = _one_hot(targets.slots, classes)
+        wanted = _one_hot(targets.classes, classes)
         losses = sigmoid_focal_loss(classes, wanted, alpha=self.alpha, gamma=self.gamma).sum(dim=2)
         return torch.where(targets.positive | targets.negative, losses, 0.0).sum()
 
@@ -238,7 +231,7 @@ class QualityFocalLoss(DetectionLoss):
     """The score of a match's class learns the overlap of its predicted box (arXiv 2006.04388, equation 4).
 
     Cross-entropy with that overlap as target (0 for all other classes and anchors), times the difference of score and
-    target to the power ``beta``. Slot 0 takes no part.
+    target to the power ``beta``. Background takes no part.
     """
 
     score_function = "sigmoid"
@@ -248,7 +241,7 @@ class QualityFocalLoss(DetectionLoss):
     def classification_loss(self, logits: Tensor, targets: Targets, predicted: Predicted) -> Tensor:
         classes = logits[:, :, 1:]
         quality = torch.where(targets.positive, paired_iou(predicted.boxes, targets.boxes), 0.0)
-        wanted = _one_hot(targets.slots, classes) * quality[:, :, None]
+        wanted = _one_hot(targets.classes, classes) * quality[:, :, None]
         entropy = F.binary_cross_entropy_with_logits(classes, wanted, reduction="none")
         losses = (entropy * (wanted - classes.sigmoid()).abs().pow(self.beta)).sum(dim=2)
         return torch.where(targets.positive | targets.negative, losses, 0.0).sum()
@@ -257,9 +250,9 @@ class QualityFocalLoss(DetectionLoss):
 LOSSES: dict[str, type[DetectionLoss]] = {"multibox": MultiBoxLoss, "focal": FocalLoss, "qfl": QualityFocalLoss}
 
 
-def _one_hot(slots: Tensor, classes: Tensor) -> Tensor:
-    """slots [B, A], 0 for background -> 0 or 1 like ``classes`` [B, A, K]. ``F.one_hot`` looks at the values first."""
-    return (slots[:, :, None] == torch.arange(1, classes.shape[2] + 1, device=slots.device)).to(classes.dtype)
+def _one_hot(classes: Tensor, logits: Tensor) -> Tensor:
+    """classes [B, A], 0 for background -> 0 or 1 like ``logits`` [B, A, K]. ``F.one_hot`` looks at the values first."""
+    return (classes[:, :, None] == torch.arange(1, logits.shape[2] + 1, device=classes.device)).to(logits.dtype)
 
 
 def _count_matches(targets: Targets) -> Tensor:

@@ -18,9 +18,8 @@ from torchvision.ops import nms
 
 from ssdlite.config import DetectorConfig
 from ssdlite.detections import Detections
-from ssdlite.heads.base import Outputs
+from ssdlite.heads.base import Outputs, class_scores
 from ssdlite.heads.boxes import BoxCode, CenterSizeCode, clip_boxes
-from ssdlite.heads.losses import class_scores
 from ssdlite.nms import FIRST_CANDIDATES, Groups, suppress_by_pairs
 
 MARGIN = 1e-3  # of logits, for rounding, where a bound on a score stands for the score

@@ -13,8 +13,8 @@ from torchvision.ops import nms
 from ssdlite.backbones.batch_norm import fold_batch_norms
 from ssdlite.detector import Detector
 from ssdlite.export.options import GraphOptions
+from ssdlite.heads.base import class_scores
 from ssdlite.heads.boxes import MAX_LOG_SCALE, CenterSizeCode
-from ssdlite.heads.losses import class_scores
 from ssdlite.runtime.contract import OUTPUTS, InputSpec, ModelSpec, OutputSpec
 
 INPUT_NAME = "images"
@@ -269,7 +269,7 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 
 def suppress_in_onnx(boxes: Any, scores: Any, iou_threshold: float) -> Any:
-    """The same in ONNX's operators; NonMaxSuppression answers (image, class, candidate) for every survivor."""
+    """The same in ONNX's operators; NonMaxSuppression answers (image, class, candidate) for each that is left."""
     limit = op.Constant(value_ints=[NO_LIMIT])
     selected = op.NonMaxSuppression(
         boxes, scores, limit, op.Constant(value_floats=[iou_threshold]), op.Constant(value_floats=[0.0])

@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite.detections import Detections
-from ssdlite.nms import FIRST_CANDIDATES, Groups, grouped_nms
+from ssdlite.nms import FIRST_CANDIDATES, Groups, IndexArray, grouped_nms
 from ssdlite.runtime.contract import AnchorSpec, BoxSpec, PostprocessSpec
 
 Float32Array = npt.NDArray[np.float32]
-IndexArray = npt.NDArray[np.int64]
 
 
 def class_scores(logits: Float32Array, score_function: str) -> Float32Array:

@@ -145,7 +145,7 @@ def test_targets_by_hand():
     labels = torch.tensor([[7, 3, PADDING_LABEL], [0, PADDING_LABEL, PADDING_LABEL]])
     matches = torch.tensor([[1, 0, NEGATIVE, IGNORED], [NEGATIVE, NEGATIVE, NEGATIVE, 0]])
     targets = build_targets(matches, boxes, labels)
-    assert targets.slots.tolist() == [[4, 8, 0, 0], [0, 0, 0, 1]]
+    assert targets.classes.tolist() == [[4, 8, 0, 0], [0, 0, 0, 1]]
     assert targets.positive.tolist() == [[True, True, False, False], [False, False, False, True]]
     assert targets.negative.tolist() == [[False, False, True, False], [True, True, True, False]]
     assert targets.boxes[0, :2].tolist() == [[20, 0, 30, 10], [0, 0, 10, 10]]
@@ -155,7 +155,7 @@ def test_targets_by_hand():
 def test_targets_without_boxes():
     matches = torch.full((2, 4), NEGATIVE)
     targets = build_targets(matches, torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64))
-    assert targets.slots.eq(0).all()
+    assert targets.classes.eq(0).all()
     assert targets.negative.all()
     assert not targets.positive.any()
     assert targets.boxes.shape == (2, 4, 4)

@@ -16,9 +16,9 @@ from ssdlite.anchors import generate_anchors
 from ssdlite.config import PRESETS, DetectorConfig, override
 from ssdlite.detections import Detections
 from ssdlite.heads import postprocess as module
-from ssdlite.heads.base import Outputs
+from ssdlite.heads.base import Outputs, class_scores
 from ssdlite.heads.boxes import BoxCode
-from ssdlite.heads.postprocess import class_scores, postprocess
+from ssdlite.heads.postprocess import postprocess
 
 V3 = PRESETS["ssdlite320_mobilenet_v3_large"]  # 3234 anchors
 ANCHORS_V3 = torch.from_numpy(generate_anchors(V3.anchors, V3.input.size, V3.grid_sizes))
