@@ -61,8 +61,7 @@ def start_run(options: TrainOptions, processes: Processes) -> RunStart:
     """
     choose_amp(options.system.amp, choose_device(options.system.device))
     source = _read_weights(options)
-    if isinstance(source, Checkpoint) and options.loss.loss is None and options.recipe is None:
-        options = options.override(loss="multibox" if source.config.head.score_function == "softmax" else "focal")
+    options = _with_defaults_of_head(options, source)
     config = _config(options, None, source)
     _check_frozen_stages(options, config)
     DetectionTransform(config.input.size, config.input.resize, options.settings.augment)
@@ -71,6 +70,17 @@ def start_run(options: TrainOptions, processes: Processes) -> RunStart:
     folder.require_free()
     options = options.override(output=output).spelled_out()
     return RunStart(options, folder, source, None if source is None else _hash_tensors(source))
+
+
+def _with_defaults_of_head(options: TrainOptions, source: WeightSource) -> TrainOptions:
+    """Where no recipe is named, the loss and the assigner that are not given are those that the head asks for."""
+    if options.recipe is not None:
+        return options
+    config = source.config if isinstance(source, Checkpoint) else preset_config(options.preset_name)
+    with torch.device("meta"):  # takes no memory and no time
+        head = detector_from_config(config).head
+    given = options.loss
+    return options.override(loss=given.loss or head.default_loss, matcher=given.matcher or head.default_assigner)
 
 
 def _check_frozen_stages(options: TrainOptions, config: DetectorConfig) -> None:
