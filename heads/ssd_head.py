@@ -24,9 +24,9 @@ class PredictionHead(nn.ModuleList):
     """One predictor per map with ``columns`` values per anchor; nothing is shared between maps.
 
     ``separable``: a 3x3 depthwise convolution with batch norm and ReLU6, then 1x1 with bias (SSDLite, arXiv
-    1801.04381 section 6.2). ``pointwise``: the 1x1 alone (TensorFlow's SSD MobileNetV1, MediaPipe's V2). ``plain``: a 3x3
-    with bias (SSD, arXiv 1512.02325; TensorFlow 1's SSD MobileNetV2). ``last_conv`` is that of the coarsest map, which may have one
-    cell only.
+    1801.04381 section 6.2). ``pointwise``: the 1x1 alone (TensorFlow's SSD MobileNetV1, MediaPipe's V2). ``plain``: a
+    3x3 with bias (SSD, arXiv 1512.02325; TensorFlow 1's SSD MobileNetV2). ``last_conv`` is that of the coarsest map,
+    which may have one cell only.
     """
 
     def __init__(
