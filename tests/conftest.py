@@ -35,6 +35,15 @@ def real_data(request: pytest.FixtureRequest) -> Path:
     return DATA if request.param == "few" else SHARED
 
 
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training ends without samples.png and curves.png, which take half of the time of a run of two epochs."""
+    from ssdlite.training import run_folder, trainer
+
+    monkeypatch.setattr(trainer.Trainer, "_draw_samples", lambda self: None)
+    monkeypatch.setattr(run_folder, "plot_curves", lambda history, path: None)
+
+
 @pytest.fixture(scope="session")
 def golden_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two exported bundles with golden vectors, not to be changed: ``stretch`` (softmax; raw, decoded and nms in uint8

@@ -86,6 +86,7 @@ def assert_found(found: Detections, tolerance: float) -> None:
     np.testing.assert_allclose(found.boxes, [one["box"] for one in expected], atol=100 * tolerance)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_run_goes_on_as_it_would_have(tmp_path: Path) -> None:
     """It was stopped behind the first of two epochs; the code that wrote it went on to these losses."""
     shutil.copytree(BEFORE / "run", tmp_path / "run")

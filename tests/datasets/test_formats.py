@@ -138,6 +138,7 @@ def test_it_is_audited(data: Path, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_it_is_trained_on_and_scored(data: Path, tmp_path: Path) -> None:
     dataset = DetectionDataset(load_data(data).train, DetectionTransform((64, 64), "stretch", "flip"))
     samples = [dataset[i] for i in range(3)]

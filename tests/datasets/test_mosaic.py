@@ -355,6 +355,7 @@ def test_an_unreadable_picture_in_a_mosaic_is_reported_under_its_own_name(
     assert (len(batch), len(batch.windows), batch.bad) == (8 - len(bad), 8 - len(bad), tuple(bad))
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_training_has_mosaics_but_for_its_last_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     epochs = []
     draw = Mosaic.draw_layout

@@ -22,6 +22,7 @@ from ssdlite.training.options import TrainOptions
 from ssdlite.training.trainer import Trainer, resume, train
 
 PRESET = "ssdlite192_mobilenet_v2_050"
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ EVAL_DET = Path(__file__).parents[2] / "tools" / "eval_det.py"
 SMALL = {"preset": "ssdlite192_mobilenet_v2_050", "width_mult": 0.25, "image_size": 96, "batch_size": 8}
 RUN_FILES = {"config.json", "metrics.jsonl", "summary.json", "best.pt", "last.pt", "curves.png", "samples.png"}
 TENSORBOARD = {"tensorboard"} if importlib.util.find_spec("tensorboard") else set()
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,10 @@ def command(shapes: Path, output: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def test_a_run_leaves_its_files_and_a_checkpoint_that_needs_nothing_else(shapes: Path, tmp_path: Path) -> None:
+def test_a_run_leaves_its_files_and_a_checkpoint_that_needs_nothing_else(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # with its pictures
     summary = train(options(shapes, tmp_path / "run"))
     assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES | TENSORBOARD
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
