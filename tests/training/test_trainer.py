@@ -23,7 +23,6 @@ from ssdlite.training.options import TrainOptions, stored_options
 from ssdlite.training.trainer import resume, train
 
 TRAIN_DET = Path(__file__).parents[2] / "tools" / "train_det.py"
-EVAL_DET = Path(__file__).parents[2] / "tools" / "eval_det.py"
 SMALL = {"preset": "ssdlite192_mobilenet_v2_050", "width_mult": 0.25, "image_size": 96, "batch_size": 8}
 RUN_FILES = {"config.json", "metrics.jsonl", "summary.json", "best.pt", "last.pt", "curves.png", "samples.png"}
 TENSORBOARD = {"tensorboard"} if importlib.util.find_spec("tensorboard") else set()
@@ -137,57 +136,43 @@ def wait_for_epochs(process: subprocess.Popen[bytes], folder: Path, lines: int) 
     raise AssertionError(f"no {lines} epochs within the time; exit status {process.poll()}")
 
 
+IN_TWO_PROCESSES = """
+import sys
+from torch import distributed
+from ssdlite.cli import main
+
+data, run, *more = sys.argv[1:]
+distributed.init_process_group("gloo")
+assert main(["train", "--data", data, "--output", run, *more]) == 0
+assert distributed.is_initialized()  # the caller's own stays
+distributed.destroy_process_group()
+assert main(["eval", f"{run}/last.pt", "--data", data, "--json", f"{run}/eval.json", "--workers", "0"]) == 0
+assert not distributed.is_initialized()
+"""
+
+
 def test_two_processes_train_as_one_writer_and_score_the_same(shapes: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "two"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    """Training in a group that the caller has initialised, scoring in the one that torchrun describes."""
+    folder, script = tmp_path / "two", tmp_path / "script.py"
+    script.write_text(IN_TWO_PROCESSES)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    detector = ["--preset", SMALL["preset"], "--width-mult", "0.25", "--image-size", "96", "--amp", "off"]
+    length = ["--batch-size", "8", "--epochs", "3", "--workers", "0"]
     done = subprocess.run(
-        [*launcher, *command(shapes, folder, "--epochs", "3", "--workers", "0", "--amp", "off")],
-        env=environment, capture_output=True, text=True, check=False,
+        [*launcher, str(shapes), str(folder), *detector, *length],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in folder.iterdir()} == RUN_FILES | TENSORBOARD
+    assert {path.name for path in folder.iterdir()} == RUN_FILES | TENSORBOARD | {"eval.json"}
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["images_seen"] == 72
     assert done.stdout.count("epoch 3/3") == 1
 
-    arguments = [str(folder / "last.pt"), "--data", str(shapes), "--workers", "0", "--json"]
-    assert main(["eval", *arguments, str(tmp_path / "one.json")]) == 0
-    both = [*launcher, str(EVAL_DET), *arguments, str(tmp_path / "two.json")]
-    subprocess.run(both, env=environment, check=True, stdout=subprocess.DEVNULL)
-    figures = [json.loads((tmp_path / name).read_text()) | {"seconds": 0} for name in ("one.json", "two.json")]
-    assert figures[0] == figures[1]
+    assert main(["eval", f"{folder}/last.pt", "--data", str(shapes), "--json", f"{tmp_path}/alone.json"]) == 0
+    together, alone = (json.loads(path.read_text()) for path in (folder / "eval.json", tmp_path / "alone.json"))
+    assert {**together, "seconds": 0} == {**alone, "seconds": 0}
     for name in ("AP", "AP50", "AR100"):
-        assert figures[0][name] == pytest.approx(summary[name], abs=1e-6)
-
-
-IN_A_GROUP = """
-import sys
-from torch import distributed
-from ssdlite.training.options import TrainOptions, stored_options
-from ssdlite.training.trainer import train
-
-rank, data, output, store = int(sys.argv[1]), *sys.argv[2:]
-distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-summary = train(TrainOptions().override(
-    data=data, output=output, preset="ssdlite192_mobilenet_v2_050", width_mult=0.1, image_size=32, batch_size=8,
-    epochs=1, workers=0, overfit=8, device="cpu",
-))
-print(rank, summary["images_seen"], distributed.is_initialized())
-distributed.destroy_process_group()
-"""
-
-
-def test_a_process_group_of_the_callers_is_used_and_stays(shapes: Path, tmp_path: Path) -> None:
-    arguments = [str(shapes), str(tmp_path / "run"), str(tmp_path / "store")]
-    both = [
-        subprocess.Popen([sys.executable, "-c", IN_A_GROUP, rank, *arguments], stdout=subprocess.PIPE, text=True)
-        for rank in "01"
-    ]
-    printed = [process.communicate(timeout=300)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert [text.splitlines()[-1] for text in printed] == ["0 8 True", "1 8 True"]
-    assert ["epoch 1/1" in text for text in printed] == [True, False]
+        assert alone[name] == pytest.approx(summary[name], abs=1e-6)
 
 
 def test_resuming_refuses_what_would_make_it_another_run(shapes: Path, tmp_path: Path) -> None:
