@@ -91,9 +91,9 @@ RESIZING = {
     "letterbox": "Resize it to fit into {0.width} x {0.height} (width x height) pixels, its shape kept (letterbox), "
     "and put it in the {1.padding_position}; the rest is {1.padding_value} in all channels.",
 }
-DECODING = """\
+RAW_SCORING = """\
 `raw` only: scores are the {0.score_function} of the logits, then slot {0.background_index} (background) is dropped."""
-BOXES = """\
+BOX_DECODING = """\
  Boxes: `d = deltas / scales` with scales {scales}; centre = anchor centre + (dx, dy) * anchor size; size = anchor \
 size * exp(min((dw, dh), {anchors.max_log_scale:.9g})). The {count} anchors ({anchors.format}, {anchors.scale} of the \
 input) are in `contract.json`."""
@@ -236,9 +236,9 @@ def _scoring(contract: Contract) -> str:
     if all(model.variant != "raw" for model in contract.models):
         return f"Scores in the outputs are the {spec.score_function} of the logits, without background."
     if anchors is None:
-        return DECODING.format(spec)
+        return RAW_SCORING.format(spec)
     scales = _numbers(anchors.box_code_scales)
-    return DECODING.format(spec) + BOXES.format(anchors=anchors, scales=scales, count=len(anchors.values))
+    return RAW_SCORING.format(spec) + BOX_DECODING.format(anchors=anchors, scales=scales, count=len(anchors.values))
 
 
 def _quantization(models: Sequence[ModelSpec]) -> Iterator[str]:

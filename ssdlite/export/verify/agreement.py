@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ssdlite.export.verify.golden import Reference
-from ssdlite.export.verify.vectors import Array, GoldenDetection
+from ssdlite.export.verify.vectors import GoldenDetection
 from ssdlite.images.geometry import CropWindow
+from ssdlite.runtime.backends.base import Array
 from ssdlite.runtime.contract import ModelSpec
 
 OutputArrays = Mapping[str, Array]

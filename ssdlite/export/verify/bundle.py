@@ -126,7 +126,7 @@ class Verification:
     def _over_images(self, reference: Reference, problem: str) -> Iterator[StepResult]:
         """Every step but the first, on all pictures."""
         golden = Vectors(self.bundle / GOLDEN_FOLDER, self.contract, reference.model)
-        dump = None if self.dump is None else Vectors(self.dump, self.contract, reference.model)
+        dump = None if self.dump is None else Vectors(self.dump, self.contract, reference.model, is_dump=True)
         results = []
         for image in self.index.images:
             picture = PictureSteps(

@@ -5,32 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 
+from ssdlite.export.verify import mistakes
 from ssdlite.export.verify.agreement import OutputArrays, box_tolerance, compare_detections, compare_outputs
 from ssdlite.export.verify.golden import Reference
-from ssdlite.export.verify.mistakes import (
-    BGR,
-    BOX_ORDERS,
-    COMMON_NORMALIZATIONS,
-    LABEL_MISTAKES,
-    OTHER,
-    OUTPUT_MISTAKES,
-    PICTURE_MISTAKES,
-    PLACE_MISTAKES,
-    READING_MISTAKES,
-    RESIZE_MISTAKES,
-    SETTING_MISTAKES,
-    SIGNED,
-    TENSOR_MISTAKES,
-    Boxes,
-    name_facts,
-)
+from ssdlite.export.verify.mistakes import BGR, OTHER, SIGNED, Boxes, name_facts
 from ssdlite.export.verify.report import Step
-from ssdlite.export.verify.vectors import Array, GoldenDetection, GoldenImage
+from ssdlite.export.verify.vectors import GoldenDetection, GoldenImage
 from ssdlite.images.geometry import ImageArray, fit_window
+from ssdlite.runtime.backends.base import Array
 from ssdlite.runtime.contract import ModelSpec
 
 FITS = 0.25  # of the difference that is to be explained: a mistake that leaves more than this is none
@@ -39,7 +24,7 @@ RESIDUAL = 1.5  # grey levels, on average, that a line through the values may le
 
 def explain_picture(actual: ImageArray, right: ImageArray) -> str | None:
     """Which mistake in decoding turned the picture ``right`` into ``actual``, both [height, width, 3]."""
-    wrong = ((name, make(right)) for name, make in PICTURE_MISTAKES.items())
+    wrong = ((name, make(right)) for name, make in mistakes.PICTURE_MISTAKES.items())
     found = _nearest(wrong, lambda pixels: _apart(actual, pixels), _apart(actual, right))
     return found and found[0]
 
@@ -57,7 +42,7 @@ def resize_guesses(rgb: ImageArray, reference: Reference) -> Iterator[tuple[str,
     """What the usual mistakes make of a picture at the input's size [H, W, 3]."""
     spec, resize = reference.model.input, reference.contract.resize
     size = spec.height, spec.width
-    for row in RESIZE_MISTAKES:
+    for row in mistakes.RESIZE_MISTAKES:
         if row.mode in ("", resize.mode):
             picture = np.ascontiguousarray(row.turn(rgb))
             sides = picture.shape[0], picture.shape[1]
@@ -80,13 +65,14 @@ def explain_tensor(
         values = actual.reshape(3, -1).T if planar else actual.reshape(-1, 3)
         pixels = rgb[..., ::-1] if other_order != (spec.color_order == "BGR") else rgb
         fit = fit_line(values, pixels.reshape(-1, 3))
-        if fit is None or fit.residual > RESIDUAL:
+        if fit is None or fit[-1] > RESIDUAL:
             continue
+        mean, std, residual = fit
         layout = "layout {other_layout} instead of {layout}" if other_layout else ""
         order = "channels in the order {other_order} instead of {order}" if other_order else ""
-        normalization = "" if _same(fit, spec.mean, spec.std) else _normalization_name(fit)
+        normalization = "" if _same(mean, std, spec.mean, spec.std) else _normalization_name(mean, std)
         names = [name.format_map(facts) for name in (base, layout, order, normalization) if name]
-        cost = fit.residual + 0.1 * len(names)
+        cost = residual + 0.1 * len(names)
         if names and (best is None or cost < best[0]):
             best = cost, ", ".join(names)
     if best is None and spec.type == "uint8" and np.array_equal(actual, right ^ np.uint8(128)):
@@ -94,16 +80,10 @@ def explain_tensor(
     return best and best[1]
 
 
-class LineFit(NamedTuple):
-    """``values = (pixels - mean) / std`` per channel; ``residual`` is the mean difference in grey levels."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    residual: float
-
-
-def fit_line(values: Array, pixels: Array) -> LineFit | None:
-    """values and pixels [P, 3] -> the normalisation that leads from the pixels to the values; None where none does."""
+def fit_line(values: Array, pixels: Array) -> tuple[Array, Array, float] | None:
+    """values and pixels [P, 3] -> mean [3] and std [3] of ``values = (pixels - mean) / std``, and by how many grey
+    levels that is wrong on average; None where no line leads from the one to the other.
+    """
     x, y = pixels.astype(np.float64), values.astype(np.float64)
     if not np.isfinite(y).all() or (x.std(axis=0) < 1e-6).any() or (y.std(axis=0) < 1e-9).any():
         return None
@@ -112,20 +92,21 @@ def fit_line(values: Array, pixels: Array) -> LineFit | None:
         return None
     start = y.mean(axis=0) - slope * x.mean(axis=0)
     residual = np.abs(y - (slope * x + start)).mean(axis=0) / np.abs(slope)
-    return LineFit(tuple((-start / slope).tolist()), tuple((1 / slope).tolist()), float(residual.max()))
+    return -start / slope, 1 / slope, float(residual.max())
 
 
-def _normalization_name(fit: LineFit) -> str:
-    common = next((name for name, (mean, std) in COMMON_NORMALIZATIONS.items() if _same(fit, mean, std)), None)
-    mean, std = ([round(value, 2) for value in values] for values in (fit.mean, fit.std))
-    text = f"another normalisation: these values are (value - mean) / std with mean {mean}, std {std}"
-    return text + (f" ({common})" if common else "")
+def _normalization_name(mean: Array, std: Array) -> str:
+    table = mistakes.COMMON_NORMALIZATIONS.items()
+    common = next((f" ({name})" for name, normalization in table if _same(mean, std, *normalization)), "")
+    means, stds = ([round(value, 2) for value in values.tolist()] for values in (mean, std))
+    return f"another normalisation: these values are (value - mean) / std with mean {means}, std {stds}{common}"
 
 
-def _same(fit: LineFit, mean: tuple[float, ...], std: tuple[float, ...]) -> bool:
+def _same(mean: Array, std: Array, other_mean: Sequence[float], other_std: Sequence[float]) -> bool:
     """Whether black and white become the same by both, to within one grey level."""
-    pairs = zip(fit.mean, fit.std, mean, std, strict=True)
-    return all(abs((level - m) / s - (level - n) / t) * abs(t) <= 1 for m, s, n, t in pairs for level in (0, 255))
+    levels = np.array([[0.0], [255.0]])
+    apart = (levels - mean) / std - (levels - other_mean) / np.array(other_std)
+    return bool((np.abs(apart) * np.abs(other_std) <= 1).all())
 
 
 def explain_outputs(
@@ -137,7 +118,7 @@ def explain_outputs(
     def agree(expected: OutputArrays, given: OutputArrays, known: bool = True) -> bool:
         return compare_outputs(expected, given, reference, known_input=known).passed
 
-    for name, meanings, make in OUTPUT_MISTAKES:
+    for name, meanings, make in mistakes.OUTPUT_MISTAKES:
         for meaning in meanings:
             given = actual.get(meaning)
             if meaning not in right or given is None or given.shape[:-1] != right[meaning].shape[:-1]:
@@ -157,15 +138,16 @@ def explain_outputs(
 
 
 def explain_input(
-    run: Callable[[Array], OutputArrays],
-    guesses: Iterable[tuple[str, Array]],
-    wanted: OutputArrays,
-    answered: OutputArrays,
+    reference: Reference, guesses: Iterable[tuple[str, Array]], wanted: OutputArrays, answered: OutputArrays
 ) -> str | None:
     """Which of the wrong tensors ``guesses`` the network answers with ``wanted``, or much more like it than
     ``answered``, which is what it says to the right one.
     """
-    found = _nearest(guesses, lambda tensor: _outputs_apart(wanted, run(tensor)), _outputs_apart(wanted, answered))
+
+    def apart(tensor: Array) -> float:
+        return _outputs_apart(wanted, reference.outputs(tensor))
+
+    found = _nearest(guesses, apart, _outputs_apart(wanted, answered))
     return found and found[0]
 
 
@@ -174,24 +156,22 @@ def tensor_guesses(tensor: Array, reference: Reference) -> Iterator[tuple[str, A
     spec, facts = reference.model.input, name_facts(reference)
     axis, shape = (1, (1, 3, 1, 1)) if spec.layout == "NCHW" else (3, (1, 1, 1, 3))
     mean, std = (np.array(values, np.float32).reshape(shape) for values in (spec.mean, spec.std))
-    for name, kind, make in TENSOR_MISTAKES:
+    for name, kind, make in mistakes.TENSOR_MISTAKES:
         if kind in ("", spec.type):
             yield name.format_map(facts), np.ascontiguousarray(make(tensor, mean, std, axis))
 
 
-def explain_mean(
-    run: Callable[[Array], OutputArrays], tensor: Array, wanted: OutputArrays, model: ModelSpec
-) -> str | None:
+def explain_mean(reference: Reference, tensor: Array, wanted: OutputArrays) -> str | None:
     """Whether a network that normalises uint8 inside has another mean: for which shift of its input it answers
     ``wanted``.
     """
-    if model.input.type != "uint8":
+    if reference.model.input.type != "uint8":
         return None
     key = next(meaning for meaning in ("class_logits", "scores") if meaning in wanted)
 
     def apart(shift: int) -> float:
         changed = np.clip(tensor.astype(np.int16) + shift, 0, 255).astype(np.uint8)
-        answered = run(changed).get(key)
+        answered = reference.outputs(changed).get(key)
         return float("inf") if answered is None else _apart(answered, wanted[key])
 
     tried = {shift: apart(shift) for shift in range(-96, 97, 16)}
@@ -231,7 +211,7 @@ def _detection_guesses(
     threshold: float,
 ) -> Iterator[tuple[str, list[GoldenDetection]]]:
     names = reference.contract.class_names
-    for shift, (name, label, named) in product((1, -1), LABEL_MISTAKES):
+    for shift, (name, label, named) in product((1, -1), mistakes.LABEL_MISTAKES):
         places = [
             {"own": one.label, "next": one.label + shift, "kept": min(max(one.label + shift, 0), len(names) - 1)}
             for one in right
@@ -244,15 +224,15 @@ def _detection_guesses(
             ],
         )
     boxes = _boxes(right, reference, size)
-    for name, order in BOX_ORDERS.items():
+    for name, order in mistakes.BOX_ORDERS.items():
         yield name, _moved(right, order(boxes.picture))
-    for name, place in PLACE_MISTAKES.items():
+    for name, place in mistakes.PLACE_MISTAKES.items():
         yield name, _moved(right, place(boxes))
         yield f"{name} (clipped to the picture)", _moved(right, place(boxes).clip(0, boxes.picture_sides))
-    for name, changes in SETTING_MISTAKES.items():
+    for name, changes in mistakes.SETTING_MISTAKES.items():
         contract = replace(reference.contract, postprocess=replace(reference.contract.postprocess, **changes))
         yield name, Reference(contract, reference.model, reference.backend).detections(outputs, size, threshold)
-    for name, meaning, read in READING_MISTAKES:
+    for name, meaning, read in mistakes.READING_MISTAKES:
         if meaning in outputs:
             yield name, reference.detections({**outputs, meaning: read(outputs[meaning])}, size, threshold)
 

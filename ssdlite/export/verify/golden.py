@@ -10,25 +10,21 @@ import numpy as np
 from PIL import Image
 
 from ssdlite.errors import ContractError, ExportError
-from ssdlite.export.verify.report import Step
 from ssdlite.export.verify.vectors import (
     GOLDEN_FOLDER,
-    INDEX_FILE,
     MAX_GOLDEN_IMAGES,
-    Array,
     GoldenDetection,
     GoldenImage,
     GoldenIndex,
+    Vectors,
     check_one_size,
     check_side,
-    encode_detections,
-    encode_index,
-    file_name,
     model_hashes,
+    save_index,
 )
-from ssdlite.files import write_atomically, write_text
+from ssdlite.files import write_atomically
 from ssdlite.images.geometry import CropWindow, ImageArray
-from ssdlite.runtime.backends.base import Backend
+from ssdlite.runtime.backends.base import Array, Backend
 from ssdlite.runtime.contract import Contract, ModelSpec
 from ssdlite.runtime.files import installed_runtimes, open_backend
 from ssdlite.runtime.model import RuntimeDetector
@@ -118,43 +114,36 @@ def write_golden(
         GoldenImage(name=f"image_{number}", height=image.shape[0], width=image.shape[1])
         for number, image in enumerate(images)
     ]
-    for entry, image in zip(entries, images, strict=True):
-        check_side(entry, entry.name)
-        picture = Image.fromarray(np.ascontiguousarray(image))
-        write_atomically(folder / f"{entry.name}.png", partial(picture.save, format="PNG"))
-    found: dict[str, list[GoldenDetection]] = {}  # all detections, by the name of their file
+    found: list[tuple[Vectors, GoldenImage, list[GoldenDetection]]] = []
     for model in contract.models:
+        vectors = Vectors(folder, contract, model)
         reference = Reference(contract, model, open_backend(bundle, model, threads=1))
         for entry, image in zip(entries, images, strict=True):
-            own = _write_steps(folder, reference, entry, image)
-            found[file_name("detections", entry.name, model)] = own
-    if not any(one.score >= score_threshold for detections in found.values() for one in detections):
+            check_side(entry, entry.name)
+            found.append((vectors, entry, _write_steps(vectors, reference, entry, image)))
+    if not any(one.score >= score_threshold for *_, detections in found for one in detections):
         score_threshold = contract.postprocess.score_threshold
-    for name, detections in found.items():
-        write_text(folder / name, encode_detections([one for one in detections if one.score >= score_threshold]))
+    for vectors, entry, detections in found:
+        vectors.save_detections(entry, [one for one in detections if one.score >= score_threshold])
     index = GoldenIndex(
         score_threshold=score_threshold,
         images=tuple(entries),
         sha256={name: value for model in contract.models for name, value in model_hashes(bundle, model).items()},
         runtimes={name: runtimes[name] for name in needed},
     )
-    write_text(folder / INDEX_FILE, encode_index(index))
+    save_index(bundle, index)
 
 
-def _write_steps(folder: Path, reference: Reference, entry: GoldenImage, rgb: ImageArray) -> list[GoldenDetection]:
-    """Write all arrays of one picture and one model -> its detections of any score."""
-
-    def write(values: Array, step: Step, meaning: str = "") -> None:
-        content = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
-        name = file_name(step, entry.name, reference.model, meaning)
-        write_atomically(folder / name, lambda file: file.write(content))
-
+def _write_steps(vectors: Vectors, reference: Reference, entry: GoldenImage, rgb: ImageArray) -> list[GoldenDetection]:
+    """Write the picture and all arrays of it and one model -> its detections of any score."""
+    picture = Image.fromarray(np.ascontiguousarray(rgb))
+    write_atomically(vectors.folder / f"{entry.name}.png", partial(picture.save, format="PNG"))
     resized = reference.resized(rgb)
     tensor = reference.tensor(resized)
     outputs = reference.outputs(tensor)
-    write(rgb, "picture")
-    write(resized, "resize")
-    write(tensor, "input")
+    vectors.save("picture", entry, rgb)
+    vectors.save("resize", entry, resized)
+    vectors.save("input", entry, tensor)
     for meaning, value in outputs.items():
-        write(value, "outputs", meaning)
+        vectors.save("outputs", entry, value, meaning)
     return reference.detections(outputs, entry.size, 0.0)

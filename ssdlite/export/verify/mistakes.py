@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from ssdlite.export.verify.golden import Reference
-from ssdlite.export.verify.vectors import Array
 from ssdlite.images.geometry import CropWindow, ImageArray, fit_window, resize_bilinear
+from ssdlite.images.prediction import Size
+from ssdlite.runtime.backends.base import Array
 
-Size = tuple[int, int]  # height, width
 BGR = "channels in the order BGR instead of RGB"
 PAIRS = (("stretch", "letterbox"), ("RGB", "BGR"), ("NCHW", "NHWC"), ("softmax", "sigmoid"))
 OTHER: dict[str, Any] = {one: other for pair in PAIRS for one, other in (pair, pair[::-1])}
@@ -203,23 +203,26 @@ def _logit(values: Array) -> Array:
     return np.asarray(np.log(clipped) - np.log1p(-clipped))
 
 
-LOGITS, SCORES, BOXES, DELTAS, LABELS = "class_logits", "scores", "boxes", "box_deltas", "labels"
 # Name, the meanings of the outputs that it is a mistake in, and what it makes of the right output; None where it cannot
 # be made. The output that is to be explained differs from the right one in the number of columns at most.
 OutputMistake = tuple[str, tuple[str, ...], Callable[[Array, Array, Reference], "Array | None"]]
 OUTPUT_MISTAKES: tuple[OutputMistake, ...] = (
-    *((name, (BOXES,), lambda right, actual, ref, order=order: order(right)) for name, order in BOX_ORDERS.items()),
-    ("boxes as fractions instead of pixels", (BOXES,), partial(_boxes_in, "fraction")),
-    ("boxes in pixels of the input instead of fractions", (BOXES,), partial(_boxes_in, "pixels")),
-    ("box deltas in the order y, x, height, width", (DELTAS,), lambda right, actual, ref: right[..., [1, 0, 3, 2]]),
-    ("labels off by one (+1)", (LABELS,), lambda right, actual, ref: np.where(right >= 0, right + 1, right)),
-    ("labels off by one (-1)", (LABELS,), lambda right, actual, ref: np.where(right >= 0, right - 1, right)),
-    ("labels off by one (+1): class k stands in column k+1", (LOGITS, SCORES), partial(_shifted_columns, 1)),
-    ("labels off by one (-1): class k stands in column k-1", (LOGITS, SCORES), partial(_shifted_columns, -1)),
-    ("background not removed: it stands in column 0", (LOGITS, SCORES), _with_background),
-    ("softmax has been applied to the logits", (LOGITS,), lambda right, actual, ref: _softmax(right)),
-    ("sigmoid has been applied to the logits", (LOGITS,), lambda right, actual, ref: 1 / (1 + np.exp(-right))),
-    ("{other_function} instead of {function}", (SCORES,), _other_function),
+    *((name, ("boxes",), lambda right, actual, ref, order=order: order(right)) for name, order in BOX_ORDERS.items()),
+    ("boxes as fractions instead of pixels", ("boxes",), partial(_boxes_in, "fraction")),
+    ("boxes in pixels of the input instead of fractions", ("boxes",), partial(_boxes_in, "pixels")),
+    (
+        "box deltas in the order y, x, height, width",
+        ("box_deltas",),
+        lambda right, actual, ref: right[..., [1, 0, 3, 2]],
+    ),
+    ("labels off by one (+1)", ("labels",), lambda right, actual, ref: np.where(right >= 0, right + 1, right)),
+    ("labels off by one (-1)", ("labels",), lambda right, actual, ref: np.where(right >= 0, right - 1, right)),
+    ("labels off by one (+1): class k stands in column k+1", ("class_logits", "scores"), partial(_shifted_columns, 1)),
+    ("labels off by one (-1): class k stands in column k-1", ("class_logits", "scores"), partial(_shifted_columns, -1)),
+    ("background not removed: it stands in column 0", ("class_logits", "scores"), _with_background),
+    ("softmax has been applied to the logits", ("class_logits",), lambda right, actual, ref: _softmax(right)),
+    ("sigmoid has been applied to the logits", ("class_logits",), lambda right, actual, ref: 1 / (1 + np.exp(-right))),
+    ("{other_function} instead of {function}", ("scores",), _other_function),
 )
 
 # --- Final detections: labels and names, boxes, and another post-processing of the same outputs.
@@ -263,7 +266,7 @@ SETTING_MISTAKES: dict[str, dict[str, Any]] = {
 }
 # Name, the meaning of an output, and how it is read.
 READING_MISTAKES: tuple[tuple[str, str, Callable[[Array], Array]], ...] = (
-    *((f"{name}, in the outputs", BOXES, order) for name, order in BOX_ORDERS.items()),
-    ("background not removed: class 0 read from column 0", LOGITS, lambda logits: np.roll(logits, 1, -1)),
-    ("box deltas read in the order y, x, height, width", DELTAS, lambda deltas: deltas[..., [1, 0, 3, 2]]),
+    *((f"{name}, in the outputs", "boxes", order) for name, order in BOX_ORDERS.items()),
+    ("background not removed: class 0 read from column 0", "class_logits", lambda logits: np.roll(logits, 1, -1)),
+    ("box deltas read in the order y, x, height, width", "box_deltas", lambda deltas: deltas[..., [1, 0, 3, 2]]),
 )

@@ -10,6 +10,7 @@ from ssdlite.runtime.plain import to_plain
 
 Step = Literal["contract", "picture", "resize", "input", "outputs", "detections"]
 Status = Literal["pass", "fail", "skipped"]
+MARKS: dict[Status, str] = {"pass": "pass", "fail": "FAIL", "skipped": "-"}
 STEPS: tuple[Step, ...] = ("contract", "picture", "resize", "input", "outputs", "detections")
 
 
@@ -91,7 +92,7 @@ def format_report(report: VerifyReport) -> Iterator[str]:
         yield f"{model.file}  ({model.variant}, {model.precision}, {model.runtime})"
         for result in model.steps:
             where = f"{result.image}: " if result.image else ""
-            yield f"  {result.step:<11} {_MARKS[result.status]:<5} {where}{result.text}"
+            yield f"  {result.step:<11} {MARKS[result.status]:<5} {where}{result.text}"
             if result.likely:
                 yield f"  {'':<17} likely: {result.likely}"
         for note in model.notes:
@@ -99,14 +100,5 @@ def format_report(report: VerifyReport) -> Iterator[str]:
     yield ""
     for note in report.notes:
         yield f"note: {note}"
-    yield _conclusion(report)
-
-
-_MARKS = {"pass": "pass", "fail": "FAIL", "skipped": "-"}
-
-
-def _conclusion(report: VerifyReport) -> str:
-    failed = report.failed_steps()
-    if not failed:
-        return "passed"
-    return "FAILED: " + "; ".join(f"{file}: {', '.join(steps)}" for file, steps in failed.items())
+    failed = "; ".join(f"{file}: {', '.join(steps)}" for file, steps in report.failed_steps().items())
+    yield f"FAILED: {failed}" if failed else "passed"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 from ssdlite.errors import ContractError
 from ssdlite.export.verify import explain
@@ -27,12 +27,11 @@ from ssdlite.export.verify.agreement import (
     unmatched_share,
 )
 from ssdlite.export.verify.golden import Reference
-from ssdlite.export.verify.report import Step, StepResult
-from ssdlite.export.verify.vectors import Array, GoldenDetection, GoldenImage, MissingVectorError, Vectors
+from ssdlite.export.verify.report import STEPS, Step, StepResult
+from ssdlite.export.verify.vectors import GoldenDetection, GoldenImage, MissingVectorError, Vectors
 from ssdlite.images.geometry import ImageArray
 from ssdlite.images.reading import read_image, read_image_size
-
-T = TypeVar("T")
+from ssdlite.runtime.backends.base import Array
 
 
 @dataclass(kw_only=True)
@@ -56,41 +55,34 @@ class PictureSteps:
     problem: str
 
     def __post_init__(self) -> None:
-        given = self.golden if self.dump is None else self.dump
         self._made_with = "the golden vectors were made with " if self.dump is None else ""
+        self._given: dict[Step, Any] = {}
         self._damaged: dict[Step, str] = {}
-        self._given_rgb = self._read("picture", given.rgb)
-        self._given_resized = self._read("resize", given.resized)
-        self._given_tensor = self._read("input", given.tensor)
-        self._given_outputs = self._read("outputs", given.outputs if self.dump is None else given.some_outputs)
-        self._given_detections = self._read("detections", given.detections)
-
-    def _read(self, step: Step, get: Callable[[GoldenImage], T]) -> T | None:
-        """What is given; None for what is not, or in an impossible form."""
-        try:
-            return get(self.image)
-        except ContractError as error:
-            if self.dump is None:
-                raise
-            if not isinstance(error, MissingVectorError):
-                self._damaged[step] = str(error)
-            return None
+        for step in STEPS[1:]:
+            try:
+                self._given[step] = (self.dump or self.golden).load(step, self.image)
+            except ContractError as error:
+                if self.dump is None:
+                    raise
+                if not isinstance(error, MissingVectorError):
+                    self._damaged[step] = str(error)
 
     def run(self, step: Step) -> StepResult:
-        if self.dump is not None and step in self._damaged:
-            path = self.dump.path(step, self.image, self.reference.model.outputs[0].meaning)
-            size = path.stat().st_size if path.is_file() else 0
-            likely = explain.explain_size(size, self.image, self.reference.model, step)
-            return self._result(step, Difference(False, self._damaged[step]), lambda: likely)
-        steps: dict[Step, tuple[Any, Callable[[Any], StepResult]]] = {
-            "picture": (self._given_rgb, self._picture),
-            "resize": (self._given_resized, self._resize),
-            "input": (self._given_tensor, self._input),
-            "outputs": (self._given_outputs, self._replay_outputs if self.dump is None else self._outputs),
-            "detections": (self._given_detections, self._detections),
+        steps: dict[Step, Callable[[Any], StepResult]] = {
+            "picture": self._picture,
+            "resize": self._resize,
+            "input": self._input,
+            "outputs": self._replay_outputs if self.dump is None else self._outputs,
+            "detections": self._detections,
         }
-        given, compare = steps[step]
-        return StepResult(step=step, status="skipped", text="not in the dump") if given is None else compare(given)
+        if step in self._given:
+            return steps[step](self._given[step])
+        if step not in self._damaged:
+            return StepResult(step=step, status="skipped", text="not in the dump")
+        path = (self.dump or self.golden).path(step, self.image, self.reference.model.outputs[0].meaning)
+        size = path.stat().st_size if path.is_file() else 0
+        likely = explain.explain_size(size, self.image, self.reference.model, step)
+        return self._result(step, Difference(False, self._damaged[step]), lambda: likely)
 
     def _result(
         self, step: Step, difference: Difference, find: Callable[[], str | None] = lambda: None, prefix: str = ""
@@ -108,7 +100,7 @@ class PictureSteps:
         )
 
     def _picture(self, given: ImageArray) -> StepResult:
-        right = self.golden.rgb(self.image)
+        right = self.golden.load("picture", self.image)
         if self.dump is None:
             given = self._decode()
             difference = compare_arrays(right, given, INPUT_TOLERANCE)
@@ -137,7 +129,7 @@ class PictureSteps:
 
     def _input(self, given: Array) -> StepResult:
         right = self.reference.tensor(self.resized)
-        tolerance = INPUT_TOLERANCE if self._given_resized is not None else RESIZE_TOLERANCE
+        tolerance = INPUT_TOLERANCE if "resize" in self._given else RESIZE_TOLERANCE
         grey_level = 1 / min(self.reference.model.input.std)  # of the channel that is scaled down the least
         return self._result(
             "input",
@@ -148,7 +140,7 @@ class PictureSteps:
 
     def _outputs(self, given: OutputArrays) -> StepResult:
         """Of an app, with what the network answers to its input, or to the golden one."""
-        model, known = self.reference.model, self._given_tensor is not None
+        model, known = self.reference.model, "input" in self._given
         right = {meaning: value for meaning, value in self.right_outputs.items() if meaning in given}
         if model.variant == "nms" and len(right) < len(model.outputs):
             text = f"only {', '.join(given)} given; a model of variant nms is compared with all its outputs"
@@ -157,7 +149,7 @@ class PictureSteps:
         def find() -> str | None:
             likely = explain.explain_outputs(given, right, self.reference, known_input=known)
             if likely is None and self.reference.backend is not None:
-                fed = explain.explain_input(self.reference.outputs, self._wrong_tensors(), given, right)
+                fed = explain.explain_input(self.reference, self._wrong_tensors(), given, right)
                 likely = fed and f"the network was fed: {fed}"
             return likely
 
@@ -166,38 +158,38 @@ class PictureSteps:
 
     def _replay_outputs(self, golden: OutputArrays) -> StepResult:
         """Of the network, with the golden ones."""
-        model, tensor, run = self.reference.model, self.tensor, self.reference.outputs
         if self.reference.backend is None:
             missing = self.problem.endswith("is not installed")
             return StepResult(step="outputs", status="skipped" if missing else "fail", text=self.problem)
         try:
-            answered = run(tensor)
+            answered = self.reference.outputs(self.tensor)
         except ContractError as error:
             return self._result("outputs", Difference(False, str(error)))
 
         def find() -> str:
             likely = explain.explain_outputs(answered, golden, self.reference)
             if likely is None:
-                takes = explain.explain_input(run, self._wrong_tensors(), golden, answered)
+                takes = explain.explain_input(self.reference, self._wrong_tensors(), golden, answered)
                 likely = takes and f"the network takes: {takes}"
-            likely = likely or explain.explain_mean(run, tensor, golden, model)
+            likely = likely or explain.explain_mean(self.reference, self.tensor, golden)
             return likely or "none of the usual mistakes: other or damaged weights"
 
         return self._result("outputs", compare_outputs(golden, answered, self.reference), find)
 
     def _detections(self, given: list[GoldenDetection]) -> StepResult:
         """With those of the outputs that are given, or that the network should give."""
-        own = self._given_outputs if len(self._given_outputs or ()) == len(self.reference.model.outputs) else None
-        outputs = self.right_outputs if own is None else own
+        own = self._given.get("outputs", {})
+        complete = len(own) == len(self.reference.model.outputs)
+        outputs = own if complete else self.right_outputs
         try:
-            difference = self._compare_detections(outputs, given, known_outputs=own is not None)
+            difference = self._compare_detections(outputs, given, known_outputs=complete)
         except ContractError as error:
             if self.dump is None:
                 return self._result("detections", Difference(False, str(error)))
-            if own is None:
+            if not complete:
                 raise
             return StepResult(step="detections", status="skipped", text=f"the outputs cannot be used: {error}")
-        if own is not None and self.dump is not None and not difference.passed:
+        if complete and self.dump is not None and not difference.passed:
             # Where the outputs are wrong in themselves, right detections show that the app knows and corrects it.
             corrected = self._compare_detections(self.right_outputs, given, known_outputs=False)
             if corrected.passed and self._outputs(own).status == "fail":
@@ -205,7 +197,7 @@ class PictureSteps:
 
         def find() -> str | None:
             likely = explain.explain_detections(given, outputs, self.reference, self.image.size, self.score_threshold)
-            if likely is None and self._given_outputs is None and self.reference.backend is not None:
+            if likely is None and "outputs" not in self._given and self.reference.backend is not None:
                 likely = self._explain_from_input(given)
             return likely
 
@@ -240,30 +232,34 @@ class PictureSteps:
     def _wrong_tensors(self) -> Iterator[tuple[str, Array]]:
         """Input tensors by the mistakes that make them, as far back as the dump leaves room for one."""
         yield from explain.tensor_guesses(self.tensor, self.reference)
-        if self._given_tensor is None:
+        if "input" not in self._given:
             for name, pixels in self._wrong_resized():
                 yield name, self.reference.tensor(pixels)
 
     def _wrong_resized(self) -> Iterator[tuple[str, ImageArray]]:
         """Wrongly resized pictures that a tensor may have been made from, where none is given."""
-        return explain.resize_guesses(self.rgb, self.reference) if self._given_resized is None else iter(())
+        return iter(()) if "resize" in self._given else explain.resize_guesses(self.rgb, self.reference)
 
     @cached_property
     def rgb(self) -> ImageArray:
-        return self.golden.rgb(self.image) if self._given_rgb is None else self._given_rgb
+        given = self._given.get("picture")
+        pixels: ImageArray = self.golden.load("picture", self.image) if given is None else given
+        return pixels
 
     @cached_property
     def resized(self) -> ImageArray:
-        return self.reference.resized(self.rgb) if self._given_resized is None else self._given_resized
+        given: ImageArray | None = self._given.get("resize")
+        return self.reference.resized(self.rgb) if given is None else given
 
     @cached_property
     def tensor(self) -> Array:
-        return self.reference.tensor(self.resized) if self._given_tensor is None else self._given_tensor
+        given: Array | None = self._given.get("input")
+        return self.reference.tensor(self.resized) if given is None else given
 
     @cached_property
     def right_outputs(self) -> dict[str, Array]:
         """Of the given input, where there is one and the model can be run here; otherwise the golden ones."""
-        given = (self._given_rgb, self._given_resized, self._given_tensor)
-        if self.reference.backend is None or all(value is None for value in given):
-            return self.golden.outputs(self.image)
-        return self.reference.outputs(self.tensor)
+        if self.reference.backend is not None and self._given.keys() & {"picture", "resize", "input"}:
+            return self.reference.outputs(self.tensor)
+        golden: dict[str, Array] = self.golden.load("outputs", self.image)
+        return golden

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ssdlite.errors import ContractError
 from ssdlite.export.verify.report import Step
-from ssdlite.images.geometry import ImageArray
+from ssdlite.files import write_atomically, write_text
+from ssdlite.runtime.backends.base import Array
 from ssdlite.runtime.contract import MAX_SIDE, Contract, ModelSpec
 from ssdlite.runtime.contract_file import is_plain_file_name
 from ssdlite.runtime.plain import PlainError, from_plain, parse_json, to_plain
@@ -40,7 +40,6 @@ INDEX_FILE = "golden.json"
 MAX_GOLDEN_IMAGES = 64
 MAX_INDEX_BYTES = 1 << 20
 MAX_DETECTION_BYTES = 64 << 20
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,68 +91,74 @@ class MissingVectorError(ContractError):
 class Vectors:
     """The files of one model in a folder with the layout above. All sizes follow from the contract.
 
-    Every method raises ``MissingVectorError`` where the file is not there, and ``ContractError`` where it has not the
-    size that the contract and golden.json give it, or another content.
+    ``is_dump``: some outputs of a picture may be missing.
     """
 
     folder: Path
     contract: Contract
     model: ModelSpec
+    is_dump: bool = False
 
     def path(self, step: Step, image: GoldenImage, meaning: str = "") -> Path:
         """``meaning`` is that of an output."""
         return self.folder / file_name(step, image.name, self.model, meaning)
 
-    def rgb(self, image: GoldenImage) -> ImageArray:
-        return self._read(self.path("picture", image), "uint8", (*image.size, 3))
+    def load(self, step: Step, image: GoldenImage) -> Any:
+        """What ``step`` made of a picture: pixels [H, W, 3], the tensor [1, ...], outputs [1, ...] by meaning, or a
+        list of detections.
 
-    def resized(self, image: GoldenImage) -> ImageArray:
+        Raises:
+            MissingVectorError: it is not there.
+            ContractError: a file has not the size that the contract and golden.json give it, or another content.
+        """
+        if step == "detections":
+            return self._load_detections(self.path(step, image))
+        if step == "outputs":
+            return self._load_outputs(image)
         spec = self.model.input
-        return self._read(self.path("resize", image), "uint8", (spec.height, spec.width, 3))
+        shapes: dict[Step, tuple[int | None, ...]] = {
+            "picture": (image.height, image.width, 3),
+            "resize": (spec.height, spec.width, 3),
+            "input": (1, *spec.shape[1:]),
+        }
+        return _load_array(self.path(step, image), spec.type if step == "input" else "uint8", shapes[step])
 
-    def tensor(self, image: GoldenImage) -> Array:
-        """[1, ...], as the model takes it."""
-        spec = self.model.input
-        return self._read(self.path("input", image), spec.type, (1, *spec.shape[1:]))
-
-    def outputs(self, image: GoldenImage) -> dict[str, Array]:
-        """All outputs [1, ...] by meaning."""
-        return {output.meaning: self.output(image, output.meaning) for output in self.model.outputs}
-
-    def some_outputs(self, image: GoldenImage) -> dict[str, Array]:
-        """Those outputs [1, ...] that there are, at least one."""
-        there = [one.meaning for one in self.model.outputs if self.path("outputs", image, one.meaning).exists()]
+    def _load_outputs(self, image: GoldenImage) -> dict[str, Array]:
+        paths = {output: self.path("outputs", image, output.meaning) for output in self.model.outputs}
+        there = {output: path for output, path in paths.items() if not self.is_dump or path.exists()}
         if not there:
             raise MissingVectorError(f"{self.folder}: no output of {self.model.file} for {image.name}")
-        return {meaning: self.output(image, meaning) for meaning in there}
+        return {own.meaning: _load_array(path, own.type, (1, *own.shape[1:])) for own, path in there.items()}
 
-    def output(self, image: GoldenImage, meaning: str) -> Array:
-        """One output [1, ...]."""
-        spec = next(output for output in self.model.outputs if output.meaning == meaning)
-        return self._read(self.path("outputs", image, meaning), spec.type, (1, *spec.shape[1:]))
-
-    def detections(self, image: GoldenImage) -> list[GoldenDetection]:
-        path = self.path("detections", image)
+    def _load_detections(self, path: Path) -> list[GoldenDetection]:
         try:
-            found = from_plain(
-                _DetectionList, {"detections": parse_json(_read(path, 0, MAX_DETECTION_BYTES))}, str(path)
-            )
+            values = parse_json(_read(path, 0, MAX_DETECTION_BYTES))
+            found = from_plain(_DetectionList, {"detections": values}, str(path)).detections
         except PlainError as error:
             raise ContractError(f"{path}: {error}") from None
         limit = self.contract.postprocess.max_detections
-        if len(found.detections) > limit:
+        if len(found) > limit:
             raise ContractError(
-                f"{path}: {len(found.detections)} detections, more than max_detections {limit}; there is no "
-                "suppression, or no limit"
+                f"{path}: {len(found)} detections, more than max_detections {limit}; there is no suppression, or no "
+                "limit"
             )
-        return list(found.detections)
+        return list(found)
 
-    @staticmethod
-    def _read(path: Path, kind: str, shape: Sequence[int | None]) -> Array:
-        dtype = np.dtype(kind).newbyteorder("<")
-        sides = [side for side in shape if side is not None]
-        wanted = dtype.itemsize * math.prod(sides)
-        return np.frombuffer(_read(path, wanted, wanted), dtype).reshape(sides).astype(kind)
+    def save(self, step: Step, image: GoldenImage, value: Array, meaning: str = "") -> None:
+        content = np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes()
+        write_atomically(self.path(step, image, meaning), lambda file: file.write(content))
+
+    def save_detections(self, image: GoldenImage, found: Sequence[GoldenDetection]) -> None:
+        """One detection a line."""
+        lines = (json.dumps(to_plain(one), allow_nan=False, ensure_ascii=False) for one in found)
+        write_text(self.path("detections", image), "[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def _load_array(path: Path, kind: str, shape: Sequence[int | None]) -> Array:
+    dtype = np.dtype(kind).newbyteorder("<")
+    sides = [side or 0 for side in shape]
+    wanted = dtype.itemsize * math.prod(sides)
+    return np.frombuffer(_read(path, wanted, wanted), dtype).reshape(sides).astype(kind)
 
 
 def file_name(step: Step, image: str, model: ModelSpec, meaning: str = "") -> str:
@@ -176,16 +181,6 @@ def file_names(contract: Contract, index: GoldenIndex) -> set[str]:
             names |= {file_name(step, image.name, model) for step in ("picture", "resize", "input", "detections")}
             names |= {file_name("outputs", image.name, model, output.meaning) for output in model.outputs}
     return names
-
-
-def encode_index(index: GoldenIndex) -> str:
-    return json.dumps(to_plain(index), indent=2, allow_nan=False) + "\n"
-
-
-def encode_detections(found: Sequence[GoldenDetection]) -> str:
-    """One detection a line."""
-    lines = (json.dumps(to_plain(one), allow_nan=False, ensure_ascii=False) for one in found)
-    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def model_hashes(bundle: Path, model: ModelSpec) -> dict[str, str]:
@@ -214,6 +209,10 @@ def load_index(bundle: Path, contract: Contract) -> GoldenIndex:
     _check_index(index, str(path))
     check_one_size(contract, str(path))
     return index
+
+
+def save_index(bundle: Path, index: GoldenIndex) -> None:
+    write_text(bundle / GOLDEN_FOLDER / INDEX_FILE, json.dumps(to_plain(index), indent=2, allow_nan=False) + "\n")
 
 
 def _check_index(index: GoldenIndex, where: str) -> None:
