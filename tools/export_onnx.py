@@ -53,10 +53,9 @@ def _print_files(contract: Contract, bundle: Path) -> None:
     for heading in ("size MB", "opset", "AP", "AP drop", "ms", "max diff"):
         table.add_column(heading, justify="right")
     for model in contract.models:
-        files = [name for name in (model.file, model.weights_file) if name]
-        size = sum((bundle / name).stat().st_size for name in files) / 1e6
+        size = sum((bundle / name).stat().st_size for name in model.files) / 1e6
         table.add_row(
-            "\n".join(files),
+            "\n".join(model.files),
             f"{size:.2f}",
             str(model.opset or "-"),
             format_figure(model.accuracy.AP if model.accuracy else None),
