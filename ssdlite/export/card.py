@@ -43,7 +43,7 @@ made from `contract.json` (`{contract.format}`, version {contract.format_version
 1. {scoring}
 2. `raw` and `decoded`: keep scores above {spec.score_threshold:g}; of each class the {spec.candidates_per_class} best \
 enter non-maximum suppression, where a box falls to a better one of its class that it overlaps by more than \
-{spec.nms_threshold:g}; of all classes the {spec.max_detections} best survivors remain.
+{spec.nms_threshold:g}; of all classes the {spec.max_detections} best remain.
 3. `nms`: this is inside the graph, for the {spec.max_candidates} best pairs of anchor and class; take the first \
 `count` rows.
 4. Scale the boxes to pixels of the input, then undo the resizing: in the picture's own pixels, clipped to it.

@@ -236,6 +236,13 @@ def test_what_onnx_runtime_does_not_load_is_refused(target: str) -> None:
     assert newer.kind == "refused" and "IR version" in newer.why
 
 
+def test_a_node_without_its_inputs_is_examined_like_any_other() -> None:
+    """ONNX Runtime does not load it; the rules say what they can."""
+    model = make_model([node("Where", "x", "y")])
+    found = [(one.kind, one.operator) for one in lint(model, "coreml")]
+    assert found == [("refused", ""), ("cpu", "Where"), ("note", "")]
+
+
 def test_operators_of_others_are_refused() -> None:
     model = make_model([node("Special", "x", "y", domain="com.example")])
     kinds = [(finding.kind, finding.operator) for finding in lint(model, "ort-mobile")]

@@ -179,6 +179,21 @@ def test_a_fault_inside_a_graph_is_found_in_its_outputs(
     assert model.notes == (f"{file}: not the file that the golden vectors were made with (SHA-256)",)
 
 
+def test_infinite_outputs_are_explained_by_nothing(bundle: Path) -> None:
+    """Any mistake in the input leaves infinitely much, too: none of them is the reason."""
+
+    def divide_by_zero(graph: Graph) -> None:
+        for node in graph.node:
+            node.output[:] = ["before" if output == "scores" else output for output in node.output]
+        graph.initializer.append(numpy_helper.from_array(np.float32(0), "zero"))
+        graph.node.append(helper.make_node("Div", ["before", "zero"], ["scores"]))
+
+    edit_graph(bundle, FLOAT, divide_by_zero)
+    report = verify_bundle(bundle, model=FLOAT)
+    assert report.failed_steps() == {FLOAT: ["outputs"]}
+    assert step_of(report, FLOAT, "outputs").likely == "none of the usual mistakes: other or damaged weights"
+
+
 def test_a_truncated_file_fails_where_it_is_run(bundle: Path) -> None:
     content = (bundle / DECODED).read_bytes()
     (bundle / DECODED).write_bytes(content[: len(content) // 2])
@@ -337,6 +352,16 @@ def test_a_wrongly_resized_picture_in_a_dump(
     (model,) = report.models
     assert [(one.step, one.status) for one in model.steps] == [("resize", "fail")]
     assert (model.steps[0].likely or "").startswith(likely)
+
+
+def test_of_equally_good_explanations_the_simplest_is_given(golden_bundles: Path, dump: Path) -> None:
+    """image_0 has the input's size, at which every way to resize is the same."""
+    keep_only(dump, "image_0.resized.bin")
+    rgb = read(golden_bundles / "stretch" / "golden", "image_0.rgb.bin", "u1", (96, 96, 3))
+    np.ascontiguousarray(rgb[..., ::-1]).tofile(dump / "image_0.resized.bin")
+    report = verify_bundle(golden_bundles / "stretch", dump=dump, model=DECODED)
+    likely = step_of(report, DECODED, "resize").likely
+    assert likely == "channels in the order BGR instead of RGB (differs then by 0 on average)"
 
 
 def test_only_the_step_that_makes_the_mistake_fails(golden_bundles: Path, dump: Path) -> None:
