@@ -22,6 +22,10 @@ class Detection(NamedTuple):
     box: tuple[float, float, float, float]
     label: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"name": self.name, "label": self.label, "score": self.score, "box": list(self.box)}
+
 
 @dataclass(frozen=True, eq=False)
 class Detections:
@@ -98,4 +102,4 @@ class Detections:
 
     def to_list(self) -> list[dict[str, Any]]:
         """Plain values for JSON: ``[{"name": ..., "label": ..., "score": ..., "box": [x0, y0, x1, y1]}]``."""
-        return [{"name": d.name, "label": d.label, "score": d.score, "box": list(d.box)} for d in self]
+        return [one.to_dict() for one in self]

@@ -1,4 +1,4 @@
-"""Dataclasses from untrusted JSON and back, with the standard library alone: what runs in apps has no other need."""
+"""Dataclasses and named tuples from untrusted JSON and back, by the standard library alone: apps need no other."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
     origin = get_origin(kind)
-    if is_dataclass(kind) and isinstance(kind, type):
-        return _convert_dataclass(kind, value, where)
+    if isinstance(kind, type) and (is_dataclass(kind) or hasattr(kind, "_fields")):
+        return _convert_record(kind, value, where)
     if origin in (Union, types.UnionType):
         (inner,) = [option for option in get_args(kind) if option is not type(None)]
         return None if value is None else _convert(inner, value, where)
@@ -95,16 +95,19 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     return _convert_scalar(kind, value, where)
 
 
-def _convert_dataclass(kind: type, value: Any, where: str) -> Any:
+def _convert_record(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise PlainError(f"{where}: expected an object, got {_show(value)}")
     hints = get_type_hints(kind)
-    known = {field.name: field for field in fields(kind)}
+    if is_dataclass(kind):
+        needed = {one.name: one.default is MISSING and one.default_factory is MISSING for one in fields(kind)}
+    else:
+        needed = {name: name not in kind._field_defaults for name in kind._fields}
     for name in value:
-        if name not in known:
-            raise PlainError(f"{where}: unknown name {_show(name)}; known: {', '.join(known)}")
-    for name, field in known.items():
-        if name not in value and field.default is MISSING and field.default_factory is MISSING:
+        if name not in needed:
+            raise PlainError(f"{where}: unknown name {_show(name)}; known: {', '.join(needed)}")
+    for name, is_needed in needed.items():
+        if is_needed and name not in value:
             raise PlainError(f"{where}: {name!r} is missing")
     return kind(**{name: _convert(hints[name], item, f"{where}.{name}") for name, item in value.items()})
 

@@ -17,6 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from ssdlite.detections import Detection
 from ssdlite.errors import ContractError
 from ssdlite.export.verify.bundle import verify_bundle
 from ssdlite.export.verify.report import StepResult, VerifyReport
@@ -578,11 +579,10 @@ def test_verify_imports_no_torch(golden_bundles: Path) -> None:
 
 def test_a_detection_in_its_place_under_another_name_is_never_let_pass():
     from ssdlite.export.verify.agreement import compare_detections
-    from ssdlite.export.verify.vectors import GoldenDetection
 
-    cells = [GoldenDetection(name="red", label=0, score=0.9, box=(i, 0.0, i + 5.0, 5.0)) for i in range(20)]
-    renamed = [*cells[:-1], GoldenDetection(name="white", label=0, score=0.9, box=cells[-1].box)]
-    moved = [*cells[:-1], GoldenDetection(name="white", label=0, score=0.9, box=(50.0, 50.0, 60.0, 60.0))]
+    cells = [Detection("red", 0.9, (i, 0.0, i + 5.0, 5.0), 0) for i in range(20)]
+    renamed = [*cells[:-1], cells[-1]._replace(name="white")]
+    moved = [*cells[:-1], Detection("white", 0.9, (50.0, 50.0, 60.0, 60.0), 0)]
     allowances = {"box": 0.1, "least_score": 0.3, "share": 0.1}
     assert compare_detections(cells, moved, **allowances).passed
     assert not compare_detections(cells, renamed, **allowances).passed

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssdlite.detections import Detection
 from ssdlite.export.verify.golden import Reference
-from ssdlite.export.verify.vectors import GoldenDetection
 from ssdlite.images.geometry import CropWindow
 from ssdlite.runtime.backends.base import Array
 from ssdlite.runtime.contract import ModelSpec
@@ -136,18 +136,17 @@ def _compare_nms(expected: OutputArrays, actual: OutputArrays, reference: Refere
     )
 
 
-def _nms_detections(outputs: OutputArrays, class_names: Sequence[str]) -> list[GoldenDetection]:
+def _nms_detections(outputs: OutputArrays, class_names: Sequence[str]) -> list[Detection]:
     """The outputs [1, ...] of an nms model as they are: boxes unscaled, and names where labels have one."""
     count = int(outputs["count"].reshape(-1)[0])
     boxes, scores, labels = (outputs[meaning][0][:count].tolist() for meaning in ("boxes", "scores", "labels"))
     names = [class_names[label] if 0 <= label < len(class_names) else "?" for label in labels]
-    rows = zip(names, labels, scores, boxes, strict=True)
-    return [GoldenDetection(name=name, label=label, score=score, box=tuple(box)) for name, label, score, box in rows]
+    return list(map(Detection, names, scores, map(tuple, boxes), labels))
 
 
 def compare_detections(
-    expected: Sequence[GoldenDetection],
-    actual: Sequence[GoldenDetection],
+    expected: Sequence[Detection],
+    actual: Sequence[Detection],
     *,
     score: float = SCORE_TOLERANCE,
     box: float,
@@ -160,7 +159,7 @@ def compare_detections(
     ``share`` of the others may go without, but none whose place and score are right and whose name is not.
     """
 
-    def same_place(one: GoldenDetection, other: GoldenDetection) -> bool:
+    def same_place(one: Detection, other: Detection) -> bool:
         pairs = zip(one.box, other.box, strict=True)
         return abs(one.score - other.score) <= score and max(abs(a - b) for a, b in pairs) <= box
 
@@ -191,6 +190,6 @@ def box_tolerance(window: CropWindow) -> float:
     return BOX_TOLERANCE * max(1.0, *(1 / scale for scale in window.scale))
 
 
-def _show(one: GoldenDetection) -> str:
+def _show(one: Detection) -> str:
     digits = 1 if max(map(abs, one.box)) > 2 else 3
     return f"{one.name} (label {one.label}) {one.score:.3f} {[round(value, digits) for value in one.box]}"

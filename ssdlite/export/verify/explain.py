@@ -8,12 +8,13 @@ from itertools import product
 
 import numpy as np
 
+from ssdlite.detections import Detection
 from ssdlite.export.verify import mistakes
 from ssdlite.export.verify.agreement import OutputArrays, box_tolerance, compare_detections, compare_outputs
 from ssdlite.export.verify.golden import Reference
 from ssdlite.export.verify.mistakes import BGR, OTHER, SIGNED, Boxes, name_facts
 from ssdlite.export.verify.report import Step
-from ssdlite.export.verify.vectors import GoldenDetection, GoldenImage
+from ssdlite.export.verify.vectors import GoldenImage
 from ssdlite.images.geometry import ImageArray, fit_window
 from ssdlite.runtime.backends.base import Array
 from ssdlite.runtime.contract import ModelSpec
@@ -184,7 +185,7 @@ def explain_mean(reference: Reference, tensor: Array, wanted: OutputArrays) -> s
 
 
 def explain_detections(
-    wanted: Sequence[GoldenDetection],
+    wanted: Sequence[Detection],
     outputs: OutputArrays,
     reference: Reference,
     size: tuple[int, int],
@@ -204,12 +205,12 @@ def explain_detections(
 
 
 def _detection_guesses(
-    right: Sequence[GoldenDetection],
+    right: Sequence[Detection],
     outputs: OutputArrays,
     reference: Reference,
     size: tuple[int, int],
     threshold: float,
-) -> Iterator[tuple[str, list[GoldenDetection]]]:
+) -> Iterator[tuple[str, list[Detection]]]:
     names = reference.contract.class_names
     for shift, (name, label, named) in product((1, -1), mistakes.LABEL_MISTAKES):
         places = [
@@ -219,7 +220,7 @@ def _detection_guesses(
         yield (
             name.replace("{shift:+d}", f"{shift:+d}"),
             [
-                replace(one, label=place[label], name=names[place[named] % len(names)])
+                one._replace(label=place[label], name=names[place[named] % len(names)])
                 for one, place in zip(right, places, strict=True)
             ],
         )
@@ -237,7 +238,7 @@ def _detection_guesses(
             yield name, reference.detections({**outputs, meaning: read(outputs[meaning])}, size, threshold)
 
 
-def _boxes(right: Sequence[GoldenDetection], reference: Reference, size: tuple[int, int]) -> Boxes:
+def _boxes(right: Sequence[Detection], reference: Reference, size: tuple[int, int]) -> Boxes:
     window = reference.window(size)
     other = fit_window(size, window.size, OTHER[reference.contract.resize.mode])
     own = np.array([one.box for one in right], np.float32).reshape(-1, 4)
@@ -246,8 +247,8 @@ def _boxes(right: Sequence[GoldenDetection], reference: Reference, size: tuple[i
     return Boxes(own, sides, inside, reference.sides, other.boxes_to_source(inside))
 
 
-def _moved(right: Sequence[GoldenDetection], boxes: Array) -> list[GoldenDetection]:
-    return [replace(one, box=tuple(box)) for one, box in zip(right, boxes.tolist(), strict=True)]
+def _moved(right: Sequence[Detection], boxes: Array) -> list[Detection]:
+    return [one._replace(box=tuple(box)) for one, box in zip(right, boxes.tolist(), strict=True)]
 
 
 def explain_size(size: int, image: GoldenImage, model: ModelSpec, step: Step) -> str | None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ssdlite.detections import Detection
 from ssdlite.errors import ContractError, ExportError
 from ssdlite.export.verify.vectors import (
     GOLDEN_FOLDER,
     MAX_GOLDEN_IMAGES,
-    GoldenDetection,
     GoldenImage,
     GoldenIndex,
     Vectors,
@@ -73,15 +73,14 @@ class Reference:
 
     def detections(
         self, outputs: Mapping[str, Array], size: tuple[int, int], score_threshold: float
-    ) -> list[GoldenDetection]:
+    ) -> list[Detection]:
         """Outputs [1, ...] by meaning -> final detections in the pixels of a picture of (height, width).
 
         Raises:
             ContractError: labels or counts that the contract does not allow.
         """
         (found,) = self._detector.postprocess(outputs)
-        own = found.to_picture(self.window(size), size).above(score_threshold)
-        return [GoldenDetection(name=one.name, label=one.label, score=one.score, box=one.box) for one in own]
+        return list(found.to_picture(self.window(size), size).above(score_threshold))
 
 
 class _NoBackend:
@@ -114,7 +113,7 @@ def write_golden(
         GoldenImage(name=f"image_{number}", height=image.shape[0], width=image.shape[1])
         for number, image in enumerate(images)
     ]
-    found: list[tuple[Vectors, GoldenImage, list[GoldenDetection]]] = []
+    found: list[tuple[Vectors, GoldenImage, list[Detection]]] = []
     for model in contract.models:
         vectors = Vectors(folder, contract, model)
         reference = Reference(contract, model, open_backend(bundle, model, threads=1))
@@ -134,7 +133,7 @@ def write_golden(
     save_index(bundle, index)
 
 
-def _write_steps(vectors: Vectors, reference: Reference, entry: GoldenImage, rgb: ImageArray) -> list[GoldenDetection]:
+def _write_steps(vectors: Vectors, reference: Reference, entry: GoldenImage, rgb: ImageArray) -> list[Detection]:
     """Write the picture and all arrays of it and one model -> its detections of any score."""
     picture = Image.fromarray(np.ascontiguousarray(rgb))
     write_atomically(vectors.folder / f"{entry.name}.png", partial(picture.save, format="PNG"))

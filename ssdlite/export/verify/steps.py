@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ssdlite.detections import Detection
 from ssdlite.errors import ContractError
 from ssdlite.export.verify import explain
 from ssdlite.export.verify.agreement import (
@@ -28,7 +29,7 @@ from ssdlite.export.verify.agreement import (
 )
 from ssdlite.export.verify.golden import Reference
 from ssdlite.export.verify.report import STEPS, Step, StepResult
-from ssdlite.export.verify.vectors import GoldenDetection, GoldenImage, MissingVectorError, Vectors
+from ssdlite.export.verify.vectors import GoldenImage, MissingVectorError, Vectors
 from ssdlite.images.geometry import ImageArray
 from ssdlite.images.reading import read_image, read_image_size
 from ssdlite.runtime.backends.base import Array
@@ -176,7 +177,7 @@ class PictureSteps:
 
         return self._result("outputs", compare_outputs(golden, answered, self.reference), find)
 
-    def _detections(self, given: list[GoldenDetection]) -> StepResult:
+    def _detections(self, given: list[Detection]) -> StepResult:
         """With those of the outputs that are given, or that the network should give."""
         own = self._given.get("outputs", {})
         complete = len(own) == len(self.reference.model.outputs)
@@ -203,9 +204,7 @@ class PictureSteps:
 
         return self._result("detections", difference, find, self._made_with)
 
-    def _compare_detections(
-        self, outputs: OutputArrays, given: list[GoldenDetection], *, known_outputs: bool
-    ) -> Difference:
+    def _compare_detections(self, outputs: OutputArrays, given: list[Detection], *, known_outputs: bool) -> Difference:
         """The reference's detections from ``outputs`` with those given, from the same or from outputs like them."""
         model, size, threshold = self.reference.model, self.image.size, self.score_threshold
         found = self.reference.detections(outputs, size, threshold)
@@ -222,7 +221,7 @@ class PictureSteps:
             share=unmatched_share(model, False),
         )
 
-    def _explain_from_input(self, given: list[GoldenDetection]) -> str | None:
+    def _explain_from_input(self, given: list[Detection]) -> str | None:
         """Which mistake in the input leads to these detections, all steps after it being right."""
         for name, tensor in self._wrong_tensors():
             if self._compare_detections(self.reference.outputs(tensor), given, known_outputs=True).passed:

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from ssdlite.detections import Detection
 from ssdlite.errors import ContractError
 from ssdlite.export.verify.report import Step
 from ssdlite.files import write_atomically, write_text
@@ -68,19 +69,9 @@ class GoldenIndex:
     runtimes: dict[str, str] = field(default_factory=dict)  # their versions then
 
 
-@dataclass(frozen=True, kw_only=True)
-class GoldenDetection:
-    """One final detection, ``box`` xyxy in the picture's own pixels."""
-
-    name: str
-    label: int
-    score: float
-    box: tuple[float, float, float, float]
-
-
 @dataclass(frozen=True)
 class _DetectionList:
-    detections: tuple[GoldenDetection, ...]
+    detections: tuple[Detection, ...]
 
 
 class MissingVectorError(ContractError):
@@ -130,7 +121,7 @@ class Vectors:
             raise MissingVectorError(f"{self.folder}: no output of {self.model.file} for {image.name}")
         return {own.meaning: _load_array(path, own.type, (1, *own.shape[1:])) for own, path in there.items()}
 
-    def _load_detections(self, path: Path) -> list[GoldenDetection]:
+    def _load_detections(self, path: Path) -> list[Detection]:
         try:
             values = parse_json(_read(path, 0, MAX_DETECTION_BYTES))
             found = from_plain(_DetectionList, {"detections": values}, str(path)).detections
@@ -148,9 +139,9 @@ class Vectors:
         content = np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes()
         write_atomically(self.path(step, image, meaning), lambda file: file.write(content))
 
-    def save_detections(self, image: GoldenImage, found: Sequence[GoldenDetection]) -> None:
+    def save_detections(self, image: GoldenImage, found: Sequence[Detection]) -> None:
         """One detection a line."""
-        lines = (json.dumps(to_plain(one), allow_nan=False, ensure_ascii=False) for one in found)
+        lines = (json.dumps(one.to_dict(), allow_nan=False, ensure_ascii=False) for one in found)
         write_text(self.path("detections", image), "[\n" + ",\n".join(lines) + "\n]\n")
 
 
