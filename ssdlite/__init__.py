@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING
 from ssdlite.lazy import attach
 
 if TYPE_CHECKING:
+    from ssdlite import backbones as backbones
+    from ssdlite import datasets as datasets
+    from ssdlite import evaluation as evaluation
+    from ssdlite import export as export
+    from ssdlite import heads as heads
+    from ssdlite import runtime as runtime
+    from ssdlite import training as training
+    from ssdlite import weights as weights
     from ssdlite.anchors import AnchorConfig as AnchorConfig
     from ssdlite.backbones.registry import build_backbone as build_backbone
     from ssdlite.build import build_detector as build_detector
@@ -57,4 +65,5 @@ if not TYPE_CHECKING:
             "load_detector": "ssdlite.build",
             "load_predictor": "ssdlite.build",
         },
+        rooms=("backbones", "datasets", "evaluation", "export", "heads", "runtime", "training", "weights"),
     )

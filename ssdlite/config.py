@@ -18,7 +18,7 @@ from ssdlite.anchors import (
     with_finer_level,
 )
 from ssdlite.errors import ConfigError
-from ssdlite.validation import Config, convert, require, require_known, suggest
+from ssdlite.validation import Config, convert, require, require_kind, require_known, suggest
 
 # 1: one flat table of options; 2: by part
 CONFIG_VERSION = 2
@@ -326,8 +326,9 @@ def override(config: DetectorConfig, **changes: Any) -> DetectorConfig:
             part, own = OPTIONS[name]
             options.setdefault(part, {})[own] = value
     for part, values in options.items():
+        base = parts.get(part, getattr(config, part))
         try:
-            parts[part] = parts.get(part, getattr(config, part)).changed(**values)
+            parts[part] = require_kind(part, base, type(getattr(config, part))).changed(**values)
         except ConfigError as error:
             raise ConfigError(_with_option_name(str(error), part)) from None
     if "strides" not in parts and changes.keys() & {"finest_stride", "extra_channels"}:

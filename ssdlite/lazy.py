@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 
-def attach(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+def attach(
+    package: str, names: Mapping[str, str], rooms: Collection[str] = ()
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """``(__getattr__, __dir__, __all__)`` for the ``__init__.py`` of ``package``; ``names`` is name -> full module.
+
+    ``rooms`` are packages in it that are loaded as attributes too.
 
     Type checkers see the same names by ordinary imports, and so find a name that is not among them::
 
@@ -20,6 +24,8 @@ def attach(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any]
     """
 
     def load(name: str) -> Any:
+        if name in rooms:
+            return importlib.import_module(f"{package}.{name}")
         if name not in names:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(names[name]), name)
@@ -27,6 +33,6 @@ def attach(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any]
         return value
 
     def list_names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *names})
+        return sorted({*vars(sys.modules[package]), *names, *rooms})
 
     return load, list_names, sorted(names)

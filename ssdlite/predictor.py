@@ -46,6 +46,8 @@ class Predictor:
         amp: torch.dtype | None = None,
         compile_options: Mapping[str, Any] | None = None,
     ) -> None:
+        if not isinstance(detector, Detector):
+            raise TypeError(f"expected a Detector, got {type(detector).__name__}; ssdlite.load_predictor takes a path")
         self.config = detector.config
         self.device = detector.mean.device
         self._anchors = detector.anchors.detach().clone()

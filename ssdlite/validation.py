@@ -67,6 +67,13 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def require_kind(name: str, value: Any, kind: type[C]) -> C:
+    """``value``, which has to be a ``kind``. Raises ConfigError that names both."""
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name}: expected {kind.__name__}, got {_describe(value)}")
+    return value
+
+
 def require_known(names: Iterable[Any], known: Iterable[str], kind: str) -> None:
     """Raises ConfigError for the first of ``names`` that is not ``known``; ``kind`` says what they are names of."""
     known = list(known)
@@ -94,9 +101,7 @@ def _is_config(kind: Any) -> bool:
 
 def _checked(name: str, value: Any, kind: Any) -> Any:
     if _is_config(kind):
-        if not isinstance(value, kind):
-            raise ConfigError(f"{name}: expected a {kind.__name__}, got {_describe(value)}")
-        return value
+        return require_kind(name, value, kind)
     _check_choice(name, value, kind)
     try:
         plain = msgspec.to_builtins(value, enc_hook=_numpy_to_builtin)

@@ -205,7 +205,7 @@ def test_an_option_out_of_range_is_called_by_its_own_name():
 
 
 def test_a_wrong_part_is_refused():
-    with pytest.raises(ConfigError, match="neck: expected a NeckConfig, got HeadConfig"):
+    with pytest.raises(ConfigError, match="neck: expected NeckConfig, got HeadConfig"):
         DetectorConfig(neck=HeadConfig())
 
 
@@ -268,6 +268,8 @@ def test_override():
         override(config, nms_treshold=0.5)
     with pytest.raises(ConfigError, match="object"):
         override(config, mean=object())
+    with pytest.raises(ConfigError, match="input: expected InputConfig, got dict"):
+        override(config, input={"sze": 1}, image_size=96)
 
 
 def test_options_by_name():

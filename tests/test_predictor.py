@@ -169,3 +169,10 @@ def test_without_onednns_operators_it_does_the_same(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("ssdlite.predictor.can_pack", lambda module: False)
     plain = ssdlite.Predictor(make()).infer_batch(IMAGES[:1])
     torch.testing.assert_close(packed.class_logits, plain.class_logits, atol=2e-5, rtol=1e-4)
+
+
+def test_something_else_than_a_detector_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"expected a Detector, got str; ssdlite\.load_predictor takes a path"):
+        ssdlite.Predictor("best.pt")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="score_threshold: expected 0 to 1, got 2"):
+        make().predict(np.zeros((8, 8, 3), np.uint8), score_threshold=2)

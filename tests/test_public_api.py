@@ -122,3 +122,10 @@ def test_a_missing_package_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch,
     assert cli.main(["predict", "photo.jpg"]) == 2
     expected = "ssdlite predict: error: needs a package that is not installed: pip install opencv-python-headless\n"
     assert capsys.readouterr().err == expected
+
+
+def test_the_rooms_are_attributes():
+    loaded = modules_after("import ssdlite; ssdlite.runtime.load_model; ssdlite.heads; ssdlite.datasets.load_data")
+    assert {"ssdlite.runtime.model", "ssdlite.heads", "ssdlite.datasets.loading"} <= loaded
+    assert "torch" not in loaded
+    assert {"training", "export", "weights", "evaluation", "backbones"} <= set(dir(ssdlite))

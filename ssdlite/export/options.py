@@ -97,6 +97,10 @@ class ExportOptions:
     overwrite: bool = False
     """Replace a bundle of the same name."""
 
+    def __post_init__(self) -> None:
+        for name in ("checkpoint", "output"):  # which Python code may give as strings
+            object.__setattr__(self, name, Path(getattr(self, name)))
+
     def check(self) -> None:
         """Raises ConfigError for values out of range, and for options that need another one."""
         for name in ("variant", "precision", "runtime"):

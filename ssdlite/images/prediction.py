@@ -55,6 +55,8 @@ def predict_pictures(
         DataError: a file is missing or not a picture.
         TypeError, ValueError: something else than a picture, or an array of another shape or type.
     """
+    if not 0 <= score_threshold <= 1:
+        raise ValueError(f"score_threshold: expected 0 to 1, got {score_threshold}")
     if batch_size < 1:
         raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
     pictures = _as_list(images)

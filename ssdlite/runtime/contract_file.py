@@ -79,9 +79,9 @@ def _upgrade(values: dict[str, Any]) -> None:
     values["format_version"] = CONTRACT_VERSION
 
 
-def read_contract(bundle: Path) -> Contract:
+def read_contract(bundle: Path | str) -> Contract:
     """The contract of a bundle folder. Raises ContractError."""
-    path = bundle / CONTRACT_FILE
+    path = Path(bundle) / CONTRACT_FILE
     try:
         if path.stat().st_size > MAX_CONTRACT_BYTES:
             raise ContractError(f"{path}: larger than the {MAX_CONTRACT_BYTES} bytes allowed")
