@@ -24,9 +24,10 @@ COMMANDS = {  # name: (module with main(argv), what it does)
 }
 PACKAGE_NAMES = {"cv2": "opencv-python-headless", "PIL": "pillow"}  # modules whose package has another name
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-SPINS = 1000  # some ten microseconds: longer than most threads wait, a hundredth of a turn that another process takes
 WAIT_VARIABLES = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}  # of any OpenMP, of GNU's and of LLVM's
-Waiting = Literal["passive", "active"]
+Waiting = Literal["briefly", "passive", "active"]
+# turns of libgomp's waiting loop before a thread sleeps; its own number is that of "active" (docs/performance.md)
+SPINS: dict[Waiting, int] = {"briefly": 4000, "passive": 0, "active": 300_000}
 T = TypeVar("T")
 
 
@@ -116,11 +117,11 @@ def keep_freed_memory() -> None:
 
 
 def set_threads(count: int | None, waiting: Waiting | None) -> None:
-    """How many threads compute, and what those do that wait for the others.
+    """How many threads compute, by default one for each core, and how those wait that are done before the others.
 
-    ``active`` ones look again and again, which is OpenMP's default: beside another busy process they take from the
-    thread that they wait for the processor that it needs. ``passive`` ones soon sleep. The number is by default one a
-    core, and waiting is passive, unless the environment says otherwise.
+    ``active`` ones look again and again for milliseconds, as is OpenMP's way: beside another process that computes they
+    keep the core that the thread they wait for needs. ``passive`` ones sleep at once, and take time to wake. Those that
+    wait ``briefly``, the default unless the environment says how, look for as long as threads left alone have to.
 
     To be called before torch is loaded, when OpenMP reads the environment; later only the number has an effect.
     """
@@ -131,6 +132,6 @@ def set_threads(count: int | None, waiting: Waiting | None) -> None:
     if count is not None:
         os.environ["OMP_NUM_THREADS"] = str(count)
     if waiting is not None or not WAIT_VARIABLES & os.environ.keys():
-        passive = waiting != "active"
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE" if passive else "ACTIVE"
-        os.environ["GOMP_SPINCOUNT"] = str(SPINS) if passive else "INFINITE"
+        os.environ["GOMP_SPINCOUNT"] = str(SPINS[waiting or "briefly"])
+    if waiting in ("passive", "active"):
+        os.environ["OMP_WAIT_POLICY"] = waiting.upper()

@@ -33,13 +33,14 @@ def test_help_takes_less_than_a_second_and_loads_nothing_heavy(command: str) -> 
 @pytest.mark.parametrize(
     ("count", "waiting", "variables", "expected"),
     [
-        (3, None, {}, ["3", "PASSIVE", "1000"]),
-        (2, "active", {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}, ["2", "ACTIVE", "INFINITE"]),
+        (3, None, {}, ["3", None, "4000"]),
+        (2, "active", {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}, ["2", "ACTIVE", "300000"]),
         (None, None, {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "ACTIVE"}, ["1", "ACTIVE", None]),
         (None, None, {"GOMP_SPINCOUNT": "5"}, [None, None, "5"]),
+        (None, "passive", {"GOMP_SPINCOUNT": "5"}, [None, "PASSIVE", "0"]),
     ],
 )
-def test_threads_sleep_while_they_wait_unless_told_otherwise(
+def test_threads_wait_briefly_unless_told_otherwise(
     count: int | None,
     waiting: cli.Waiting | None,
     variables: dict[str, str],
@@ -66,7 +67,7 @@ def use():
 if sys.argv[1] == "command":
     from ssdlite.cli import main
     assert main(["train", "--data", "nowhere", "--device", "cpu", "--wait", "passive"]) == 2
-    assert os.environ["GOMP_SPINCOUNT"] == "1000", "set once torch is loaded, which is too late"
+    assert os.environ["GOMP_SPINCOUNT"] == "0", "set once torch is loaded, which is too late"
 else:
     import torch
     from ssdlite import build_detector

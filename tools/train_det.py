@@ -24,8 +24,8 @@ class TrainCommand(ResumeCommand, frozen=True, kw_only=True):
     threads: int | None = None
     """Threads that compute. Default: one for each core."""
     wait: Waiting | None = None
-    """What a thread does that waits for another: passive (it sleeps, and leaves its core to whatever else is running)
-    or active (it looks again and again). Default: passive, unless OpenMP's variables are set."""
+    """How a thread waits for another: active (it keeps its core for milliseconds), passive (it sleeps at once, for a
+    machine with other work), or briefly, between the two. Default: briefly, unless OpenMP's variables say how."""
     options: Annotated[TrainOptions, tyro.conf.arg(name="")] = TrainOptions()
 
     def check(self) -> None:
