@@ -125,18 +125,20 @@ def _best_candidates(likely: _LikelyAnchors, limit: int, threshold: float) -> _C
     if bool(complete.all()):
         places, taken = _places(eligible, eligible.sum(dim=1))
     else:
-        best, places = torch.where(eligible, flat, 0.0).topk(limit + 1, dim=1)
+        ranked = torch.where(eligible, flat, 0.0)
+        best, places = ranked.topk(limit + 1, dim=1)
         tied = (best[:, 1:] == best[:, :-1]) & (best[:, 1:] > 0)  # topk takes and orders these as it likes
-        if bool(tied[:, -1].any()):
-            last = best[:, limit - 1 : limit]
-            equal, room = flat == last, limit - (flat > last).sum(dim=1, keepdim=True)
-            chosen = eligible & ((flat > last) | (equal & (equal.cumsum(dim=1) <= room)))
-            places, taken = _places(chosen, chosen.sum(dim=1))
-        elif bool(tied.any()):
-            places = places[:, :limit].sort(dim=1).values
-            taken = eligible.gather(1, places)
-        else:
-            return _Candidates(best[:, :limit], *likely.pairs(places[:, :limit]), complete)
+        if not bool(tied[:, -1].any()):
+            places, rows = places[:, :limit], tied.any(dim=1)
+            if bool(rows.any()):
+                in_order = places[rows].sort(dim=1).values
+                order = ranked[rows].gather(1, in_order).argsort(dim=1, descending=True, stable=True)
+                places = places.index_put((rows,), in_order.gather(1, order))
+            return _Candidates(best[:, :limit], *likely.pairs(places), complete)
+        last = best[:, limit - 1 : limit]
+        equal, room = flat == last, limit - (flat > last).sum(dim=1, keepdim=True)
+        chosen = eligible & ((flat > last) | (equal & (equal.cumsum(dim=1) <= room)))
+        places, taken = _places(chosen, chosen.sum(dim=1))
     scores, order = torch.where(taken, flat.gather(1, places), 0.0).sort(dim=1, descending=True, stable=True)
     return _Candidates(scores, *likely.pairs(places.gather(1, order)), complete)
 
