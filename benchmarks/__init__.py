@@ -11,6 +11,7 @@ import tyro
 
 COMPARISONS = {  # name -> module with a function of that name
     "training": "training",
+    "waiting": "training",
     "prediction": "torchvision_peer",
     "postprocessing": "torchvision_peer",
     "loss": "torchvision_peer",

@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -17,6 +18,7 @@ from torchvision.ops import box_iou
 
 from benchmarks import BenchmarksOptions
 from ssdlite.benchmark.comparison import Comparison, Contestant
+from ssdlite.benchmark.timing import Apart
 from ssdlite.config import COCO_NAMES
 from ssdlite.detections import Detections
 from ssdlite.detector import Detector
@@ -182,42 +184,60 @@ class LikeTorchvision(MultiBoxLoss):
     negatives_per_empty_image = 0
 
 
+IMAGES, OBJECTS = 16, 20
+
+
 def loss(options: BenchmarksOptions) -> Iterator[Comparison]:
     """Matching, loss and their backward on the same outputs, with the same losses."""
-    batch, objects = 16, 20
-    model = torchvision_model()
-    detector = copy_of(model)
-    anchors = detector.anchors
-    logits = torch.randn(batch, len(anchors), SLOTS)
-    deltas = torch.randn(batch, len(anchors), 4) * 0.1
-    corners = torch.rand(batch, objects, 2) * 220
-    boxes = torch.cat([corners, corners + 20 + torch.rand(batch, objects, 2) * 80], dim=2)
-    labels = torch.randint(0, SLOTS - 1, (batch, objects))
-    criterion = LikeTorchvision(anchors, detector.head.box_code)
-    targets = [{"boxes": own, "labels": names + 1} for own, names in zip(boxes, labels, strict=True)]
+    makers = {"torchvision": torchvision_loss, "ours": our_loss}
+    yield Comparison(
+        f"matching, loss and backward, {IMAGES} images, {OBJECTS} objects each, {SLOTS} slots",
+        [Contestant(name, Apart(options.threads, make), IMAGES) for name, make in makers.items()],
+        reference="torchvision",
+        targets={"ours": 1.0},
+        threads=options.threads,
+        notes=["losses: " + " and ".join(f"{float(make()()):.5f}" for make in makers.values())],
+    )
 
-    def ours() -> Tensor:
+
+def annotated_outputs(anchors: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits [B, A, K + 1], deltas [B, A, 4], boxes [B, M, 4] and labels [B, M], the same ones each time."""
+    torch.manual_seed(0)
+    corners = torch.rand(IMAGES, OBJECTS, 2) * 220
+    boxes = torch.cat([corners, corners + 20 + torch.rand(IMAGES, OBJECTS, 2) * 80], dim=2)
+    labels = torch.randint(0, SLOTS - 1, (IMAGES, OBJECTS))
+    return torch.randn(IMAGES, anchors, SLOTS), torch.randn(IMAGES, anchors, 4) * 0.1, boxes, labels
+
+
+def our_loss() -> Callable[[], Tensor]:
+    detector = copy_of(torchvision_model())
+    logits, deltas, boxes, labels = annotated_outputs(len(detector.anchors))
+    criterion = LikeTorchvision(detector.anchors, detector.head.box_code)
+
+    def call() -> Tensor:
         outputs = Outputs(logits.clone().requires_grad_(), deltas.clone().requires_grad_())
         total = criterion(outputs, boxes, labels).total
         total.backward()
         return total.detach()
 
-    def torchvision() -> Tensor:
+    return call
+
+
+def torchvision_loss() -> Callable[[], Tensor]:
+    model: Any = torchvision_model()
+    anchors = copy_of(model).anchors
+    logits, deltas, boxes, labels = annotated_outputs(len(anchors))
+    targets = [{"boxes": own, "labels": names + 1} for own, names in zip(boxes, labels, strict=True)]
+
+    def call() -> Tensor:
         heads = {"cls_logits": logits.clone().requires_grad_(), "bbox_regression": deltas.clone().requires_grad_()}
-        matches = [model.proposal_matcher(box_iou(own["boxes"], anchors)) for own in targets]  # type: ignore[operator]
-        losses = model.compute_loss(targets, heads, [anchors] * batch, matches)  # type: ignore[operator]
+        matches = [model.proposal_matcher(box_iou(own["boxes"], anchors)) for own in targets]
+        losses = model.compute_loss(targets, heads, [anchors] * IMAGES, matches)
         total: Tensor = losses["classification"] + losses["bbox_regression"]
         total.backward()  # type: ignore[no-untyped-call]
         return total.detach()
 
-    yield Comparison(
-        f"matching, loss and backward, {batch} images, {objects} objects each, {SLOTS} slots",
-        [Contestant("torchvision", torchvision, batch), Contestant("ours", ours, batch)],
-        reference="torchvision",
-        targets={"ours": 1.0},
-        threads=options.threads,
-        notes=[f"losses: {float(torchvision()):.5f} and {float(ours()):.5f}"],
-    )
+    return call
 
 
 # --- Exported.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
@@ -21,13 +25,13 @@ from benchmarks.coco_scale import CLASSES, write_coco, write_picture
 from ssdlite import build_detector
 from ssdlite.benchmark.comparison import Comparison, Contestant
 from ssdlite.benchmark.timing import Apart
-from ssdlite.cli import keep_freed_memory
+from ssdlite.cli import SPINS, keep_freed_memory
 from ssdlite.datasets.dataset import Batch, DetectionDataset, ShuffledBatches, collate
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.loading import load_split
 from ssdlite.datasets.transforms import AUGMENTATIONS, DetectionTransform, build_mosaic
-from ssdlite.device import choose_amp, choose_device
-from ssdlite.training.options import TrainOptions
+from ssdlite.device import Amp, choose_amp, choose_device
+from ssdlite.training.options import SystemOptions, TrainOptions
 from ssdlite.training.step import TrainingStep
 
 BATCH, OBJECTS, SLOTS, SIDE = 16, 15, 91, 320
@@ -42,6 +46,7 @@ def training(options: BenchmarksOptions) -> Iterator[Comparison]:
         [
             Contestant("torchvision, its usual loop", Apart(options.threads, torchvision_step), BATCH),
             Contestant("ours", Apart(options.threads, our_step, V3), BATCH),
+            Contestant("ours, in float32", Apart(options.threads, our_step, V3, True, "off"), BATCH),
         ],
         reference="torchvision, its usual loop",
         targets={"ours": 1.6},
@@ -52,7 +57,8 @@ def training(options: BenchmarksOptions) -> Iterator[Comparison]:
         f"training step, V2, {SLOTS} slots, {SIDE} px, batch {BATCH}",
         [
             Contestant("float32, NCHW", Apart(options.threads, our_step, V2, False), BATCH),
-            Contestant("as trained", Apart(options.threads, our_step, V2, True), BATCH),
+            Contestant("as trained", Apart(options.threads, our_step, V2), BATCH),
+            Contestant("float32, channels_last", Apart(options.threads, our_step, V2, True, "off"), BATCH),
         ],
         reference="float32, NCHW",
         targets={"as trained": 3.0},
@@ -62,24 +68,25 @@ def training(options: BenchmarksOptions) -> Iterator[Comparison]:
     )
 
 
-def random_pictures() -> Tensor:
+def random_pictures(batch: int = BATCH) -> Tensor:
     """uint8 [B, 3, H, W], stored channels-last, as the input pipeline gives them."""
-    return torch.randint(0, 256, (BATCH, SIDE, SIDE, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    return torch.randint(0, 256, (batch, SIDE, SIDE, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
 
 
-def random_boxes() -> Tensor:
-    low = torch.rand(BATCH, OBJECTS, 2) * 240
-    return torch.cat([low, low + 16 + torch.rand(BATCH, OBJECTS, 2) * 60], dim=2)
+def random_boxes(batch: int = BATCH) -> Tensor:
+    low = torch.rand(batch, OBJECTS, 2) * 240
+    return torch.cat([low, low + 16 + torch.rand(batch, OBJECTS, 2) * 60], dim=2)
 
 
-def our_step(preset: str, fast: bool = True) -> Step:
+def our_step(preset: str, fast: bool = True, amp: Amp = "auto", batch: int = BATCH) -> Step:
     """A step as ``ssdlite train`` takes it, on data that are on the device."""
-    step = TrainingStep(build_detector(preset, num_classes=SLOTS - 1).train(), TrainOptions(), fast=fast)
+    options = TrainOptions(system=SystemOptions(amp=amp))
+    step = TrainingStep(build_detector(preset, num_classes=SLOTS - 1).train(), options, fast=fast)
     if fast and step.device.type == "cpu":
         keep_freed_memory()
-    pictures = random_pictures() if fast else random_pictures().contiguous()
-    labels = torch.randint(0, SLOTS - 1, (BATCH, OBJECTS))
-    data = [tensor.to(step.device) for tensor in (pictures, random_boxes(), labels)]
+    pictures = random_pictures(batch) if fast else random_pictures(batch).contiguous()
+    labels = torch.randint(0, SLOTS - 1, (batch, OBJECTS))
+    data = [tensor.to(step.device) for tensor in (pictures, random_boxes(batch), labels)]
 
     def call() -> None:
         step(*data)
@@ -112,6 +119,37 @@ def finish(device: torch.device) -> None:
     """A GPU works on when the host is done."""
     if device.type == "cuda":
         torch.cuda.synchronize()
+
+
+# --- Beside other work.
+
+NEIGHBOURS = {"nothing else": 0, "one busy process": 1, "two": 2}
+WAITING = {  # what ``ssdlite train --wait`` sets
+    "active": {},  # as OpenMP does by itself
+    "briefly": {"GOMP_SPINCOUNT": str(SPINS["briefly"])},
+    "passive": {"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "PASSIVE"},
+}
+
+
+def waiting(options: BenchmarksOptions) -> Iterator[Comparison]:
+    """How threads wait for one another, alone and beside processes that compute."""
+    batch = 8
+    for beside, count in NEIGHBOURS.items():
+        contestants = []
+        for name, variables in WAITING.items():
+            with mock.patch.dict(os.environ, variables):  # a process hands on what OpenMP reads when it is loaded
+                contestants.append(Contestant(name, Apart(options.threads, our_step, V2, True, "off", batch), batch))
+        contestants.append(Contestant("one thread", Apart(1, our_step, V2, True, "off", batch), batch))
+        others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+        yield Comparison(
+            f"training step, V2, {SIDE} px, batch {batch}, float32, beside {beside}",
+            contestants,
+            reference="active",
+            threads=options.threads,
+            rounds=8,
+        )
+        for other in others:
+            other.kill()
 
 
 # --- With data.

@@ -6,7 +6,9 @@ import ctypes
 import importlib
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from ssdlite.errors import SsdliteError
@@ -28,6 +30,8 @@ WAIT_VARIABLES = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}  # of an
 Waiting = Literal["briefly", "passive", "active"]
 # turns of libgomp's waiting loop before a thread sleeps; its own number is that of "active" (docs/performance.md)
 SPINS: dict[Waiting, int] = {"briefly": 4000, "passive": 0, "active": 300_000}
+PROCESSOR_TIMES = Path("/proc/stat")
+BUSY = 0.5  # cores that other work has to keep busy to be reckoned with
 T = TypeVar("T")
 
 
@@ -121,7 +125,8 @@ def set_threads(count: int | None, waiting: Waiting | None) -> None:
 
     ``active`` ones look again and again for milliseconds, as is OpenMP's way: beside another process that computes they
     keep the core that the thread they wait for needs. ``passive`` ones sleep at once, and take time to wake. Those that
-    wait ``briefly``, the default unless the environment says how, look for as long as threads left alone have to.
+    wait ``briefly`` look for as long as threads left alone have to. Unless the environment says how, threads wait
+    passively where something else computes by now, and briefly where nothing does.
 
     To be called before torch is loaded, when OpenMP reads the environment; later only the number has an effect.
     """
@@ -131,7 +136,30 @@ def set_threads(count: int | None, waiting: Waiting | None) -> None:
         return
     if count is not None:
         os.environ["OMP_NUM_THREADS"] = str(count)
-    if waiting is not None or not WAIT_VARIABLES & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = str(SPINS[waiting or "briefly"])
-    if waiting in ("passive", "active"):
+    if waiting is None:
+        if WAIT_VARIABLES & os.environ.keys():
+            return
+        busy = busy_cores()
+        waiting = "passive" if busy > BUSY else "briefly"
+        if waiting == "passive":
+            print(f"Other work keeps {busy:.1f} cores busy: threads sleep while they wait for one another (--wait)")
+    os.environ["GOMP_SPINCOUNT"] = str(SPINS[waiting])
+    if waiting != "briefly":
         os.environ["OMP_WAIT_POLICY"] = waiting.upper()
+
+
+def busy_cores() -> float:
+    """How many of the cores that this process may use others keep busy, in a fifth of a second; 0 but on Linux."""
+    if not PROCESSOR_TIMES.exists():
+        return 0.0
+    before, start = _idle_seconds(), time.monotonic()
+    time.sleep(0.2)
+    passed = time.monotonic() - start
+    return sum(max(0.0, 1 - (after - idle) / passed) for idle, after in zip(before, _idle_seconds(), strict=True))
+
+
+def _idle_seconds() -> list[float]:
+    """Of each core that this process may use, since the machine started (proc_stat(5))."""
+    own = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    rows = [line.split() for line in PROCESSOR_TIMES.read_text().splitlines()]
+    return [(int(row[4]) + int(row[5])) / os.sysconf("SC_CLK_TCK") for row in rows if row and row[0] in own]

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -31,26 +32,38 @@ def test_help_takes_less_than_a_second_and_loads_nothing_heavy(command: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("count", "waiting", "variables", "expected"),
+    ("options", "variables", "busy", "expected"),
     [
-        (3, None, {}, ["3", None, "4000"]),
-        (2, "active", {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}, ["2", "ACTIVE", "300000"]),
-        (None, None, {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "ACTIVE"}, ["1", "ACTIVE", None]),
-        (None, None, {"GOMP_SPINCOUNT": "5"}, [None, None, "5"]),
-        (None, "passive", {"GOMP_SPINCOUNT": "5"}, [None, "PASSIVE", "0"]),
+        ((3, None), {}, 0.2, ["3", None, "4000"]),
+        ((None, None), {}, 1.0, [None, "PASSIVE", "0"]),
+        ((2, "active"), {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}, 1.0, ["2", "ACTIVE", "300000"]),
+        ((None, "briefly"), {}, 1.0, [None, None, "4000"]),
+        ((None, None), {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "ACTIVE"}, 1.0, ["1", "ACTIVE", None]),
+        ((None, None), {"GOMP_SPINCOUNT": "5"}, 1.0, [None, None, "5"]),
+        ((None, "passive"), {"GOMP_SPINCOUNT": "5"}, 0.0, [None, "PASSIVE", "0"]),
     ],
 )
-def test_threads_wait_briefly_unless_told_otherwise(
-    count: int | None,
-    waiting: cli.Waiting | None,
+def test_how_threads_wait_depends_on_other_work_unless_it_is_said(
+    options: tuple[int | None, cli.Waiting | None],
     variables: dict[str, str],
+    busy: float,
     expected: list[str | None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(cli, "busy_cores", lambda: busy)
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     monkeypatch.setattr(os, "environ", dict(variables))
-    cli.set_threads(count, waiting)
+    cli.set_threads(*options)
     assert [os.environ.get(name) for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")] == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/stat")
+def test_a_process_that_computes_is_seen() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        time.sleep(0.5)
+        seen = max(cli.busy_cores() for _ in range(5))
+        other.kill()
+    assert seen > cli.BUSY
 
 
 ALLOCATOR = """

@@ -25,7 +25,8 @@ class TrainCommand(ResumeCommand, frozen=True, kw_only=True):
     """Threads that compute. Default: one for each core."""
     wait: Waiting | None = None
     """How a thread waits for another: active (it keeps its core for milliseconds), passive (it sleeps at once, for a
-    machine with other work), or briefly, between the two. Default: briefly, unless OpenMP's variables say how."""
+    machine with other work), or briefly, between the two. Default: passive where something else computes at the start,
+    else briefly, unless OpenMP's variables say how."""
     options: Annotated[TrainOptions, tyro.conf.arg(name="")] = TrainOptions()
 
     def check(self) -> None:
