@@ -46,9 +46,9 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def golden_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two exported bundles with golden vectors, not to be changed: ``stretch`` (softmax; raw, decoded and nms in uint8
-    NCHW, decoded in float32 NHWC) and ``letterbox`` (sigmoid; decoded in float32 NCHW). Three classes, 96 x 96. Beside
-    them ``stretch.pt`` and ``letterbox.pt``, the detectors.
+    """Exported bundles with golden vectors, not to be changed: ``stretch`` (softmax; raw, decoded and nms in uint8
+    NCHW, decoded in float32 NHWC), ``letterbox`` (sigmoid; decoded in float32 NCHW) and ``letterbox_softmax`` (raw and
+    nms). Three classes, 96 x 96. Beside them ``stretch.pt`` and so on, the detectors.
     """
     from ssdlite.export.options import GraphOptions
 
@@ -59,6 +59,7 @@ def golden_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         settings = {"resize": "letterbox", "score_function": "sigmoid"}
         _write_bundle(folder / "letterbox", [GraphOptions(variant="decoded", input_type="float32")], settings)
+        _write_bundle(folder / "letterbox_softmax", options[::2], {"resize": "letterbox"})
 
     return _make_once(tmp_path_factory, "bundles", make)
 

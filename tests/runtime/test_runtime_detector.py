@@ -29,7 +29,14 @@ class Exported(NamedTuple):
 
 
 @pytest.fixture(
-    scope="module", params=["stretch/raw.uint8_NCHW", "stretch/nms.uint8_NCHW", "letterbox/decoded.float32_NCHW"]
+    scope="module",
+    params=[
+        "stretch/raw.uint8_NCHW",
+        "stretch/nms.uint8_NCHW",
+        "letterbox/decoded.float32_NCHW",
+        "letterbox_softmax/raw.uint8_NCHW",
+        "letterbox_softmax/nms.uint8_NCHW",
+    ],
 )
 def exported(request: pytest.FixtureRequest, golden_bundles: Path) -> Exported:
     bundle, _, file = request.param.partition("/")
