@@ -84,6 +84,11 @@ PROBLEM_KINDS = {
     "zero-size": ProblemKind("box without area was dropped", "box", "dropped (zero-size)", True),
     "not-finite": ProblemKind("box with NaN or infinite corners was dropped", "box", "dropped (not finite)", True),
     "outside": ProblemKind("box wholly outside the image was dropped", "box", "dropped (outside the image)", True),
+    "other-picture": ProblemKind(
+        "annotation names another picture than the one of its own name, which was taken",
+        "annotation",
+        "naming another picture than their own",
+    ),
     "bad-image": ProblemKind("image missing, unreadable or of another size; skipped", "image", "skipped"),
     "bad-annotation": ProblemKind(
         "annotation malformed, or for an unknown image or class; skipped", "annotation", "skipped"
@@ -122,6 +127,7 @@ class DetectionIndex:
     areas: npt.NDArray[np.float32]  # [T]
     ignore: npt.NDArray[np.bool_]  # [T]
     problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()  # what was decided by looking, for people
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -170,8 +176,8 @@ class DetectionIndex:
 
 
 def problem_notes(index: DetectionIndex) -> list[str]:
-    """One line per kind of problem: "2 boxes dropped (zero-size): a.xml object 3 (RBC); b.xml object 1"."""
-    notes = []
+    """What was decided, and a line per kind of problem: "2 boxes dropped (zero-size): a.xml object 3 (RBC); ..."."""
+    notes = list(index.notes)
     for kind, count in index.problem_counts().items():
         row = PROBLEM_KINDS[kind]
         examples = [p for p in index.problems if p.kind == kind][:SHOWN_IN_NOTE]

@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from ssdlite.datasets.formats import DATA_FORMATS
 from ssdlite.datasets.formats.base import Annotations, BadItems, DataFormat, build_index
+from ssdlite.datasets.formats.voc import VocCorners, VocFormat
 from ssdlite.datasets.index import DetectionIndex, problem_notes, select_classes
 from ssdlite.errors import DataError
 from ssdlite.files import counted
@@ -47,11 +48,18 @@ class DataSplits:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How to load splits; see ``load_split`` for ``allow_absent``."""
+    """How to load splits; see ``load_split``."""
 
     classes: Sequence[str] | None = None
     skip_bad: bool = False
     allow_absent: bool = False
+    voc_corners: VocCorners = "auto"
+
+    def applied_to(self, layout: DataLayout) -> DataLayout:
+        """With the options of its format set."""
+        if isinstance(layout.format, VocFormat):
+            return replace(layout, format=replace(layout.format, corners=self.voc_corners))
+        return layout
 
 
 def find_splits(root: Path) -> DataLayout:
@@ -82,12 +90,13 @@ def load_data(
     classes: Sequence[str] | None = None,
     skip_bad: bool = False,
     allow_absent: bool = False,
+    voc_corners: VocCorners = "auto",
     seed: int = 0,
 ) -> DataSplits:
     """The training and the validation split of the data set in ``root``, with one class list.
 
     Without names they are the customary ones; a data set with nothing to validate on is divided by ``seed``.
-    ``allow_absent`` is that of ``load_split``.
+    ``allow_absent`` and ``voc_corners`` are those of ``load_split``.
 
     Raises:
         DataError: nothing is recognized, a split or class is unknown, or some data cannot be used.
@@ -95,7 +104,7 @@ def load_data(
     layout = find_splits(root)
     choice = choose_splits(layout.splits, train_split, val_split)
     names = list(dict.fromkeys(name for name in choice if name is not None))
-    train, *others = _load_splits(layout, names, LoadOptions(classes, skip_bad, allow_absent))
+    train, *others = _load_splits(layout, names, LoadOptions(classes, skip_bad, allow_absent, voc_corners))
     notes = [f"{layout.root}: {layout.format.name} annotations with the splits {', '.join(layout.splits)}"]
     val = others[0] if others else train
     if choice.val is None:
@@ -114,15 +123,18 @@ def load_split(
     classes: Sequence[str] | None = None,
     skip_bad: bool = False,
     allow_absent: bool = False,
+    voc_corners: VocCorners = "auto",
 ) -> DetectionIndex:
     """One split; without a name the one to evaluate on: val, else test, else the only one.
 
     Where splits come without class lists (VOC), the classes are those of all of them, so that each gets the same list.
     ``allow_absent`` lets ``classes``, for example a checkpoint's, hold names that do not occur.
+    ``voc_corners``: whether boxes of VOC files are counted from 1, as VOC's own ("one-based"), or are positions on the
+    picture, from 0, as annotation tools write them ("canvas"); by default decided by looking.
     """
     layout = find_splits(root)
     name = layout.match(split) if split else split_to_evaluate(layout.splits)
-    options = LoadOptions(classes, skip_bad, allow_absent)
+    options = LoadOptions(classes, skip_bad, allow_absent, voc_corners)
     return _load_splits(layout, [name], options, classes_of=layout.splits)[0]
 
 
@@ -136,6 +148,7 @@ def _load_splits(
     Raises:
         DataError: a later split lists classes that the first lacks, or some data cannot be used.
     """
+    layout = options.applied_to(layout)
     bad = [BadItems(options.skip_bad) for _ in names]
     found = [layout.format.read_split(layout.root, name, items) for name, items in zip(names, bad, strict=True)]
     class_names = _class_list(layout, names, found, options, [name for name in classes_of if name not in names])
@@ -260,7 +273,7 @@ def describe_splits(train: DetectionIndex, val: DetectionIndex) -> list[str]:
         notes.append(f"{train.name}: no objects of {', '.join(absent)}")
     divided = train.problems is val.problems
     for index in (train,) if divided else (train, val):
-        notes.extend(problem_notes(index))
+        notes.extend(note for note in problem_notes(index) if note not in notes)
     if shared := set(train.paths) & set(val.paths):
         what = "all" if len(shared) == len(set(val.paths)) else f"{len(shared)}"
         notes.append(f"warning: {what} of the images to validate on are trained on too; the score will flatter")

@@ -17,6 +17,7 @@ from ssdlite.cli import run
 from ssdlite.config import preset_config
 from ssdlite.datasets.audit.checks import CheckOptions, DataCheck, check_data
 from ssdlite.datasets.audit.report import draw_report, draw_samples, print_report, report_values
+from ssdlite.datasets.formats.voc import VocCorners
 from ssdlite.files import prepare_folder, write_json
 
 PLAIN_WIDTH = 160  # characters, where the output is not a terminal
@@ -32,6 +33,8 @@ class Options:
     """Split to validate on. Default: the customary one; a single split is divided, with --seed."""
     classes: tuple[str, ...] | None = None
     """Names of the classes to look at. Default: all of the data."""
+    voc_corners: VocCorners = "auto"
+    """How VOC files count corners: as VOC's own pixels, from 1, or as positions on the picture. Default: by looking."""
     decode: bool = True
     """Decode every picture: finds damaged files, duplicates, and leaks between splits."""
 
@@ -80,6 +83,7 @@ def _check(options: Options) -> DataCheck:
         fit=options.anchors == "fit",
         budget=options.anchor_budget,
         decode=options.decode,
+        voc_corners=options.voc_corners,
         seed=options.seed,
     )
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:

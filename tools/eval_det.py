@@ -17,6 +17,7 @@ from rich.table import Table
 
 from ssdlite import cli
 from ssdlite.build import Thresholds, load_any
+from ssdlite.datasets.formats.voc import VocCorners
 from ssdlite.errors import ConfigError
 from ssdlite.files import listing, prepare_folder, save_json, save_json_list
 from ssdlite.runtime.files import is_exported
@@ -62,6 +63,8 @@ class EvalOptions:
     """Detections an image; by default the model's setting."""
     skip_bad: bool = False
     """Leave out images and annotations that cannot be used, and count them, instead of stopping."""
+    voc_corners: VocCorners = "auto"
+    """How VOC files count corners: as VOC's own pixels, from 1, or as positions on the picture. Default: by looking."""
 
 
 def evaluate(options: EvalOptions) -> None:
@@ -160,6 +163,7 @@ def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -
         classes=model.class_names,
         skip_bad=options.skip_bad,
         allow_absent=True,
+        voc_corners=options.voc_corners,
     )
     absent = index.absent_classes()
     notes = [f"{index.name}: {len(index)} images, {sum(index.object_counts().values())} objects to find"]

@@ -18,6 +18,7 @@ from ssdlite.anchors import AnchorConfig
 from ssdlite.config import DetectorConfig
 from ssdlite.datasets.anchor_coverage import AnchorCoverage, InputBoxes, input_boxes, measure_coverage
 from ssdlite.datasets.anchor_fitting import fit_to_boxes
+from ssdlite.datasets.formats.voc import VocCorners
 from ssdlite.datasets.index import PROBLEM_KINDS, DetectionIndex, Problem, Record
 from ssdlite.datasets.loading import choose_splits, find_splits, load_data, load_split
 from ssdlite.errors import DataError
@@ -117,6 +118,7 @@ class CheckOptions(NamedTuple):
     fit: bool = True
     budget: int | None = None
     decode: bool = True
+    voc_corners: VocCorners = "auto"
     seed: int = 0  # of the division of data with one split
 
 
@@ -172,6 +174,7 @@ def load_all_splits(root: Path, options: CheckOptions) -> tuple[dict[str, Detect
         val_split=choice.val,
         classes=options.classes,
         skip_bad=True,
+        voc_corners=options.voc_corners,
         seed=options.seed,
     )
     train_name, val_name = choice.train, choice.val
@@ -180,7 +183,14 @@ def load_all_splits(root: Path, options: CheckOptions) -> tuple[dict[str, Detect
     splits = {train_name: data.train, val_name: data.val}
     for name in layout.splits:
         if name not in choice:
-            splits[name] = load_split(root, name, classes=options.classes, skip_bad=True, allow_absent=True)
+            splits[name] = load_split(
+                root,
+                name,
+                classes=options.classes,
+                skip_bad=True,
+                allow_absent=True,
+                voc_corners=options.voc_corners,
+            )
     return splits, val_name, data.notes
 
 

@@ -93,6 +93,8 @@ class Annotations:
     areas: npt.NDArray[np.float64] | None = None  # [T] pixels, of the mask; NaN or None: the box's own
     ignore: npt.NDArray[np.bool_] | None = None  # [T] crowd regions and difficult objects
     category_ids: Sequence[int] = ()  # [C]; where a format has none, results are written with 1, 2, ...
+    problems: Sequence[Problem] = ()  # mended in reading
+    notes: Sequence[str] = ()  # what was decided by looking, for people
 
 
 def build_index(
@@ -139,7 +141,8 @@ def build_index(
         labels=labels[rows],
         areas=areas.astype(np.float32),
         ignore=np.zeros(len(rows), np.bool_) if found.ignore is None else found.ignore[rows],
-        problems=(*problems, *mended),
+        problems=(*problems, *found.problems, *mended),
+        notes=tuple(found.notes),
     )
 
 

@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import defusedxml
 import numpy as np
 from defusedxml import ElementTree
 
 from ssdlite.datasets.formats.base import Annotations, BadItems, ImageFiles, Size, UnsafePathError
+from ssdlite.datasets.index import Problem
 from ssdlite.errors import DataError
 
 VOC_CLASSES = (
@@ -26,9 +27,14 @@ WHOLE_FOLDER = "all"  # the one split of a folder without image sets
 CLASS_LINE = re.compile(r"\S.*\s(-1|0|1)")  # of a per-class image set: "000012 -1"
 
 
+VocCorners = Literal["auto", "one-based", "canvas"]  # see the corners' section below
+
+
+@dataclass(frozen=True)
 class VocFormat:
     """A devkit, whose years are read together, or one folder of its form; the image sets are the splits."""
 
+    corners: VocCorners = "auto"
     name = "VOC"
     looked_for = "VOC2007/, VOC2012/ ... with or without VOCdevkit/, or Annotations/*.xml"
 
@@ -36,7 +42,8 @@ class VocFormat:
         return sorted({name for folder in _find_roots(root) for name in image_sets(folder)})
 
     def read_split(self, root: Path, split: str, bad: BadItems) -> Annotations:
-        return read_voc([folder for folder in _find_roots(root) if split in image_sets(folder)], split, bad, root)
+        roots = [folder for folder in _find_roots(root) if split in image_sets(folder)]
+        return read_voc(roots, split, bad, root, self.corners)
 
     def order_classes(self, names: set[str]) -> tuple[str, ...]:
         """VOC's own order when all are VOC classes, otherwise alphabetical."""
@@ -62,7 +69,22 @@ def image_sets(root: Path) -> list[str]:
     return names or [WHOLE_FOLDER]
 
 
-def read_voc(roots: Sequence[Path], image_set: str, bad: BadItems, boundary: Path | None = None) -> Annotations:
+class VocImage(NamedTuple):
+    """One image of a set. ``one_based``: its corners are counted as VOC's own are."""
+
+    image_id: int
+    path: str
+    annotation: VocAnnotation
+    one_based: bool
+
+
+def read_voc(
+    roots: Sequence[Path],
+    image_set: str,
+    bad: BadItems,
+    boundary: Path | None = None,
+    corners: VocCorners = "auto",
+) -> Annotations:
     """One image set, such as "trainval", of one or several folders with ``Annotations/``.
 
     Image ids count all annotation files of the roots, sorted by name, from 1: the same whatever the image set.
@@ -70,6 +92,7 @@ def read_voc(roots: Sequence[Path], image_set: str, bad: BadItems, boundary: Pat
 
     Args:
         boundary: links in the image folders may lead anywhere inside it; by default not out of their folder.
+        corners: how boxes are counted, where not to be decided by looking.
 
     Raises:
         DataError: there is no such image set, or a file name leaves the folder.
@@ -79,45 +102,51 @@ def read_voc(roots: Sequence[Path], image_set: str, bad: BadItems, boundary: Pat
     if all(members is None for members in sets.values()):
         raise DataError(f"{source}: no image set {image_set!r} in ImageSets/Main")
     numbers = _image_numbers(roots)  # grows by the few that lie in sub-folders of Annotations
-    found: list[tuple[int, str, VocAnnotation]] = []
+    found: list[VocImage] = []
+    problems: list[Problem] = []
+    rules = {root: decide_corners(root, corners) for root, members in sets.items() if members is not None}
     for root, members in sets.items():
         xml_files = ImageFiles(root / "Annotations", boundary)
         folders = [ImageFiles(root / folder, boundary or root) for folder in IMAGE_FOLDERS if (root / folder).is_dir()]
         for stem in members or ():
             annotation = _read_member(stem, xml_files, bad)
-            path = _find_image(stem, annotation, folders, bad) if annotation else None
+            path = _find_image(stem, annotation, folders, bad, problems) if annotation else None
             if annotation and path:
-                found.append((numbers.setdefault((stem, root), len(numbers) + 1), path, annotation))
-    return _to_annotations(source, found, bad)
+                number = numbers.setdefault((stem, root), len(numbers) + 1)
+                found.append(VocImage(number, path, annotation, rules[root].one_based(annotation)))
+    return _to_annotations(source, found, bad, problems, [rule.note for rule in rules.values() if rule.note])
 
 
-def _to_annotations(source: str, found: Sequence[tuple[int, str, VocAnnotation]], bad: BadItems) -> Annotations:
-    """``found``: (image id, path of the picture, annotation) of every image."""
-    rows: list[tuple[int, VocAnnotation, VocObject]] = []
-    for position, (_, _, annotation) in enumerate(found):
-        for item in annotation.objects:
+def _to_annotations(
+    source: str, found: Sequence[VocImage], bad: BadItems, problems: Sequence[Problem], notes: Sequence[str]
+) -> Annotations:
+    rows: list[tuple[int, VocImage, VocObject]] = []
+    for position, image in enumerate(found):
+        for item in image.annotation.objects:
             if item.error:
-                bad.add("bad-annotation", annotation.file, f"object {item.number}: {item.error}")
+                bad.add("bad-annotation", image.annotation.file, f"object {item.number}: {item.error}")
             else:
-                rows.append((position, annotation, item))
+                rows.append((position, image, item))
     class_names = sorted({item.name for _, _, item in rows})
     class_of = {name: position for position, name in enumerate(class_names)}
 
     def where(row: int) -> tuple[str, str]:
-        _, annotation, item = rows[row]
-        return str(annotation.file), f"object {item.number} ({item.name})"
+        _, image, item = rows[row]
+        return str(image.annotation.file), f"object {item.number} ({item.name})"
 
     return Annotations(
         source=source,
-        image_ids=[image_id for image_id, _, _ in found],
-        paths=[path for _, path, _ in found],
-        stated_sizes=[annotation.size for _, _, annotation in found],
+        image_ids=[image.image_id for image in found],
+        paths=[image.path for image in found],
+        stated_sizes=[image.annotation.size for image in found],
         class_names=class_names,
         images=np.array([position for position, _, _ in rows], np.int64),
-        boxes=np.array([item.box for _, _, item in rows], np.float64).reshape(-1, 4),
+        boxes=np.array([_edges(item.corners, image.one_based) for _, image, item in rows], np.float64).reshape(-1, 4),
         classes=np.array([class_of[item.name] for _, _, item in rows], np.int64),
         where=where,
         ignore=np.array([item.difficult for _, _, item in rows], np.bool_),
+        problems=problems,
+        notes=notes,
     )
 
 
@@ -161,36 +190,104 @@ def _read_member(stem: str, xml_files: ImageFiles, bad: BadItems) -> VocAnnotati
         return None
 
 
-def _find_image(stem: str, annotation: VocAnnotation, folders: Sequence[ImageFiles], bad: BadItems) -> str | None:
-    """The picture by the file's own <filename> where there is one, otherwise by the annotation's name."""
-    names = [annotation.image_name] if annotation.image_name else []
-    for files in folders:
-        for name in names:
-            try:
-                path = files.find(name)
-            except UnsafePathError as error:
-                raise UnsafePathError(f"{annotation.file}: {error}") from None
-            if path:
-                return path
-    for files in folders:
-        if path := files.find_stem(stem):
-            return path
-    bad.add("bad-image", folders[0].folder / (annotation.image_name or f"{stem}.jpg"), "no such image file")
-    return None
+def _find_image(
+    stem: str, annotation: VocAnnotation, folders: Sequence[ImageFiles], bad: BadItems, problems: list[Problem]
+) -> str | None:
+    """The picture of the annotation's own name, otherwise the one in its <filename>, which renaming leaves behind.
+
+    Where both are there and differ, ``problems`` gets a line.
+    """
+    named = None
+    for files in folders if annotation.image_name else ():
+        try:
+            named = named or files.find(annotation.image_name or "")
+        except UnsafePathError as error:
+            raise UnsafePathError(f"{annotation.file}: {error}") from None
+    if named and Path(named).stem == Path(stem).name:
+        return named
+    own = next((path for files in folders if (path := files.find_stem(stem))), None)
+    if own and named:
+        detail = f"<filename> names {annotation.image_name}, but {Path(own).name} is there too and was taken"
+        problems.append(Problem("other-picture", str(annotation.file), detail))
+    if not own and not named:
+        bad.add("bad-image", folders[0].folder / (annotation.image_name or f"{stem}.jpg"), "no such image file")
+    return own or named
+
+
+# --- Whose corners are whose. VOC counts pixels from 1, both corners belonging to the box: in [1, width], the whole
+# picture being (1, 1, width, height). Annotation tools (CVAT, LabelImg, VoTT) write positions on the canvas, from 0 at
+# the left edge to the width at the right one. A corner at the width says nothing: both have it.
+
+VOC_DATABASE = re.compile(r"The VOC\d{4} Database", re.IGNORECASE)  # <source><database> of VOC's own files
+DATABASE = re.compile(rb"<database>([^<]*)</database>")
+ZERO = re.compile(rb"<[xy]min>\s*[+-]?0+(?:\.0*)?\s*</")
+FRACTION = re.compile(rb"<[xy](?:min|max)>\s*[+-]?\d*\.0*[1-9]\d*\s*</")
+TOOL = re.compile(rb"<database>\s*(?:Unknown|Unspecified)\s*</")
+
+
+class CornerRule(NamedTuple):
+    """How the corners of one set are counted: of files with VOC's <database>, and of all others."""
+
+    vocs_own: bool  # one-based?
+    others: bool
+    note: str
+
+    def one_based(self, annotation: VocAnnotation) -> bool:
+        return self.vocs_own if annotation.is_vocs_own else self.others
+
+
+def decide_corners(root: Path, corners: VocCorners = "auto") -> CornerRule:
+    """The rule for all annotation files of ``root``, whatever the image set: what one file tells counts for all."""
+    if corners != "auto":
+        return CornerRule(corners == "one-based", corners == "one-based", "")
+    told: dict[bool, str] = {}  # VOC's own? -> what tells that they are positions on the canvas
+    for stem in ImageFiles(root / "Annotations").stems(".xml"):
+        path = root / "Annotations" / f"{stem}.xml"
+        try:
+            data = path.read_bytes() if path.stat().st_size <= MAX_XML_BYTES else b""
+        except OSError:
+            continue
+        database = DATABASE.search(data)
+        own = database is not None and _is_vocs(database[1].decode("utf-8", "replace"))
+        if own not in told and (reason := _tells_canvas(data, own)):
+            told[own] = f"{path.name} has {reason}"
+        if len(told) == 2:
+            break
+    if not told:
+        return CornerRule(True, True, "")
+    note = (
+        f"{root}: corners are read as positions on the picture, from 0, not as VOC's pixels, counted from 1: "
+        f"{told.get(False) or told[True]} (--voc-corners decides otherwise)"
+    )
+    return CornerRule(True not in told, False not in told, note)
+
+
+def _tells_canvas(data: bytes, own: bool) -> str | None:
+    """What in a file is never so where pixels are counted from 1; ``own``: VOC's, of which some have fractions."""
+    if ZERO.search(data):
+        return "a corner at 0"
+    if not own and FRACTION.search(data):
+        return "corners between pixels"
+    return "the <database> that annotation tools write" if not own and TOOL.search(data) else None
+
+
+def _is_vocs(database: str) -> bool:
+    return VOC_DATABASE.fullmatch(database.strip()) is not None
 
 
 # --- One annotation file, parsed as the untrusted XML that it is.
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+MAX_XML_BYTES = 1 << 24  # 50,000 objects; more is no annotation of a picture
 
 
 @dataclass(frozen=True)
 class VocObject:
-    """``box`` is xyxy in 0-based pixel edges; ``number`` counts them from 1; a bad one has an ``error``."""
+    """``corners`` are as written; ``number`` counts objects from 1; a bad one has an ``error``."""
 
     number: int
     name: str
-    box: tuple[float, float, float, float]
+    corners: tuple[float, float, float, float]
     difficult: bool
     error: str = ""
 
@@ -200,6 +297,7 @@ class VocAnnotation:
     file: Path
     image_name: str | None  # the file's own <filename>
     size: Size | None  # None where the file states none
+    is_vocs_own: bool  # by its <database>
     objects: tuple[VocObject, ...]
 
 
@@ -210,7 +308,12 @@ def read_voc_file(path: Path) -> VocAnnotation:
         DataError: the file is missing, not well-formed, hostile, or not a VOC annotation.
     """
     try:
-        root = ElementTree.parse(path, forbid_dtd=True).getroot()
+        size = path.stat().st_size
+        if size > MAX_XML_BYTES:
+            raise DataError(f"{path}: expected an annotation file of at most {MAX_XML_BYTES} bytes, got {size}")
+        root = ElementTree.fromstring(
+            path.read_bytes(), forbid_dtd=True
+        )  # whole: in parts, a long token costs a square
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except defusedxml.DefusedXmlException as error:
@@ -219,7 +322,8 @@ def read_voc_file(path: Path) -> VocAnnotation:
         raise DataError(f"{path}: not well-formed XML ({error})") from None
     if root.tag != "annotation":
         raise DataError(f"{path}: expected a VOC <annotation>, got <{root.tag}>")
-    return VocAnnotation(path, _text(root, "filename"), _size(root), tuple(_parse_objects(root)))
+    is_vocs_own = _is_vocs(_text(root, "source/database") or "")
+    return VocAnnotation(path, _text(root, "filename"), _size(root), is_vocs_own, tuple(_parse_objects(root)))
 
 
 def _parse_objects(root: Any) -> Iterator[VocObject]:
@@ -235,12 +339,13 @@ def _parse_objects(root: Any) -> Iterator[VocObject]:
             given = ", ".join(f"{corner} {text}" for corner, text in zip(CORNERS, texts, strict=True))
             error = f"expected four numbers in <bndbox>, got {given}"
             x0 = y0 = x1 = y1 = math.nan
-        yield VocObject(number, name, _edges(x0, y0, x1, y1), difficult, error)
+        yield VocObject(number, name, (x0, y0, x1, y1), difficult, error)
 
 
-def _edges(xmin: float, ymin: float, xmax: float, ymax: float) -> tuple[float, float, float, float]:
-    """VOC's corners are 1-based and inclusive. Equal or crossed ones are a zero-size box, not one pixel."""
-    x0, y0 = xmin - 1, ymin - 1
+def _edges(corners: tuple[float, float, float, float], one_based: bool) -> tuple[float, float, float, float]:
+    """xyxy in pixels from 0. VOC's corners are 1-based and inclusive; equal or crossed ones are a zero-size box."""
+    xmin, ymin, xmax, ymax = corners
+    x0, y0 = (xmin - 1, ymin - 1) if one_based else (xmin, ymin)
     return x0, y0, (x0 if xmax <= xmin else xmax), (y0 if ymax <= ymin else ymax)
 
 

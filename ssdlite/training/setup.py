@@ -185,6 +185,7 @@ def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
         val_split=dataset.val_split,
         classes=dataset.classes,
         skip_bad=dataset.skip_bad,
+        voc_corners=dataset.voc_corners,
         seed=options.run.seed,
     )
     if dataset.overfit is not None:

@@ -1,5 +1,6 @@
 """Pascal VOC annotations read into an index: what is right, what is mended, and what is refused."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ import pytest
 from PIL import Image
 
 from ssdlite.datasets.formats.base import BadItems, build_index
-from ssdlite.datasets.formats.voc import VocFormat, image_sets, read_voc
-from ssdlite.datasets.index import DetectionIndex, select_classes
+from ssdlite.datasets.formats.voc import VocCorners, VocFormat, image_sets, read_voc, read_voc_file
+from ssdlite.datasets.index import DetectionIndex, problem_notes, select_classes
 from ssdlite.errors import DataError
 
 BOMB = """<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY a "lol"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>
@@ -32,10 +33,15 @@ def object_xml(
 
 
 def load_voc(
-    roots: Sequence[Path], image_set: str, *, classes: Sequence[str] | None = None, skip_bad: bool = False
+    roots: Sequence[Path],
+    image_set: str,
+    *,
+    classes: Sequence[str] | None = None,
+    skip_bad: bool = False,
+    corners: VocCorners = "auto",
 ) -> DetectionIndex:
     bad = BadItems(skip_bad)
-    found = read_voc(roots, image_set, bad)
+    found = read_voc(roots, image_set, bad, corners=corners)
     known = VocFormat().order_classes(set(found.class_names))
     return build_index(found, select_classes(known, classes, found.source), bad, name=image_set)
 
@@ -91,9 +97,43 @@ def test_corners_are_one_based_and_inclusive(voc: Voc) -> None:
     assert index.problems == ()
 
 
-def test_corners_may_come_in_any_order_and_as_fractions(voc: Voc) -> None:
-    voc.add("a", object_xml("cat", 40, "45.70", 11, "21.5", order=("ymax", "xmax", "xmin", "ymin")))
-    np.testing.assert_allclose(voc.load().boxes, [[10, 20.5, 45.7, 40]], rtol=1e-6)
+@pytest.mark.parametrize(("database", "box"), [
+    ("The VOC2011 Database", [10, 20.5, 45.7, 40]),  # some of VOC's own have fractions
+    ("mine", [11, 21.5, 45.7, 40]),
+])  # fmt: skip
+def test_corners_may_come_in_any_order_and_as_fractions(voc: Voc, database: str, box: list[float]) -> None:
+    corners = object_xml("cat", 40, "45.70", 11, "21.5", order=("ymax", "xmax", "xmin", "ymin"))
+    voc.add("a", f"<source><database>{database}</database></source>", corners)
+    np.testing.assert_allclose(voc.load().boxes, [box], rtol=1e-6)
+
+
+def test_a_corner_at_0_tells_that_all_of_a_set_are_positions_on_the_picture(voc: Voc) -> None:
+    voc.add("a", object_xml("cat", 0, 0, 64, 48), object_xml("cat", 10, 10, 20, 20))
+    voc.save_set("val")
+    voc.members.clear()
+    voc.add("b", object_xml("cat", 10, 10, 20, 20))
+    voc.add("c", "<source><database>The VOC2007 Database</database></source>", object_xml("cat", 10, 10, 20, 20))
+    train, val = voc.load(), voc.load("val")
+    assert train.boxes.tolist() == [[10, 10, 20, 20], [9, 9, 20, 20]]  # c is VOC's own
+    assert val.boxes.tolist() == [[0, 0, 64, 48], [10, 10, 20, 20]]
+    assert train.problems == val.problems == ()
+    assert train.notes == val.notes
+    assert "counted from 1: a.xml has a corner at 0 (--voc-corners decides otherwise)" in train.notes[0]
+    assert voc.load(corners="one-based").boxes.tolist() == [[9, 9, 20, 20], [9, 9, 20, 20]]
+    assert voc.load(corners="canvas").boxes.tolist() == [[10, 10, 20, 20], [10, 10, 20, 20]]
+
+
+@pytest.mark.parametrize(("source", "corners", "box"), [
+    ("", (1, 1, 64, 48), [0, 0, 64, 48]),  # the whole picture in VOC's count: a corner at the width says nothing
+    ("<source><database>The VOC2007 Database</database></source>", (0, 5, 20, 20), [0, 5, 20, 20]),  # a copied template
+    ("<source><database>Unknown</database></source>", (1, 1, 64, 48), [1, 1, 64, 48]),  # LabelImg puts 1 for 0
+    ("<source><database> Unspecified </database></source>", (5, 5, 9, 9), [5, 5, 9, 9]),
+    ("<source><database>mine</database></source>", (5, "5.0", 9, 9), [4, 4, 9, 9]),
+    ("<source><database>mine</database></source>", (5, 5, 9, "9.25"), [5, 5, 9, 9.25]),
+])  # fmt: skip
+def test_what_tells_positions_on_the_picture(voc: Voc, source: str, corners: Any, box: list[float]) -> None:
+    voc.add("a", source, object_xml("cat", *corners))
+    assert voc.load().boxes.tolist() == [box]
 
 
 def test_difficult_objects_are_kept_to_be_ignored(voc: Voc) -> None:
@@ -110,10 +150,9 @@ def test_parts_of_objects_are_no_objects(voc: Voc) -> None:
 
 
 @pytest.mark.parametrize(("corners", "kind", "kept"), [
-    ((0, 0, 20, 20), "clipped", [[0, 0, 20, 20]]),
     ((-4, 1, 20, 20), "clipped", [[0, 0, 20, 20]]),
     ((50, 40, 70, 60), "clipped", [[49, 39, 64, 48]]),
-    ((50, 40, 64.4, 48), None, [[49, 39, 64, 48]]),
+    (("50.0", 40, 64, 48), None, [[49, 39, 64, 48]]),
     ((10, 10, 10, 10), "zero-size", []),
     ((10, 10, 10, 30), "zero-size", []),
     ((30, 10, 20, 30), "zero-size", []),
@@ -227,11 +266,37 @@ def test_the_picture_is_found_by_its_name_or_by_that_of_the_annotation(voc: Voc)
     images = voc.root / "JPEGImages"
     for stem, filename in (("a", "other.png"), ("b", "gone.jpg"), ("c", "c"), ("d", "d.jpg")):
         voc.add(stem, object_xml("cat", 2, 2, 9, 9), filename=filename)
-    Image.new("RGB", (64, 48)).save(images / "other.png")
+    (images / "a.jpg").rename(images / "other.png")
     (images / "b.jpg").rename(images / "b.JPG")
     Image.new("RGB", (64, 48)).save(images / "c.png")
     (images / "c.jpg").unlink()
     assert [Path(path).name for path in voc.load().paths] == ["other.png", "b.JPG", "c.png", "d.jpg"]
+
+
+def test_the_picture_of_the_annotations_own_name_comes_before_the_one_it_names(voc: Voc) -> None:
+    images = voc.root / "JPEGImages"
+    for stem, filename in (("0", "0.jpg"), ("1396", "0.jpg"), ("2", "2.png")):
+        voc.add(stem, object_xml("cat", 2, 2, 9, 9), filename=filename)
+    Image.new("RGB", (64, 48)).save(images / "2.png")
+    index = voc.load()
+    assert [Path(path).name for path in index.paths] == ["0.jpg", "1396.jpg", "2.png"]
+    assert [(p.kind, Path(p.file).name, p.detail) for p in index.problems] == [
+        ("other-picture", "1396.xml", "<filename> names 0.jpg, but 1396.jpg is there too and was taken")
+    ]
+    assert problem_notes(index)[0].startswith("train: 1 annotation naming another picture than their own: 1396.xml")
+
+
+def test_a_file_too_large_for_an_annotation_is_refused_before_parsing(voc: Voc) -> None:
+    path = voc.write("a", f"<annotation><!--{'x' * (1 << 24)}--></annotation>")
+    with pytest.raises(DataError, match=r"a\.xml: expected an annotation file of at most 16777216 bytes, got 16777242"):
+        read_voc_file(path)
+
+
+def test_a_long_attribute_takes_time_in_proportion(voc: Voc) -> None:
+    path = voc.write("a", f'<annotation verified="{"x" * (15 << 20)}"/>')
+    started = time.process_time()
+    assert read_voc_file(path).objects == ()
+    assert time.process_time() - started < 3  # 0.2; parsed in parts, 20 and more
 
 
 def test_classes_are_in_vocs_order_or_alphabetical(voc: Voc) -> None:
@@ -339,5 +404,5 @@ def test_a_real_white_blood_cell_has_its_box(small_data: Path) -> None:
     record = index.record([Path(path).name for path in index.paths].index("BloodImage_00000.jpg"))
     assert record.image_id == 1
     assert record.size == (480, 640)
-    assert record.boxes[0].tolist() == [259, 176, 491, 376]
+    assert record.boxes[0].tolist() == [260, 177, 491, 376]  # LabelImg's: positions on the picture
     assert record.labels[0] == 2
