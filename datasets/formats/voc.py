@@ -309,13 +309,13 @@ def read_voc_file(path: Path) -> VocAnnotation:
     """
     try:
         size = path.stat().st_size
-        if size > MAX_XML_BYTES:
-            raise DataError(f"{path}: expected an annotation file of at most {MAX_XML_BYTES} bytes, got {size}")
-        root = ElementTree.fromstring(
-            path.read_bytes(), forbid_dtd=True
-        )  # whole: in parts, a long token costs a square
+        data = path.read_bytes() if size <= MAX_XML_BYTES else b""
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    if size > MAX_XML_BYTES:
+        raise DataError(f"{path}: expected an annotation file of at most {MAX_XML_BYTES} bytes, got {size}")
+    try:
+        root = ElementTree.fromstring(data, forbid_dtd=True)  # in parts, the time for a long token is its square
     except defusedxml.DefusedXmlException as error:
         raise DataError(f"{path}: refused: document types and entities are not allowed ({error})") from None
     except (ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:

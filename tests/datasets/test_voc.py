@@ -288,7 +288,7 @@ def test_the_picture_of_the_annotations_own_name_comes_before_the_one_it_names(v
 
 def test_a_file_too_large_for_an_annotation_is_refused_before_parsing(voc: Voc) -> None:
     path = voc.write("a", f"<annotation><!--{'x' * (1 << 24)}--></annotation>")
-    with pytest.raises(DataError, match=r"a\.xml: expected an annotation file of at most 16777216 bytes, got 16777242"):
+    with pytest.raises(DataError, match=r"a\.xml: expected an annotation file of at most 16777216 bytes, got 16777248"):
         read_voc_file(path)
 
 
@@ -296,7 +296,7 @@ def test_a_long_attribute_takes_time_in_proportion(voc: Voc) -> None:
     path = voc.write("a", f'<annotation verified="{"x" * (15 << 20)}"/>')
     started = time.process_time()
     assert read_voc_file(path).objects == ()
-    assert time.process_time() - started < 3  # 0.2; parsed in parts, 20 and more
+    assert time.process_time() - started < 0.9  # 0.2; parsed in parts 1.7, with older parsers 20 and more
 
 
 def test_classes_are_in_vocs_order_or_alphabetical(voc: Voc) -> None:
