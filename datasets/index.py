@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from ssdlite.files import counted, listing
 
 NAMED_CLASSES = 20  # classes that an error lists
 SHOWN_IN_NOTE = 3
+SHOWN_CAUSES = 6
 
 
 def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:
@@ -27,23 +29,36 @@ def match_classes(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None
 
 
 def label_names(class_names: Sequence[str], known: Iterable[str]) -> dict[str, int]:
-    """The label of every name of ``known`` that is one of ``class_names``, as ``match_classes`` sees it."""
+    """The label of every name of ``known`` that is one of ``class_names``: itself, else but for case or spacing."""
     known = sorted(known)
-    matches = match_classes(class_names, known)
-    return {known[match]: label for label, match in enumerate(matches) if match is not None}
+    matches = match_classes(known, class_names)
+    return {name: label for name, label in zip(known, matches, strict=True) if label is not None}
+
+
+def one_spelling(names: Sequence[str]) -> tuple[str, ...]:
+    """``names`` without those that differ from others in case, or in what separates words, only; small letters win.
+
+    "Person" and "person" are one class; "t-shirt" and "tshirt", and the letters "A" and "a", are two.
+    """
+    best: dict[str, str] = {}
+    for name in names:
+        key = " ".join(re.split(r"[\s_-]+", name.casefold()))
+        key = key if len(key) > 1 else name
+        best[key] = min(best.get(key, name), name, key=lambda one: sum(character.isupper() for character in one))
+    return tuple(best.values())
 
 
 def select_classes(
     known: Sequence[str], classes: Sequence[str] | None, source: str, *, allow_absent: bool = False
 ) -> tuple[str, ...]:
-    """The class names to use: all ``known`` ones, or ``classes`` in the order given.
+    """The class names to use: all ``known`` ones, each in one spelling, or ``classes`` in the order given.
 
     Raises:
         DataError: a name is given twice or is not known (with ``allow_absent``: none of them is, case and spacing
             aside).
     """
     if classes is None:
-        return tuple(known)
+        return one_spelling(known)
     if len(set(classes)) != len(classes) or not classes:
         raise DataError(f"{source}: expected different class names, got {', '.join(classes) or 'none'}")
     unknown = [name for name in classes if name not in set(known)]
@@ -56,7 +71,9 @@ def select_classes(
 
 
 def _plain_name(name: str) -> str:
-    return "".join(character for character in name.casefold() if not character.isspace() and character not in "-_")
+    """As ``match_classes`` compares; letters and marks are told apart by their case."""
+    plain = "".join(character for character in name.casefold() if not character.isspace() and character not in "-_")
+    return plain if len(plain) > 1 else name
 
 
 # --- The images and objects of a split, and what was wrong with them.
@@ -84,6 +101,10 @@ PROBLEM_KINDS = {
     "zero-size": ProblemKind("box without area was dropped", "box", "dropped (zero-size)", True),
     "not-finite": ProblemKind("box with NaN or infinite corners was dropped", "box", "dropped (not finite)", True),
     "outside": ProblemKind("box wholly outside the image was dropped", "box", "dropped (outside the image)", True),
+    "other-spelling": ProblemKind("class is spelled in several ways; taken for one", "class", "spelled otherwise"),
+    "number-as-text": ProblemKind(
+        "number is written as text; read as a number", "entry", "with numbers as text (read)"
+    ),
     "other-picture": ProblemKind(
         "annotation names another picture than the one of its own name, which was taken",
         "annotation",
@@ -173,6 +194,26 @@ class DetectionIndex:
 
     def problem_counts(self) -> dict[str, int]:
         return dict(Counter(problem.kind for problem in self.problems))
+
+
+def describe_causes(problems: Sequence[Problem]) -> str:
+    """The causes of what cannot be used: "3 x no such image file; 1 x box dropped (zero-size); the first: ..."."""
+    if not problems:
+        return ""
+    causes = Counter(
+        _cause(problem.detail) if problem.kind.startswith("bad-") else f"box {PROBLEM_KINDS[problem.kind].what}"
+        for problem in problems
+        if problem.kind.startswith("bad-") or PROBLEM_KINDS[problem.kind].drops_box
+    )
+    counts = "; ".join(f"{count} x {cause}" for cause, count in causes.most_common(SHOWN_CAUSES))
+    first = problems[0]
+    return f"{counts}; the first: {first.file}: {first.detail}"
+
+
+def _cause(detail: str) -> str:
+    """A problem without what is of the one file: "not well-formed XML (line 3, column 5)" -> "not well-formed XML"."""
+    detail = re.sub(r"^(object|annotations?|images)\b[^:]*: ", "", detail)
+    return re.sub(r"\d+", "N", re.split(r" \(|: |, got ", detail)[0])
 
 
 def problem_notes(index: DetectionIndex) -> list[str]:

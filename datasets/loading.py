@@ -15,7 +15,14 @@ import numpy as np
 from ssdlite.datasets.formats import DATA_FORMATS
 from ssdlite.datasets.formats.base import Annotations, BadItems, DataFormat, build_index
 from ssdlite.datasets.formats.voc import VocCorners, VocFormat
-from ssdlite.datasets.index import DetectionIndex, problem_notes, select_classes
+from ssdlite.datasets.index import (
+    DetectionIndex,
+    describe_causes,
+    label_names,
+    one_spelling,
+    problem_notes,
+    select_classes,
+)
 from ssdlite.errors import DataError
 from ssdlite.files import counted
 
@@ -151,7 +158,15 @@ def _load_splits(
     layout = options.applied_to(layout)
     bad = [BadItems(options.skip_bad) for _ in names]
     found = [layout.format.read_split(layout.root, name, items) for name, items in zip(names, bad, strict=True)]
-    class_names = _class_list(layout, names, found, options, [name for name in classes_of if name not in names])
+    others = [name for name in classes_of if name not in names]
+    known, source = _known_classes(layout, names, found, options, others)
+    if not known:
+        causes = describe_causes([problem for items in bad for problem in items.problems])
+        raise DataError(
+            f"{layout.root}: expected annotated objects in the splits {', '.join(names)}, found none"
+            + (f": {causes}" if causes else "")
+        )
+    class_names = select_classes(known, options.classes, source, allow_absent=options.allow_absent)
     indexes: list[DetectionIndex] = []
     for name, split, items in zip(names, found, bad, strict=True):
         first = indexes[0] if indexes else None
@@ -162,16 +177,16 @@ def _load_splits(
     return indexes
 
 
-def _class_list(
+def _known_classes(
     layout: DataLayout,
     names: Sequence[str],
     found: Sequence[Annotations],
     options: LoadOptions,
     others: Sequence[str],
-) -> tuple[str, ...]:
-    """The class names in use: all that are known, or those of the options."""
+) -> tuple[Sequence[str], str]:
+    """The class names to choose from, and where they come from."""
     occurring = {name for split in found for name in split.class_names}
-    known, source = layout.format.order_classes(occurring), str(layout.root)
+    known, source = _ordered(layout, occurring, options), str(layout.root)
     if known is None:
         known, source = found[0].class_names, found[0].source
         if options.classes is None:
@@ -180,16 +195,32 @@ def _class_list(
         for name in others:
             with contextlib.suppress(DataError):  # of a split that was not asked for
                 occurring |= set(layout.format.read_split(layout.root, name, BadItems(skip=True)).class_names)
-        known = layout.format.order_classes(occurring) or ()
-    if not known:
-        raise DataError(f"{layout.root}: expected annotated objects in the splits {', '.join(names)}, found none")
-    return select_classes(known, options.classes, source, allow_absent=options.allow_absent)
+        known = _ordered(layout, occurring, options) or ()
+    return known, source
+
+
+def _ordered(layout: DataLayout, occurring: set[str], options: LoadOptions) -> Sequence[str] | None:
+    """The format's order; names that are chosen from keep all of their spellings."""
+    return layout.format.order_classes(occurring if options.classes else set(one_spelling(sorted(occurring))))
+
+
+def require_objects(train: DetectionIndex) -> None:
+    """A DataError with the causes where there is nothing to train on."""
+    if not (~train.ignore).any():
+        reasons = (
+            [f"{len(train.labels)} crowd regions or difficult ones, which are ignored"] if len(train.labels) else []
+        )
+        reasons += [describe_causes(train.problems)] if train.problems else []
+        raise DataError(
+            f"{train.name}: expected objects of {', '.join(train.class_names)} to train on, found none in "
+            f"{counted(len(train), 'image')}" + (f": {'; '.join(reasons)}" if reasons else "")
+        )
 
 
 def _require_known(found: Sequence[Annotations], first: str) -> None:
     known = found[0].class_names
     for split in found[1:]:
-        if others := [name for name in split.class_names if name not in known]:
+        if others := sorted(set(split.class_names) - label_names(known, split.class_names).keys()):
             raise DataError(
                 f"{split.source}: expected the classes of {first}, {', '.join(known)}; "
                 f"got others too: {', '.join(others)}. Choose those to use with --classes."

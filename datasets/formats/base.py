@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ssdlite.datasets.index import PROBLEM_KINDS, DetectionIndex, Problem, label_names, match_classes
 from ssdlite.errors import DataError
+from ssdlite.files import counted
 from ssdlite.images.reading import IMAGE_SUFFIXES, read_size_as_annotated
 
 Size = tuple[int, int]  # height, width
@@ -55,10 +56,15 @@ class BadItems:
     def __init__(self, skip: bool) -> None:
         self.skip = skip
         self.problems: list[Problem] = []
+        self.mended: list[Problem] = []
 
     def add(self, kind: str, file: str | Path, detail: str) -> None:
         """``kind``: "bad-image" or "bad-annotation"."""
         self.problems.append(Problem(kind, str(file), detail))
+
+    def mend(self, kind: str, file: str | Path, detail: str) -> None:
+        """To be counted only: what was wrong is used, another way than it stands there."""
+        self.mended.append(Problem(kind, str(file), detail))
 
     def finish(self, source: str) -> list[Problem]:
         """The problems of ``source``, to be counted.
@@ -93,7 +99,6 @@ class Annotations:
     areas: npt.NDArray[np.float64] | None = None  # [T] pixels, of the mask; NaN or None: the box's own
     ignore: npt.NDArray[np.bool_] | None = None  # [T] crowd regions and difficult objects
     category_ids: Sequence[int] = ()  # [C]; where a format has none, results are written with 1, 2, ...
-    problems: Sequence[Problem] = ()  # mended in reading
     notes: Sequence[str] = ()  # what was decided by looking, for people
 
 
@@ -107,10 +112,12 @@ def build_index(
 ) -> DetectionIndex:
     """The index of the usable images of ``found`` and their objects of ``class_names``, boxes clipped and valid.
 
+    A class of ``found`` that differs from one of ``class_names`` in case or spacing only is that one.
+
     ``agree_with``: of the training split, whose category ids are taken for classes that ``found`` has none for.
 
     Raises:
-        DataError: some image or annotation cannot be used and bad ones are not to be skipped.
+        DataError: some image or annotation cannot be used and bad ones are not to be skipped, or no box is in pixels.
     """
     usable, sizes = _usable_images(found, bad)
     problems = bad.finish(found.source)
@@ -121,6 +128,8 @@ def build_index(
     images, labels = position_of[found.images], label_of[found.classes]
     rows = np.flatnonzero((images >= 0) & (labels >= 0))
     rows = rows[np.argsort(images[rows], kind="stable")]
+    other_spellings = _other_spellings(found, class_names, label_of, found.classes[rows])
+    _require_pixels(found, rows)
     boxes, kinds = clean_boxes(found.boxes[rows], sizes[images[rows]])
     mended = [Problem(str(kinds[i]), *found.where(int(rows[i]))) for i in np.flatnonzero(kinds != "")]
     keep = ~np.isin(kinds, [kind for kind, row in PROBLEM_KINDS.items() if row.drops_box])
@@ -141,8 +150,42 @@ def build_index(
         labels=labels[rows],
         areas=areas.astype(np.float32),
         ignore=np.zeros(len(rows), np.bool_) if found.ignore is None else found.ignore[rows],
-        problems=(*problems, *found.problems, *mended),
+        problems=(*problems, *bad.mended, *other_spellings, *mended),
         notes=tuple(found.notes),
+    )
+
+
+def _other_spellings(
+    found: Annotations,
+    class_names: Sequence[str],
+    label_of: npt.NDArray[np.int64],
+    classes: npt.NDArray[np.int64],
+) -> list[Problem]:
+    """Of the classes that are taken for one written otherwise, a line each; ``classes`` [N] of the objects in use."""
+    counts = np.bincount(classes, minlength=len(found.class_names)).tolist()
+    return [
+        Problem(
+            "other-spelling", found.source, f"{name!r} is taken for {class_names[label]!r} ({counted(count, 'object')})"
+        )
+        for name, label, count in zip(found.class_names, label_of.tolist(), counts, strict=True)
+        if count and name != class_names[label]
+    ]
+
+
+def _require_pixels(found: Annotations, rows: npt.NDArray[np.int64]) -> None:
+    """A DataError where there are boxes and each is of less than a pixel, as fractions of the picture are."""
+    rows = rows[np.isfinite(found.boxes[rows]).all(axis=1)]
+    rows = rows[(found.boxes[rows, 2:] > found.boxes[rows, :2]).all(axis=1)]
+    boxes = found.boxes[rows]
+    fractions = bool((np.abs(boxes) <= 1).all())
+    if not len(rows) or not (fractions or (boxes[:, 2:] - boxes[:, :2] < 1).all()):
+        return
+    file, what = found.where(int(rows[0]))
+    corners = ", ".join(f"{value:g}" for value in boxes[0].tolist())
+    raise DataError(
+        f"{found.source}: expected boxes in pixels, got {counted(len(rows), 'box')} of less than one each, the first "
+        f"with the corners {corners} ({Path(file).name}, {what})"
+        + ("; they look like fractions of the picture's width and height" if fractions else "")
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,10 +31,11 @@ class CocoFormat:
 
     def read_split(self, root: Path, split: str, bad: BadItems) -> Annotations:
         file = _find_files(root)[split]
+        others = [other for other in _find_files(root).values() if other != file]
         if file.name == ROBOFLOW_FILE:
-            return read_coco(file, [file.parent], bad, root)
+            return read_coco(file, [file.parent], bad, root, others)
         places = (split, f"images/{split}", "images", "JPEGImages", "", split.rstrip("0123456789"))
-        return read_coco(file, [root / place for place in places], bad, root)
+        return read_coco(file, [root / place for place in places], bad, root, others)
 
     def order_classes(self, names: set[str]) -> None:
         """Each file lists its categories."""
@@ -51,17 +53,22 @@ def _find_files(root: Path) -> dict[str, Path]:
     return {ROBOFLOW_NAMES.get(path.parent.name, path.parent.name): path for path in beside}
 
 
-def read_coco(file: Path, folders: Sequence[Path], bad: BadItems, root: Path | None = None) -> Annotations:
+def read_coco(
+    file: Path, folders: Sequence[Path], bad: BadItems, root: Path | None = None, others: Sequence[Path] = ()
+) -> Annotations:
     """One annotation file; images stand in its order, COCO's crowd regions are to be ignored.
 
     Args:
         folders: where the pictures may be; that which holds them is used.
         root: links in the image folder may lead anywhere inside it; by default not out of the image folder.
+        others: files of the other splits, which are looked at for objects of a category that may be no class.
 
     Raises:
         DataError: the file cannot be read as COCO annotations, or a file name leaves the folder.
     """
     content = decode_file(file, bad)
+    groups = _grouping_categories(content, others)
+    content.categories = [category for category in content.categories if category.id not in groups]
     files = _choose_folder([ImageFiles(folder, root) for folder in folders], content.images)
     paths = _find_images(file, content.images, files, bad)
     images = [image for image in content.images if image.id in paths]
@@ -89,7 +96,27 @@ def read_coco(file: Path, folders: Sequence[Path], bad: BadItems, root: Path | N
         areas=np.array([np.nan if a.area is None else a.area for a in valid], np.float64),
         ignore=np.array([bool(a.iscrowd) for a in valid], np.bool_),
         category_ids=[category.id for category in content.categories],
+        notes=[
+            f"{root or file.parent}: category {name!r} has no objects and others belong to it: a group, not a class"
+            for name in groups.values()
+        ],
     )
+
+
+def _grouping_categories(content: CocoFile, others: Sequence[Path]) -> dict[int, str]:
+    """Id and name of categories that others belong to and no split has objects of, as Roboflow's with the id 0."""
+    belong = [category.supercategory for category in content.categories if category.supercategory != category.name]
+    groups = {c.id: c.name for c in content.categories if c.name in belong and c.supercategory in (None, "", "none")}
+    files = iter(others)
+    annotations = content.annotations
+    while groups:
+        with_objects = {annotation.category_id for annotation in annotations}
+        groups = {category_id: name for category_id, name in groups.items() if category_id not in with_objects}
+        if (other := next(files, None)) is None:
+            break
+        with contextlib.suppress(DataError):  # of a split that was not asked for
+            annotations = decode_file(other, BadItems(skip=True)).annotations
+    return groups
 
 
 def _choose_folder(candidates: Sequence[ImageFiles], images: Sequence[CocoImage]) -> ImageFiles:
@@ -179,6 +206,7 @@ class CocoAnnotation(msgspec.Struct, gc=False):
 class CocoCategory(msgspec.Struct, gc=False):
     id: Id
     name: str
+    supercategory: Any = None
 
 
 class CocoFile(msgspec.Struct):
@@ -230,7 +258,7 @@ def _read_entry_by_entry(path: Path, data: bytes, bad: BadItems) -> CocoFile:
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({error})") from None
     try:
-        parts = msgspec.convert(raw, CocoParts)
+        parts = msgspec.convert(raw, CocoParts, strict=False)
     except msgspec.ValidationError as error:
         raise DataError(f"{path}: not COCO annotations: {error}") from None
     images = _convert_each(path, parts.images, CocoImage, "images", bad)
@@ -243,12 +271,16 @@ def _convert_each(
 ) -> list[Entry]:
     good = []
     for position, entry in enumerate(entries):
+        entry_id = f" (id {entry['id']})" if isinstance(entry, dict) and "id" in entry else ""
+        where = f"{key}[{position}]{entry_id}"
         try:
             good.append(msgspec.convert(entry, kind))
         except msgspec.ValidationError as error:
-            entry_id = f" (id {entry['id']})" if isinstance(entry, dict) and "id" in entry else ""
-            problem = "bad-image" if key == "images" else "bad-annotation"
-            bad.add(problem, path, f"{key}[{position}]{entry_id}: {error}")
+            try:
+                good.append(msgspec.convert(entry, kind, strict=False))
+                bad.mend("number-as-text", path, f"{where}: {error}")
+            except msgspec.ValidationError:
+                bad.add("bad-image" if key == "images" else "bad-annotation", path, f"{where}: {error}")
     return good
 
 

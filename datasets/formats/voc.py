@@ -14,7 +14,6 @@ import numpy as np
 from defusedxml import ElementTree
 
 from ssdlite.datasets.formats.base import Annotations, BadItems, ImageFiles, Size, UnsafePathError
-from ssdlite.datasets.index import Problem
 from ssdlite.errors import DataError
 
 VOC_CLASSES = (
@@ -103,23 +102,20 @@ def read_voc(
         raise DataError(f"{source}: no image set {image_set!r} in ImageSets/Main")
     numbers = _image_numbers(roots)  # grows by the few that lie in sub-folders of Annotations
     found: list[VocImage] = []
-    problems: list[Problem] = []
     rules = {root: decide_corners(root, corners) for root, members in sets.items() if members is not None}
     for root, members in sets.items():
         xml_files = ImageFiles(root / "Annotations", boundary)
         folders = [ImageFiles(root / folder, boundary or root) for folder in IMAGE_FOLDERS if (root / folder).is_dir()]
         for stem in members or ():
             annotation = _read_member(stem, xml_files, bad)
-            path = _find_image(stem, annotation, folders, bad, problems) if annotation else None
+            path = _find_image(stem, annotation, folders, bad) if annotation else None
             if annotation and path:
                 number = numbers.setdefault((stem, root), len(numbers) + 1)
                 found.append(VocImage(number, path, annotation, rules[root].one_based(annotation)))
-    return _to_annotations(source, found, bad, problems, [rule.note for rule in rules.values() if rule.note])
+    return _to_annotations(source, found, bad, [rule.note for rule in rules.values() if rule.note])
 
 
-def _to_annotations(
-    source: str, found: Sequence[VocImage], bad: BadItems, problems: Sequence[Problem], notes: Sequence[str]
-) -> Annotations:
+def _to_annotations(source: str, found: Sequence[VocImage], bad: BadItems, notes: Sequence[str]) -> Annotations:
     rows: list[tuple[int, VocImage, VocObject]] = []
     for position, image in enumerate(found):
         for item in image.annotation.objects:
@@ -145,7 +141,6 @@ def _to_annotations(
         classes=np.array([class_of[item.name] for _, _, item in rows], np.int64),
         where=where,
         ignore=np.array([item.difficult for _, _, item in rows], np.bool_),
-        problems=problems,
         notes=notes,
     )
 
@@ -190,12 +185,10 @@ def _read_member(stem: str, xml_files: ImageFiles, bad: BadItems) -> VocAnnotati
         return None
 
 
-def _find_image(
-    stem: str, annotation: VocAnnotation, folders: Sequence[ImageFiles], bad: BadItems, problems: list[Problem]
-) -> str | None:
+def _find_image(stem: str, annotation: VocAnnotation, folders: Sequence[ImageFiles], bad: BadItems) -> str | None:
     """The picture of the annotation's own name, otherwise the one in its <filename>, which renaming leaves behind.
 
-    Where both are there and differ, ``problems`` gets a line.
+    Where both are there and differ, it is counted.
     """
     named = None
     for files in folders if annotation.image_name else ():
@@ -208,7 +201,7 @@ def _find_image(
     own = next((path for files in folders if (path := files.find_stem(stem))), None)
     if own and named:
         detail = f"<filename> names {annotation.image_name}, but {Path(own).name} is there too and was taken"
-        problems.append(Problem("other-picture", str(annotation.file), detail))
+        bad.mend("other-picture", annotation.file, detail)
     if not own and not named:
         bad.add("bad-image", folders[0].folder / (annotation.image_name or f"{stem}.jpg"), "no such image file")
     return own or named

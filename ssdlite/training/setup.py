@@ -17,7 +17,7 @@ from ssdlite.console import print_line
 from ssdlite.datasets.anchor_coverage import input_boxes
 from ssdlite.datasets.anchor_fitting import fit_to_boxes
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.datasets.loading import DataSplits, load_data
+from ssdlite.datasets.loading import DataSplits, load_data, require_objects
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.detector import Detector, detector_from_config
@@ -188,6 +188,7 @@ def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
         voc_corners=dataset.voc_corners,
         seed=options.run.seed,
     )
+    require_objects(splits.train)
     if dataset.overfit is not None:
         splits = _first_images(splits, dataset.overfit)
     if processes.is_first:

@@ -178,7 +178,7 @@ def test_boxes_are_clipped_or_dropped_and_counted(
 @pytest.mark.parametrize(("bbox", "reason"), [
     (None, r"annotations[1] (id 2): Expected `array`, got `null` - at `$.bbox`"),
     ([1, 2, 3], "annotations[1] (id 2): Expected `array` of length 4"),
-    ([1, 2, 3, "4"], "annotations[1] (id 2): Expected `float`, got `str` - at `$.bbox[3]`"),
+    ([1, 2, 3, "four"], "annotations[1] (id 2): Expected `float`, got `str` - at `$.bbox[3]`"),
     ([10, 10, -5, 5], "annotation 2: expected bbox [x, y, width, height], got a negative size in [10.0, 10.0, -5.0"),
 ])  # fmt: skip
 def test_a_malformed_box_is_one_error_or_skipped(coco: Coco, bbox: Any, reason: str) -> None:
@@ -190,6 +190,85 @@ def test_a_malformed_box_is_one_error_or_skipped(coco: Coco, bbox: Any, reason: 
     index = coco.load(skip_bad=True)
     assert index.boxes.tolist() == [[1, 1, 6, 6]]
     assert index.problem_counts() == {"bad-annotation": 1}
+
+
+def test_numbers_written_as_text_are_read_and_counted(coco: Coco) -> None:
+    coco.content["images"][0].update(id="10", width="64")
+    coco.content["categories"] = [{"id": "3", "name": "cat"}]
+    coco.add(["1", "2.5", 3, "4"], area="12.5")
+    coco.add([1, 2, 3, 4])
+    index = coco.load()
+    assert index.boxes.tolist() == [[1, 2.5, 4, 6.5], [1, 2, 4, 6]]
+    assert index.areas.tolist() == [12.5, 12]
+    assert [(p.kind, p.detail) for p in index.problems] == [
+        ("number-as-text", "images[0] (id 10): Expected `int`, got `str` - at `$.id`"),
+        ("number-as-text", "annotations[0] (id 1): Expected `float`, got `str` - at `$.bbox[0]`"),
+    ]
+
+
+@pytest.mark.parametrize("boxes", [
+    ([0.25, 0.5, 0.5, 0.25], [0, 0, 1, 1]),  # of which one is the whole picture
+    ([0.5, 0.25, 0.25, 0.5], [0.1, 0.2, 0, 0.1]),
+])  # fmt: skip
+def test_boxes_as_fractions_of_the_picture_are_an_error(coco: Coco, boxes: Sequence[list[float]]) -> None:
+    for bbox in boxes:
+        coco.add(bbox)
+    for skip_bad in (False, True):
+        message = coco.error(skip_bad=skip_bad)
+        assert "of less than one each, the first with the corners" in message
+        assert "they look like fractions of the picture's width and height" in message
+
+
+def test_small_boxes_among_others_are_none(coco: Coco) -> None:
+    coco.add([10, 10, 0.5, 0.5])
+    assert "expected boxes in pixels, got 1 box of less than one each" in coco.error()
+    coco.add([0, 0, 1.5, 1])
+    assert coco.load().boxes.tolist() == [[10, 10, 10.5, 10.5], [0, 0, 1.5, 1]]
+
+
+def test_a_category_that_groups_others_is_no_class_unless_it_has_objects(coco: Coco) -> None:
+    coco.content["categories"] = [
+        {"id": 0, "name": "cells", "supercategory": "none"},
+        {"id": 1, "name": "red", "supercategory": "cells"},
+        {"id": 2, "name": "white", "supercategory": "cells"},
+    ]
+    coco.add([1, 2, 3, 4], category_id=2)
+    index = coco.load()
+    assert (index.class_names, index.category_ids, index.labels.tolist()) == (("red", "white"), (1, 2), [1])
+    assert index.notes[0].endswith("category 'cells' has no objects and others belong to it: a group, not a class")
+    coco.add([1, 2, 3, 4], category_id=0)
+    assert coco.load().class_names == ("cells", "red", "white")
+
+
+def test_a_category_of_its_own_supercategory_is_a_class(coco: Coco) -> None:
+    coco.content["categories"] = [
+        {"id": i, "name": name, "supercategory": "cat"} for i, name in enumerate(("cat", "lynx"))
+    ]
+    coco.add([1, 2, 3, 4], category_id=1)
+    assert coco.load().class_names == ("cat", "lynx")
+
+
+def test_classes_that_differ_in_case_are_one(coco: Coco) -> None:
+    coco.content["categories"] = [
+        {"id": i, "name": name} for i, name in enumerate(("Traffic Light", "A", "traffic_light", "a"), start=1)
+    ]
+    for category_id in (1, 2, 3, 4, 1):
+        coco.add([1, 2, 3, 4], category_id=category_id)
+    index = coco.load()
+    assert (index.class_names, index.category_ids) == (("traffic_light", "A", "a"), (3, 2, 4))
+    assert index.labels.tolist() == [0, 1, 0, 2, 0]
+    assert [(p.kind, p.detail) for p in index.problems] == [
+        ("other-spelling", "'Traffic Light' is taken for 'traffic_light' (2 objects)")
+    ]
+    apart = coco.load(classes=["traffic_light", "Traffic Light"])
+    assert (apart.labels.tolist(), apart.problems) == ([1, 0, 1], ())
+
+
+def test_all_spellings_of_a_detectors_class_are_scored(coco: Coco) -> None:
+    coco.content["categories"] = [{"id": 1, "name": "person"}, {"id": 2, "name": "Person"}]
+    coco.add([1, 2, 3, 4], category_id=1)
+    coco.add([1, 2, 3, 4], category_id=2)
+    assert coco.load(classes=["person", "car"], allow_absent=True).labels.tolist() == [0, 0]
 
 
 def test_an_annotation_for_an_unknown_image_or_category_is_named(coco: Coco) -> None:

@@ -8,10 +8,23 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ssdlite.datasets.loading import choose_splits, find_splits, load_data, load_split, match_split, split_to_evaluate
+from ssdlite.datasets.loading import (
+    choose_splits,
+    find_splits,
+    load_data,
+    load_split,
+    match_split,
+    split_to_evaluate,
+)
 from ssdlite.errors import DataError
+from ssdlite.training.options import TrainOptions
+from ssdlite.training.trainer import train
 
 CATS_AND_DOGS = ("cat", "dog")
+VOC_OBJECT = (
+    "<annotation><object><name>cat</name><bndbox><xmin>{}</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    "</object></annotation>"
+)
 
 
 def write_image(path: Path) -> None:
@@ -67,6 +80,79 @@ def test_coco_annotations_are_found_with_their_images(tmp_path: Path, folder: st
     data = load_data(tmp_path)
     assert (len(data.train), len(data.val)) == (2, 3)
     assert {Path(path).parent for path in data.val.paths} == {tmp_path / folder.format(split="val2017")}
+
+
+def test_a_roboflow_group_is_a_class_where_any_split_has_objects_of_it(tmp_path: Path) -> None:
+    for split, count in (("train", 2), ("valid", 3)):
+        file = tmp_path / split / "_annotations.coco.json"
+        write_coco(file, tmp_path / split, images=count, names=("red", "white", "cells"))
+        content = json.loads(file.read_text())
+        for category in content["categories"]:
+            category["supercategory"] = "none" if category["name"] == "cells" else "cells"
+        file.write_text(json.dumps(content))
+    assert load_data(tmp_path).train.class_names == ("red", "white", "cells")  # of which only valid has an object
+    content["annotations"].pop()
+    file.write_text(json.dumps(content))
+    data = load_data(tmp_path)
+    assert data.train.class_names == data.val.class_names == ("red", "white")
+    assert [note for note in data.notes if "a group, not a class" in note] == [
+        f"{tmp_path}: category 'cells' has no objects and others belong to it: a group, not a class"
+    ]
+
+
+def test_classes_of_two_splits_that_differ_in_case_are_one(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"train": ["Person_1", "cat_2"], "val": ["person_3", "CAT_4"]})
+    data = load_data(tmp_path)
+    assert data.train.class_names == data.val.class_names == ("cat", "person")
+    assert (data.train.labels.tolist(), data.val.labels.tolist()) == ([1, 0], [1, 0])
+    write_coco(tmp_path / "coco" / "annotations" / "train.json", tmp_path / "coco" / "train", names=("Cat", "dog"))
+    write_coco(tmp_path / "coco" / "annotations" / "val.json", tmp_path / "coco" / "val", names=("cat", "Dog"))
+    assert load_data(tmp_path / "coco").val.class_names == ("Cat", "dog")
+
+
+@pytest.mark.parametrize(("text", "cause"), [
+    ("<annotation><object>", "2 x not well-formed XML; the first: {file}: not well-formed XML (no element"),
+    ("<annotation><filename>a&b.jpg</filename></annotation>", "2 x not well-formed XML; the first: {file}: not well"),
+    ('<?xml version="1.0" encoding="gb2312"?><annotation/>', "2 x not well-formed XML; the first: {file}: not"),
+    ("<!DOCTYPE annotation><annotation/>", "2 x refused; the first: {file}: refused: document types and entities"),
+    (VOC_OBJECT.format("11,5"), "2 x expected four numbers in <bndbox>; the first: {file}: object 1: expected four"),
+    ("<annotation><object><name>cat</name></object></annotation>", "2 x expected four numbers in <bndbox>; the"),
+    ("<annotation/>", "found none"),
+])  # fmt: skip
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_nothing_found_has_its_causes_with_their_counts(tmp_path: Path, text: str, cause: str, skip_bad: bool) -> None:
+    for stem in ("a", "b"):
+        write_image(tmp_path / "JPEGImages" / f"{stem}.jpg")
+        (tmp_path / "Annotations").mkdir(exist_ok=True)
+        (tmp_path / "Annotations" / f"{stem}.xml").write_text(text)
+    with pytest.raises(DataError, match="expected annotated objects in the splits all, found none") as caught:
+        load_data(tmp_path, skip_bad=skip_bad)
+    assert cause.format(file=tmp_path / "Annotations" / "a.xml") in str(caught.value)
+
+
+def test_pictures_in_a_folder_that_is_not_looked_at_are_the_cause(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"train": ["cat_1", "cat_2", "cat_3"]})
+    (tmp_path / "JPEGImages").rename(tmp_path / "pics")
+    with pytest.raises(DataError, match=r"found none: 3 x no such image file; the first: .*cat_1\.jpg: no such image"):
+        load_data(tmp_path)
+
+
+@pytest.mark.parametrize(("change", "cause"), [
+    ({"iscrowd": 1}, "found none in 2 images: 2 crowd regions or difficult ones, which are ignored"),
+    ({"bbox": [1, 2, "x", 4]}, "found none in 2 images: 2 x Expected `float`; the first: "),
+    ({"bbox": [1, 2, 0, 4]}, "found none in 2 images: 2 x box dropped (zero-size); the first: "),
+])  # fmt: skip
+def test_training_without_any_object_is_an_error(tmp_path: Path, change: dict[str, Any], cause: str) -> None:
+    file = tmp_path / "annotations" / "instances_train.json"
+    write_coco(file, tmp_path / "train")
+    write_coco(tmp_path / "annotations" / "instances_val.json", tmp_path / "val")
+    content = json.loads(file.read_text())
+    for annotation in content["annotations"]:
+        annotation.update(change)
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError) as caught:
+        train(TrainOptions().override(data=str(tmp_path), output=str(tmp_path / "run"), skip_bad=True))
+    assert cause in str(caught.value)
 
 
 def test_roboflow_folders_are_recognised(tmp_path: Path) -> None:
