@@ -82,10 +82,10 @@ def tensorflow_anchors(
     """
     levels: list[tuple[AnchorShape, ...]] = []
     for scale, next_scale in pairwise(scales):
-        shapes = [_shape(scale, ratio) for ratio in aspect_ratios]
-        levels.append((*shapes, _shape(math.sqrt(scale * next_scale), 1.0)))
+        shapes = [anchor_shape(scale, ratio) for ratio in aspect_ratios]
+        levels.append((*shapes, anchor_shape(math.sqrt(scale * next_scale), 1.0)))
     if reduce_lowest:
-        levels[0] = (_shape(0.1, 1.0), _shape(scales[0], 2.0), _shape(scales[0], 0.5))
+        levels[0] = (anchor_shape(0.1, 1.0), anchor_shape(scales[0], 2.0), anchor_shape(scales[0], 0.5))
     return AnchorConfig(tuple(levels), relative_to="shorter_side")
 
 
@@ -99,9 +99,9 @@ def torchvision_anchors(
     """
     levels = []
     for scale, next_scale in pairwise(scales):
-        shapes = [_shape(scale, 1.0), _shape(math.sqrt(scale * next_scale), 1.0)]
+        shapes = [anchor_shape(scale, 1.0), anchor_shape(math.sqrt(scale * next_scale), 1.0)]
         for ratio in aspect_ratios:
-            shapes += [_shape(scale, ratio), _shape(scale, 1 / ratio)]
+            shapes += [anchor_shape(scale, ratio), anchor_shape(scale, 1 / ratio)]
         levels.append(tuple((min(width, 1.0), min(height, 1.0)) for width, height in shapes))
     return AnchorConfig(tuple(levels))
 
@@ -113,7 +113,8 @@ def with_finer_level(anchors: AnchorConfig) -> AnchorConfig:
     return AnchorConfig((finer, *anchors.levels), anchors.relative_to, steps)
 
 
-def _shape(scale: float, ratio: float) -> AnchorShape:
+def anchor_shape(scale: float, ratio: float) -> AnchorShape:
+    """The (width, height) of a scale and an aspect ratio, as TensorFlow and torchvision have it."""
     return scale * math.sqrt(ratio), scale / math.sqrt(ratio)
 
 

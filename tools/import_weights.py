@@ -18,6 +18,7 @@ from ssdlite import cli
 from ssdlite.console import console, print_line
 from ssdlite.errors import ConfigError
 from ssdlite.weights.api import WEIGHT_FORMATS
+from ssdlite.weights.source import AnchorOrder, read_anchors
 
 if TYPE_CHECKING:
     from ssdlite.config import DetectorConfig
@@ -55,7 +56,13 @@ class ImportWeightsOptions:
     """Side of the input in pixels, where the source does not say; one that says another is refused."""
     pictures: Path | None = None
     """A folder of pictures like those to come: folded batch norms (tflite, mb1-ssd) are restored with the statistics of
-    some of them."""
+    some of them, and the order of anchors is checked."""
+    anchor_order: AnchorOrder | None = None
+    """Of a TensorFlow SSD whose file does not hold its anchors: interpolated_second for one of mid-2017, else
+    interpolated_last."""
+    anchors: Path | None = None
+    """A JSON file with all anchors, where they are not the project's usual ones: {"levels": [[[width, height], ...],
+    ...]}, fractions of the input for each map, finest first."""
     overwrite: bool = False
     """Write over a file that is there."""
     verbose: bool = False
@@ -75,11 +82,15 @@ def import_file(options: ImportWeightsOptions) -> None:
         class_names=_class_names(options),
         image_size=options.image_size,
         pictures=options.pictures,
+        anchor_order=options.anchor_order,
+        anchors=None if options.anchors is None else read_anchors(options.anchors),
     )
     with writing(options.output):
         save_checkpoint(imported.checkpoint, options.output)
     _print_summary(imported, Path(options.source).name)
     _print_tensors(imported, options.verbose)
+    for note in imported.notes:
+        print_line(f"note: {note}")
     print_line(
         f"checkpoint: {options.output}  (ssdlite predict, eval, export; ssdlite train --weights to fine-tune it)"
     )

@@ -11,6 +11,7 @@ from ssdlite.validation import suggest
 from ssdlite.weights.pytorch import PytorchSsdFormat, TorchvisionFormat
 from ssdlite.weights.source import (
     SUFFIXES,
+    AnchorOrder,
     ImportOptions,
     ImportSource,
     WeightFormat,
@@ -22,6 +23,7 @@ from ssdlite.weights.tensorflow import CheckpointFormat, FrozenGraphFormat
 from ssdlite.weights.tflite import TfliteFormat
 
 if TYPE_CHECKING:
+    from ssdlite.anchors import AnchorConfig
     from ssdlite.weights.mapping import Imported
 
 WEIGHT_FORMATS: dict[str, WeightFormat] = {
@@ -41,6 +43,8 @@ def import_weights(
     class_names: Sequence[str] | None = None,
     image_size: int | None = None,
     pictures: str | Path | None = None,
+    anchor_order: AnchorOrder | None = None,
+    anchors: AnchorConfig | None = None,
 ) -> Imported:
     """Read another project's detector; ``.checkpoint`` of the result is ours, ready for ``save_checkpoint``.
 
@@ -52,7 +56,11 @@ def import_weights(
             source holds them or has COCO's rows.
         image_size: side of the input in pixels, where the source does not say.
         pictures: a folder of pictures like those to come. Batch norms that the source has folded away are restored with
-            statistics measured on some of them; without it, on made-up scenes.
+            statistics measured on some of them; without it, on made-up scenes. Where the source does not hold its
+            anchors, they are checked on them.
+        anchor_order: of a TensorFlow SSD that does not hold its anchors: ``interpolated_second`` for those of mid-2017,
+            ``interpolated_last`` (the default) for later ones.
+        anchors: all of them, for a detector that was trained with others than its project's usual ones.
 
     Raises:
         CheckpointError: missing, damaged, hostile, of no known layout, or one that fits only in part; names tensors.
@@ -62,6 +70,8 @@ def import_weights(
         class_names=None if class_names is None else as_names(class_names),
         image_size=image_size,
         pictures=None if pictures is None else as_path(pictures, "pictures"),
+        anchor_order=anchor_order,
+        anchors=anchors,
     )
     as_path(source, "source")
     opened = ImportSource(source)

@@ -33,6 +33,7 @@ class Imported:
         matched: (ours, theirs) for every tensor that was taken.
         made: (ours, why) for tensors that the source does not hold but implies.
         left: (theirs, why) for tensors of the source that ours has no use for.
+        notes: what its user should know, a sentence each.
     """
 
     checkpoint: Checkpoint
@@ -40,6 +41,7 @@ class Imported:
     matched: tuple[tuple[str, str], ...]
     made: tuple[tuple[str, str], ...]
     left: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
 
 
 class WeightMapping:
@@ -236,16 +238,17 @@ def calibrate_restored_norms(imported: Imported, pictures: Path | None) -> Impor
         CheckpointError: the weights give values that are not finite.
     """
     detector = imported.checkpoint.build_detector()
-    recalibrate_norms(detector, _batches(detector.config, pictures), rescale=True)
+    recalibrate_norms(detector, picture_batches(detector.config, pictures), rescale=True)
     weights = detector.state_dict()
     check_finite(weights, imported.checkpoint.path, imported.matched)
     return replace(imported, checkpoint=replace(imported.checkpoint, weights=weights))
 
 
-def _batches(config: DetectorConfig, folder: Path | None) -> Iterator[Tensor]:
+def picture_batches(config: DetectorConfig, folder: Path | None, most: int | None = None) -> Iterator[Tensor]:
+    """Up to ``most`` (``PICTURES``) of a folder, or made-up scenes, as the detector's input, some at a time."""
     input_transform = InputTransform(config.input.size, config.input.resize)
     pixels = config.input.size[0] * config.input.size[1]
-    count = min(PICTURES, max(LEAST_PICTURES, MOST_PIXELS // pixels))
+    count = min(most or PICTURES, max(LEAST_PICTURES, MOST_PIXELS // pixels))
     batch: list[ImageArray] = []
     for picture in _scenes(count) if folder is None else _pictures_in(folder, count):
         batch.append(input_transform.window((picture.shape[0], picture.shape[1])).render(picture))
@@ -265,10 +268,10 @@ def _scenes(count: int) -> Iterator[ImageArray]:
 def _pictures_in(folder: Path, count: int) -> Iterator[ImageArray]:
     """Up to ``count`` of a folder, evenly taken from all of them: files are often sorted by scene."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: expected a folder of pictures to measure batch norms on, found no such folder")
+        raise DataError(f"{folder}: expected a folder of pictures to measure on, found no such folder")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
-        raise DataError(f"{folder}: expected pictures to measure batch norms on, found none")
+        raise DataError(f"{folder}: expected pictures to measure on, found none")
     chosen = np.unique(np.linspace(0, len(files) - 1, count).round().astype(int))
     for position in chosen:
         yield read_image(files[position])

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
+import msgspec
 import numpy as np
 
+from ssdlite.anchors import AnchorConfig
 from ssdlite.config import MAX_IMAGE_SIDE
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.protobuf import DamagedError
+from ssdlite.validation import convert, require_kind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from ssdlite.weights.mapping import Imported
 
 LEAST_IMAGE_SIDE = 32  # of DetectorConfig
+MAX_ANCHOR_BYTES = 2**20  # of a file of anchors
+AnchorOrder = Literal["interpolated_last", "interpolated_second"]  # of the shapes on a map, in TensorFlow
 
 
 class WeightFormat(Protocol):
@@ -53,7 +58,7 @@ class WeightFormat(Protocol):
         """The whole import; ``WeightMapping`` sees to it that no tensor is lost.
 
         Of ``options`` it heeds all or refuses them: ``check_image_size`` where the source says its size,
-        ``refuse_pictures`` where no batch norm was folded away.
+        ``refuse_pictures`` where no batch norm was folded away, ``refuse_anchors`` where it holds its anchors.
 
         Raises:
             CheckpointError: the source fits only in part, or not; tensors are named.
@@ -69,6 +74,8 @@ class ImportOptions:
         class_names: in the order of the classifier's rows, with or without background in front.
         image_size: side of the input in pixels, for formats that do not hold it.
         pictures: a folder; folded batch norms are measured on its pictures, else on made-up scenes.
+        anchor_order: of TensorFlow's shapes on a map.
+        anchors: all of them.
 
     Raises:
         ConfigError: a value that no format could use.
@@ -77,6 +84,8 @@ class ImportOptions:
     class_names: tuple[str, ...] | None = None
     image_size: int | None = None
     pictures: Path | None = None
+    anchor_order: AnchorOrder | None = None
+    anchors: AnchorConfig | None = None
 
     def __post_init__(self) -> None:
         if self.class_names == ():
@@ -88,6 +97,12 @@ class ImportOptions:
             raise ConfigError(
                 f"image_size: expected sides of {LEAST_IMAGE_SIDE} to {MAX_IMAGE_SIDE} pixels, got {side!r}"
             )
+        if self.anchor_order not in (None, *get_args(AnchorOrder)):
+            raise ConfigError(f"anchor_order: expected {' or '.join(get_args(AnchorOrder))}, got {self.anchor_order!r}")
+        if self.anchors is not None:
+            require_kind("anchors", self.anchors, AnchorConfig)
+            if self.anchor_order is not None:
+                raise ConfigError("anchors and anchor_order: expected one of them, got both")
 
     def check_image_size(self, held: tuple[int, int], where: str) -> None:
         """Raises ConfigError where another size was asked for than the source, in its file ``where``, has."""
@@ -105,6 +120,19 @@ class ImportOptions:
                 f"{path}: read as {source}, which has its batch norms' own statistics: nothing to measure on pictures "
                 f"(--pictures {self.pictures}); leave them out"
             )
+
+    def refuse_anchor_order(self, path: str, source: str) -> None:
+        """Raises ConfigError where there is one: for a ``source`` whose anchors have one order."""
+        if self.anchor_order is not None:
+            raise ConfigError(
+                f"{path}: read as {source}, whose anchors have one order; leave out anchor_order (--anchor-order)"
+            )
+
+    def refuse_anchors(self, path: str) -> None:
+        """Raises ConfigError where there are anchors, or an order of them: for a source that holds its own."""
+        given = "anchors (--anchors)" if self.anchors is not None else "anchor_order (--anchor-order)"
+        if self.anchors is not None or self.anchor_order is not None:
+            raise ConfigError(f"{path}: the file holds its anchors; leave out {given}")
 
 
 class ImportSource:
@@ -132,6 +160,22 @@ class ImportSource:
         from ssdlite.weights.pytorch.files import load_state_dict
 
         return load_state_dict(self.path)
+
+
+def read_anchors(path: Path) -> AnchorConfig:
+    """Anchors in a JSON file: ``{"levels": [[[width, height], ...], ...], "relative_to": "sides"}``, as fractions.
+
+    Raises:
+        ConfigError: it cannot be read, or is something else.
+    """
+    try:
+        with path.open("rb") as file:
+            values = msgspec.json.decode(file.read(MAX_ANCHOR_BYTES))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: expected anchors as JSON ({error})") from None
+    return convert(values, AnchorConfig, str(path))
 
 
 # --- What a file is by its first bytes and its name, and the errors for one that is not what it should be.

@@ -85,7 +85,7 @@ def test_pictures_to_measure_norms_on(run: Callable[..., Any], tmp_path: Path, m
     names = ("--class-names", "cat", "dog", "bird")
     folder = tmp_path / "pictures"
     status, said, _ = run(source, *names, "--pictures", folder)
-    assert status == 2 and "pictures: expected a folder of pictures to measure batch norms on, found no" in said
+    assert status == 2 and "pictures: expected a folder of pictures to measure on, found no" in said
     folder.mkdir()
     status, said, _ = run(source, *names, "--pictures", folder)
     assert status == 2 and "found none" in said

@@ -46,9 +46,23 @@ def _leveldb_block(entries: dict[bytes, bytes]) -> bytes:
     return block + struct.pack("<II", 0, 1)
 
 
-def frozen_graph(values: dict[str, np.ndarray], score_operator: str = "Sigmoid") -> bytes:
-    """A GraphDef with the variables as constants, one batch norm and what turns logits into scores."""
-    graph = b""
+def frozen_graph(
+    values: dict[str, np.ndarray],
+    score_operator: str = "Sigmoid",
+    anchors: tuple[tuple[list[float], list[float]], ...] = (),
+) -> bytes:
+    """A GraphDef with the variables as constants, one batch norm and what turns logits into scores.
+
+    ``anchors`` are scales and aspect ratios for each map, as ``tile_anchors`` makes boxes of them.
+    """
+    graph, values = b"", dict(values)
+    for level, (scales, ratios) in enumerate(anchors):
+        number = f"_{level}" if level else ""
+        scope = "MultipleGridAnchorGenerator/"
+        root, division = f"{scope}Sqrt{number}", f"{scope}truediv{number}"
+        values[f"{root}/x"] = np.array(ratios, np.float32)
+        values[f"{division}/x"] = np.array(scales, np.float32)
+        graph += _node(root, "Sqrt", inputs=(f"{root}/x",)) + _node(division, "RealDiv", inputs=(f"{division}/x", root))
     for name, value in values.items():
         shape = b"".join(_field(2, _field(1, side)) for side in value.shape)
         kind = {"float32": 1, "int32": 3}[str(value.dtype)]
@@ -59,8 +73,9 @@ def frozen_graph(values: dict[str, np.ndarray], score_operator: str = "Sigmoid")
     return graph + _node("Postprocessor/convert_scores", score_operator)
 
 
-def _node(name: str, operator: str, **attributes: bytes) -> bytes:
-    node = _field(1, name.encode()) + _field(2, operator.encode()) + _field(3, b"image_tensor")
+def _node(name: str, operator: str, inputs: tuple[str, ...] = ("image_tensor",), **attributes: bytes) -> bytes:
+    node = _field(1, name.encode()) + _field(2, operator.encode())
+    node += b"".join(_field(3, one.encode()) for one in inputs)
     for key, value in attributes.items():
         node += _field(5, _field(1, key.encode()) + _field(2, value))
     return _field(1, node)

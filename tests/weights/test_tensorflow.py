@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import ssdlite
+from ssdlite.anchors import AnchorConfig
 from ssdlite.weights.raw_tensors import read_values
 from ssdlite.weights.tensorflow import find_checkpoint
 from ssdlite.weights.tensorflow.files import read_checkpoint, read_frozen_graph
@@ -202,8 +203,80 @@ def test_a_size_that_the_source_says_is_kept(small: Values, tmp_path: Path) -> N
 
 
 def test_pictures_have_no_use(small: Values, tmp_path: Path) -> None:
+    path = tmp_path / "graph.pb"
+    path.write_bytes(writers["frozen_graph"](small, anchors=OF_2017))
     with pytest.raises(ssdlite.ConfigError, match=r"nothing to measure on pictures \(--pictures p\); leave them out"):
-        ssdlite.import_weights(save(small, tmp_path), class_names=NAMES, pictures="p")
+        ssdlite.import_weights(path, class_names=NAMES, pictures="p")
+
+
+# --- the order of anchors, which changed in autumn 2017 ---
+
+RATIOS = [1.0, 1.0, 2.0, 0.5, 3.0, 0.3333]
+OF_2017 = (
+    ([0.1, 0.2, 0.2], [1.0, 2.0, 0.5]),
+    *(
+        ([scale, (scale * after) ** 0.5, *[scale] * 4], RATIOS)
+        for scale, after in ((0.35, 0.5), (0.5, 0.65), (0.65, 0.8), (0.8, 0.95), (0.95, 1.0))
+    ),
+)
+
+
+def test_the_anchors_of_a_graph_are_its_constants(small: Values, tmp_path: Path) -> None:
+    path = tmp_path / "graph.pb"
+    path.write_bytes(writers["frozen_graph"](small, anchors=OF_2017))
+    imported = ssdlite.import_weights(path, class_names=NAMES)
+    levels = imported.checkpoint.config.anchors.levels
+    assert levels[0] == (
+        pytest.approx((0.1, 0.1)),
+        pytest.approx((0.28284271, 0.14142136)),
+        pytest.approx((0.14142136, 0.28284271)),
+    )
+    assert levels[1][:3] == (
+        pytest.approx((0.35, 0.35)),
+        pytest.approx((0.41833001, 0.41833001)),
+        pytest.approx((0.49497475, 0.24748737)),
+    )
+    assert levels[5][1] == pytest.approx((0.97467943, 0.97467943))
+    assert imported.notes == ()
+    for given in ({"anchor_order": "interpolated_second"}, {"anchors": imported.checkpoint.config.anchors}):
+        with pytest.raises(ssdlite.ConfigError, match=r"graph.pb: the file holds its anchors; leave out anchor"):
+            ssdlite.import_weights(path, class_names=NAMES, **given)
+
+
+def test_an_order_or_anchors_for_a_file_that_has_none(small: Values, tmp_path: Path) -> None:
+    prefix = save(small, tmp_path)
+    imported = ssdlite.import_weights(prefix, class_names=NAMES, anchor_order="interpolated_second")
+    levels = imported.checkpoint.config.anchors.levels
+    assert [width for width, _ in levels[5]] == pytest.approx(
+        [0.95, 0.97467943, 1.34350288, 0.67175144, 1.64544827, 0.54845533]
+    )
+    assert [width for width, _ in levels[0]] == pytest.approx([0.1, 0.28284271, 0.14142136])
+    (tmp_path / "pipeline.config").write_text(PIPELINE)
+    imported = ssdlite.import_weights(prefix, class_names=NAMES, anchor_order="interpolated_second")
+    assert imported.checkpoint.config.anchors.levels[4][1] == pytest.approx((0.3**0.5, 0.3**0.5))
+    own = AnchorConfig((((0.1, 0.1),) * 3, *(((0.5, 0.25),) * 6,) * 5))
+    assert ssdlite.import_weights(prefix, class_names=NAMES, anchors=own).checkpoint.config.anchors == own
+    with pytest.raises(ssdlite.ConfigError, match="anchors and anchor_order: expected one of them, got both"):
+        ssdlite.import_weights(prefix, class_names=NAMES, anchors=own, anchor_order="interpolated_last")
+    with pytest.raises(ssdlite.ConfigError, match=r"anchor_order: expected interpolated_last or interp.*, got '2017'"):
+        ssdlite.import_weights(prefix, class_names=NAMES, anchor_order="2017")
+
+
+def test_the_wrong_order_is_noticed(small: Values, tmp_path: Path) -> None:
+    """A network whose six boxes of a cell are one and the same square with the anchors of mid-2017."""
+    values = dict(small)
+    for level, (scales, ratios) in enumerate(OF_2017):
+        scope = f"BoxPredictor_{level}/BoxEncodingPredictor"
+        values[f"{scope}/weights"] = np.zeros_like(values[f"{scope}/weights"])
+        heights, widths = np.array(scales) / np.sqrt(ratios), np.array(scales) * np.sqrt(ratios)
+        to_square = np.stack([0 * heights, 0 * widths, np.log(0.5 / heights), np.log(0.5 / widths)], axis=1)
+        values[f"{scope}/biases"] = (5 * to_square).astype(np.float32).flatten()
+    prefix = save(values, tmp_path)
+    (note,) = ssdlite.import_weights(prefix, class_names=NAMES, image_size=96).notes
+    assert "variance of the log 0.000, as imported 0." in note
+    assert note.endswith("import again with --anchor-order interpolated_second")
+    right = ssdlite.import_weights(prefix, class_names=NAMES, image_size=96, anchor_order="interpolated_second")
+    assert right.notes == ()
 
 
 @pytest.mark.parametrize(

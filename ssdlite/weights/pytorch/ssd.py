@@ -45,6 +45,7 @@ def read_torchvision_ssd(state: Mapping[str, Tensor], path: str, options: Import
         ConfigError: pictures were given.
     """
     options.refuse_pictures(path, TORCHVISION_SSD)
+    options.refuse_anchor_order(path, TORCHVISION_SSD)
     for name in (FIRST_LOGITS, TAIL):
         if name not in state:
             raise CheckpointError(f"{path}: read as {TORCHVISION_SSD}, but not in the file: {name}")
@@ -97,6 +98,7 @@ def _torchvision_config(state: Mapping[str, Tensor], path: str, options: ImportO
         backbone="mobilenet_v3_large_reduced" if reduced else "mobilenet_v3_large",
         class_names=classes.names,
         category_ids=classes.category_ids,
+        anchors=options.anchors or preset.anchors,
         image_size=(options.image_size, options.image_size) if options.image_size else preset.input.size,
     )
 
@@ -203,6 +205,7 @@ def read_pytorch_ssd(state: Mapping[str, Tensor], path: str, options: ImportOpti
     if layout is None or LAST_LOGITS not in state:
         expected = ", ".join(f"{mark} ({name})" for name, mark in UNIQUE_TENSORS.items())
         raise CheckpointError(f"{path}: read as {PYTORCH_SSD}, but expected {LAST_LOGITS} and one of {expected}")
+    options.refuse_anchor_order(path, f"{PYTORCH_SSD} {layout}")
     if layout not in WITHOUT_NORMS:
         options.refuse_pictures(path, f"{PYTORCH_SSD} {layout}")
     num_logits = count_logits(state[LAST_LOGITS], LAST_LOGITS, SHAPES_PER_CELL, path)
@@ -213,7 +216,7 @@ def read_pytorch_ssd(state: Mapping[str, Tensor], path: str, options: ImportOpti
         PYTORCH_SSD_CONFIG,
         class_names=name_rows(num_logits, options.class_names, "softmax", path).names,
         image_size=(side, side),
-        anchors=pytorch_ssd_anchors(side),
+        anchors=options.anchors or pytorch_ssd_anchors(side),
         **LAYOUTS[layout],
     )
     mapping = WeightMapping(state, path, f"{PYTORCH_SSD} {layout}")

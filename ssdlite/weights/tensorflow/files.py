@@ -6,6 +6,7 @@ message. Nothing in them runs, and all lengths are held against the sizes of the
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from ssdlite.weights.raw_tensors import DAMAGE, MAX_RANK, RawTensor, read_floats
 from ssdlite.weights.source import GRAPH, INDEX, MAX_FILE_BYTES, check_size, damaged_file
 
 MAX_ENTRIES = 100_000
+ANCHOR_GENERATOR = "MultipleGridAnchorGenerator/"  # the scope of what makes anchors in a graph
 DATA_TYPES: dict[int, np.dtype[Any]] = {  # by DataType of tensorflow/core/framework/types.proto
     1: np.dtype("<f4"),
     3: np.dtype("<i4"),
@@ -35,6 +37,7 @@ class TensorFlowFile:
     Attributes:
         size: bytes of the file, or of the files of values of a checkpoint.
         operators: of a graph, by name; empty for a checkpoint.
+        inputs: the first two of the operators that make anchors.
         epsilons: of the batch norms in a graph.
     """
 
@@ -43,6 +46,7 @@ class TensorFlowFile:
     variables: dict[str, RawTensor]
     operators: dict[str, str] = field(default_factory=dict)
     epsilons: tuple[float, ...] = ()
+    inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def read(self, names: Sequence[str]) -> list[npt.NDArray[np.float32]]:
         """The values of those variables, as ``read_floats`` gives them. Raises CheckpointError where it does."""
@@ -186,6 +190,7 @@ def read_frozen_graph(path: Path) -> TensorFlowFile:
     content = path.read_bytes()
     variables: dict[str, RawTensor] = {}
     operators: dict[str, str] = {}
+    inputs: dict[str, tuple[str, ...]] = {}
     epsilons: set[float] = set()
     try:
         for number, wire_type, node in read_fields(memoryview(content)):
@@ -193,6 +198,8 @@ def read_frozen_graph(path: Path) -> TensorFlowFile:
                 continue
             name, operator, attributes = _node(node)
             operators[name] = operator
+            if ANCHOR_GENERATOR in name:
+                inputs[name] = _first_inputs(node)
             if len(operators) > MAX_ENTRIES:
                 raise DamagedError(f"more than {MAX_ENTRIES} operators")
             if operator == "Const" and "value" in attributes:
@@ -203,7 +210,7 @@ def read_frozen_graph(path: Path) -> TensorFlowFile:
                 )
     except DAMAGE as error:
         raise damaged_file(path, GRAPH, error) from None
-    return TensorFlowFile(str(path), len(content), variables, operators, tuple(sorted(epsilons)))
+    return TensorFlowFile(str(path), len(content), variables, operators, tuple(sorted(epsilons)), inputs)
 
 
 def _node(message: memoryview) -> tuple[str, str, dict[str, memoryview]]:
@@ -219,6 +226,12 @@ def _node(message: memoryview) -> tuple[str, str, dict[str, memoryview]]:
             entry = {number: content for number, _, content in read_fields(value)}
             attributes[bytes(entry.get(1, b"")).decode()] = entry.get(2, memoryview(b""))
     return name, operator, attributes
+
+
+def _first_inputs(message: memoryview) -> tuple[str, ...]:
+    """Of a NodeDef."""
+    found = (bytes(value).decode() for number, kind, value in read_fields(message) if number == 3 and kind == BYTES)
+    return tuple(itertools.islice(found, 2))
 
 
 def _constant(name: str, attribute: memoryview) -> RawTensor:

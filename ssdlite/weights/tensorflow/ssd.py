@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssdlite.anchors import SSDLITE_SCALES, AnchorConfig, tensorflow_anchors
+from ssdlite.anchors import AnchorConfig
 from ssdlite.config import DetectorConfig, Narrowing, ScoreFunction, override
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import listing
@@ -29,6 +29,7 @@ from ssdlite.weights.mapping import (
 )
 from ssdlite.weights.raw_tensors import read_values
 from ssdlite.weights.source import ImportOptions
+from ssdlite.weights.tensorflow.anchors import choose_anchors, graph_anchors
 from ssdlite.weights.tensorflow.files import TensorFlowFile
 from ssdlite.weights.tensorflow.pipeline_config import FILE_NAME, PipelineConfig, read_pipeline
 
@@ -105,12 +106,10 @@ def detector_config(
     classes: ClassRows,
     score_function: ScoreFunction,
     path: str,
-    anchors: AnchorConfig | None = None,
+    anchors: AnchorConfig,
     changes: Mapping[str, Any],
 ) -> DetectorConfig:
-    """The configuration of our detector; ``anchors`` where the source holds its own, else TensorFlow's for it.
-
-    ``changes`` are other values that the source gives.
+    """The configuration of our detector; ``changes`` are other values that the source gives.
 
     Raises:
         CheckpointError: there is no such detector.
@@ -125,7 +124,7 @@ def detector_config(
             image_size=image_size,
             class_names=classes.names,
             category_ids=classes.category_ids,
-            anchors=anchors or standard_anchors(layout.anchors_per_cell, path),
+            anchors=anchors,
             extra_channels=tuple(_unscaled(channels, width) for channels in layout.extra_channels),
             extra_conv=layout.extra_conv,
             head_conv=layout.head_conv,
@@ -158,20 +157,6 @@ def _unscaled(channels: int, width: float) -> int:
     return next(usual, math.ceil(channels / width - 1e-6))
 
 
-def standard_anchors(anchors_per_cell: Sequence[int], path: str) -> AnchorConfig:
-    """TensorFlow's ``ssd_anchor_generator`` with scales .2 to .95, as all published configurations have it."""
-    maps = len(anchors_per_cell)
-    scales = [0.2 + 0.75 * i / max(maps - 1, 1) for i in range(maps)] + [1.0]
-    for reduced in (True, False):
-        anchors = tensorflow_anchors(SSDLITE_SCALES if maps == 6 else scales, reduce_lowest=reduced)
-        if anchors.shapes_per_cell == tuple(anchors_per_cell):
-            return anchors
-    raise CheckpointError(
-        f"{path}: its anchors are not TensorFlow's usual ones (per cell of each map 3 or 6, then 6; here "
-        f"{', '.join(map(str, anchors_per_cell))}), and the file does not hold them"
-    )
-
-
 def to_torch(layer: ConvLayer) -> Callable[[Tensor], Tensor]:
     """Filters as checkpoints hold them, HWIO or HWCM -> ours."""
     return (
@@ -201,13 +186,18 @@ def read_tensorflow_ssd(file: TensorFlowFile, options: ImportOptions) -> Importe
 
     Raises:
         CheckpointError: it is another network, tensors are missing or left over, or its classes have no names.
-        ConfigError: pictures were given, or another size of the input than the file or the pipeline.config says.
+        ConfigError: another size of the input than the file or the pipeline.config says; or anchors, or pictures to
+            check them on, where the file holds its own.
     """
-    options.refuse_pictures(file.path, TENSORFLOW_SSD)
     names = [name for name in file.variables if _is_weight(name)]
     layout = _layout(file, names)
     pipeline = read_pipeline(Path(file.path).parent)
     score_function = _score_function(file, pipeline)
+    anchors = choose_anchors(
+        layout.anchors_per_cell, graph_anchors(file), pipeline.anchors if pipeline else None, options, file.path
+    )
+    if anchors.other is None:
+        options.refuse_pictures(file.path, TENSORFLOW_SSD)
     hint = labels_hint(Path(file.path))
     classes = name_rows(layout.num_logits, options.class_names, score_function, file.path, hint)
     config = detector_config(
@@ -216,7 +206,7 @@ def read_tensorflow_ssd(file: TensorFlowFile, options: ImportOptions) -> Importe
         classes=classes,
         score_function=score_function,
         path=file.path,
-        anchors=pipeline.anchors if pipeline else None,
+        anchors=anchors.config,
         changes=_changes(file, pipeline),
     )
     tensors = {name: torch.from_numpy(values) for name, values in zip(names, file.read(names), strict=True)}
@@ -224,7 +214,7 @@ def read_tensorflow_ssd(file: TensorFlowFile, options: ImportOptions) -> Importe
     _move_all(mapping, layout, detector_layers(config), classes)
     imported = mapping.complete(config)
     left = tuple((name, _why_left(name)) for name in file.variables if name not in mapping.tensors)
-    return replace(imported, left=imported.left + left)
+    return replace(imported, left=imported.left + left, notes=anchors.notes(imported.checkpoint, options.pictures))
 
 
 def _is_weight(name: str) -> bool:

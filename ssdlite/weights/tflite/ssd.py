@@ -17,6 +17,7 @@ from ssdlite.errors import CheckpointError
 from ssdlite.weights.class_names import ClassRows, labels_hint, name_rows
 from ssdlite.weights.mapping import ConvLayer, Imported, WeightMapping, calibrate_restored_norms, detector_layers
 from ssdlite.weights.source import ImportOptions
+from ssdlite.weights.tensorflow.anchors import choose_anchors
 from ssdlite.weights.tensorflow.ssd import (
     TENSORFLOW_SSD,
     Layout,
@@ -49,13 +50,14 @@ def read_tflite_ssd(path: Path, options: ImportOptions) -> Imported:
     found = read_detections(graph, network, image_size, layout.anchors_per_cell)
     score_function: ScoreFunction = network.score_function or "sigmoid"
     classes = _classes(path, layout.num_logits, found.num_classes, score_function, options)
+    anchors = choose_anchors(layout.anchors_per_cell, found.anchors, None, options, str(path))
     config = detector_config(
         layout,
         image_size=image_size,
         classes=classes,
         score_function=score_function,
         path=str(path),
-        anchors=found.anchors,
+        anchors=anchors.config,
         changes=found.changes,
     )
     _check_taps(graph, network, layout)
@@ -70,7 +72,8 @@ def read_tflite_ssd(path: Path, options: ImportOptions) -> Imported:
         rows = _row_order(ours, classes)
         mapping.move(names_of[theirs.weights], f"{ours.conv}.weight", _filters(theirs, rows))
         _move_bias(mapping, names_of[theirs.bias] if theirs.bias >= 0 else None, ours, rows, config.layers.norm_eps)
-    return calibrate_restored_norms(mapping.complete(config), options.pictures)
+    imported = calibrate_restored_norms(mapping.complete(config), options.pictures)
+    return replace(imported, notes=anchors.notes(imported.checkpoint, options.pictures))
 
 
 def _classes(
