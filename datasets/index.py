@@ -118,7 +118,7 @@ PROBLEM_KINDS = {
 
 
 class Record(NamedTuple):
-    """One image of an index and its objects. ``size`` is (height, width), as annotated."""
+    """One image of an index and its objects. ``size`` is (height, width), upright."""
 
     image_id: int
     path: str
@@ -141,7 +141,7 @@ class DetectionIndex:
     category_ids: tuple[int, ...]  # the ids of the source file, by label; results are written with them
     paths: tuple[str, ...]
     image_ids: npt.NDArray[np.int64]  # [I]
-    sizes: npt.NDArray[np.int32]  # [I, 2] height, width
+    sizes: npt.NDArray[np.int32]  # [I, 2] height, width, upright
     offsets: npt.NDArray[np.int64]  # [I + 1]
     boxes: npt.NDArray[np.float32]  # [T, 4] xyxy pixels
     labels: npt.NDArray[np.int64]  # [T]

@@ -14,6 +14,7 @@ import numpy as np
 
 from ssdlite.datasets.formats import DATA_FORMATS
 from ssdlite.datasets.formats.base import Annotations, BadItems, DataFormat, build_index
+from ssdlite.datasets.formats.pictures import ExifBoxes
 from ssdlite.datasets.formats.voc import VocCorners, VocFormat
 from ssdlite.datasets.index import (
     DetectionIndex,
@@ -61,6 +62,7 @@ class LoadOptions:
     skip_bad: bool = False
     allow_absent: bool = False
     voc_corners: VocCorners = "auto"
+    exif_boxes: ExifBoxes = "auto"
 
     def applied_to(self, layout: DataLayout) -> DataLayout:
         """With the options of its format set."""
@@ -98,12 +100,13 @@ def load_data(
     skip_bad: bool = False,
     allow_absent: bool = False,
     voc_corners: VocCorners = "auto",
+    exif_boxes: ExifBoxes = "auto",
     seed: int = 0,
 ) -> DataSplits:
     """The training and the validation split of the data set in ``root``, with one class list.
 
     Without names they are the customary ones; a data set with nothing to validate on is divided by ``seed``.
-    ``allow_absent`` and ``voc_corners`` are those of ``load_split``.
+    The other options are those of ``load_split``.
 
     Raises:
         DataError: nothing is recognized, a split or class is unknown, or some data cannot be used.
@@ -111,7 +114,7 @@ def load_data(
     layout = find_splits(root)
     choice = choose_splits(layout.splits, train_split, val_split)
     names = list(dict.fromkeys(name for name in choice if name is not None))
-    train, *others = _load_splits(layout, names, LoadOptions(classes, skip_bad, allow_absent, voc_corners))
+    train, *others = _load_splits(layout, names, LoadOptions(classes, skip_bad, allow_absent, voc_corners, exif_boxes))
     notes = [f"{layout.root}: {layout.format.name} annotations with the splits {', '.join(layout.splits)}"]
     val = others[0] if others else train
     if choice.val is None:
@@ -131,6 +134,7 @@ def load_split(
     skip_bad: bool = False,
     allow_absent: bool = False,
     voc_corners: VocCorners = "auto",
+    exif_boxes: ExifBoxes = "auto",
 ) -> DetectionIndex:
     """One split; without a name the one to evaluate on: val, else test, else the only one.
 
@@ -138,10 +142,12 @@ def load_split(
     ``allow_absent`` lets ``classes``, for example a checkpoint's, hold names that do not occur.
     ``voc_corners``: whether boxes of VOC files are counted from 1, as VOC's own ("one-based"), or are positions on the
     picture, from 0, as annotation tools write them ("canvas"); by default decided by looking.
+    ``exif_boxes``: whether boxes of pictures that EXIF turns were drawn on them "upright" or as "stored"; by default
+    the annotated sizes tell. Pictures and boxes of the index are upright in any case.
     """
     layout = find_splits(root)
     name = layout.match(split) if split else split_to_evaluate(layout.splits)
-    options = LoadOptions(classes, skip_bad, allow_absent, voc_corners)
+    options = LoadOptions(classes, skip_bad, allow_absent, voc_corners, exif_boxes)
     return _load_splits(layout, [name], options, classes_of=layout.splits)[0]
 
 
@@ -170,7 +176,9 @@ def _load_splits(
     indexes: list[DetectionIndex] = []
     for name, split, items in zip(names, found, bad, strict=True):
         first = indexes[0] if indexes else None
-        index = build_index(split, class_names, items, name=layout.label(name), agree_with=first)
+        index = build_index(
+            split, class_names, items, name=layout.label(name), agree_with=first, exif_boxes=options.exif_boxes
+        )
         if not len(index):
             raise DataError(f"{index.name}: expected at least one usable image, got none")
         indexes.append(index)

@@ -101,7 +101,7 @@ def read_picture(path: str, size: tuple[int, int], position: int, reduction: int
         BadPictureError: it cannot be decoded, or is of another size.
     """
     try:
-        image = read_image(path, size, reduction=reduction)
+        image = read_image(path, reduction=reduction)
     except DataError as error:
         raise BadPictureError(position, str(error)) from None
     reduced = tuple(-(-side // reduction) for side in size)

@@ -17,6 +17,7 @@ from ssdlite.cli import run
 from ssdlite.config import preset_config
 from ssdlite.datasets.audit.checks import CheckOptions, DataCheck, check_data
 from ssdlite.datasets.audit.report import draw_report, draw_samples, print_report, report_values
+from ssdlite.datasets.formats.pictures import ExifBoxes
 from ssdlite.datasets.formats.voc import VocCorners
 from ssdlite.files import prepare_folder, write_json
 
@@ -35,6 +36,8 @@ class Options:
     """Names of the classes to look at. Default: all of the data."""
     voc_corners: VocCorners = "auto"
     """How VOC files count corners: as VOC's own pixels, from 1, or as positions on the picture. Default: by looking."""
+    exif_boxes: ExifBoxes = "auto"
+    """What boxes were drawn on where EXIF turns a picture: it upright, or as stored. Default: by its stated size."""
     decode: bool = True
     """Decode every picture: finds damaged files, duplicates, and leaks between splits."""
 
@@ -84,6 +87,7 @@ def _check(options: Options) -> DataCheck:
         budget=options.anchor_budget,
         decode=options.decode,
         voc_corners=options.voc_corners,
+        exif_boxes=options.exif_boxes,
         seed=options.seed,
     )
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:

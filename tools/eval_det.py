@@ -17,6 +17,7 @@ from rich.table import Table
 
 from ssdlite import cli
 from ssdlite.build import Thresholds, load_any
+from ssdlite.datasets.formats.pictures import ExifBoxes
 from ssdlite.datasets.formats.voc import VocCorners
 from ssdlite.errors import ConfigError
 from ssdlite.files import listing, prepare_folder, save_json, save_json_list
@@ -65,6 +66,8 @@ class EvalOptions:
     """Leave out images and annotations that cannot be used, and count them, instead of stopping."""
     voc_corners: VocCorners = "auto"
     """How VOC files count corners: as VOC's own pixels, from 1, or as positions on the picture. Default: by looking."""
+    exif_boxes: ExifBoxes = "auto"
+    """What boxes were drawn on where EXIF turns a picture: it upright, or as stored. Default: by its stated size."""
 
 
 def evaluate(options: EvalOptions) -> None:
@@ -164,6 +167,7 @@ def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -
         skip_bad=options.skip_bad,
         allow_absent=True,
         voc_corners=options.voc_corners,
+        exif_boxes=options.exif_boxes,
     )
     absent = index.absent_classes()
     notes = [f"{index.name}: {len(index)} images, {sum(index.object_counts().values())} objects to find"]

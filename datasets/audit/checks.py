@@ -18,6 +18,7 @@ from ssdlite.anchors import AnchorConfig
 from ssdlite.config import DetectorConfig
 from ssdlite.datasets.anchor_coverage import AnchorCoverage, InputBoxes, input_boxes, measure_coverage
 from ssdlite.datasets.anchor_fitting import fit_to_boxes
+from ssdlite.datasets.formats.pictures import ExifBoxes
 from ssdlite.datasets.formats.voc import VocCorners
 from ssdlite.datasets.index import PROBLEM_KINDS, DetectionIndex, Problem, Record
 from ssdlite.datasets.loading import choose_splits, find_splits, load_data, load_split
@@ -119,6 +120,7 @@ class CheckOptions(NamedTuple):
     budget: int | None = None
     decode: bool = True
     voc_corners: VocCorners = "auto"
+    exif_boxes: ExifBoxes = "auto"
     seed: int = 0  # of the division of data with one split
 
 
@@ -175,6 +177,7 @@ def load_all_splits(root: Path, options: CheckOptions) -> tuple[dict[str, Detect
         classes=options.classes,
         skip_bad=True,
         voc_corners=options.voc_corners,
+        exif_boxes=options.exif_boxes,
         seed=options.seed,
     )
     train_name, val_name = choice.train, choice.val
@@ -190,6 +193,7 @@ def load_all_splits(root: Path, options: CheckOptions) -> tuple[dict[str, Detect
                 skip_bad=True,
                 allow_absent=True,
                 voc_corners=options.voc_corners,
+                exif_boxes=options.exif_boxes,
             )
     return splits, val_name, data.notes
 
@@ -312,7 +316,7 @@ def read_fingerprints(
     def read(file: tuple[str, tuple[int, int]]) -> Fingerprint | str:
         path, size = file
         try:
-            image = read_image(path, size)
+            image = read_image(path)
         except DataError as error:
             return str(error).removeprefix(f"{path}: ")
         if image.shape[:2] != size:

@@ -416,7 +416,7 @@ def _choose_samples(check: DataCheck) -> list[tuple[int, str]]:
 def _tile(check: DataCheck, position: int, note: str) -> ImageArray | None:
     record = check.train.record(position)
     try:
-        image = read_image(record.path, record.size)
+        image = read_image(record.path)
     except DataError:
         return None
     drawn = draw_ground_truth(image, record, check.class_names)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Protocol
@@ -12,12 +11,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite.datasets.formats.pictures import ExifBoxes, read_pictures, turn_boxes
 from ssdlite.datasets.index import PROBLEM_KINDS, DetectionIndex, Problem, label_names, match_classes
 from ssdlite.errors import DataError
 from ssdlite.files import counted
-from ssdlite.images.reading import IMAGE_SUFFIXES, read_size_as_annotated
-
-Size = tuple[int, int]  # height, width
+from ssdlite.images.geometry import Size
+from ssdlite.images.reading import IMAGE_SUFFIXES
 
 
 class DataFormat(Protocol):
@@ -109,18 +108,24 @@ def build_index(
     *,
     name: str,
     agree_with: DetectionIndex | None = None,
+    exif_boxes: ExifBoxes = "auto",
 ) -> DetectionIndex:
     """The index of the usable images of ``found`` and their objects of ``class_names``, boxes clipped and valid.
 
-    A class of ``found`` that differs from one of ``class_names`` in case or spacing only is that one.
+    Pictures and boxes are upright: boxes that were drawn on pixels stored turned are turned with them, see
+    ``read_pictures`` for ``exif_boxes``. A class of ``found`` that differs from one of ``class_names`` in case or
+    spacing only is that one.
 
     ``agree_with``: of the training split, whose category ids are taken for classes that ``found`` has none for.
 
     Raises:
         DataError: some image or annotation cannot be used and bad ones are not to be skipped, or no box is in pixels.
     """
-    usable, sizes = _usable_images(found, bad)
+    pictures = read_pictures(found.paths, found.stated_sizes, name, exif_boxes)
+    for position, error in pictures.errors.items():
+        bad.add("bad-image", found.paths[position], error)
     problems = bad.finish(found.source)
+    usable, sizes = pictures.positions.tolist(), pictures.sizes
     position_of = np.full(len(found.paths), -1, np.int64)
     position_of[usable] = np.arange(len(usable))
     label_by_name = label_names(class_names, found.class_names)
@@ -130,7 +135,8 @@ def build_index(
     rows = rows[np.argsort(images[rows], kind="stable")]
     other_spellings = _other_spellings(found, class_names, label_of, found.classes[rows])
     _require_pixels(found, rows)
-    boxes, kinds = clean_boxes(found.boxes[rows], sizes[images[rows]])
+    upright = turn_boxes(found.boxes[rows], pictures.turns[images[rows]], sizes[images[rows]])
+    boxes, kinds = clean_boxes(upright, sizes[images[rows]])
     mended = [Problem(str(kinds[i]), *found.where(int(rows[i]))) for i in np.flatnonzero(kinds != "")]
     keep = ~np.isin(kinds, [kind for kind, row in PROBLEM_KINDS.items() if row.drops_box])
     rows, boxes = rows[keep], boxes[keep]
@@ -151,7 +157,7 @@ def build_index(
         areas=areas.astype(np.float32),
         ignore=np.zeros(len(rows), np.bool_) if found.ignore is None else found.ignore[rows],
         problems=(*problems, *bad.mended, *other_spellings, *mended),
-        notes=tuple(found.notes),
+        notes=(*found.notes, *pictures.notes),
     )
 
 
@@ -231,10 +237,7 @@ def clean_boxes(
     return clipped, kinds
 
 
-# --- Picture files: where they are, never outside the data folder, and their sizes.
-
-HEADER_THREADS = 8
-HEADERS_PER_TASK = 128
+# --- Picture files: where they are, never outside the data folder.
 
 
 class UnsafePathError(DataError):
@@ -311,29 +314,3 @@ def _split_safely(file_name: str, folder: Path) -> tuple[str, str]:
                 raise UnsafePathError(f"{file_name!r}: refused: this image path leads out of {folder}")
     directory, name = os.path.split(os.path.normpath(file_name))
     return directory, name
-
-
-def _usable_images(found: Annotations, bad: BadItems) -> tuple[list[int], npt.NDArray[np.int32]]:
-    """The images whose header can be read and agrees with the stated size; and their (height, width) [I, 2]."""
-
-    def read(start: int) -> list[Size | DataError]:
-        part = slice(start, start + HEADERS_PER_TASK)
-        return [_read_size(path, size) for path, size in zip(found.paths[part], found.stated_sizes[part], strict=True)]
-
-    usable, good = [], []
-    with ThreadPoolExecutor(HEADER_THREADS) as pool:
-        sizes = [size for part in pool.map(read, range(0, len(found.paths), HEADERS_PER_TASK)) for size in part]
-    for i, (path, size) in enumerate(zip(found.paths, sizes, strict=True)):
-        if isinstance(size, DataError):
-            bad.add("bad-image", path, str(size).removeprefix(f"{path}: "))
-        else:
-            usable.append(i)
-            good.append(size)
-    return usable, np.array(good, np.int32).reshape(-1, 2)
-
-
-def _read_size(path: str, stated: Size | None) -> Size | DataError:
-    try:
-        return read_size_as_annotated(path, stated)
-    except DataError as error:
-        return error

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 import numpy as np
 
-from ssdlite.datasets.formats.base import Annotations, BadItems, ImageFiles, Size, UnsafePathError
+from ssdlite.datasets.formats.base import Annotations, BadItems, ImageFiles, UnsafePathError
 from ssdlite.errors import DataError
+from ssdlite.images.geometry import Size
 
 OTHER_FILES = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 ROBOFLOW_FILE = "_annotations.coco.json"

@@ -13,8 +13,9 @@ import defusedxml
 import numpy as np
 from defusedxml import ElementTree
 
-from ssdlite.datasets.formats.base import Annotations, BadItems, ImageFiles, Size, UnsafePathError
+from ssdlite.datasets.formats.base import Annotations, BadItems, ImageFiles, UnsafePathError
 from ssdlite.errors import DataError
+from ssdlite.images.geometry import Size
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",

@@ -63,6 +63,17 @@ def silent_opencv() -> Iterator[None]:
 # --- Arithmetic on the pixels of pictures. Needs numpy only; uses OpenCV where it is there, with the same result.
 
 ImageArray = npt.NDArray[np.uint8]
+Size = tuple[int, int]  # height, width
+ORIENTATIONS = {  # EXIF: what turns the pixels as stored upright: swap x and y?, then mirror along x?, along y?
+    1: (False, False, False),
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
 
 ONE = np.float32(2048)  # OpenCV's weights are whole numbers, this is their sum
 

@@ -11,27 +11,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite.images.geometry import ImageArray, deep_gray_to_rgb, find_opencv, silent_opencv
+from ssdlite.images.geometry import ORIENTATIONS, ImageArray, Size, deep_gray_to_rgb, find_opencv, silent_opencv
 
 MOST_DECODED_PIXELS = 178_956_970  # as Pillow allows; OpenCV itself would decode six times as many
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
-def read(path: Path | str, annotated_size: tuple[int, int] | None) -> ImageArray:
+def read(path: Path | str) -> ImageArray:
     """See ``ssdlite.images.reading.read_image``. Raises OSError, ValueError, or what OpenCV does."""
-    content = _read_bytes(path)
-    pixels = _decode(content, upright=True)
-    if annotated_size is not None and pixels.shape[:2] != annotated_size:
-        stored = _decode(content, upright=False)
-        pixels = stored if stored.shape[:2] == annotated_size else pixels
-    return _to_rgb(pixels)
+    return _to_rgb(_decode(_read_bytes(path), upright=True))
 
 
-def read_size(path: Path | str) -> tuple[tuple[int, int], tuple[int, int]]:
-    """See ``ssdlite.images.reading.read_image_size``. Decodes the picture: OpenCV does not show a header alone."""
+def read_header(path: Path | str) -> tuple[Size, int]:
+    """((height, width) as stored, EXIF orientation). Decodes the picture twice: OpenCV shows no header alone.
+
+    The orientation is the first of all that makes the picture upright of the one as stored.
+    """
     content = _read_bytes(path)
-    upright, stored = (_decode(content, upright=upright).shape for upright in (True, False))
-    return (upright[0], upright[1]), (stored[0], stored[1])
+    upright, stored = (_decode(content, upright=upright) for upright in (True, False))
+    size = (stored.shape[0], stored.shape[1])
+    return size, next((one for one in ORIENTATIONS if np.array_equal(_turn(stored, one), upright)), 1)
+
+
+def _turn(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    swaps, flips_x, flips_y = ORIENTATIONS[orientation]
+    turned = pixels.swapaxes(0, 1) if swaps else pixels
+    return turned[:: -1 if flips_y else 1, :: -1 if flips_x else 1]
 
 
 def _read_bytes(path: Path | str) -> bytes:

@@ -6,20 +6,19 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.images import opencv_reader
-from ssdlite.images.geometry import ImageArray, deep_gray_to_rgb, find_opencv, find_pillow
+from ssdlite.images.geometry import ORIENTATIONS, ImageArray, Size, deep_gray_to_rgb, find_opencv, find_pillow
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 EXIF_ORIENTATION = 0x0112
-SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 TRANSPOSITIONS = {  # what of Pillow's turns an EXIF orientation upright
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
@@ -31,12 +30,11 @@ TRANSPOSITIONS = {  # what of Pillow's turns an EXIF orientation upright
 }
 
 
-def read_image(path: Path | str, annotated_size: tuple[int, int] | None = None, *, reduction: int = 1) -> ImageArray:
-    """A picture file as uint8 RGB [H, W, 3], upright.
+def read_image(path: Path | str, *, reduction: int = 1) -> ImageArray:
+    """A picture file as uint8 RGB [H, W, 3], upright: its EXIF orientation is applied.
 
-    Grey, palette, 16-bit and CMYK pictures become 8-bit RGB; an alpha channel is dropped. The EXIF
-    orientation is applied, except where ``annotated_size`` (height, width) shows that the boxes were drawn
-    on the pixels as stored. Pillow reads it, or OpenCV where Pillow is not installed.
+    Grey, palette, 16-bit and CMYK pictures become 8-bit RGB; an alpha channel is dropped. Pillow reads it, or OpenCV
+    where Pillow is not installed.
 
     ``reduction`` 2, 4 or 8 gives that fraction of the sides, rounded up, in less time; each pixel is the mean of a
     square. Only JPEGs can, and only those stored upright; others come whole.
@@ -48,56 +46,54 @@ def read_image(path: Path | str, annotated_size: tuple[int, int] | None = None, 
     pillow = _pillow()
     with _one_error(path):
         if pillow is None:
-            return opencv_reader.read(path, annotated_size)
+            return opencv_reader.read(path)
         with pillow.open(path) as picture:  # Pillow itself refuses headers of more than 179 million pixels
             if reduction > 1 and _orientation(picture) == 1:
                 picture.draft(None, (picture.width // reduction, picture.height // reduction))
-            return to_rgb(picture, annotated_size)
+            return to_rgb(picture)
 
 
-def read_image_size(path: Path | str) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(upright, stored) sizes of a picture file, each (height, width), from its header alone.
+class PictureHeader(NamedTuple):
+    """What a picture file says before it is decoded."""
+
+    stored: Size
+    orientation: int = 1  # EXIF
+
+    @property
+    def upright(self) -> Size:
+        """As ``read_image`` gives it."""
+        return self.stored[::-1] if ORIENTATIONS[self.orientation][0] else self.stored
+
+
+def read_header(path: Path | str) -> PictureHeader:
+    """The size and the orientation of a picture file, without decoding it where Pillow is installed.
 
     Raises:
         DataError: the file is missing or not a picture; the message names it.
         ConfigError: neither Pillow nor OpenCV is installed.
     """
     if (size := jpeg_size(path)) is not None:
-        return size, size
+        return PictureHeader(size)
     pillow = _pillow()
     with _one_error(path):
         if pillow is None:
-            return opencv_reader.read_size(path)
+            return PictureHeader(*opencv_reader.read_header(path))
         with pillow.open(path) as picture:
-            stored = (picture.height, picture.width)
-            return (stored[::-1] if _orientation(picture) in SIDEWAYS else stored), stored
+            return PictureHeader((picture.height, picture.width), _orientation(picture))
 
 
-def read_size_as_annotated(path: Path | str, annotated_size: tuple[int, int] | None) -> tuple[int, int]:
-    """The (height, width) that ``read_image`` with the same arguments will give, from the header alone.
-
-    Raises:
-        DataError: as above, or ``annotated_size`` is the picture's size neither as stored nor upright.
-    """
-    upright, stored = read_image_size(path)
-    if annotated_size is None:
-        return upright
-    if annotated_size not in (upright, stored):
-        raise DataError(
-            f"{path}: the annotations say {annotated_size[1]} x {annotated_size[0]} pixels, "
-            f"the file has {upright[1]} x {upright[0]}"
-        )
-    return annotated_size
+def read_image_size(path: Path | str) -> tuple[Size, Size]:
+    """(upright, stored) sizes of a picture file, each (height, width); raises what ``read_header`` does."""
+    header = read_header(path)
+    return header.upright, header.stored
 
 
-def to_rgb(picture: Image, annotated_size: tuple[int, int] | None = None) -> ImageArray:
-    """A Pillow picture of any mode as upright uint8 RGB [H, W, 3]; ``annotated_size`` as in ``read_image``."""
+def to_rgb(picture: Image) -> ImageArray:
+    """A Pillow picture of any mode as upright uint8 RGB [H, W, 3]."""
     from PIL.Image import Transpose
 
-    stored = (picture.height, picture.width)
     orientation = _orientation(picture)
-    drawn_as_stored = orientation in SIDEWAYS and annotated_size == stored and stored[0] != stored[1]
-    if orientation in TRANSPOSITIONS and not drawn_as_stored:
+    if orientation in TRANSPOSITIONS:
         picture = picture.transpose(Transpose[TRANSPOSITIONS[orientation]])
     if picture.mode.startswith(("I", "F")):
         return deep_gray_to_rgb(np.asarray(picture))
@@ -107,13 +103,14 @@ def to_rgb(picture: Image, annotated_size: tuple[int, int] | None = None) -> Ima
 
 
 def _orientation(picture: Image) -> int:
-    """The EXIF orientation, 1 (upright) where there is none or it is damaged."""
+    """The EXIF orientation, one of ``ORIENTATIONS``; 1 (upright) where there is none or it is damaged."""
     if picture.format == "PNG" and not {"exif", "Raw profile type exif"} & set(picture.info):
         return 1  # Pillow would decode the whole picture to look for a note after the pixels
     try:
-        return int(picture.getexif().get(EXIF_ORIENTATION, 1))
+        orientation = int(picture.getexif().get(EXIF_ORIENTATION, 1))
     except Exception:  # a damaged note about a picture must not cost the picture
         return 1
+    return orientation if orientation in ORIENTATIONS else 1
 
 
 def _pillow() -> Any:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from ssdlite.config import Amp, AnchorsName, AssignerName, BoxLossName, ClassLossName
+from ssdlite.datasets.formats.pictures import ExifBoxes
 from ssdlite.datasets.formats.voc import VocCorners
 from ssdlite.errors import ConfigError
 from ssdlite.validation import Config, convert, require, require_known
@@ -90,6 +91,8 @@ class DatasetOptions(Config, frozen=True, kw_only=True):
     """Leave out images and annotations that cannot be used, counting them, instead of stopping."""
     voc_corners: VocCorners = "auto"
     """How VOC files count corners: as VOC's own pixels, from 1, or as positions on the picture. Default: by looking."""
+    exif_boxes: ExifBoxes = "auto"
+    """What boxes were drawn on where EXIF turns a picture: it upright, or as stored. Default: by its stated size."""
 
     def check(self) -> None:
         _require_at_least(1, self, "overfit")

@@ -186,6 +186,7 @@ def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
         classes=dataset.classes,
         skip_bad=dataset.skip_bad,
         voc_corners=dataset.voc_corners,
+        exif_boxes=dataset.exif_boxes,
         seed=options.run.seed,
     )
     require_objects(splits.train)

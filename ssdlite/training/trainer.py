@@ -344,6 +344,6 @@ class Trainer:
             Predictor(self.step.evaluated), index, positions=positions, skip_bad=True
         ):
             record = index.record(position)
-            image = read_image(record.path, record.size)
+            image = read_image(record.path)
             pictures.append(side_by_side(image, record, found.above(SAMPLE_SCORE)))
         return contact_sheet(pictures, columns=2, cell=960) if pictures else None

@@ -317,14 +317,23 @@ def test_an_error_with_many_causes_shows_the_first_and_counts_the_rest(coco: Coc
     assert "annotation 6:" not in message
 
 
-@pytest.mark.parametrize("annotated", [(64, 48), (48, 64)])
-def test_a_rotated_picture_may_be_annotated_upright_or_as_stored(coco: Coco, annotated: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("annotated", "box"), [
+    ((64, 48), [44, 16, 48, 48]),  # as stored, 64 x 48: the box is turned with the picture
+    ((48, 64), [16, 0, 48, 4]),
+])  # fmt: skip
+def test_a_rotated_picture_may_be_annotated_upright_or_as_stored(
+    coco: Coco, annotated: tuple[int, int], box: list[float]
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (64, 48)).save(coco.images / "a.jpg", exif=exif)
     width, height = annotated
     coco.content["images"][0].update(width=width, height=height)
-    assert coco.load().sizes[0].tolist() == [height, width]
+    coco.add([16, 0, 32, 4])
+    index = coco.load()
+    assert index.sizes[0].tolist() == [64, 48]
+    assert index.boxes.tolist() == [box]
+    assert [note.split(" to be")[0] for note in index.notes] == (["train: 1 picture"] if width == 64 else [])
 
 
 def test_an_image_without_a_stated_size_takes_that_of_its_file(coco: Coco) -> None:

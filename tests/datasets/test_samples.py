@@ -132,10 +132,10 @@ def save(path: Path, **options: object) -> Path:
 @pytest.mark.parametrize("times", [1, 2, 4, 8])
 def test_a_reduced_picture_has_the_means_of_squares(tmp_path: Path, times: int) -> None:
     path = save(tmp_path / "a.jpg", quality=95)
-    reduced = read_image(path, SIZE, reduction=times)
+    reduced = read_image(path, reduction=times)
     height, width = -(-SIZE[0] // times), -(-SIZE[1] // times)
     assert reduced.shape == (height, width, 3)
-    whole = read_image(path, SIZE)[: SIZE[0] // 8 * 8, : SIZE[1] // 8 * 8].astype(float)
+    whole = read_image(path)[: SIZE[0] // 8 * 8, : SIZE[1] // 8 * 8].astype(float)
     means = whole.reshape(SIZE[0] // 8 * 8 // times, times, SIZE[1] // 8 * 8 // times, times, 3).mean(axis=(1, 3))
     assert np.abs(reduced[: means.shape[0], : means.shape[1]] - means).mean() < 1.5
 
@@ -143,9 +143,9 @@ def test_a_reduced_picture_has_the_means_of_squares(tmp_path: Path, times: int) 
 def test_what_is_no_upright_jpeg_comes_whole(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
-    assert read_image(save(tmp_path / "a.png"), SIZE, reduction=4).shape == (*SIZE, 3)
+    assert read_image(save(tmp_path / "a.png"), reduction=4).shape == (*SIZE, 3)
     turned = save(tmp_path / "b.jpg", exif=exif)
-    assert np.array_equal(read_image(turned, SIZE, reduction=4), read_image(turned, SIZE))
+    assert np.array_equal(read_image(turned, reduction=4), read_image(turned))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_the_same_is_shown_as_of_the_whole_picture(tmp_path: Path) -> None:
     window = CropWindow(-100, 60, 1301, 961, (80, 120))
     image, shown = LargePicture(str(path), SIZE, 0).render(window, 114)
     assert (shown.x0, shown.y0, shown.x1, shown.y1) == (-104, 56, 1304, 968)
-    whole = shown.render(read_image(path, SIZE))
+    whole = shown.render(read_image(path))
     assert np.abs(image.astype(int) - whole).mean() < 3
 
 

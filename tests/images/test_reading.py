@@ -17,7 +17,6 @@ from ssdlite.images.reading import (
     jpeg_size,
     read_image,
     read_image_size,
-    read_size_as_annotated,
     to_rgb,
 )
 
@@ -122,21 +121,6 @@ def test_orientation_6_puts_the_stored_left_side_on_top(tmp_path: Path) -> None:
     image = read_image(save(quarters(), tmp_path / "a.png", 6))
     corners = [image[0, 0], image[0, 19], image[39, 0], image[39, 19]]
     assert [tuple(corner.tolist()) for corner in corners] == [BLUE, RED, WHITE, GREEN]
-
-
-def test_boxes_drawn_on_the_stored_pixels_keep_them(tmp_path: Path) -> None:
-    path = save(quarters(), tmp_path / "a.png", 6)
-    assert read_image(path, annotated_size=(20, 40))[0, 0].tolist() == [255, 0, 0]
-    assert read_image(path, annotated_size=(40, 20))[0, 0].tolist() == [0, 0, 255]
-    assert read_size_as_annotated(path, (20, 40)) == (20, 40)
-    assert read_size_as_annotated(path, (40, 20)) == (40, 20)
-    assert read_size_as_annotated(path, None) == (40, 20)
-
-
-def test_another_annotated_size_is_an_error(tmp_path: Path) -> None:
-    path = save(quarters(), tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"a\.png: the annotations say 20 x 40 pixels, the file has 40 x 20"):
-        read_size_as_annotated(path, (40, 20))
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
