@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,11 +17,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ssdlite import cli
 from ssdlite.build import load_any
+from ssdlite.console import print_line
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import prepare_folder, save_json_list, writing
 from ssdlite.images.drawing import draw_detections
 from ssdlite.images.geometry import ImageArray
-from ssdlite.images.media import MediaFile, VideoReader, VideoWriter, find_sources, save_picture
+from ssdlite.images.media import (
+    DETECTIONS_FILE,
+    MediaFile,
+    VideoReader,
+    VideoWriter,
+    find_sources,
+    save_picture,
+)
 from ssdlite.images.prediction import DetectionModel
 from ssdlite.images.reading import read_image
 
@@ -35,8 +44,9 @@ class PredictOptions:
     """The checkpoint, such as best.pt of a training, or an exported .onnx or .ort file or bundle folder."""
     model: str | None = None
     """Which file of a bundle; by default the nms one, otherwise decoded, otherwise raw, in fp32 if there is one."""
-    output: Path = Path("predictions")
-    """Folder for the pictures and videos with boxes, and detections.json."""
+    output: Path | None = None
+    """Folder for the pictures and videos with boxes, and detections.json. Default: predictions, or where that is there
+    the next free predictions-NNN."""
     score_threshold: float = 0.3
     """Draw and report only what scores at least this, 0 to 1."""
     batch_size: int = 8
@@ -51,6 +61,7 @@ class Run:
 
     detector: DetectionModel
     options: PredictOptions
+    output: Path
     progress: Progress
     entries: list[dict[str, Any]]
     objects: int = 0
@@ -64,23 +75,30 @@ class Run:
 def predict(options: PredictOptions) -> None:
     """Detect objects in images, folders and videos; write annotated copies and a detections.json."""
     _check(options)
-    sources, problems = find_sources(options.sources, options.output)
+    output = options.output or next_output()
+    if (output / DETECTIONS_FILE).exists():
+        raise ConfigError(
+            f"--output {output}: holds the {DETECTIONS_FILE} of an earlier prediction; name another folder"
+        )
+    sources, problems = find_sources(options.sources, output)
     if not sources:
         raise DataError("; ".join(problems))
     detector = load_any(options.weights, model=options.model, device=options.device)
-    prepare_folder(options.output)
+    prepare_folder(output)
     with _progress() as progress:
-        run = Run(detector, options, progress, [])
+        run = Run(detector, options, output, progress, [])
         for problem in problems:
             run.fail(problem)
-        _predict_images(run, [source for source in sources if not source.is_video])
-        for source in sources:
-            if source.is_video:
-                _predict_video(run, source)
+        try:
+            _predict_images(run, [source for source in sources if not source.is_video])
+            for source in sources:
+                if source.is_video:
+                    _predict_video(run, source)
+        except BaseException:  # interrupted, or the disk is full: what is done counts
+            with suppress(ConfigError):
+                _save_entries(run, sources)
+            raise
     _save_entries(run, sources)
-    done = len(run.entries)
-    found = f"{run.objects} objects with a score of {options.score_threshold:g} or more"
-    print(f"{done} of {len(sources)} files, {found} -> {options.output}")
     if run.failures:
         raise DataError(f"{run.failures} of the sources could not be used; they are named above")
 
@@ -117,7 +135,7 @@ def _predict_images(run: Run, sources: Sequence[MediaFile]) -> None:
         readable = [(source, image) for source in batch if (image := _read(run, source)) is not None]
         found = run.detector.predict([image for _, image in readable], score_threshold=run.options.score_threshold)
         for (source, image), detections in zip(readable, found, strict=True):
-            target = run.options.output / source.target
+            target = run.output / source.target
             with writing(target):
                 save_picture(target, draw_detections(image, detections))
             run.objects += len(detections)
@@ -143,7 +161,7 @@ def _read(run: Run, source: MediaFile) -> ImageArray | None:
 
 def _predict_video(run: Run, source: MediaFile) -> None:
     try:
-        with writing(run.options.output / source.target):
+        with writing(run.output / source.target):
             entry, stated = _annotate_video(run, source)
     except DataError as error:
         run.fail(str(error))
@@ -168,7 +186,7 @@ def _annotate_video(run: Run, source: MediaFile) -> tuple[dict[str, Any], int]:
     """
     frames: list[dict[str, Any]] = []
     shape: tuple[int, ...] = ()
-    target = run.options.output / source.target
+    target = run.output / source.target
     with VideoReader(source.path) as video, VideoWriter(target, video.info.frames_per_second) as writer:
         task = run.progress.add_task(source.path.name, total=video.info.frame_count or None)
         for batch in _batches(video, run.options.batch_size):
@@ -193,11 +211,20 @@ def _annotate_video(run: Run, source: MediaFile) -> tuple[dict[str, Any], int]:
         return entry, video.info.frame_count
 
 
+def next_output(parent: Path = Path()) -> Path:
+    """predictions, or predictions-NNN with the number behind the highest one there; the first is predictions-002."""
+    numbers = [int(path.name[12:]) for path in parent.glob("predictions-*") if path.name[12:].isdecimal()]
+    free = parent / "predictions"
+    return parent / f"predictions-{max(numbers, default=1) + 1:03d}" if numbers or free.exists() else free
+
+
 def _save_entries(run: Run, sources: Sequence[MediaFile]) -> None:
-    """All that was found, in the order of the sources."""
+    """All that was found, in the order of the sources, and how much that is."""
     order = {str(source.path): position for position, source in enumerate(sources)}
     entries = sorted(run.entries, key=lambda entry: order[entry["file"]])
-    save_json_list(run.options.output / "detections.json", entries)
+    save_json_list(run.output / DETECTIONS_FILE, entries)
+    found = f"{run.objects} objects with a score of {run.options.score_threshold:g} or more"
+    print_line(f"{len(entries)} of {len(sources)} files, {found} -> {run.output}")
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

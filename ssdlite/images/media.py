@@ -29,6 +29,7 @@ PICTURE_FORMATS = {  # what annotated pictures can be written as; others become 
     ".tiff": "TIFF",
     ".webp": "WEBP",
 }
+DETECTIONS_FILE = "detections.json"  # what a prediction leaves in its folder beside the annotated copies
 LOSSY_QUALITY = 92
 DEFAULT_FRAME_RATE = 25.0  # where a video states none
 HIGHEST_FRAME_RATE = 1000.0  # a stated rate beyond is a container's time base, not a rate
@@ -161,7 +162,10 @@ class VideoWriter:
 
 
 def _files_in(folder: Path, output: Path) -> list[Path]:
-    """Pictures and videos below ``folder``, by name; without the output folder, unless that is ``folder``."""
+    """Pictures and videos below ``folder``, by name.
+
+    Subfolders that hold annotated copies are left out: the output folder, and those of earlier predictions.
+    """
 
     def give_up(error: OSError) -> None:
         raise error
@@ -170,13 +174,17 @@ def _files_in(folder: Path, output: Path) -> list[Path]:
     files = []
     for directory, subfolders, names in os.walk(folder, onerror=give_up):
         here = Path(directory)
-        subfolders[:] = sorted(name for name in subfolders if (here / name).resolve() != left_out)
+        subfolders[:] = sorted(name for name in subfolders if not _is_output(here / name, left_out))
         files += [
             here / name
             for name in sorted(names)
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES
         ]
     return files
+
+
+def _is_output(folder: Path, output: Path | None) -> bool:
+    return folder.resolve() == output or (folder / DETECTIONS_FILE).is_file()
 
 
 def _with_targets(found: Sequence[tuple[Path, Path]]) -> list[MediaFile]:

@@ -143,12 +143,58 @@ def test_predict_annotates_videos(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("white_detector")
+def test_each_prediction_has_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "a.png", picture((10, 30, 50, 80)))
+    for _ in range(3):
+        assert run_predict(".", "--weights", "w.pt") == 0  # the copies of the earlier ones are no sources
+    for folder in ("predictions", "predictions-002", "predictions-003"):
+        assert sorted(path.name for path in (tmp_path / folder).iterdir()) == ["a.png", "detections.json"]
+    (tmp_path / "predictions-002" / "detections.json").write_text("kept")
+    assert run_predict("a.png", "--weights", "w.pt", "--output", "predictions-002") == 2
+    message = "--output predictions-002: holds the detections.json of an earlier prediction; name another folder"
+    assert message in capsys.readouterr().err
+    assert (tmp_path / "predictions-002" / "detections.json").read_text() == "kept"
+
+
+@pytest.mark.usefixtures("white_detector")
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [(KeyboardInterrupt(), (130, "interrupted")), (OSError(28, "No space left"), (2, "No space left"))],
+)
+def test_an_interrupted_prediction_writes_what_it_has_found(
+    stop: BaseException,
+    expected: tuple[int, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in "abc":
+        save(tmp_path / "in" / f"{name}.png", picture((10, 30, 50, 80)))
+
+    def save_picture(path: Path, image: np.ndarray) -> None:
+        if path.name == "c.png":
+            raise stop
+
+    monkeypatch.setattr(predict, "save_picture", save_picture)
+    assert run_predict(tmp_path / "in", "--weights", "w.pt", "--output", tmp_path / "out") == expected[0]
+    printed = capsys.readouterr()
+    assert printed.out == f"2 of 3 files, 2 objects with a score of 0.3 or more -> {tmp_path / 'out'}\n"
+    assert expected[1] in printed.err and "Traceback" not in printed.err
+    entries = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [(entry["output"], len(entry["detections"])) for entry in entries] == [("a.png", 1), ("b.png", 1)]
+
+
+@pytest.mark.usefixtures("white_detector")
 def test_predict_score_threshold(tmp_path: Path) -> None:
     save(tmp_path / "a.png", picture((10, 30, 50, 80)))
-    arguments = (tmp_path / "a.png", "--weights", "w.pt", "--output", tmp_path / "out", "--score-threshold")
+    arguments = (tmp_path / "a.png", "--weights", "w.pt", "--score-threshold")
     for threshold, expected in ((0.95, []), (0.4, ["thing"]), (0.2, ["thing", "other"])):
-        assert run_predict(*arguments, threshold) == 0
-        (entry,) = json.loads((tmp_path / "out" / "detections.json").read_text())
+        out = tmp_path / str(threshold)
+        assert run_predict(*arguments, threshold, "--output", out) == 0
+        (entry,) = json.loads((out / "detections.json").read_text())
         assert [found["name"] for found in entry["detections"]] == expected
 
 
