@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ssdlite.config import DetectorConfig
-from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.errors import CheckpointError, ConfigError, quote
 from ssdlite.files import listing, write_atomically
 
 if TYPE_CHECKING:
@@ -79,9 +79,11 @@ def check_weights(module: torch.nn.Module, weights: dict[str, Tensor], source: s
         if name not in weights:
             continue
         tensor, expected = weights[name], own[name]
-        if tensor.shape != expected.shape or tensor.is_floating_point() != expected.is_floating_point():
+        if not is_plain_tensor(tensor):
+            faults.append(f"{name} is no dense tensor")
+        elif tensor.shape != expected.shape or tensor.is_floating_point() != expected.is_floating_point():
             faults.append(f"{name} is {_describe(tensor)}, expected {_describe(expected)}")
-        elif tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        elif tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
             faults.append(f"{name} has values that are not finite")
     if faults:
         raise CheckpointError(f"{source}: the weights do not fit the detector: {listing(faults, 5, '; ')}")
@@ -155,15 +157,15 @@ def _parse(content: Any, path: str) -> Checkpoint:
             "and --backbone-weights takes ImageNet weights"
         )
     version = content.get("format_version")
-    if version not in range(1, CHECKPOINT_VERSION + 1):
+    if not isinstance(version, int) or version not in range(1, CHECKPOINT_VERSION + 1):
         raise CheckpointError(
-            f"{path}: format version {version}, this version of ssdlite reads up to {CHECKPOINT_VERSION}"
+            f"{path}: format version {quote(version)}, this version of ssdlite reads up to {CHECKPOINT_VERSION}"
         )
     for name in ("config", "weights", "metrics", "training", "versions"):
         if not isinstance(content.get(name), dict):
             raise CheckpointError(f"{path}: {name!r} is missing or not a dict")
     weights = content["weights"]
-    if not all(isinstance(name, str) and _is_plain_tensor(tensor) for name, tensor in weights.items()):
+    if not all(isinstance(name, str) and is_plain_tensor(tensor) for name, tensor in weights.items()):
         raise CheckpointError(f"{path}: 'weights' is not a state dict")
     check_tensors(content, path, Path(path).stat().st_size)
     try:
@@ -198,7 +200,7 @@ def _renamed(name: str) -> str:
     return name
 
 
-def _is_plain_tensor(value: Any) -> bool:
+def is_plain_tensor(value: Any) -> bool:
     return isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
 
 
@@ -266,7 +268,7 @@ def check_tensors(content: object, path: str | Path, file_size: int | None = Non
 
 
 def _stored(name: str, tensor: Tensor, path: str | Path) -> StoredTensor:
-    if not _is_plain_tensor(tensor):
+    if not is_plain_tensor(tensor):
         raise CheckpointError(
             f"{path}: {name}: expected a dense tensor on the CPU, got {tensor.layout} on {tensor.device}"
         )

@@ -17,7 +17,7 @@ from ssdlite.anchors import (
     torchvision_anchors,
     with_finer_level,
 )
-from ssdlite.errors import ConfigError
+from ssdlite.errors import ConfigError, is_text, quote
 from ssdlite.validation import Config, convert, require, require_kind, require_known, suggest
 
 # 1: one flat table of options; 2: by part
@@ -202,8 +202,10 @@ class DetectorConfig(Config, frozen=True, kw_only=True):
     def check(self) -> None:
         count = len(self.class_names)
         require(1 <= count <= MAX_CLASSES, f"class_names: expected 1 to {MAX_CLASSES} names, got {count}")
+        for name in self.class_names:
+            require(is_text(name), f"class_names: expected text, got {name!a}")
         repeated = sorted(name for name, times in Counter(self.class_names).items() if times > 1)
-        require(not repeated, f"class_names: names must differ, but there are several of {repeated}")
+        require(not repeated, f"class_names: names must differ, but there are several of {quote(repeated)}")
         require(
             len(self.category_ids) in (0, count),
             f"category_ids: expected one for each of {count} classes, got {len(self.category_ids)}",
@@ -281,14 +283,14 @@ def upgrade_config(values: Any) -> Any:
     if version == CONFIG_VERSION:
         return {name: value for name, value in values.items() if name != "version"}
     if version != 1:
-        raise ConfigError(f"{WHAT}: version {version!r}; this version of ssdlite reads up to {CONFIG_VERSION}")
+        raise ConfigError(f"{WHAT}: version {quote(version)}; this version of ssdlite reads up to {CONFIG_VERSION}")
     finest = values.get("finest_stride", 16)
     channels = values.get("extra_channels", NeckConfig().channels)
     known = [*OPTIONS, "finest_stride", "anchors", "class_names", "category_ids"]
     try:
         require_known(values, known, "option")
-        require(finest in (8, 16), f"finest_stride: expected 8 or 16, got {finest!r}")
-        require(isinstance(channels, (list, tuple)), f"extra_channels: expected a list, got {channels!r}")
+        require(finest in (8, 16), f"finest_stride: expected 8 or 16, got {quote(finest)}")
+        require(isinstance(channels, (list, tuple)), f"extra_channels: expected a list, got {quote(channels)}")
     except ConfigError as error:
         raise ConfigError(f"{WHAT}: {error}") from None
     upgraded: dict[str, Any] = {"strides": standard_strides(finest, len(channels))}
@@ -351,7 +353,7 @@ def _with_option_name(message: str, part: str) -> str:
 
 def _strides_for(config: DetectorConfig, neck: NeckConfig, finest_stride: int | None) -> tuple[int, ...]:
     finest = config.strides[0] if finest_stride is None else finest_stride
-    require(finest in (8, 16), f"finest_stride: expected 8 or 16, got {finest!r}")
+    require(finest in (8, 16), f"finest_stride: expected 8 or 16, got {quote(finest)}")
     return standard_strides(finest, len(neck.channels))
 
 

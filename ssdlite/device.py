@@ -21,8 +21,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if names_gpu(name) else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(0, device=device).tolist()  # "meta" has no values
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
     return device
 

@@ -1,11 +1,40 @@
 """The errors that a user can cause. Each says what was expected, what came, and where."""
 
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+MOST_CHARACTERS = 2000  # of a message, which may quote megabytes of a damaged file
+KEPT_CHARACTERS = 1500, 400  # of its beginning and its end where it is longer
+_quoting = reprlib.Repr()
+_quoting.maxstring = _quoting.maxother = _quoting.maxlong = 80
+_quoting.maxlevel = 3
+
 
 class SsdliteError(Exception):
     """Base of every error that stands for a mistake in what was given, not in this code.
 
-    The command lines print its message alone, without a traceback, and exit with status 2.
+    The command lines print its message alone, without a traceback, and exit with status 2. A very long one is cut in
+    the middle; lone surrogates are escaped, so that it can be written wherever text can.
     """
+
+    def __str__(self) -> str:
+        text = super().__str__().encode("utf-8", "backslashreplace").decode()
+        if len(text) <= MOST_CHARACTERS:
+            return text
+        first, last = KEPT_CHARACTERS
+        return f"{text[:first]} [... {len(text) - first - last} characters left out ...] {text[-last:]}"
+
+
+def is_text(value: str) -> bool:
+    """Whether it can be written in UTF-8: damaged JSON and file names may hold lone surrogates, which cannot."""
+    return value.isascii() or value.encode("utf-8", "replace").decode() == value
+
+
+def quote(value: Any) -> str:
+    """``repr`` for an error's message: short, whatever the value holds."""
+    return _quoting.repr(value)
 
 
 class ConfigError(SsdliteError, ValueError):

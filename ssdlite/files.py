@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
+import re
 import secrets
 import shutil
 import stat
@@ -55,7 +57,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         return
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.part{path.suffix}")
+    temporary = temporary_path(path)
     try:
         # Asking for the umask would change it for a moment: the system applies it to a new file itself.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if old is None else 0o600))
@@ -70,6 +72,40 @@ def replacing(path: Path | str) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside ``path`` that says whose it is: ``.name.host-process-number.part``."""
+    owner = f"{_host()}-{os.getpid()}-{secrets.token_hex(8)}"
+    return path.with_name(f".{path.stem}.{owner}.part{path.suffix}")
+
+
+def remove_forgotten(folder: Path) -> None:
+    """Delete what processes of this machine that were killed have left in ``folder`` under temporary names."""
+    if os.name != "posix" or not folder.is_dir():
+        return
+    own = re.compile(rf"\..+\.{re.escape(_host())}-(\d+)-[0-9a-f]{{16}}\.part(\.[^.]*)?")
+    for path in folder.iterdir():
+        found = own.fullmatch(path.name)
+        if found is not None and not _is_running(int(found[1])):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    return re.sub(r"\W", "_", platform.node())[:40]
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def write_atomically(path: Path | str, write: Callable[[BinaryIO], object]) -> None:
@@ -91,7 +127,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make ``folder`` and check that files can be written there.
+    """Make ``folder``, check that files can be written there, and clear away what a killed process left half-written.
 
     Raises:
         ConfigError: they cannot.
@@ -101,6 +137,7 @@ def prepare_folder(folder: Path) -> None:
         probe = folder / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink()
+        remove_forgotten(folder)
 
 
 def save_json(path: Path, value: Any) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import numpy as np
 
-from ssdlite.errors import ConfigError
+from ssdlite.errors import ConfigError, quote
 
+MOST_COMPARED = 100  # characters of a name for which a similar one is sought
 C = TypeVar("C", bound="Config")
 
 
@@ -59,6 +61,8 @@ def convert(values: Any, kind: type[C], what: str) -> C:
         return msgspec.convert(values, kind, strict=True)
     except (ConfigError, msgspec.ValidationError) as error:
         raise ConfigError(f"{what}: {error}") from None
+    except (RecursionError, UnicodeEncodeError) as error:
+        raise ConfigError(f"{what}: expected options by name, got what cannot be read ({error})") from None
 
 
 def require(condition: bool, message: str) -> None:
@@ -79,13 +83,13 @@ def require_known(names: Iterable[Any], known: Iterable[str], kind: str) -> None
     known = list(known)
     for name in names:
         if name not in known:
-            raise ConfigError(f"unknown {kind} {name!r}{suggest(str(name), known)}")
+            raise ConfigError(f"unknown {kind} {quote(name)}{suggest(str(name), known)}")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """``; did you mean ...? Known: ...`` for an error about an unknown name."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name[:MOST_COMPARED], known, n=1)
     return (f"; did you mean {close[0]!r}?" if close else ";") + f" Known: {', '.join(known)}"
 
 
@@ -111,8 +115,21 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
 
 
 def _check_choice(name: str, value: Any, kind: Any) -> None:
-    if get_origin(kind) is Literal and value not in get_args(kind):
-        raise ConfigError(f"{name}: expected one of {', '.join(map(str, get_args(kind)))}, got {value!r}")
+    choices = _choices(kind)
+    if choices and value not in choices:
+        known = ", ".join(str(choice) for choice in choices if choice is not None)
+        raise ConfigError(f"{name}: expected one of {known}, got {quote(value)}")
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    """Of a Literal, or of one that may be None; empty for other types."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else ()
+    literals = [part for part in parts if part is not type(None)]
+    if not literals or any(get_origin(part) is not Literal for part in literals):
+        return ()
+    return tuple(choice for part in literals for choice in get_args(part)) + (None,) * (len(literals) < len(parts))
 
 
 def _numpy_to_builtin(value: Any) -> Any:
@@ -134,5 +151,4 @@ def _require_known_in_parts(values: Mapping[Any, Any], kind: type[Config]) -> No
 
 
 def _describe(value: Any) -> str:
-    text = f"{type(value).__name__} {value!r}"
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return f"{type(value).__name__} {quote(value)}"

@@ -45,6 +45,22 @@ def plant(monkeypatch, detector, boxes: list[list[float]], scores: list[float], 
 # -- building --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"score_threshold": "0.3"}, "score_threshold: expected 0 to 1, got '0.3'"),
+        ({"score_threshold": None}, "score_threshold: expected 0 to 1, got None"),
+        ({"score_threshold": float("nan")}, "score_threshold: expected 0 to 1, got nan"),
+        ({"batch_size": 0}, "batch_size: expected 1 or more, got 0"),
+        ({"batch_size": 1.5}, "batch_size: expected 1 or more, got 1.5"),
+    ],
+)
+def test_options_of_predict_are_checked(options: dict[str, object], message: str) -> None:
+    detector = ssdlite.build_detector("ssdlite192_mobilenet_v2_050", num_classes=1, width_mult=0.1, image_size=32)
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        detector.predict(np.zeros((8, 8, 3), np.uint8), **options)
+
+
 def test_a_misspelt_preset_names_the_known_ones():
     with pytest.raises(ConfigError, match=r"did you mean 'ssdlite320_mobilenet_v2'\?.*ssd300_mobilenet_v1"):
         ssdlite.build_detector("ssdlite320_mobilnet_v2")

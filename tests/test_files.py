@@ -13,7 +13,15 @@ import pytest
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.errors import ConfigError
 from ssdlite.export.bundle import CONTRACT_FILE, staged_folder
-from ssdlite.files import prepare_folder, save_json_list, write_atomically, write_json, write_text
+from ssdlite.files import (
+    prepare_folder,
+    remove_forgotten,
+    save_json_list,
+    temporary_path,
+    write_atomically,
+    write_json,
+    write_text,
+)
 
 
 def mode(path: Path) -> int:
@@ -161,3 +169,23 @@ def test_a_list_is_written_one_value_a_line(tmp_path: Path) -> None:
     assert (tmp_path / "a.json").read_text().split() == ["[", "]"]
     with pytest.raises(ConfigError, match="cannot be written"):
         save_json_list(tmp_path / "a.json" / "b.json", [])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks the system for a process by its number")
+def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    """Not what others still write, and nothing with another name."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    own, others = temporary_path(tmp_path / "a.pt"), temporary_path(tmp_path / "bundle")
+    forgotten = [own.with_name(own.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-")) for own in (own, others)]
+    own.touch()
+    forgotten[0].touch()
+    forgotten[1].mkdir()
+    (forgotten[1] / "raw.onnx").touch()
+    elsewhere = tmp_path / f".a.another_host-{ended.pid}-0123456789abcdef.part.pt"
+    elsewhere.touch()
+    (tmp_path / ".a.part").touch()
+    remove_forgotten(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([own, elsewhere, tmp_path / ".a.part"])
+    assert own.name.startswith(".a.")
+    assert own.name.endswith(".part.pt")

@@ -98,7 +98,7 @@ def import_file(options: ImportWeightsOptions) -> None:
 
 def _check_output(options: ImportWeightsOptions) -> None:
     """Raises ConfigError where the output could not be written, before there is anything to lose."""
-    from ssdlite.files import writing
+    from ssdlite.files import remove_forgotten, writing
 
     output = options.output
     with writing(output):
@@ -110,7 +110,7 @@ def _check_output(options: ImportWeightsOptions) -> None:
             raise ConfigError(f"{output}: expected another file than the source")
         folder = next(parent for parent in output.absolute().parents if parent.exists())
         with tempfile.TemporaryFile(dir=folder):
-            pass
+            remove_forgotten(folder)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

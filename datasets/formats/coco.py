@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from ssdlite.datasets.formats.base import Annotations, BadItems, ImageFiles, UnsafePathError
-from ssdlite.errors import DataError
+from ssdlite.errors import DataError, quote
 from ssdlite.images.geometry import Size
 
 OTHER_FILES = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
@@ -260,7 +260,8 @@ def _read_entry_by_entry(path: Path, data: bytes, bad: BadItems) -> CocoFile:
         raise DataError(f"{path}: not valid JSON ({error})") from None
     try:
         parts = msgspec.convert(raw, CocoParts, strict=False)
-    except msgspec.ValidationError as error:
+        msgspec.json.encode(parts.categories)  # refuses lone surrogates, which Python's parser lets through
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise DataError(f"{path}: not COCO annotations: {error}") from None
     images = _convert_each(path, parts.images, CocoImage, "images", bad)
     annotations = _convert_each(path, parts.annotations, CocoAnnotation, "annotations", bad)
@@ -272,9 +273,10 @@ def _convert_each(
 ) -> list[Entry]:
     good = []
     for position, entry in enumerate(entries):
-        entry_id = f" (id {entry['id']})" if isinstance(entry, dict) and "id" in entry else ""
+        entry_id = f" (id {quote(entry['id'])})" if isinstance(entry, dict) and "id" in entry else ""
         where = f"{key}[{position}]{entry_id}"
         try:
+            msgspec.json.encode(entry)
             good.append(msgspec.convert(entry, kind))
         except msgspec.ValidationError as error:
             try:
@@ -282,6 +284,8 @@ def _convert_each(
                 bad.mend("number-as-text", path, f"{where}: {error}")
             except msgspec.ValidationError:
                 bad.add("bad-image" if key == "images" else "bad-annotation", path, f"{where}: {error}")
+        except (UnicodeEncodeError, RecursionError) as error:
+            bad.add("bad-image" if key == "images" else "bad-annotation", path, f"{where}: {error}")
     return good
 
 

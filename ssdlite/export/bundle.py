@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import re
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from ssdlite.checkpoint import Checkpoint, current_versions
 from ssdlite.config import DetectorConfig
 from ssdlite.detector import Detector
 from ssdlite.errors import ConfigError
-from ssdlite.files import write_text, writing
+from ssdlite.files import remove_forgotten, temporary_path, write_text, writing
 from ssdlite.heads.boxes import MAX_LOG_SCALE
 from ssdlite.images.geometry import LETTERBOX_FILL
 from ssdlite.runtime.contract import (
@@ -44,7 +43,8 @@ def staged_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
     target = output.resolve()  # a link stays one: what it points to is replaced
     with writing(output):
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+        remove_forgotten(target.parent)
+        folder = temporary_path(target)
         folder.mkdir()
     try:
         yield folder

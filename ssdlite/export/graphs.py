@@ -253,7 +253,7 @@ def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """Non-maximum suppression within each image and class.
 
     boxes [B, P, 4] xyxy and scores [B, K, P], each candidate with a score above 0 in its own class's row alone
-    -> [B, P] bool, the grouped_nms.
+    -> [B, P] bool, what is left.
     """
     keep = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
     for image, classes in enumerate(scores):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeGuard
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite.detections import Detections
+from ssdlite.errors import quote
 from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform
 from ssdlite.images.reading import read_image, to_rgb
 
@@ -55,10 +57,10 @@ def predict_pictures(
         DataError: a file is missing or not a picture.
         TypeError, ValueError: something else than a picture, or an array of another shape or type.
     """
-    if not 0 <= score_threshold <= 1:
-        raise ValueError(f"score_threshold: expected 0 to 1, got {score_threshold}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
+    if not isinstance(score_threshold, Real) or not 0 <= score_threshold <= 1:
+        raise ValueError(f"score_threshold: expected 0 to 1, got {quote(score_threshold)}")
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"batch_size: expected 1 or more, got {quote(batch_size)}")
     pictures = _as_list(images)
     input_transform = model.input_transform
     results: list[Detections] = []

@@ -8,6 +8,8 @@ import types
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from ssdlite.errors import quote
+
 T = TypeVar("T")
 
 
@@ -138,5 +140,4 @@ _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true
 def _show(value: Any) -> str:
     if not isinstance(value, (str, int, float, bool)) and value is not None:
         return f"a {type(value).__name__}"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return quote(value)

@@ -32,6 +32,7 @@ from ssdlite.training.head_transfer import (
     transfer_head,
 )
 from ssdlite.training.options import StartOptions, TrainOptions
+from ssdlite.training.state import TrainingState
 from ssdlite.weights.backbones import BackboneWeights, load_backbone_weights
 
 NORM_BATCHES = 16  # that batch-norm statistics are measured on
@@ -270,17 +271,17 @@ def _readable(batches: Iterable[Batch], skip_bad: bool) -> Iterator[Tensor]:
 
 
 def build_freezing(
-    detector: Detector, start: StartOptions, report: TransferReport | None, checkpoint: Checkpoint | None
+    detector: Detector, start: StartOptions, report: TransferReport | None, state: TrainingState | None
 ) -> Freezing:
     """What stays as it is: stages, and with ``--batch-norm frozen`` the statistics of all that came with the weights.
 
-    A resumed run knows the latter from its ``checkpoint``.
+    A resumed run knows the latter from its ``state``.
 
     Raises:
         ConfigError: layers would be frozen that no weights were found for.
     """
     if report is None:
-        return Freezing(detector, start.freeze_stages, checkpoint.training["frozen_norms"] if checkpoint else ())
+        return Freezing(detector, start.freeze_stages, state.frozen_norms if state else ())
     new = [name for name in stage_layers(detector.backbone, start.freeze_stages) if name not in report.loaded_layers]
     if new:
         raise ConfigError(

@@ -13,7 +13,7 @@ import msgspec
 from ssdlite.config import Amp, AnchorsName, AssignerName, BoxLossName, ClassLossName
 from ssdlite.datasets.formats.pictures import ExifBoxes
 from ssdlite.datasets.formats.voc import VocCorners
-from ssdlite.errors import ConfigError
+from ssdlite.errors import ConfigError, quote
 from ssdlite.validation import Config, convert, require, require_known
 
 BatchNormMode = Literal["train", "reestimate", "frozen"]
@@ -444,9 +444,9 @@ def read_description(folder: Path) -> tuple[TrainOptions, dict[str, Any]]:
         options = content["options"]
     except OSError as error:
         raise ConfigError(f"--resume {folder}: expected a run folder with a config.json ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
-            f"{folder / 'config.json'}: expected the options of a run under 'options', got {error!r}"
+            f"{folder / 'config.json'}: expected the options of a run under 'options', got {quote(error)}"
         ) from None
     return TrainOptions.from_dict(options).override(output=str(folder)), content
 

@@ -15,7 +15,7 @@ import cv2
 from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ssdlite.config import DetectorConfig
 from ssdlite.errors import ConfigError, TrainingError
-from ssdlite.files import write_atomically, write_json, write_text
+from ssdlite.files import remove_forgotten, write_atomically, write_json, write_text
 from ssdlite.images.drawing import plot_curves
 from ssdlite.images.geometry import ImageArray
 from ssdlite.training.options import TrainOptions, read_description, run_path
@@ -67,6 +67,7 @@ class RunFolder:
             "source_sha256": description.source_sha256,
         }
         try:
+            remove_forgotten(self.path)
             write_json(self.path / "config.json", content)
         except OSError as error:
             raise ConfigError(f"--output {self.path}: cannot be written ({error.strerror})") from None

@@ -27,6 +27,7 @@ from ssdlite.training.finetune import config_for_transfer, transfer_backbone, tr
 from ssdlite.training.head_transfer import TransferReport
 from ssdlite.training.options import SHAPES, TrainOptions, next_run_folder
 from ssdlite.training.run_folder import RunFolder
+from ssdlite.training.state import TrainingState, read_state
 from ssdlite.weights.backbones import IMAGENET, BackboneWeights, read_backbone_weights
 
 SHAPES_FOLDER = Path("data/shapes")
@@ -43,6 +44,7 @@ class RunStart:
         source_sha256: of these weights, also where a checkpoint has them.
         detector: of a run that is resumed.
         checkpoint: the newest of a run that is resumed; None where it was stopped before its first.
+        state: what the checkpoint says of training.
     """
 
     options: TrainOptions
@@ -51,6 +53,7 @@ class RunStart:
     source_sha256: str | None = None
     detector: DetectorConfig | None = None
     checkpoint: Checkpoint | None = None
+    state: TrainingState | None = None
 
 
 def start_run(options: TrainOptions, processes: Processes) -> RunStart:
@@ -104,6 +107,7 @@ def continue_run(folder: RunFolder, options: TrainOptions) -> RunStart:
 
     Raises:
         ConfigError: there is no run, or it would become another one by the options, or by weights that have changed.
+        CheckpointError: its checkpoint is damaged, or has no training state.
     """
     stored = folder.description()
     options.require_same_run(stored.options)
@@ -118,7 +122,8 @@ def continue_run(folder: RunFolder, options: TrainOptions) -> RunStart:
             f"with (SHA-256 of the tensors: expected {stored.source_sha256}, got {_hash_tensors(source)}); begin a "
             "new run with another --output"
         )
-    return RunStart(options, folder, source, stored.source_sha256, detector, checkpoint)
+    state = None if checkpoint is None else read_state(checkpoint)
+    return RunStart(options, folder, source, stored.source_sha256, detector, checkpoint, state)
 
 
 def _hash_tensors(source: Checkpoint | BackboneWeights) -> str:

@@ -17,6 +17,7 @@ from ssdlite.device import autocast, choose_amp, choose_device
 from ssdlite.heads.assigners import build_assigner
 from ssdlite.heads.losses import LOSSES, DetectionLoss, Losses
 from ssdlite.training.options import TrainOptions
+from ssdlite.training.state import TrainingState, check_fit
 
 
 def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
@@ -164,11 +165,12 @@ class TrainingStep:
             "scaler": self.scaler.state_dict(),
         }
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Raises KeyError, TypeError, ValueError or RuntimeError where the checkpoint's state is of another run."""
-        state = checkpoint.training
-        load_weights(self.detector, state["model"] or checkpoint.weights, checkpoint.path)
+    def restore(self, checkpoint: Checkpoint, state: TrainingState) -> None:
+        """Raises CheckpointError where the checkpoint's state is of another network or optimiser."""
+        check_fit(state, checkpoint, self.detector, self.optimizer)
+        load_weights(self.detector, state.model or checkpoint.weights, checkpoint.path)
         if self.average is not None:
-            self.average.restore(checkpoint.weights, state["average_updates"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+            self.average.restore(checkpoint.weights, state.average_updates)
+        self.optimizer.load_state_dict(state.optimizer)
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state.scaler)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -21,7 +21,7 @@ from ssdlite.datasets.loading import DataSplits
 from ssdlite.datasets.transforms import DetectionTransform, build_mosaic
 from ssdlite.detector import Detector
 from ssdlite.device import Processes, choose_device, join_processes
-from ssdlite.errors import CheckpointError, ConfigError, TrainingError
+from ssdlite.errors import ConfigError, TrainingError
 from ssdlite.evaluation.coco import Metrics
 from ssdlite.evaluation.inference import detect_dataset, evaluate_dataset, refuse_bad
 from ssdlite.files import counted
@@ -34,6 +34,7 @@ from ssdlite.training.head_transfer import print_transfer
 from ssdlite.training.options import TrainOptions
 from ssdlite.training.run_folder import Description, RunFolder
 from ssdlite.training.setup import RunStart, build_for_run, continue_run, load_splits, start_run
+from ssdlite.training.state import RunProgress, TrainingState
 from ssdlite.training.step import TrainingStep, learning_rate, set_learning_rate
 
 STATUS_INTERVAL = 5  # steps between updates of the progress bar: reading the loss makes a GPU wait
@@ -73,31 +74,21 @@ def _run(start: RunStart, processes: Processes) -> dict[str, Any]:
     detector, report = build_for_run(start, splits.train)
     if report is not None and options.start.batch_norm_mode == "reestimate":
         reestimate_norms(detector.to(choose_device(options.system.device)), splits.train, options, report)
-    freezing = build_freezing(detector, options.start, report, start.checkpoint)
+    freezing = build_freezing(detector, options.start, report, start.state)
     trainer = Trainer(detector, splits, options, start.folder, processes, freezing=freezing)
-    if start.checkpoint is not None:
-        trainer.restore(start.checkpoint)
+    if start.checkpoint is not None and start.state is not None:
+        trainer.restore(start.checkpoint, start.state)
     if processes.is_first:
         start.folder.describe(Description(options, detector.config, start.source_sha256))
-        if report is not None:
-            print_transfer(report)
-        trainer.introduce()
     try:
+        if processes.is_first:
+            if report is not None:
+                print_transfer(report)
+            trainer.introduce()
         return trainer.run()
     except KeyboardInterrupt:
-        print_line(f"stopped; ssdlite train --resume {start.folder.path} continues behind epoch {trainer.done.epoch}")
+        print_line(f"stopped; ssdlite train --resume {start.folder.path} continues behind epoch {trainer.saved_epoch}")
         raise
-
-
-@dataclass
-class RunProgress:
-    """How far a run has come. ``epoch`` counts the finished ones."""
-
-    epoch: int = 0
-    images_seen: int = 0
-    seconds: float = 0.0
-    best_ap: float = -1.0
-    skipped_images: int = 0
 
 
 class Trainer:
@@ -140,6 +131,7 @@ class Trainer:
         if processes.count > 1:
             self.step.share_gradients()
         self.done = RunProgress()
+        self.saved_epoch = 0  # the one that last.pt is of
         self.history: list[dict[str, Any]] = []
 
     def introduce(self) -> None:
@@ -288,6 +280,7 @@ class Trainer:
         is_best = metrics is not None and ap >= self.done.best_ap
         self.done.best_ap = max(self.done.best_ap, ap)
         self.folder.save_epoch(self._checkpoint(metrics), self.history, is_best)
+        self.saved_epoch = self.done.epoch
         scores = "" if metrics is None else f"  AP {format_figure(metrics.AP)}  AP50 {format_figure(metrics.AP50)}"
         print_line(
             f"epoch {row['epoch']}/{self.options.settings.epochs}  loss {row['loss']:.3f}{scores}  "
@@ -302,21 +295,17 @@ class Trainer:
             training={
                 "options": self.options.to_dict(),
                 "frozen_norms": list(self.freezing.norm_layers),
-                "progress": vars(self.done),
+                "progress": msgspec.structs.asdict(self.done),
                 "history": self.history,
                 **self.step.state(),
             },
         )
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def restore(self, checkpoint: Checkpoint, state: TrainingState) -> None:
         """Continue where ``checkpoint`` was written: everything random depends on (seed, epoch) and needs no state."""
-        training = checkpoint.training
-        try:
-            self.done = RunProgress(**training["progress"])
-            self.history = list(training["history"])
-            self.step.restore(checkpoint)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{checkpoint.path}: its training state cannot be resumed ({error})") from error
+        self.step.restore(checkpoint, state)
+        self.done, self.history = state.progress, state.history
+        self.saved_epoch = self.done.epoch
 
     def _finish(self, metrics: Metrics) -> dict[str, Any]:
         summary: dict[str, Any] = {

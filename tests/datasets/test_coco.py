@@ -448,6 +448,17 @@ def test_a_malformed_image_entry_is_named_or_skipped(coco: Coco) -> None:
     assert coco.load(skip_bad=True).image_ids.tolist() == [10, 30]
 
 
+def test_lone_surrogates_in_an_entry_are_named_or_skipped(coco: Coco) -> None:
+    coco.content["images"][1]["file_name"] = "\ud800.jpg"
+    assert "images[1] (id 20): 'utf-8' codec can't encode character '\\ud800'" in coco.error()
+    assert coco.load(skip_bad=True).image_ids.tolist() == [10, 30]
+
+
+def test_lone_surrogates_in_a_class_name_are_an_error(coco: Coco) -> None:
+    coco.content["categories"] = [{"id": 1, "name": "\ud800"}]
+    assert "not COCO annotations: 'utf-8' codec can't encode character '\\ud800'" in coco.error(skip_bad=True)
+
+
 def test_a_validation_file_takes_the_training_classes_by_name(coco: Coco, tmp_path: Path) -> None:
     coco.add([1, 1, 5, 5], category_id=3)
     train = coco.load()

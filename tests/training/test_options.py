@@ -55,7 +55,10 @@ def test_the_flat_options_of_earlier_versions_are_read() -> None:
             {"version": 2, "loss": {"losss": "qfl"}},
             "training options: loss: unknown option 'losss'; did you mean 'loss'",
         ),
-        ({"version": 2, "loss": {"loss": "gfl"}}, "training options: Invalid enum value 'gfl'"),
+        (
+            {"version": 2, "loss": {"loss": "gfl"}},
+            "training options: loss: loss: expected one of multibox, focal, qfl, got 'gfl'",
+        ),
         ({"version": 2, "optimization": {"epochs": "3"}}, r"Expected `int \| null`, got `str` - at `\$\.optimization"),
         ({"version": 2, "optimization": {"epochs": 0}}, "--epochs: expected 1 or more, got 0"),
         ({"version": 3}, "training options: version 3; this version of ssdlite reads up to 2"),

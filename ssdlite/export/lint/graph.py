@@ -64,9 +64,10 @@ class GraphFacts:
     def type_of(self, name: str) -> str:
         """``FLOAT``, ``UINT8``, ...; ``UNDEFINED`` where nothing says so."""
         tensor, value = self._constants.get(name), self._values.get(name)
-        if tensor is not None:
-            return str(TensorProto.DataType.Name(tensor.data_type))
-        return str(TensorProto.DataType.Name(0 if value is None else value.type.tensor_type.elem_type))
+        own = value.type.tensor_type.elem_type if value is not None else TensorProto.UNDEFINED
+        number = own if tensor is None else tensor.data_type
+        known = number in TensorProto.DataType.values()
+        return str(TensorProto.DataType.Name(number)) if known else f"TYPE {number}"
 
     def shape_of(self, name: str) -> Shape | None:
         """None where not even the rank is known; None in place of a side that is free."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssdlite.errors import ContractError
+from ssdlite.errors import ContractError, quote
 from ssdlite.export.verify.golden import Reference
 from ssdlite.export.verify.report import STEPS, ModelResult, Status, StepResult, VerifyReport, worst_of
 from ssdlite.export.verify.steps import PictureSteps
@@ -190,10 +190,5 @@ def _differences(document: Any, inside: Any, where: str) -> list[str]:
     elif isinstance(document, list) and isinstance(inside, list) and len(document) == len(inside):
         parts = [(one, other, f"{where}[{i}]") for i, (one, other) in enumerate(zip(document, inside, strict=True))]
     else:
-        return [] if document == inside else [f"{where}: {_show(document)}, in the file {_show(inside)}"]
+        return [] if document == inside else [f"{where}: {quote(document)}, in the file {quote(inside)}"]
     return [text for part in parts for text in _differences(*part)]
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,471 @@
+"""What is attacked: each area damages something small and real, and gives it to the function that a user would call.
+
+An area is ``prepare(folder)``, once in each process, and ``attack(material, random, folder)``, once a case, in an empty
+folder. What ends in one of ``EXPECTED`` was answered; anything else that is raised is a fault.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ssdlite.errors import SsdliteError
+from tests.fuzz.mutations import (
+    deep_recursion,
+    mutate_bytes,
+    mutate_document,
+    mutate_xml,
+    strange_array,
+    strange_text,
+    strange_value,
+)
+
+DATA = Path(__file__).parents[1] / "data"
+BUNDLE = DATA / "before_parts" / "bundle"
+EXPECTED = (SsdliteError,)
+
+
+class Area(NamedTuple):
+    cases: int  # of a whole campaign
+    prepare: Callable[[Path], Any]
+    attack: Callable[[Any, Random, Path], object]
+    expected: tuple[type[Exception], ...] = EXPECTED
+
+
+def _copy(source: Path, target: Path, *names: str) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        if path.is_file() and (not names or path.name in names):
+            shutil.copyfile(path, target / path.name)
+
+
+def _write_json(path: Path, document: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with deep_recursion():
+        path.write_bytes(json.dumps(document).encode("utf-8", "surrogatepass"))
+
+
+def _check(root: Path, random: Random) -> None:
+    """What ``ssdlite check-data`` does, but for drawing, or how training reads it."""
+    from rich.console import Console
+
+    from ssdlite.config import PRESETS
+    from ssdlite.datasets.audit.checks import CheckOptions, check_data
+    from ssdlite.datasets.audit.report import print_report, report_values
+    from ssdlite.datasets.loading import load_data
+
+    if random.random() < 0.4:
+        load_data(root, skip_bad=random.random() < 0.5)
+        return
+    options = CheckOptions(fit=random.random() < 0.1, decode=random.random() < 0.1)
+    check = check_data(root, PRESETS["ssdlite192_mobilenet_v2_050"], options)
+    json.dumps(report_values(check))
+    print_report(check, Console(file=io.StringIO()))
+
+
+# --- Data sets.
+
+
+def _prepare_coco(folder: Path) -> Any:
+    return json.loads((DATA / "coco-cc" / "annotations" / "instances_val2017.json").read_text())
+
+
+def _attack_coco(document: Any, random: Random, folder: Path) -> None:
+    _copy(DATA / "coco-cc" / "val2017", folder / "val2017")
+    path = folder / "annotations" / "instances_val2017.json"
+    if random.random() < 0.8:
+        _write_json(path, mutate_document(document, random))
+    else:
+        path.parent.mkdir()
+        path.write_bytes(mutate_bytes(json.dumps(document).encode(), random))
+    _check(folder, random)
+
+
+def _attack_voc(_: Any, random: Random, folder: Path) -> None:
+    source = DATA / "bccd"
+    names = random.sample(sorted(path.stem for path in (source / "Annotations").iterdir()), 4)
+    _copy(source / "JPEGImages", folder / "JPEGImages", *(f"{name}.jpg" for name in names))
+    lists = folder / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (folder / "Annotations").mkdir()
+    (lists / "val.txt").write_text("\n".join(names) + "\n")
+    for number, name in enumerate(names):
+        text = (source / "Annotations" / f"{name}.xml").read_text()
+        target = folder / "Annotations" / f"{name}.xml"
+        if number == 0:
+            target.write_bytes(mutate_bytes(text.encode(), random))
+        else:
+            target.write_text(mutate_xml(text, random) if number == 1 else text)
+    if random.random() < 0.2:
+        (lists / "val.txt").write_bytes(mutate_bytes((lists / "val.txt").read_bytes(), random))
+    _check(folder, random)
+
+
+def _attack_classes(_: Any, random: Random, folder: Path) -> None:
+    """Splits and class lists that are asked for."""
+    from ssdlite.datasets.loading import load_data
+
+    texts = ["RBC", "WBC", "Platelets", "train", "val", "test", ""]
+    strange = [strange_text(random) for _ in range(4)]
+    classes = [random.choice(texts + strange) for _ in range(random.randint(0, 4))]
+    splits = [random.choice([None, *texts, *strange]) for _ in range(2)]
+    load_data(DATA / "bccd", train_split=splits[0], val_split=splits[1], classes=random.choice((None, classes)))
+
+
+# --- Pictures and arrays.
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+MODES = ("RGB", "L", "RGBA", "P", "1", "CMYK", "LA", "I;16")
+
+
+def _prepare_pictures(folder: Path) -> list[bytes]:
+    with Image.open(DATA / "coco-cc" / "val2017" / "000000122745.jpg") as picture:
+        small = picture.convert("RGB").resize((40, 30))
+    files = []
+    for name in FORMATS:
+        for mode in MODES:
+            stream = io.BytesIO()
+            with contextlib.suppress(OSError, ValueError, KeyError):  # formats do not know all modes
+                small.convert("L" if mode == "I;16" else mode).convert(mode).save(stream, name)
+                files.append(stream.getvalue())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", exif=exif)
+    return [*files, stream.getvalue(), stream.getvalue()]
+
+
+def _attack_picture(files: list[bytes], random: Random, folder: Path) -> None:
+    from ssdlite.images.reading import read_image, read_image_size
+
+    path = folder / random.choice(("a.jpg", "a.png", "a.webp", "a"))
+    path.write_bytes(mutate_bytes(random.choice(files), random))
+    with contextlib.suppress(SsdliteError):
+        read_image_size(path)
+    pixels = read_image(path, reduction=random.choice((1, 1, 2, 8)))
+    assert pixels.dtype == np.uint8
+    assert pixels.ndim == 3
+    assert pixels.shape[2] == 3
+
+
+def _prepare_detector(folder: Path) -> Any:
+    from ssdlite.build import load_detector
+
+    return load_detector(DATA / "before_parts" / "shapes_detector.pt")
+
+
+def _attack_arrays(detector: Any, random: Random, folder: Path) -> None:
+    import torch
+
+    picture = strange_array(random) if random.random() < 0.8 else strange_value(random)
+    if isinstance(picture, np.ndarray) and random.random() < 0.3:
+        with contextlib.suppress(TypeError, ValueError):  # strides and types that torch has not
+            picture = torch.from_numpy(picture)
+    thresholds = (0.3, 0.3, 0.3, 0.0, 1.0, -1.0, 2.0, float("nan"), "0.3", None)
+    detector.predict(picture, score_threshold=random.choice(thresholds), batch_size=random.choice((16, 1, 0, -1)))
+
+
+# --- Checkpoints, run folders, configurations.
+
+
+def _prepare_checkpoint(folder: Path) -> Any:
+    import torch
+
+    path = DATA / "before_parts" / "run" / "best.pt"
+    return path.read_bytes(), torch.load(path, weights_only=True)
+
+
+def _attack_checkpoint(material: Any, random: Random, folder: Path) -> None:
+    from ssdlite.build import load_detector
+
+    path = folder / "a.pt"
+    _write_torch(path, *material, random)
+    load_detector(path)
+
+
+def _write_torch(path: Path, data: bytes, content: Any, random: Random) -> None:
+    import torch
+
+    if random.random() < 0.25:
+        path.write_bytes(mutate_bytes(data, random))
+        return
+    damaged = mutate_document(content, random)
+    if random.random() < 0.5 and isinstance(damaged, dict):
+        _mutate_tensor(damaged, random)
+    with contextlib.suppress(Exception):  # what cannot be pickled is no attack
+        torch.save(damaged, path)
+
+
+def _mutate_tensor(content: dict[Any, Any], random: Random) -> None:
+    """Another tensor, or none, in place of one, however deep it lies."""
+    import torch
+
+    places: list[tuple[Any, Any]] = []
+    stack: list[Any] = [content]
+    while stack:
+        part = stack.pop()
+        keys = part.keys() if isinstance(part, dict) else range(len(part))
+        for key in keys:
+            if isinstance(part[key], torch.Tensor):
+                places.append((part, key))
+            elif isinstance(part[key], (dict, list)) and len(places) < 5000:
+                stack.append(part[key])
+    if not places:
+        return
+    part, key = random.choice(places)
+    tensor = part[key]
+    changes: tuple[Callable[[], Any], ...] = (
+        lambda: None,
+        lambda: tensor.flatten()[:3],
+        tensor.double,
+        tensor.half,
+        lambda: tensor.to(torch.int64),
+        lambda: torch.full_like(tensor, float("nan")) if tensor.is_floating_point() else tensor,
+        lambda: torch.zeros(0),
+        lambda: tensor.new_zeros(1).expand(1 << 28),
+        lambda: tensor[None],
+        tensor.to_sparse,
+        lambda: torch.empty(tensor.shape, device="meta"),
+        lambda: tensor.to(torch.float8_e4m3fn) if tensor.is_floating_point() else tensor,
+        lambda: tensor.to(torch.complex64),
+        tensor.tolist,
+    )
+    with contextlib.suppress(RuntimeError, NotImplementedError):  # not every kind has every change
+        part[key] = random.choice(changes)()
+
+
+def _prepare_run(folder: Path) -> Any:
+    import torch
+
+    source = DATA / "before_parts" / "run"
+    data = (source / "last.pt").read_bytes()
+    from ssdlite.datasets.shapes import generate_shapes
+
+    os.chdir(folder)
+    generate_shapes(Path("data"), train_images=16, val_images=4)
+    return source, data, torch.load(source / "last.pt", weights_only=True)
+
+
+def _attack_run(material: Any, random: Random, folder: Path) -> None:
+    """Resume a run of one more epoch on 16 pictures; most cases end before that."""
+    from ssdlite.training.trainer import resume
+
+    source, data, content = material
+    run = folder / "run"
+    shutil.copytree(source, run)
+    kind = random.randrange(4)
+    if kind < 2:
+        _write_torch(run / "last.pt", data, content, random)
+    elif kind == 2:
+        _write_json(run / "config.json", mutate_document(json.loads((source / "config.json").read_text()), random))
+    else:
+        name = random.choice(("config.json", "metrics.jsonl", "best.pt", "last.pt"))
+        (run / name).write_bytes(mutate_bytes((source / name).read_bytes(), random))
+    resume(run)
+
+
+def _prepare_configs(folder: Path) -> Any:
+    rows = [json.loads(line)["config"] for line in (DATA / "before_parts" / "configs.jsonl").read_text().splitlines()]
+    from ssdlite.config import DetectorConfig
+
+    return rows + [DetectorConfig.from_dict(row).to_dict() for row in rows]
+
+
+def _attack_config(rows: Any, random: Random, folder: Path) -> None:
+    from ssdlite.config import DetectorConfig
+
+    DetectorConfig.from_dict(mutate_document(random.choice(rows), random))
+
+
+# --- Exported models.
+
+
+def _attack_contract(_: Any, random: Random, folder: Path) -> None:
+    bundle = folder / "bundle"
+    _copy(BUNDLE, bundle, "nms_fp16.onnx", "decoded_fp16.onnx")
+    document = json.loads((BUNDLE / "contract.json").read_text())
+    if random.random() < 0.8:
+        _write_json(bundle / "contract.json", mutate_document(document, random))
+    else:
+        (bundle / "contract.json").write_bytes(mutate_bytes((BUNDLE / "contract.json").read_bytes(), random))
+    _predict(bundle)
+
+
+def _predict(path: Path) -> None:
+    from ssdlite.runtime import load_model
+
+    load_model(path, threads=1).predict(np.zeros((20, 30, 3), np.uint8), score_threshold=0.0)
+
+
+def _attack_onnx(_: Any, random: Random, folder: Path) -> None:
+    """Its bytes, or its parts; asked and linted."""
+    import onnx
+
+    from ssdlite.tools.lint_model import print_findings
+
+    path = folder / "a.onnx"
+    data = (BUNDLE / "decoded_fp16.onnx").read_bytes()
+    if random.random() < 0.5:
+        path.write_bytes(mutate_bytes(data, random))
+    else:
+        model = onnx.load_from_string(data)
+        _mutate_graph(model, random)
+        path.write_bytes(model.SerializeToString())
+    with contextlib.suppress(SsdliteError), contextlib.redirect_stdout(io.StringIO()):
+        print_findings(path, ["ort-mobile", "nnapi", "coreml", "xnnpack", "ncnn"])
+    _predict(path)
+
+
+def _mutate_graph(model: Any, random: Random) -> None:
+    graph = model.graph
+    for _ in range(random.randint(1, 3)):
+        node = random.choice(graph.node)
+        tensor = random.choice(graph.initializer)
+        kind = random.randrange(8)
+        if kind == 0:
+            node.op_type = random.choice(("Relu", "Loop", "NonMaxSuppression", "", "X" * 1000))
+        elif kind == 1 and node.input:
+            node.input[0] = random.choice(("", "nowhere", *node.output))
+        elif kind == 2:
+            graph.node.remove(node)
+        elif kind == 3 and tensor.dims:
+            tensor.dims[0] = random.choice((0, -1, 2**40, 7))
+        elif kind == 4:
+            tensor.data_type = random.randrange(30)
+        elif kind == 5:
+            tensor.raw_data = mutate_bytes(tensor.raw_data[:4096], random)
+        elif kind == 6:
+            model.opset_import[0].version = random.choice((0, 1, 99, 2**62))
+        elif model.metadata_props:
+            entry = random.choice(model.metadata_props)
+            entry.value = mutate_bytes(entry.value.encode(), random).decode("utf-8", "replace")
+
+
+def _attack_golden(_: Any, random: Random, folder: Path) -> None:
+    from ssdlite.export.verify.bundle import verify_bundle
+    from ssdlite.export.verify.report import format_report
+
+    bundle = folder / "bundle"
+    _copy(BUNDLE, bundle)
+    _copy(BUNDLE / "golden", bundle / "golden")
+    path = random.choice(sorted((bundle / "golden").iterdir()))
+    data = path.read_bytes()
+    path.unlink()
+    if path.suffix == ".json" and random.random() < 0.7:
+        _write_json(path, mutate_document(json.loads(data), random))
+    else:
+        path.write_bytes(mutate_bytes(data, random))
+    list(format_report(verify_bundle(bundle)))
+
+
+NCNN_PARAM = """\
+7767517
+3 3
+Input            in0    0 1 in0 0=8 1=8 2=3
+Convolution      conv   1 1 in0 mid 0=4 1=1 6=12
+Sigmoid          out    1 1 mid scores
+"""
+
+
+def _attack_ncnn(_: Any, random: Random, folder: Path) -> None:
+    from ssdlite.runtime import load_model
+
+    document = json.loads((BUNDLE / "contract.json").read_text())
+    own = document["models"][0]
+    own |= {"file": "a.param", "runtime": "ncnn", "weights_file": "a.bin", "opset": None, "ir_version": None}
+    document["models"] = [own]
+    _write_json(folder / "bundle" / "contract.json", document)
+    (folder / "bundle" / "a.param").write_bytes(mutate_bytes(NCNN_PARAM.encode(), random))
+    (folder / "bundle" / "a.bin").write_bytes(mutate_bytes(bytes(64), random))
+    load_model(folder / "bundle", threads=1).predict(np.zeros((20, 30, 3), np.uint8))
+
+
+# --- Weights of other projects.
+
+
+def _import(path: Path) -> None:
+    from ssdlite.weights import import_weights
+
+    import_weights(path, class_names=["circle", "square", "triangle"])
+
+
+def _attack_tflite(_: Any, random: Random, folder: Path) -> None:
+    (folder / "a.tflite").write_bytes(mutate_bytes((DATA / "shapes_detector.tflite").read_bytes(), random))
+    _import(folder / "a.tflite")
+
+
+def _attack_tensorflow(_: Any, random: Random, folder: Path) -> None:
+    source = DATA / "tensorflow"
+    for path in source.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    path = folder / random.choice(sorted(one.name for one in source.iterdir()))
+    path.write_bytes(mutate_bytes(path.read_bytes(), random))
+    _import(path if path.suffix == ".pb" else folder / "small-7")
+
+
+def _prepare_torchvision(folder: Path) -> Any:
+    """A small state dict with torchvision's names."""
+    import torch
+    from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+    with torch.device("meta"):
+        model = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4)
+    state = {name: torch.zeros(value.shape, dtype=value.dtype) for name, value in model.state_dict().items()}
+    torch.save(state, folder / "state.pt")
+    return (folder / "state.pt").read_bytes(), state
+
+
+def _attack_torchvision(material: Any, random: Random, folder: Path) -> None:
+    data, state = material
+    names = random.sample(sorted(state), 12)
+    content = {"model": {name: state[name] for name in names}, "epoch": 3} if random.random() < 0.3 else dict(state)
+    if len(content) > 100:  # a shallow copy is enough: the tensors stay
+        for _ in range(random.randint(1, 3)):
+            name = random.choice(sorted(map(str, content)))
+            change = random.randrange(3)
+            if change == 0:
+                content.pop(name, None)
+            elif change == 1:
+                content[name] = strange_value(random)
+            else:
+                _mutate_tensor(content, random)
+        import torch
+
+        with contextlib.suppress(Exception):
+            torch.save(content, folder / "a.pth")
+    else:
+        _write_torch(folder / "a.pth", data[:100_000], content, random)
+    _import(folder / "a.pth")
+
+
+def _nothing(folder: Path) -> None:
+    return None
+
+
+AREAS: dict[str, Area] = {
+    "coco": Area(1600, _prepare_coco, _attack_coco),
+    "voc": Area(1400, _nothing, _attack_voc),
+    "classes": Area(400, _nothing, _attack_classes),
+    "pictures": Area(2400, _prepare_pictures, _attack_picture),
+    "arrays": Area(800, _prepare_detector, _attack_arrays, (SsdliteError, TypeError, ValueError)),
+    "checkpoints": Area(800, _prepare_checkpoint, _attack_checkpoint),
+    "runs": Area(300, _prepare_run, _attack_run),
+    "configs": Area(1000, _prepare_configs, _attack_config),
+    "contracts": Area(800, _nothing, _attack_contract),
+    "onnx": Area(500, _nothing, _attack_onnx),
+    "golden": Area(300, _nothing, _attack_golden),
+    "ncnn": Area(200, _nothing, _attack_ncnn),
+    "tflite": Area(300, _nothing, _attack_tflite),
+    "tensorflow": Area(600, _nothing, _attack_tensorflow),
+    "torchvision": Area(200, _prepare_torchvision, _attack_torchvision),
+}

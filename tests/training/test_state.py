@@ -1,0 +1,99 @@
+"""A damaged training state is refused as a whole, with what is wrong in it; nothing of it is used before."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ssdlite.datasets.shapes import generate_shapes
+from ssdlite.device import choose_device
+from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.training.trainer import Trainer, resume
+
+RUN = Path(__file__).parents[1] / "data" / "before_parts" / "run"
+Damage = Callable[[dict[str, Any]], Any]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run stopped behind the first of two epochs, beside its data."""
+    monkeypatch.chdir(tmp_path)
+    generate_shapes(Path("data"), train_images=16, val_images=4)
+    shutil.copytree(RUN, "run")
+    return Path("run")
+
+
+def moments(training: dict[str, Any]) -> Any:
+    return training["optimizer"]["state"][0]
+
+
+@pytest.mark.parametrize(("damage", "message"), [
+    (lambda t: moments(t).update(exp_avg=torch.zeros(3)), "'exp_avg': expected torch.float32 [8, 3, 3, 3], got torch"),
+    (lambda t: moments(t).update(exp_avg_sq=torch.zeros(3)), "'exp_avg_sq': expected torch.float32 [8, 3, 3, 3], got"),
+    (lambda t: moments(t).update(exp_avg=None), "'exp_avg': expected torch.float32 [8, 3, 3, 3], got None"),
+    (lambda t: moments(t).update(step=torch.zeros(2)), "'step': expected torch.float32 [], got torch.float32 [2]"),
+    (lambda t: t["optimizer"]["state"].update({9999: {}}), "state of 9999: there is no such parameter"),
+    (lambda t: t["optimizer"]["param_groups"][0].update(lr="fast"), "lr: expected a value like 0.001, got 'fast'"),
+    (lambda t: t["optimizer"]["param_groups"][0].update(betas=None), "betas: expected a value like (0.9, 0.999)"),
+    (lambda t: t["optimizer"]["param_groups"].pop(), "expected 2 groups of parameters"),
+    (lambda t: t["optimizer"]["param_groups"][0]["params"].pop(), "param_groups[0]: expected 63 parameters"),
+    (lambda t: t.update(optimizer=[]), "`optimizer`: expected a state dict, got list"),
+    (lambda t: t.update(progress={"epoch": "1"}), "Expected `int`, got `str` - at `$.progress.epoch`"),
+    (lambda t: t.update(progress=[]), "Expected `object`, got `array` - at `$.progress`"),
+    (lambda t: t["progress"].update(epoch=-1), "-1 epochs are finished, 1 are described"),
+    (lambda t: t.update(history=[]), "1 epochs are finished, 0 are described"),
+    (lambda t: t.update(history=7), "Expected `array`, got `int` - at `$.history`"),
+    (lambda t: t.update(frozen_norms=7), "Expected `array`, got `int` - at `$.frozen_norms`"),
+    (lambda t: t.pop("frozen_norms"), "missing required field `frozen_norms`"),
+    (lambda t: t.update(model={"x": torch.zeros(1)}), "the weights do not fit the detector: missing backbone"),
+    (lambda t: t["model"].update(dict.fromkeys(list(t["model"])[:1])), "is no dense tensor"),
+    (lambda t: t.update(model=3), "`model`: expected a state dict, got int"),
+])  # fmt: skip
+def test_a_damaged_state_is_refused(damage: Damage, message: str, run: Path) -> None:
+    content = torch.load(run / "last.pt", weights_only=True)
+    damage(content["training"])
+    torch.save(content, run / "last.pt")
+    with pytest.raises(CheckpointError) as caught:
+        resume(run)
+    assert message in str(caught.value)
+    assert str(run / "last.pt") in str(caught.value)
+
+
+def test_best_pt_has_no_training_state(run: Path) -> None:
+    shutil.copy(run / "best.pt", run / "last.pt")
+    with pytest.raises(CheckpointError, match=r"last\.pt: its training state cannot be resumed: .*missing"):
+        resume(run)
+
+
+def test_a_config_that_is_nested_deeply_is_refused(run: Path) -> None:
+    (run / "config.json").write_text('{"options": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        resume(run)
+
+
+def test_an_undamaged_run_goes_on(run: Path) -> None:
+    summary = resume(run)
+    assert summary["epochs"] == 2
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+def test_a_stop_during_validation_names_the_epoch_that_is_saved(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(trainer: Trainer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        resume(run)
+    assert "ssdlite train --resume run continues behind epoch 1" in capsys.readouterr().out
+
+
+def test_a_device_without_values_is_refused() -> None:
+    with pytest.raises(ConfigError, match="device 'meta' cannot be used here"):
+        choose_device("meta")
