@@ -273,7 +273,7 @@ def _convert_each(
 ) -> list[Entry]:
     good = []
     for position, entry in enumerate(entries):
-        entry_id = f" (id {quote(entry['id'])})" if isinstance(entry, dict) and "id" in entry else ""
+        entry_id = f" (id {quote(entry['id']).strip(chr(39))})" if isinstance(entry, dict) and "id" in entry else ""
         where = f"{key}[{position}]{entry_id}"
         try:
             msgspec.json.encode(entry)
