@@ -238,8 +238,13 @@ def _require_known(found: Sequence[Annotations], first: str) -> None:
 # --- Which split is to train on and which to validate on, and what to say about the two.
 
 VAL_SHARE = 0.2  # of a data set that has to be divided
-TRAIN_NAMES = ("train", "trainval")
-VAL_NAMES = ("val", "valid", "validation", "test", "minival")
+TRAIN_NAMES = ("train", "training", "trainval")  # whatever their case
+VAL_NAMES = ("val", "valid", "validation", "test", "testing", "minival")
+ONE_SPLIT = (
+    ("train", "training"),
+    ("val", "valid", "validation"),
+    ("test", "testing"),
+)  # each may be called by the others
 
 
 class SplitChoice(NamedTuple):
@@ -280,13 +285,15 @@ def choose_splits(names: Sequence[str], train: str | None, val: str | None) -> S
 
 
 def match_split(name: str, names: Sequence[str], option: str) -> str:
-    """``name`` itself, or the only one of ``names`` that adds digits to it: "train" means "train2017"."""
+    """``name`` itself, or the only one of ``names`` of that meaning: "train" means "Train", or "train2017"."""
     if name in names:
         return name
-    with_year = [other for other in names if re.fullmatch(re.escape(name) + r"[-_]?\d+", other)]
-    if len(with_year) == 1:
-        return with_year[0]
-    near = with_year or difflib.get_close_matches(name, names)
+    meanings = next((group for group in ONE_SPLIT if name.lower() in group), (name,))
+    alike = [other for other in names if any(_is_called(other, meaning) for meaning in meanings)]
+    found = alike or [other for other in names if any(_is_called(other, meaning, year=True) for meaning in meanings)]
+    if len(found) == 1:
+        return found[0]
+    near = found or difflib.get_close_matches(name, names)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise DataError(f"{option}: expected one of the splits {', '.join(names)}, got {name!r}{hint}")
 
@@ -331,20 +338,25 @@ def _counts(index: DetectionIndex) -> str:
 def _first_of(wanted: Sequence[str], names: Sequence[str]) -> str | None:
     """The first of ``wanted`` among ``names``, with any year; of several years the last."""
     for name in wanted:
-        if name in names:
-            return name
-        if with_year := [other for other in names if re.fullmatch(name + r"[-_]?\d+", other)]:
-            return max(with_year)
+        for year in (False, True):
+            if found := [other for other in names if _is_called(other, name, year=year)]:
+                return max(found)
     return None
+
+
+def _is_called(split: str, name: str, *, year: bool = False) -> bool:
+    """Whatever the case of the letters; ``year``: with digits behind it."""
+    return re.fullmatch(re.escape(name) + (r"[-_]?\d+" if year else ""), split, re.IGNORECASE) is not None
 
 
 def _same_year(train: str, names: Sequence[str]) -> str | None:
     """ "val2014" for "train2014"."""
     year = re.fullmatch(r"\D*?([-_]?\d+)", train)
     candidates = [name + year[1] for name in VAL_NAMES] if year else []
-    return next((name for name in candidates if name in names), None)
+    return next((name for candidate in candidates for name in names if _is_called(name, candidate)), None)
 
 
 def _contains(train: str, name: str) -> bool:
     """Whether a split of this name is customarily a part of the training split: "val" of "trainval"."""
-    return name == train or (train.startswith("trainval") and re.fullmatch(r"(train|val)[-_]?\d*", name) is not None)
+    part = re.fullmatch(r"(train|val)[-_]?\d*", name, re.IGNORECASE)
+    return name == train or (train.lower().startswith("trainval") and part is not None)

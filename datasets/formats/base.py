@@ -271,8 +271,15 @@ class ImageFiles:
         return path
 
     def stems(self, suffix: str) -> list[str]:
-        """The names of the files directly in the folder that end in ``suffix``, without it, sorted."""
-        return sorted(name[: -len(suffix)] for name in self._listing("") if name.lower().endswith(suffix))
+        """The names of the files directly in the folder that end in ``suffix``, without it, sorted.
+
+        Hidden ones are left out, as the "._a.xml" that macOS puts beside "a.xml" on other disks.
+        """
+        return sorted(
+            name[: -len(suffix)]
+            for name in self._listing("")
+            if name.lower().endswith(suffix) and not name.startswith(".")
+        )
 
     def find_stem(self, stem: str) -> str | None:
         """The picture called ``stem`` with any known suffix; None where there is none."""

@@ -47,10 +47,10 @@ def _find_files(root: Path) -> dict[str, Path]:
     folder = root / "annotations"
     files = sorted(folder.glob("instances_*.json"))
     if not files:
-        files = [path for path in sorted(folder.glob("*.json")) if not path.name.startswith(OTHER_FILES)]
+        files = [path for path in sorted(folder.glob("[!.]*.json")) if not path.name.startswith(OTHER_FILES)]
     if files:
         return {path.stem.removeprefix("instances_"): path for path in files}
-    beside = sorted(root.glob(f"*/{ROBOFLOW_FILE}"))
+    beside = sorted(root.glob(f"[!.]*/{ROBOFLOW_FILE}"))
     return {ROBOFLOW_NAMES.get(path.parent.name, path.parent.name): path for path in beside}
 
 

@@ -59,13 +59,13 @@ def _find_roots(root: Path) -> list[Path]:
             years = [path for path in sorted(base.iterdir()) if YEAR.fullmatch(path.name)]
             if devkit := [path for path in years if (path / "Annotations").is_dir()]:
                 return devkit
-    return [root] if any((root / "Annotations").glob("*.xml")) else []
+    return [root] if ImageFiles(root / "Annotations", root).stems(".xml") else []
 
 
 def image_sets(root: Path) -> list[str]:
     """The splits of a folder: its ``ImageSets/Main`` without the per-class files, or "all" if it has none."""
     folder = root / "ImageSets" / "Main"
-    names = sorted(path.stem for path in folder.glob("*.txt") if not _is_per_class(_lines(path)))
+    names = sorted(path.stem for path in folder.glob("[!.]*.txt") if not _is_per_class(_lines(path)))
     return names or [WHOLE_FOLDER]
 
 

@@ -82,6 +82,36 @@ def test_coco_annotations_are_found_with_their_images(tmp_path: Path, folder: st
     assert {Path(path).parent for path in data.val.paths} == {tmp_path / folder.format(split="val2017")}
 
 
+@pytest.mark.parametrize(
+    ("train", "val"), [("Train", "Validation"), ("TRAIN", "Valid"), ("training", "VAL"), ("Train2017", "Val2017")]
+)
+def test_splits_are_known_by_their_names_in_any_case(tmp_path: Path, train: str, val: str) -> None:
+    for split in (train, val):
+        write_coco(tmp_path / split / "_annotations.coco.json", tmp_path / split)
+    data = load_data(tmp_path)
+    assert (data.train.name, data.val.name) == (f"{tmp_path.name}/{train}", f"{tmp_path.name}/{val}")
+    assert load_split(tmp_path).name == data.val.name
+    assert load_split(tmp_path, "valid").name == data.val.name
+
+
+def test_what_macos_puts_beside_files_is_no_annotation(tmp_path: Path) -> None:
+    write_voc(tmp_path / "voc", {"all": ["cat_1", "dog_2"]})
+    (tmp_path / "voc" / "ImageSets" / "Main" / "all.txt").unlink()
+    (tmp_path / "voc" / "ImageSets" / "Main" / "._all.txt").write_bytes(b"\0\5\x16\7")
+    for stem in ("cat_1", "dog_2"):
+        (tmp_path / "voc" / "Annotations" / f"._{stem}.xml").write_bytes(b"\0\5\x16\7")
+    assert find_splits(tmp_path / "voc").splits == ("all",)
+    assert len(load_split(tmp_path / "voc")) == 2
+    write_coco(tmp_path / "coco" / "annotations" / "train.json", tmp_path / "coco" / "train")
+    (tmp_path / "coco" / "annotations" / "._train.json").write_bytes(b"\0\5\x16\7")
+    assert find_splits(tmp_path / "coco").splits == ("train",)
+    write_coco(tmp_path / "zip" / "train" / "_annotations.coco.json", tmp_path / "zip" / "train")
+    hidden = tmp_path / "zip" / "__MACOSX" / "train" / "._annotations.coco.json"
+    hidden.parent.mkdir(parents=True)
+    hidden.write_bytes(b"\0\5\x16\7")
+    assert find_splits(tmp_path / "zip").splits == ("train",)
+
+
 def test_a_roboflow_group_is_a_class_where_any_split_has_objects_of_it(tmp_path: Path) -> None:
     for split, count in (("train", 2), ("valid", 3)):
         file = tmp_path / split / "_annotations.coco.json"
