@@ -46,6 +46,19 @@ def _leveldb_block(entries: dict[bytes, bytes]) -> bytes:
     return block + struct.pack("<II", 0, 1)
 
 
+def shared_prefix_index(shared: int, keys: int) -> bytes:
+    """An index of so many variables, whose names begin with the same ``shared`` bytes and stand there once."""
+    block = _varint(0) + _varint(shared) + _varint(0) + b"a" * shared
+    for number in range(keys):
+        block += _varint(shared) + _varint(6) + _varint(0) + b"%06d" % number
+    block += struct.pack("<II", 0, 1)
+    content, handles = block + bytes(5), b""
+    for other in (_leveldb_block({}), _leveldb_block({b"b": _varint(0) + _varint(len(block))})):
+        handles += _varint(len(content)) + _varint(len(other))
+        content += other + bytes(5)
+    return content + handles.ljust(40, b"\0") + struct.pack("<Q", 0xDB4775248B80FB57)
+
+
 def frozen_graph(
     values: dict[str, np.ndarray],
     score_operator: str = "Sigmoid",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -418,6 +419,25 @@ def test_variables_of_the_same_bytes(tmp_path: Path) -> None:
     )
     with pytest.raises(ssdlite.CheckpointError, match=message):
         file.read(names)
+
+
+@pytest.mark.parametrize(
+    ("shared", "keys", "message"),
+    [
+        (40_000, 99_000, "a name of 40000 bytes, more than the 1024 that are read"),
+        (1_000, 99_000, "more than 100000 entries, or than 33554432 bytes of names"),
+    ],
+)
+def test_names_that_share_what_they_begin_with(tmp_path: Path, shared: int, keys: int, message: str) -> None:
+    """A megabyte that would become gigabytes of names."""
+    (tmp_path / "a.index").write_bytes(writers["shared_prefix_index"](shared, keys))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ssdlite.CheckpointError, match=message):
+            ssdlite.import_weights(tmp_path / "a.index", class_names=NAMES)
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
 
 
 # --- TensorFlow itself ---

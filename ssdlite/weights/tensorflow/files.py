@@ -22,6 +22,8 @@ from ssdlite.weights.raw_tensors import DAMAGE, MAX_RANK, RawTensor, read_floats
 from ssdlite.weights.source import GRAPH, INDEX, MAX_FILE_BYTES, check_size, damaged_file
 
 MAX_ENTRIES = 100_000
+MAX_NAME_BYTES = 1024  # of a variable or an operator; a long one has 150
+MAX_NAMES_BYTES = 2**25  # of all names in an index, whose keys share what they begin with
 ANCHOR_GENERATOR = "MultipleGridAnchorGenerator/"  # the scope of what makes anchors in a graph
 DATA_TYPES: dict[int, np.dtype[Any]] = {  # by DataType of tensorflow/core/framework/types.proto
     1: np.dtype("<f4"),
@@ -110,7 +112,7 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         _, position = read_varint(view, position)
     offset, position = read_varint(view, position)
     size, position = read_varint(view, position)
-    count = total = 0
+    count = total = named = 0
     for _, handle in _block(view, offset, size):
         start, behind = read_varint(handle, 0)
         length, _ = read_varint(handle, behind)
@@ -119,8 +121,9 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
             raise DamagedError("its blocks overlap")
         for key, value in _block(view, start, length):
             count += 1
-            if count > MAX_ENTRIES:
-                raise DamagedError(f"more than {MAX_ENTRIES} entries")
+            named += len(key)
+            if count > MAX_ENTRIES or named > MAX_NAMES_BYTES:
+                raise DamagedError(f"more than {MAX_ENTRIES} entries, or than {MAX_NAMES_BYTES} bytes of names")
             yield key, bytes(value)
 
 
@@ -141,10 +144,16 @@ def _block(view: memoryview, offset: int, size: int) -> Iterator[tuple[bytes, me
         length, position = read_varint(block, position)
         if shared > len(key) or position + own + length > end:
             raise DamagedError("an entry reaches past the end of its block")
+        _check_name(shared + own)
         key = key[:shared] + bytes(block[position : position + own])
         position += own
         yield key, block[position : position + length]
         position += length
+
+
+def _check_name(length: int) -> None:
+    if length > MAX_NAME_BYTES:
+        raise DamagedError(f"a name of {length} bytes, more than the {MAX_NAME_BYTES} that are read")
 
 
 def _shard_count(header: bytes) -> int:
@@ -219,6 +228,7 @@ def _node(message: memoryview) -> tuple[str, str, dict[str, memoryview]]:
     attributes: dict[str, memoryview] = {}
     for number, wire_type, value in read_fields(message):
         if number == 1 and wire_type == BYTES:
+            _check_name(len(value))
             name = bytes(value).decode()
         elif number == 2 and wire_type == BYTES:
             operator = bytes(value).decode()
