@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,12 +57,28 @@ def parse_labels(content: bytes, where: str) -> tuple[str, ...]:
     return names
 
 
-def labels_hint(path: Path) -> str:
-    """Words for an error: a label file that lies beside the model."""
-    for name in LABEL_FILES:
-        if (path.parent / name).is_file():
-            return f" (perhaps those in {path.parent / name})"
-    return ""
+class NamesBeside(NamedTuple):
+    """Class names of a label file that lies beside the source."""
+
+    names: tuple[str, ...]
+    file: Path
+
+
+def find_names_beside(source: Path, num_logits: int) -> tuple[NamesBeside | None, list[str]]:
+    """Those of the first label file beside ``source`` with as many as a classifier needs; what is wrong with others."""
+    faults = []
+    for file in (source.parent / name for name in LABEL_FILES):
+        if not file.is_file():
+            continue
+        try:
+            names = read_class_names(file)
+        except CheckpointError as error:
+            faults.append(str(error))
+            continue
+        if len(names) in (num_logits, num_logits - 1):
+            return NamesBeside(names, file), []
+        faults.append(f"{file} has {counted(len(names), 'name')}")
+    return None, faults
 
 
 # --- Which rows of a classifier are kept, and what they are called.
@@ -81,6 +98,7 @@ class ClassRows:
         category_ids: the rows of the classes, where they have gaps; otherwise empty, as nobody has said any.
         kept: the rows that become ours, background first.
         background: whether the source has a row for it; a sigmoid classifier can do without.
+        notes: where the names come from, if nobody gave them.
     """
 
     num_logits: int
@@ -88,6 +106,7 @@ class ClassRows:
     category_ids: tuple[int, ...]
     kept: tuple[int, ...]
     background: bool = True
+    notes: tuple[str, ...] = ()
 
     def select(self, rows: Tensor) -> Tensor:
         """Predictor weights or biases, for each anchor a row for each logit -> [A * (K + 1), ...]."""
@@ -112,21 +131,34 @@ def count_logits(bias: Tensor, name: str, shapes_per_cell: int, path: str) -> in
 
 
 def name_rows(
-    num_logits: int, names: Sequence[str] | None, score_function: str, path: str, hint: str = ""
+    num_logits: int,
+    names: Sequence[str] | None,
+    score_function: str,
+    path: str,
+    *,
+    beside: Path | None = None,
+    coco: bool = True,
 ) -> ClassRows:
     """Names for a classifier of ``num_logits`` rows, background being the first.
 
     ``names`` may have background in front, and a name like ``???`` for a row that is not used: sigmoid classifiers
-    drop such rows, softmax ones need them for their sum. Without names, 91 rows are COCO's.
+    drop such rows, softmax ones need them for their sum. Without names, a label file ``beside`` the source is taken
+    that has as many; else 91 rows are COCO's, for sources that are published with them.
 
     Raises:
-        CheckpointError: names are missing, or there are too many or too few; ``hint`` goes with it.
+        CheckpointError: names are missing, or there are too many or too few.
     """
     count = num_logits - 1
+    notes: tuple[str, ...] = ()
     if names is None:
-        if num_logits != COCO_LOGITS:
-            raise CheckpointError(f"{path}: the names of its {count} classes are not in the file; {HOW_TO_NAME}{hint}")
-        names = _coco_names()
+        found, faults = (None, []) if beside is None else find_names_beside(beside, num_logits)
+        if found is not None:
+            names, notes = found.names, (f"class names from {found.file}; --labels or --class-names gives others",)
+        elif coco and num_logits == COCO_LOGITS:
+            names = _coco_names()
+        else:
+            why = f" ({'; '.join(faults)})" if faults else ""
+            raise CheckpointError(f"{path}: the names of its {count} classes are not in the file; {HOW_TO_NAME}{why}")
     if len(names) not in (num_logits, count):
         raise CheckpointError(
             f"{path}: the model has {count} classes and background, but got {counted(len(names), 'class name')}; "
@@ -139,8 +171,10 @@ def name_rows(
     gaps = len(used) < count
     if score_function == "softmax":
         filled = tuple(name if row in used else f"unused {row}" for row, name in enumerate(names, 1))
-        return ClassRows(num_logits, filled, tuple(range(1, num_logits)) if gaps else (), tuple(range(num_logits)))
-    return ClassRows(num_logits, tuple(names[row - 1] for row in used), tuple(used) if gaps else (), (0, *used))
+        ids = tuple(range(1, num_logits)) if gaps else ()
+        return ClassRows(num_logits, filled, ids, tuple(range(num_logits)), notes=notes)
+    kept = tuple(names[row - 1] for row in used)
+    return ClassRows(num_logits, kept, tuple(used) if gaps else (), (0, *used), notes=notes)
 
 
 def _coco_names() -> list[str]:

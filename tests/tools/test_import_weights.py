@@ -78,6 +78,25 @@ def test_a_checkpoint_of_ours(run: Callable[..., Any], graph: Path, tmp_path: Pa
     assert ssdlite.load_detector(output).config.category_ids == (1, 3)
 
 
+def test_names_in_a_file_beside_the_source(run: Callable[..., Any], tmp_path: Path) -> None:
+    """Taken where there are as many as the classifier has rows, and said; those that were given come first."""
+    source = tmp_path / "net.pth"
+    torch.save(layouts["make_state"]("mb2-ssd-lite", slots=3), source)
+    status, said, _ = run(source)
+    assert status == 2 and "the names of its 2 classes are not in the file; give class_names" in said
+    labels = tmp_path / "labels.txt"
+    labels.write_text("cat\n")
+    status, said, _ = run(source)
+    assert status == 2 and f"({labels} has 1 name)" in said
+    labels.write_text("BACKGROUND\ncat\ndog\n")
+    status, said, output = run(source)
+    assert status == 0 and f"note: class names from {labels}" in said
+    assert ssdlite.load_detector(output).class_names == ("cat", "dog")
+    status, said, output = run(source, "--class-names", "a", "b", "--overwrite")
+    assert status == 0 and "class names from" not in said
+    assert ssdlite.load_detector(output).class_names == ("a", "b")
+
+
 def test_pictures_to_measure_norms_on(run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tflite", reason="needs the package tflite, which is not installed")
     monkeypatch.setattr(norms, "PICTURES", 4)

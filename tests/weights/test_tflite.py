@@ -356,8 +356,9 @@ def test_class_names_are_asked_for(small: Callable[..., Path]) -> None:
     ):
         ssdlite.import_weights(path)
     path.with_name("labels.txt").write_text("cat\ndog\nbird\n")
-    with pytest.raises(ssdlite.CheckpointError, match=r"perhaps those in .*labels.txt"):
-        ssdlite.import_weights(path)
+    imported = ssdlite.import_weights(path)
+    assert imported.checkpoint.config.class_names == ("cat", "dog", "bird")
+    assert imported.notes[0].startswith(f"class names from {path.with_name('labels.txt')}; ")
     with pytest.raises(ssdlite.CheckpointError, match=r"has 3 classes and background, but got 2 class names"):
         ssdlite.import_weights(path, class_names=("cat", "dog"))
     with pytest.raises(ssdlite.CheckpointError, match=r"several of \['cat'\]"):

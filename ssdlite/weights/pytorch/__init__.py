@@ -36,7 +36,7 @@ class TorchvisionFormat:
 
         if source.name == TORCHVISION_COCO:
             return read_published_torchvision_ssd(source.name, options)
-        return read_torchvision_ssd(source.state, str(source.path), options)
+        return read_torchvision_ssd(source.state, str(source.path), options, beside=source.path)
 
 
 class PytorchSsdFormat:
@@ -53,4 +53,4 @@ class PytorchSsdFormat:
     def read(self, source: ImportSource, options: ImportOptions) -> Imported:
         from ssdlite.weights.pytorch.ssd import read_pytorch_ssd
 
-        return read_pytorch_ssd(source.state, str(source.path), options)
+        return read_pytorch_ssd(source.state, str(source.path), options, beside=source.path)

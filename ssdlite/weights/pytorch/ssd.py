@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +15,7 @@ from ssdlite.backbones.batch_norm import BATCH_COUNTER, identity_norm
 from ssdlite.checkpoint import check_tensors
 from ssdlite.config import PRESETS, DetectorConfig, override
 from ssdlite.errors import CheckpointError
-from ssdlite.weights.class_names import HOW_TO_NAME, count_logits, name_rows
+from ssdlite.weights.class_names import ClassRows, count_logits, name_rows
 from ssdlite.weights.mapping import Imported, WeightMapping, calibrate_restored_norms, empty_tensors
 from ssdlite.weights.source import ImportOptions
 
@@ -36,9 +38,11 @@ def is_torchvision_ssd(keys: Collection[str]) -> bool:
     return STEM in keys and any(key.startswith(tuple(TORCHVISION_HEADS.values())) for key in keys)
 
 
-def read_torchvision_ssd(state: Mapping[str, Tensor], path: str, options: ImportOptions) -> Imported:
+def read_torchvision_ssd(
+    state: Mapping[str, Tensor], path: str, options: ImportOptions, *, beside: Path | None = None
+) -> Imported:
     """The detector of a state dict. All foreground rows are kept, also COCO's ten that no object has: they take part
-    in the softmax.
+    in the softmax. A label file ``beside`` the source names them where ``options`` do not.
 
     Raises:
         CheckpointError: tensors are missing, left over or of another shape, or there are no names for the classes.
@@ -49,11 +53,13 @@ def read_torchvision_ssd(state: Mapping[str, Tensor], path: str, options: Import
     for name in (FIRST_LOGITS, TAIL):
         if name not in state:
             raise CheckpointError(f"{path}: read as {TORCHVISION_SSD}, but not in the file: {name}")
-    config = _torchvision_config(state, path, options)
+    num_logits = count_logits(state[FIRST_LOGITS], FIRST_LOGITS, SHAPES_PER_CELL, path)
+    classes = name_rows(num_logits, options.class_names, "softmax", path, beside=beside)
+    config = _torchvision_config(state, classes, options)
     mapping = WeightMapping(state, path, TORCHVISION_SSD)
     for ours in empty_tensors(config):
         mapping.move(_torchvision_name(ours), ours)
-    return mapping.complete(config)
+    return replace(mapping.complete(config), notes=classes.notes)
 
 
 def read_published_torchvision_ssd(name: str, options: ImportOptions) -> Imported:
@@ -88,9 +94,7 @@ def download_torchvision_ssd() -> Mapping[str, Tensor]:
     return state
 
 
-def _torchvision_config(state: Mapping[str, Tensor], path: str, options: ImportOptions) -> DetectorConfig:
-    num_logits = count_logits(state[FIRST_LOGITS], FIRST_LOGITS, SHAPES_PER_CELL, path)
-    classes = name_rows(num_logits, options.class_names, "softmax", path)
+def _torchvision_config(state: Mapping[str, Tensor], classes: ClassRows, options: ImportOptions) -> DetectorConfig:
     reduced = state[TAIL].shape[:1] == (REDUCED_TAIL_CHANNELS,)
     preset = PRESETS["ssdlite320_mobilenet_v3_large"]
     return override(
@@ -193,8 +197,12 @@ def is_pytorch_ssd(keys: Collection[str]) -> bool:
     return {"base_net", "classification_headers", "regression_headers"} <= starts
 
 
-def read_pytorch_ssd(state: Mapping[str, Tensor], path: str, options: ImportOptions) -> Imported:
+def read_pytorch_ssd(
+    state: Mapping[str, Tensor], path: str, options: ImportOptions, *, beside: Path | None = None
+) -> Imported:
     """The detector of a state dict, for inputs of ``options.image_size``, 300 pixels by default.
+
+    A label file ``beside`` the source names its classes where ``options`` do not.
 
     Raises:
         CheckpointError: another network of theirs, tensors that are missing, left over or of another shape, or no names
@@ -209,12 +217,11 @@ def read_pytorch_ssd(state: Mapping[str, Tensor], path: str, options: ImportOpti
     if layout not in WITHOUT_NORMS:
         options.refuse_pictures(path, f"{PYTORCH_SSD} {layout}")
     num_logits = count_logits(state[LAST_LOGITS], LAST_LOGITS, SHAPES_PER_CELL, path)
-    if options.class_names is None:
-        raise CheckpointError(f"{path}: the names of its {num_logits - 1} classes are not in the file; {HOW_TO_NAME}")
+    classes = name_rows(num_logits, options.class_names, "softmax", path, beside=beside, coco=False)
     side = options.image_size or PYTORCH_SSD_CONFIG.input.size[0]
     config = override(
         PYTORCH_SSD_CONFIG,
-        class_names=name_rows(num_logits, options.class_names, "softmax", path).names,
+        class_names=classes.names,
         image_size=(side, side),
         anchors=options.anchors or pytorch_ssd_anchors(side),
         **LAYOUTS[layout],
@@ -222,7 +229,7 @@ def read_pytorch_ssd(state: Mapping[str, Tensor], path: str, options: ImportOpti
     mapping = WeightMapping(state, path, f"{PYTORCH_SSD} {layout}")
     for layer in (*_backbone(layout), *_extra_layers(layout), *_heads(layout)):
         _move(mapping, layer, config.layers.norm_eps)
-    imported = mapping.complete(config)
+    imported = replace(mapping.complete(config), notes=classes.notes)
     return calibrate_restored_norms(imported, options.pictures) if layout in WITHOUT_NORMS else imported
 
 

@@ -18,7 +18,7 @@ from ssdlite.anchors import AnchorConfig
 from ssdlite.config import DetectorConfig, Narrowing, ScoreFunction, override
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import listing
-from ssdlite.weights.class_names import ClassRows, labels_hint, name_rows
+from ssdlite.weights.class_names import ClassRows, name_rows
 from ssdlite.weights.mapping import (
     ConvLayer,
     DetectorLayers,
@@ -198,8 +198,7 @@ def read_tensorflow_ssd(file: TensorFlowFile, options: ImportOptions) -> Importe
     )
     if anchors.other is None:
         options.refuse_pictures(file.path, TENSORFLOW_SSD)
-    hint = labels_hint(Path(file.path))
-    classes = name_rows(layout.num_logits, options.class_names, score_function, file.path, hint)
+    classes = name_rows(layout.num_logits, options.class_names, score_function, file.path, beside=Path(file.path))
     config = detector_config(
         layout,
         image_size=_image_size(file, pipeline, options),
@@ -214,7 +213,8 @@ def read_tensorflow_ssd(file: TensorFlowFile, options: ImportOptions) -> Importe
     _move_all(mapping, layout, detector_layers(config), classes)
     imported = mapping.complete(config)
     left = tuple((name, _why_left(name)) for name in file.variables if name not in mapping.tensors)
-    return replace(imported, left=imported.left + left, notes=anchors.notes(imported.checkpoint, options.pictures))
+    notes = classes.notes + anchors.notes(imported.checkpoint, options.pictures)
+    return replace(imported, left=imported.left + left, notes=notes)
 
 
 def _is_weight(name: str) -> bool:

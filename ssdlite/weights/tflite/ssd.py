@@ -14,7 +14,7 @@ from torch import Tensor
 from ssdlite.backbones.batch_norm import identity_norm
 from ssdlite.config import ScoreFunction
 from ssdlite.errors import CheckpointError
-from ssdlite.weights.class_names import ClassRows, labels_hint, name_rows
+from ssdlite.weights.class_names import ClassRows, name_rows
 from ssdlite.weights.mapping import ConvLayer, Imported, WeightMapping, calibrate_restored_norms, detector_layers
 from ssdlite.weights.source import ImportOptions
 from ssdlite.weights.tensorflow.anchors import choose_anchors
@@ -73,7 +73,7 @@ def read_tflite_ssd(path: Path, options: ImportOptions) -> Imported:
         mapping.move(names_of[theirs.weights], f"{ours.conv}.weight", _filters(theirs, rows))
         _move_bias(mapping, names_of[theirs.bias] if theirs.bias >= 0 else None, ours, rows, config.layers.norm_eps)
     imported = calibrate_restored_norms(mapping.complete(config), options.pictures)
-    return replace(imported, notes=anchors.notes(imported.checkpoint, options.pictures))
+    return replace(imported, notes=classes.notes + anchors.notes(imported.checkpoint, options.pictures))
 
 
 def _classes(
@@ -86,7 +86,7 @@ def _classes(
     """Names of the classifier's rows; the post-processing says by its ``num_classes`` if one of them is background."""
     background = num_classes is None or num_classes != rows or score_function == "softmax"
     names = options.class_names or packed_labels(path)
-    classes = name_rows(rows if background else rows + 1, names, score_function, str(path), labels_hint(path))
+    classes = name_rows(rows if background else rows + 1, names, score_function, str(path), beside=path)
     return replace(classes, background=background)
 
 
