@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ssdlite.checkpoint import Checkpoint, load_checkpoint
-from ssdlite.config import DetectorConfig, ScoreFunction, override, preset_config
+from ssdlite.config import DetectorConfig, override, preset_config
 from ssdlite.console import print_line
 from ssdlite.datasets.anchor_coverage import input_boxes
 from ssdlite.datasets.anchor_fitting import fit_to_boxes
@@ -23,6 +23,7 @@ from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.detector import Detector, detector_from_config
 from ssdlite.device import Processes, choose_amp, choose_device
 from ssdlite.errors import ConfigError, DataError
+from ssdlite.heads.losses import LOSSES
 from ssdlite.training.finetune import config_for_transfer, transfer_backbone, transfer_weights
 from ssdlite.training.head_transfer import TransferReport
 from ssdlite.training.options import SHAPES, TrainOptions, next_run_folder
@@ -154,14 +155,13 @@ def _read_weights(options: TrainOptions) -> WeightSource:
 
 def _config(options: TrainOptions, class_names: tuple[str, ...] | None, source: WeightSource) -> DetectorConfig:
     """Of the detector that the options ask for, which starts from ``source``, with its anchors still to be fitted."""
-    score_function: ScoreFunction = "softmax" if options.settings.loss == "multibox" else "sigmoid"
     given: dict[str, Any] = {
         "class_names": class_names,
         "width_mult": options.detector.width_mult,
         "image_size": options.detector.image_size,
         "resize": options.detector.resize,
         "finest_stride": options.settings.finest_stride,
-        "score_function": score_function,
+        "score_function": LOSSES[options.settings.loss].score_function,
     }
     if isinstance(source, Checkpoint):
         config = config_for_transfer(source, preset=options.detector.preset, **given)

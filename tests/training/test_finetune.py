@@ -15,10 +15,13 @@ from ssdlite.backbones.base import group_by_stride
 from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ssdlite.datasets.loading import load_data
 from ssdlite.datasets.shapes import generate_shapes
+from ssdlite.device import join_processes
 from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.heads.losses import LOSSES, DetectionLoss, FocalLoss, MultiBoxLoss
 from ssdlite.images.reading import read_image
 from ssdlite.training.finetune import Freezing, reestimate_norms, stage_layers, transfer_weights
 from ssdlite.training.options import TrainOptions
+from ssdlite.training.setup import build_for_run, start_run
 from ssdlite.training.trainer import Trainer, resume, train
 
 PRESET = "ssdlite192_mobilenet_v2_050"
@@ -314,3 +317,17 @@ def test_what_cannot_be_fine_tuned_is_refused_before_the_run_begins(shapes: Path
     with pytest.raises(ConfigError, match="these are of a backbone alone; --backbone-weights imagenet takes them"):
         train(options(shapes, Path("imagenet"), tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", [MultiBoxLoss, FocalLoss])
+def test_the_loss_decides_the_score_function_whatever_its_name(
+    kind: type[DetectionLoss], shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a new detector, and of one that starts from the weights of another."""
+    monkeypatch.setitem(LOSSES, "qfl", type("OwnLoss", (kind,), {}))
+    source = write_source(tmp_path, ("circle", "square", "triangle"))
+    for number, weights in enumerate((None, str(source))):
+        given = options(shapes, source, tmp_path / f"run{number}", loss="qfl", weights=weights)
+        with join_processes("cpu") as processes:
+            detector, _ = build_for_run(start_run(given, processes), load_data(shapes).train)
+        assert detector.config.head.score_function == ("softmax" if kind is MultiBoxLoss else "sigmoid")
