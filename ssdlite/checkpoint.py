@@ -94,7 +94,14 @@ def _describe(tensor: Tensor) -> str:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
-    """Write the checkpoint in one step: a reader sees the old file or the new one, never half of it."""
+    """Write the checkpoint in one step: a reader sees the old file or the new one, never half of it.
+
+    Raises:
+        CheckpointError: weights are not finite; nothing is written, as nothing would read it.
+    """
+    from ssdlite.detector import require_finite
+
+    require_finite(checkpoint.weights, str(path))
     content = {
         "format": CHECKPOINT_FORMAT,
         "format_version": CHECKPOINT_VERSION,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -15,7 +15,7 @@ from ssdlite.backbones.base import Backbone
 from ssdlite.backbones.registry import backbone_from_parts
 from ssdlite.config import DetectorConfig
 from ssdlite.detections import Detections
-from ssdlite.errors import ConfigError
+from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.heads.base import Head, Neck, Outputs
 from ssdlite.heads.necks import NECKS
 from ssdlite.heads.postprocess import postprocess
@@ -94,6 +94,7 @@ class Detector(nn.Module):
         Raises:
             DataError: a file is missing or not a picture.
             TypeError, ValueError: something else than a picture, or an array of another shape or type.
+            CheckpointError: weights are not finite.
         """
         if self.training:
             self.eval()
@@ -112,8 +113,37 @@ class Detector(nn.Module):
             return outputs
 
     def postprocess(self, outputs: Outputs) -> list[Detections]:
-        """What was found in each image, in input pixels."""
+        """What was found in each image, in input pixels.
+
+        Raises:
+            CheckpointError: outputs are not finite; names the weights that are to blame.
+        """
+        if not all(_is_finite(values) for values in outputs):
+            require_finite(self.state_dict(), "the detector")
+            kind = str(outputs.class_logits.dtype).removeprefix("torch.")
+            raise CheckpointError(f"the detector's weights are finite, but its outputs are not: too large for {kind}")
         return postprocess(outputs, self.anchors, self.config, self.head.box_code)
+
+
+def require_finite(weights: Mapping[str, Tensor], owner: str) -> None:
+    """Raises CheckpointError that names the first of ``owner``'s weights with values that are not finite.
+
+    Quick kernels turn NaN into numbers (a clip to 0..6 gives 0), from which plausible detections come.
+    """
+    faulty = [name for name, tensor in weights.items() if tensor.is_floating_point() and not _is_finite(tensor)]
+    if faulty:
+        values = weights[faulty[0]]
+        count = values.numel() - int(torch.isfinite(values).sum())
+        more = f", and in {len(faulty) - 1} more" if len(faulty) > 1 else ""
+        raise CheckpointError(
+            f"{owner}: expected finite weights, got NaN or infinity in {count} of {values.numel()} values of "
+            f"{faulty[0]}{more}"
+        )
+
+
+def _is_finite(values: Tensor) -> bool:
+    """A sum is one pass without memory of its own; only one that overflows needs a second look."""
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from ssdlite.backbones.batch_norm import fold_batch_norms
 from ssdlite.backbones.layers import SamePadConv2d
 from ssdlite.detections import Detections
-from ssdlite.detector import Detector, evaluation_mode
+from ssdlite.detector import Detector, evaluation_mode, require_finite
 from ssdlite.device import autocast
 from ssdlite.heads.base import Outputs
 from ssdlite.heads.postprocess import postprocess
@@ -37,6 +37,9 @@ class Predictor:
         amp: compute in this type where autocast allows it.
         compile_options: have ``torch.compile`` make it quicker still, with these options of its own. The first
             prediction with each of the first batch sizes then takes half a minute or more, and needs a C++ compiler.
+
+    Raises:
+        CheckpointError: weights are not finite.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Predictor:
     ) -> None:
         if not isinstance(detector, Detector):
             raise TypeError(f"expected a Detector, got {type(detector).__name__}; ssdlite.load_predictor takes a path")
+        require_finite(detector.state_dict(), "the detector")
         self.config = detector.config
         self.device = detector.mean.device
         self._anchors = detector.anchors.detach().clone()

@@ -14,7 +14,7 @@ import onnx
 import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ssdlite.detector import Detector
+from ssdlite.detector import Detector, require_finite
 from ssdlite.errors import ExportError
 from ssdlite.export.graphs import INPUT_NAME, TRANSLATIONS, build_graph, input_spec
 from ssdlite.export.options import HIGHEST_OPSET, LOWEST_OPSET, GraphOptions
@@ -36,7 +36,9 @@ def export_onnx(detector: Detector, options: GraphOptions) -> onnx.ModelProto:
 
     Raises:
         ExportError: an operator set that is not there, or too old for this network.
+        CheckpointError: weights are not finite.
     """
+    require_finite(detector.state_dict(), "the detector")
     if options.opset is not None and not LOWEST_OPSET <= options.opset <= HIGHEST_OPSET:
         raise ExportError(f"opset: expected {LOWEST_OPSET} to {HIGHEST_OPSET}, got {options.opset}")
     spec = input_spec(detector, options)
