@@ -105,7 +105,8 @@ def load_data(
 ) -> DataSplits:
     """The training and the validation split of the data set in ``root``, with one class list.
 
-    Without names they are the customary ones; a data set with nothing to validate on is divided by ``seed``.
+    Without names they are the customary ones; a data set with nothing to validate on is divided by ``seed``. A test
+    split is not validated on unless it is named: ``best.pt`` is chosen by the validation split.
     The other options are those of ``load_split``.
 
     Raises:
@@ -123,6 +124,8 @@ def load_data(
             f"no validation split beside {choice.train!r}: divided into {len(train)} images to train "
             f"and {len(val)} to validate on (seed {seed})"
         )
+        if (test := _first_of(TEST_NAMES, layout.splits)) is not None and test != choice.train:
+            notes.append(f"{test!r} is left for scoring (--val-split {test} would choose the best epoch on it)")
     return DataSplits(train, val, (*notes, *describe_splits(train, val)))
 
 
@@ -239,7 +242,8 @@ def _require_known(found: Sequence[Annotations], first: str) -> None:
 
 VAL_SHARE = 0.2  # of a data set that has to be divided
 TRAIN_NAMES = ("train", "training", "trainval")  # whatever their case
-VAL_NAMES = ("val", "valid", "validation", "test", "testing", "minival")
+VAL_NAMES = ("val", "valid", "validation", "minival")
+TEST_NAMES = ("test", "testing")  # scored when nothing else is there, and never chosen on unless asked for
 ONE_SPLIT = (
     ("train", "training"),
     ("val", "valid", "validation"),
@@ -258,7 +262,7 @@ def split_to_evaluate(names: Sequence[str]) -> str:
     """The split to score on when none is named: val, else test, else the only one."""
     if len(names) == 1:
         return names[0]
-    if found := _first_of(VAL_NAMES, names):
+    if found := _first_of(VAL_NAMES + TEST_NAMES, names):
         return found
     raise DataError(f"none of the splits {', '.join(names)} is called val or test; name one with --split")
 

@@ -206,6 +206,9 @@ def test_a_voc_devkit_of_several_years_is_read_together(tmp_path: Path, below: s
 def test_a_bare_voc_folder_is_recognised(tmp_path: Path) -> None:
     write_voc(tmp_path, {"trainval": ["cat_1", "cat_2", "owl_1"], "test": ["owl_2"]})
     data = load_data(tmp_path)
+    assert (len(data.train), len(data.val)) == (2, 1)  # a part of trainval: test is not to choose on
+    assert "'test' is left for scoring (--val-split test would choose the best epoch on it)" in data.notes
+    data = load_data(tmp_path, val_split="test")
     assert (len(data.train), len(data.val)) == (3, 1)
     assert data.val.labels.tolist() == [1]
 
@@ -333,7 +336,7 @@ def test_a_split_without_usable_images_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("names", "train", "val"), [
     (["test", "train", "trainval", "val"], "train", "val"),
     (["train2014", "train2017", "val2014", "val2017"], "train2017", "val2017"),
-    (["test", "trainval"], "trainval", "test"),
+    (["test", "trainval"], "trainval", None),
     (["train", "valid"], "train", "valid"),
     (["train", "other"], "train", None),
     (["all"], "all", None),
@@ -343,7 +346,7 @@ def test_the_customary_splits(names: list[str], train: str, val: str | None) -> 
 
 
 @pytest.mark.parametrize(("asked", "chosen"), [
-    (("trainval", None), ("trainval", "test")),
+    (("trainval", None), ("trainval", None)),
     (("train2014", None), ("train2014", "val2014")),
     ((None, "test"), ("train2014", "test")),
     (("test", None), ("test", "val")),
