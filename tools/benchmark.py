@@ -133,9 +133,9 @@ def _pictures(options: BenchmarkOptions) -> Iterator[list[Path]]:
 
 
 def _files(path: Path) -> list[Path]:
-    from ssdlite.images.reading import IMAGE_SUFFIXES
+    from ssdlite.images.reading import is_picture_name
 
-    files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.suffix.lower() in IMAGE_SUFFIXES)
+    files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if is_picture_name(one.name))
     if not files:
         raise ConfigError(f"--pictures {path}: {'no pictures in it' if path.is_dir() else 'no such file or folder'}")
     return files[:MOST_PICTURES]

@@ -31,7 +31,7 @@ from ssdlite.images.media import (
     save_picture,
 )
 from ssdlite.images.prediction import DetectionModel
-from ssdlite.images.reading import read_image
+from ssdlite.images.reading import picture_remarks, read_image
 
 T = TypeVar("T")
 
@@ -69,7 +69,10 @@ class Run:
 
     def fail(self, message: str) -> None:
         self.failures += 1
-        self.progress.console.print(f"ssdlite predict: {message}", markup=False, highlight=False, soft_wrap=True)
+        self.say(f"ssdlite predict: {message}")
+
+    def say(self, message: str) -> None:
+        self.progress.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def predict(options: PredictOptions) -> None:
@@ -80,13 +83,16 @@ def predict(options: PredictOptions) -> None:
         raise ConfigError(
             f"--output {output}: holds the {DETECTIONS_FILE} of an earlier prediction; name another folder"
         )
-    sources, problems = find_sources(options.sources, output)
+    sources, problems, passed_over = find_sources(options.sources, output)
     if not sources:
         raise DataError("; ".join(problems))
     detector = load_any(options.weights, model=options.model, device=options.device)
     prepare_folder(output)
     with _progress() as progress:
         run = Run(detector, options, output, progress, [])
+        if passed_over:
+            kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(passed_over.items()))
+            run.say(f"passed over, being neither pictures nor videos: {kinds}")
         for problem in problems:
             run.fail(problem)
         try:
@@ -153,10 +159,13 @@ def _predict_images(run: Run, sources: Sequence[MediaFile]) -> None:
 
 def _read(run: Run, source: MediaFile) -> ImageArray | None:
     try:
-        return read_image(source.path)
+        image = read_image(source.path)
+        for remark in picture_remarks(source.path):
+            run.say(f"{source.path}: {remark}")
     except DataError as error:
         run.fail(str(error))
         return None
+    return image
 
 
 def _predict_video(run: Run, source: MediaFile) -> None:
@@ -168,12 +177,7 @@ def _predict_video(run: Run, source: MediaFile) -> None:
         return
     count = len(entry["frames"])
     if count < stated:
-        run.progress.console.print(
-            f"{source.path}: {count} frames could be read of the {stated} that the file states",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        run.say(f"{source.path}: {count} frames could be read of the {stated} that the file states")
     run.entries.append(entry)
     run.objects += sum(len(frame["detections"]) for frame in entry["frames"])
 

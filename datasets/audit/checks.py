@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from ssdlite.datasets.index import PROBLEM_KINDS, DetectionIndex, Problem, Recor
 from ssdlite.datasets.loading import choose_splits, find_splits, load_data, load_split
 from ssdlite.errors import DataError
 from ssdlite.images.geometry import ImageArray
-from ssdlite.images.reading import read_image
+from ssdlite.images.reading import picture_remarks, read_image
 from ssdlite.nms import pairwise_iou
 
 
@@ -43,6 +44,7 @@ FINDING_KINDS = {kind: FindingKind(row.meaning) for kind, row in PROBLEM_KINDS.i
     "probable-leak": FindingKind("two splits have pictures that look the same", is_problem=False),
     "probable-duplicate": FindingKind("two pictures of a split look the same", is_problem=False),
     "two-classes": FindingKind("an object is annotated as two classes", is_problem=False),
+    "remark": FindingKind("picture is not read as it stands there", is_problem=False),
     "absent-class": FindingKind("class without an object to train on", is_problem=False),
 }
 SAME_PICTURE_KINDS = {  # (the same pixels?, in one split?)
@@ -255,6 +257,9 @@ def _picture_findings(
     prints, bad = read_fingerprints(list(sizes.items()), progress(len(sizes)))
     for path, reason in bad.items():
         yield DataFinding("undecodable", homes[path][0], path, reason)
+    for path in prints:
+        with contextlib.suppress(DataError):
+            yield from (DataFinding("remark", homes[path][0], path, remark) for remark in picture_remarks(path))
     for path, names in homes.items():
         for first, second in sorted({(one, other) for i, one in enumerate(names) for other in names[i + 1 :]}):
             yield _same_picture(True, first, second, path, "the same file")

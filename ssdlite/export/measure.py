@@ -24,7 +24,7 @@ from ssdlite.export.graphs import build_graph
 from ssdlite.export.options import ExportOptions, GraphOptions
 from ssdlite.images.geometry import ImageArray
 from ssdlite.images.prediction import DetectionModel
-from ssdlite.images.reading import IMAGE_SUFFIXES, read_image
+from ssdlite.images.reading import is_picture_name, read_image
 from ssdlite.runtime.contract import OUTPUTS, LatencyFigure
 from ssdlite.runtime.files import installed_runtimes
 from ssdlite.runtime.model import RuntimeDetector, load_model
@@ -88,7 +88,7 @@ def _spread(paths: Sequence[str], count: int) -> tuple[str, ...]:
 def _files_in(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder of pictures to calibrate on, found no folder of that name")
-    files = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(str(path) for path in folder.rglob("*") if is_picture_name(path.name))
     if not files:
         raise DataError(f"{folder}: expected pictures to calibrate on, found none")
     return files

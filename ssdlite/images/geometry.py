@@ -109,19 +109,34 @@ def resize_with_numpy(image: ImageArray, height: int, width: int) -> ImageArray:
     return (result >> 2).clip(0, 255).astype(np.uint8)
 
 
-def deep_gray_to_rgb(pixels: npt.NDArray[Any]) -> ImageArray:
-    """Grey pixels of 16 or 32 bits [H, W] -> uint8 RGB.
+NARROW_RANGES = {10: 1023, 12: 4095}  # bits of sensors in files of 16 bits, which would come out nearly black
 
-    Values to 65535 are 16-bit, to 255 8-bit ones in a wide file, floats to 1 fractions; more is scaled.
+
+def narrow_range(highest: float) -> int | None:
+    """The bits of values from 0 to ``highest``, where they are 10 or 12 in a file of 16; None for all others."""
+    return next((bits for bits, limit in NARROW_RANGES.items() if 255 < highest <= limit), None)
+
+
+def deep_to_8_bits(pixels: npt.NDArray[Any]) -> ImageArray:
+    """Pixels of 16 or 32 bits, of any shape -> uint8.
+
+    Values to 255 are 8-bit ones in a wide file, to 1023 of 10 bits, to 4095 of 12, to 65535 of 16, floats to 1
+    fractions; more is scaled.
     """
     values = np.nan_to_num(pixels.astype(np.float64), posinf=0.0, neginf=0.0)
-    highest = values.max(initial=0)
-    if highest > 255:
+    highest = float(values.max(initial=0))
+    if bits := narrow_range(highest):
+        values = values * (255 / NARROW_RANGES[bits])
+    elif highest > 255:
         values = values / 257 if highest <= 65535 else values * (255 / highest)
     elif highest <= 1 and np.issubdtype(pixels.dtype, np.floating):
         values = values * 255
-    gray = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-    return np.repeat(gray[:, :, None], 3, axis=2)
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def deep_gray_to_rgb(pixels: npt.NDArray[Any]) -> ImageArray:
+    """Grey pixels of 16 or 32 bits [H, W] -> uint8 RGB, see ``deep_to_8_bits``."""
+    return np.repeat(deep_to_8_bits(pixels)[:, :, None], 3, axis=2)
 
 
 def _source_places(source: int, target: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpe
 PICTURE_FORMATS = {  # what annotated pictures can be written as; others become PNG
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jfif": "JPEG",
     ".png": "PNG",
     ".bmp": "BMP",
     ".tif": "TIFF",
@@ -43,8 +45,16 @@ class MediaFile(NamedTuple):
     is_video: bool
 
 
-def find_sources(paths: Sequence[Path], output: Path) -> tuple[list[MediaFile], list[str]]:
-    """Files, and the pictures and videos anywhere in folders -> (what to work on, what was wrong).
+class Sources(NamedTuple):
+    """``problems`` are what was wrong; ``passed_over`` how many other files the folders hold, by suffix."""
+
+    files: list[MediaFile]
+    problems: list[str]
+    passed_over: dict[str, int]
+
+
+def find_sources(paths: Sequence[Path], output: Path) -> Sources:
+    """Files, and the pictures and videos anywhere in folders; hidden files are not looked at.
 
     Each file is listed once, in the order given, folders by name; the output folder is not searched. Targets
     have the source's name (below a folder: its path), with a number where several sources share one.
@@ -54,9 +64,10 @@ def find_sources(paths: Sequence[Path], output: Path) -> tuple[list[MediaFile], 
     """
     found: dict[Path, tuple[Path, Path]] = {}  # real path -> (path, path below its folder)
     problems = []
+    others: Counter[str] = Counter()
     for given in paths:
         try:
-            files = _files_in(given, output) if given.is_dir() else [given]
+            files = _files_in(given, output, others) if given.is_dir() else [given]
         except OSError as error:
             problems.append(f"{error.filename}: cannot be read ({error.strerror})")
             continue
@@ -72,7 +83,7 @@ def find_sources(paths: Sequence[Path], output: Path) -> tuple[list[MediaFile], 
     for source in sources:
         if (output / source.target).resolve() in found:
             raise ConfigError(f"{output / source.target} is a source; choose another folder with --output")
-    return sources, problems
+    return Sources(sources, problems, dict(others))
 
 
 def save_picture(path: Path, image: ImageArray) -> None:
@@ -161,8 +172,8 @@ class VideoWriter:
         self._file.__exit__(kind, error, trace)
 
 
-def _files_in(folder: Path, output: Path) -> list[Path]:
-    """Pictures and videos below ``folder``, by name.
+def _files_in(folder: Path, output: Path, others: Counter[str]) -> list[Path]:
+    """Pictures and videos below ``folder``, by name; what is neither is counted in ``others``.
 
     Subfolders that hold annotated copies are left out: the output folder, and those of earlier predictions.
     """
@@ -175,11 +186,11 @@ def _files_in(folder: Path, output: Path) -> list[Path]:
     for directory, subfolders, names in os.walk(folder, onerror=give_up):
         here = Path(directory)
         subfolders[:] = sorted(name for name in subfolders if not _is_output(here / name, left_out))
-        files += [
-            here / name
-            for name in sorted(names)
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES
-        ]
+        for name in sorted(name for name in names if not name.startswith(".")):
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
+                files.append(here / name)
+            else:
+                others[Path(name).suffix.lower() or "without a suffix"] += 1
     return files
 
 

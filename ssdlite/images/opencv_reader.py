@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite.images.geometry import ORIENTATIONS, ImageArray, Size, deep_gray_to_rgb, find_opencv, silent_opencv
+from ssdlite.images.geometry import (
+    ORIENTATIONS,
+    ImageArray,
+    Size,
+    deep_gray_to_rgb,
+    deep_to_8_bits,
+    find_opencv,
+    narrow_range,
+    silent_opencv,
+)
 
 MOST_DECODED_PIXELS = 178_956_970  # as Pillow allows; OpenCV itself would decode six times as many
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
@@ -148,7 +157,8 @@ def _to_rgb(pixels: npt.NDArray[Any]) -> ImageArray:
     if pixels.ndim == 2:
         return np.repeat(pixels[:, :, None], 3, axis=2) if pixels.dtype == np.uint8 else deep_gray_to_rgb(pixels)
     if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
+        narrow = narrow_range(float(pixels.max(initial=0))) is not None
+        pixels = deep_to_8_bits(pixels) if narrow else (pixels >> 8).astype(np.uint8)
     if pixels.dtype != np.uint8:
         raise ValueError(f"expected colours of 8 or 16 bits, got {pixels.dtype}")
     return np.ascontiguousarray(pixels[:, :, ::-1])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,12 +14,25 @@ import numpy as np
 
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.images import opencv_reader
-from ssdlite.images.geometry import ORIENTATIONS, ImageArray, Size, deep_gray_to_rgb, find_opencv, find_pillow
+from ssdlite.images.geometry import (
+    ORIENTATIONS,
+    ImageArray,
+    Size,
+    deep_gray_to_rgb,
+    find_opencv,
+    find_pillow,
+    narrow_range,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+HEIF_SUFFIXES = (".heic", ".heif")  # where pillow-heif is installed
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".avif", ".jp2",
+    *(HEIF_SUFFIXES if find_spec("pillow_heif") else ()),
+)  # fmt: skip
+DARK = 16  # of 255: what is left of 12 bits in a picture of 16
 EXIF_ORIENTATION = 0x0112
 TRANSPOSITIONS = {  # what of Pillow's turns an EXIF orientation upright
     2: "FLIP_LEFT_RIGHT",
@@ -33,8 +48,9 @@ TRANSPOSITIONS = {  # what of Pillow's turns an EXIF orientation upright
 def read_image(path: Path | str, *, reduction: int = 1) -> ImageArray:
     """A picture file as uint8 RGB [H, W, 3], upright: its EXIF orientation is applied.
 
-    Grey, palette, 16-bit and CMYK pictures become 8-bit RGB; an alpha channel is dropped. Pillow reads it, or OpenCV
-    where Pillow is not installed.
+    Grey, palette, 16-bit and CMYK pictures become 8-bit RGB, values of 10 or 12 bits in files of 16 by their own range;
+    an alpha channel is dropped, and of several frames the first is read. Pillow reads it, or OpenCV where Pillow is not
+    installed.
 
     ``reduction`` 2, 4 or 8 gives that fraction of the sides, rounded up, in less time; each pixel is the mean of a
     square. Only JPEGs can, and only those stored upright; others come whole.
@@ -47,10 +63,55 @@ def read_image(path: Path | str, *, reduction: int = 1) -> ImageArray:
     with _one_error(path):
         if pillow is None:
             return opencv_reader.read(path)
-        with pillow.open(path) as picture:  # Pillow itself refuses headers of more than 179 million pixels
+        with _open(pillow, path) as picture:  # Pillow itself refuses headers of more than 179 million pixels
             if reduction > 1 and _orientation(picture) == 1:
                 picture.draft(None, (picture.width // reduction, picture.height // reduction))
-            return to_rgb(picture)
+            deep_color = _has_deep_color(picture)
+            image = to_rgb(picture)
+        if deep_color and image.max(initial=0) < DARK and find_opencv():
+            return opencv_reader.read(path)  # Pillow has dropped the lower 8 bits
+        return image
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file in a folder is to be read as a picture: by its suffix, and not hidden (macOS's "._a.jpg")."""
+    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def picture_remarks(path: Path | str) -> list[str]:
+    """What is worth saying about how a picture that ``read_image`` reads becomes one of 8 bits; nothing of most.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    pillow = find_pillow()
+    if pillow is None or Path(path).suffix.lower() in (".jpg", ".jpeg", ".jfif"):
+        return []
+    with _one_error(path), _open(pillow, path) as picture:
+        remarks = []
+        if (frames := getattr(picture, "n_frames", 1)) > 1:
+            remarks.append(f"holds {frames} frames, of which the first is read")
+        if picture.mode.startswith(("I", "F")):
+            highest = float(np.asarray(picture).max(initial=0))
+            if bits := narrow_range(highest):
+                remarks.append(f"its values reach {highest:g} of 65535: scaled by the range of {bits} bits")
+        elif _has_deep_color(picture) and np.asarray(picture).max(initial=0) < DARK:
+            remarks.append(f"its values stay below {DARK} / 256 of 16 bits: scaled by their range")
+        return remarks
+
+
+def _open(pillow: Any, path: Path | str) -> Image:
+    """With Pillow, and what it has no reader of with pillow-heif."""
+    if Path(path).suffix.lower() in HEIF_SUFFIXES and find_spec("pillow_heif"):
+        heif: Image = import_module("pillow_heif").open_heif(path).to_pillow()
+        return heif
+    picture: Image = pillow.open(path)
+    return picture
+
+
+def _has_deep_color(picture: Image) -> bool:
+    """Whether Pillow will drop the lower 8 bits of 16; asked before it decodes."""
+    return picture.mode.startswith("RGB") and ";16" in str(getattr(picture, "tile", ())[:1])
 
 
 class PictureHeader(NamedTuple):
@@ -78,7 +139,7 @@ def read_header(path: Path | str) -> PictureHeader:
     with _one_error(path):
         if pillow is None:
             return PictureHeader(*opencv_reader.read_header(path))
-        with pillow.open(path) as picture:
+        with _open(pillow, path) as picture:
             return PictureHeader((picture.height, picture.width), _orientation(picture))
 
 

@@ -20,7 +20,7 @@ from ssdlite.detector import Detector, detector_from_config, stack_images
 from ssdlite.errors import CheckpointError, ConfigError, DataError
 from ssdlite.files import listing
 from ssdlite.images.geometry import ImageArray, InputTransform
-from ssdlite.images.reading import IMAGE_SUFFIXES, read_image
+from ssdlite.images.reading import is_picture_name, read_image
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def _pictures_in(folder: Path, count: int) -> Iterator[ImageArray]:
     """Up to ``count`` of a folder, evenly taken from all of them: files are often sorted by scene."""
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder of pictures to measure on, found no such folder")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(path for path in folder.rglob("*") if is_picture_name(path.name))
     if not files:
         raise DataError(f"{folder}: expected pictures to measure on, found none")
     chosen = np.unique(np.linspace(0, len(files) - 1, count).round().astype(int))

@@ -23,13 +23,17 @@ def targets(paths: list[Path], output: Path) -> list[str]:
 
 
 def test_folders_are_searched_with_their_subfolders_in_order(tmp_path: Path) -> None:
-    touch(*(tmp_path / "in" / name for name in ("b.JPG", "a.png", "notes.txt", ".hidden.jpg", "sub/c.mov")))
-    sources, problems = find_sources([tmp_path / "in"], tmp_path / "out")
+    touch(
+        *(tmp_path / "in" / name for name in ("b.JPG", "a.png", "notes.txt", ".hidden.jpg", "sub/c.mov", "sub/d.jfif"))
+    )
+    sources, problems, passed_over = find_sources([tmp_path / "in"], tmp_path / "out")
     assert problems == []
+    assert passed_over == {".txt": 1}
     assert [(s.path.name, s.target.as_posix(), s.is_video) for s in sources] == [
         ("a.png", "a.png", False),
         ("b.JPG", "b.JPG", False),
         ("c.mov", "sub/c.mp4", True),
+        ("d.jfif", "sub/d.jfif", False),
     ]
 
 
@@ -68,7 +72,7 @@ def test_sources_are_never_overwritten(tmp_path: Path) -> None:
 
 def test_what_is_missing_or_empty_is_named(tmp_path: Path) -> None:
     touch(tmp_path / "in" / "notes.txt")
-    sources, problems = find_sources([tmp_path / "none.jpg", tmp_path / "in"], tmp_path / "out")
+    sources, problems, _ = find_sources([tmp_path / "none.jpg", tmp_path / "in"], tmp_path / "out")
     assert sources == []
     assert problems == [
         f"{tmp_path / 'none.jpg'}: no such file or folder",

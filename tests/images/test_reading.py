@@ -14,7 +14,9 @@ from ssdlite.errors import DataError
 from ssdlite.images.reading import (
     FIRST_BYTES,
     find_size,
+    is_picture_name,
     jpeg_size,
+    picture_remarks,
     read_image,
     read_image_size,
     to_rgb,
@@ -87,6 +89,55 @@ def test_16_bit_colour_becomes_8_bit(tmp_path: Path) -> None:
     bgr = np.full((2, 2, 3), (0x1000, 0x8000, 0xFFFF), np.uint16)
     assert cv2.imwrite(str(tmp_path / "a.png"), bgr)
     assert read_image(tmp_path / "a.png")[0, 0].tolist() == [255, 128, 16]
+
+
+@pytest.mark.parametrize(("highest", "middle", "remark"), [
+    (1023, 128, "its values reach 1023 of 65535: scaled by the range of 10 bits"),
+    (4095, 128, "its values reach 4095 of 65535: scaled by the range of 12 bits"),
+    (4096, 8, None),
+    (65535, 128, None),
+    (200, 100, None),
+])  # fmt: skip
+def test_the_bits_of_a_sensor_in_16_are_scaled_by_their_range(
+    tmp_path: Path, highest: int, middle: int, remark: str | None
+) -> None:
+    pixels = np.array([[0, (highest + 1) // 2, highest]], np.uint16)
+    path = save(Image.fromarray(pixels), tmp_path / "a.png")
+    assert read_image(path)[0, 1].tolist() == [middle] * 3
+    assert picture_remarks(path) == ([] if remark is None else [remark])
+
+
+def test_12_bits_of_colour_are_scaled_by_their_range(tmp_path: Path) -> None:
+    assert cv2.imwrite(str(tmp_path / "a.png"), np.full((2, 2, 3), (0, 2048, 4095), np.uint16))
+    assert read_image(tmp_path / "a.png")[0, 0].tolist() == [255, 128, 0]
+    assert picture_remarks(tmp_path / "a.png") == ["its values stay below 16 / 256 of 16 bits: scaled by their range"]
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
+def test_of_several_frames_the_first_is_read_and_the_others_are_mentioned(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue")]
+    frames[0].save(
+        tmp_path / f"a{suffix}",
+        save_all=True,
+        append_images=frames[1:],
+        **({"lossless": True} if suffix == ".webp" else {}),
+    )
+    assert read_image(tmp_path / f"a{suffix}")[0, 0].tolist() == [255, 0, 0]
+    assert picture_remarks(tmp_path / f"a{suffix}") == ["holds 3 frames, of which the first is read"]
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jp2", ".avif"])
+def test_pictures_of_rarer_formats_are_read(tmp_path: Path, suffix: str) -> None:
+    kind = {".jfif": "JPEG", ".jp2": "JPEG2000", ".avif": "AVIF"}[suffix]
+    Image.new("RGB", (16, 8), (200, 100, 50)).save(tmp_path / f"a{suffix}", kind)
+    assert is_picture_name(f"a{suffix.upper()}")
+    assert np.abs(read_image(tmp_path / f"a{suffix}").astype(int) - [200, 100, 50]).max() <= 4
+    assert read_image_size(tmp_path / f"a{suffix}") == ((8, 16), (8, 16))
+    assert picture_remarks(tmp_path / f"a{suffix}") == []
+
+
+def test_hidden_and_other_files_are_no_pictures() -> None:
+    assert [name for name in ("._a.jpg", ".a.png", "a.txt", "a", "a.JPG") if is_picture_name(name)] == ["a.JPG"]
 
 
 @pytest.mark.parametrize(("values", "expected"), [
