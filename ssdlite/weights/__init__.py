@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ssdlite.weights.backbones import load_backbone_weights as load_backbone_weights
     from ssdlite.weights.mapping import Imported as Imported
     from ssdlite.weights.mapping import WeightMapping as WeightMapping
+    from ssdlite.weights.named_tensors import from_tensors as from_tensors
     from ssdlite.weights.source import ImportOptions as ImportOptions
     from ssdlite.weights.source import ImportSource as ImportSource
     from ssdlite.weights.source import WeightFormat as WeightFormat
@@ -23,6 +24,7 @@ else:
             "WeightFormat": "ssdlite.weights.source",
             "WeightMapping": "ssdlite.weights.mapping",
             "ImportSource": "ssdlite.weights.source",
+            "from_tensors": "ssdlite.weights.named_tensors",
             "import_weights": "ssdlite.weights.api",
             "load_backbone_weights": "ssdlite.weights.backbones",
         },

@@ -66,19 +66,30 @@ def import_weights(
         CheckpointError: missing, damaged, hostile, of no known layout, or one that fits only in part; names tensors.
         ConfigError: an unknown format, or a package that reading it needs is not installed.
     """
-    options = ImportOptions(
-        class_names=None if class_names is None else as_names(class_names),
-        image_size=image_size,
-        pictures=None if pictures is None else as_path(pictures, "pictures"),
-        anchor_order=anchor_order,
-        anchors=anchors,
-    )
+    options = as_options(class_names, image_size, pictures, anchor_order, anchors)
     as_path(source, "source")
     opened = ImportSource(source)
     try:
         return _find_format(opened, format).read(opened, options)
     except OSError as error:  # no permission, or the file has gone
         raise CheckpointError(f"{source}: cannot be read ({error.strerror or error})") from None
+
+
+def as_options(
+    class_names: Sequence[str] | None,
+    image_size: int | None,
+    pictures: str | Path | None,
+    anchor_order: AnchorOrder | None,
+    anchors: AnchorConfig | None,
+) -> ImportOptions:
+    """Raises ConfigError for a value that no format could use."""
+    return ImportOptions(
+        class_names=None if class_names is None else as_names(class_names),
+        image_size=image_size,
+        pictures=None if pictures is None else as_path(pictures, "pictures"),
+        anchor_order=anchor_order,
+        anchors=anchors,
+    )
 
 
 def as_names(value: object) -> tuple[str, ...]:
@@ -158,10 +169,10 @@ def _unrecognized_state(source: ImportSource) -> CheckpointError:
 
     try:
         owner = recognize_backbone(source.state, str(source.path)).owner
-    except CheckpointError:
+    except CheckpointError as error:
         return CheckpointError(
-            f"{source.path}: recognised as none of {', '.join(WEIGHT_FORMATS)}; it holds tensors such as "
-            f"{', '.join(list(source.state)[:MAX_LISTED])}"
+            f"{source.path}: recognised as none of {', '.join(WEIGHT_FORMATS)}, nor as a backbone: "
+            f"{str(error).removeprefix(f'{source.path}: ')}"
         )
     return CheckpointError(
         f"{source.path}: weights of a backbone alone ({owner}), expected those of a detector; "

@@ -112,7 +112,8 @@ def recognize_backbone(state: Mapping[str, Tensor], path: str) -> BackboneWeight
     if layout is None:
         raise CheckpointError(
             f"{path}: expected the state dict of torchvision's mobilenet_v2 or mobilenet_v3_large, or of timm's "
-            f"mobilenetv1 or mobilenetv2; got tensors such as {', '.join(list(state)[:3]) or 'none'}"
+            f"mobilenetv1 or mobilenetv2; got tensors such as {listing(state, 3) or 'none'}, "
+            f"without {_missing_marks(state)}"
         )
     options = {"mean": layout.mean, "std": layout.std, "norm_eps": layout.norm_eps}
     options |= {"padding": "symmetric", "activation": "relu6"}
@@ -122,6 +123,12 @@ def recognize_backbone(state: Mapping[str, Tensor], path: str) -> BackboneWeight
     names = {_our_name(theirs, layout, blocks): theirs for theirs in state}
     tensors = {ours: state[theirs] for ours, theirs in names.items()}
     return BackboneWeights(path, layout.owner, layout.backbone, tensors, options, names)
+
+
+def _missing_marks(state: Mapping[str, Tensor]) -> str:
+    """For each layout, a tensor that it has and ``state`` has not."""
+    missing = ((next(name for name in one.unique if name not in state), one.owner) for one in BACKBONE_LAYOUTS)
+    return ", ".join(f"{name} ({owner})" for name, owner in missing)
 
 
 def _number_blocks(names: Iterable[str]) -> dict[tuple[str, str], int]:

@@ -111,6 +111,13 @@ class WeightMapping:
             for name, tensor in own.items()
             if name in self.weights and (name in self._misshapen or self.weights[name].shape != tensor.shape)
         ]
+        wrong_type = [
+            f"{self._named(name)} is {str(self.weights[name].dtype).removeprefix('torch.')}"
+            for name, tensor in own.items()
+            if name in self.weights and tensor.is_floating_point() and not self.weights[name].is_floating_point()
+        ]
+        if wrong_type:
+            faults.append(f"no floats, so quantised or something else: {listing(wrong_type)}")
         if wrong:
             faults.append(f"of another shape: {listing(wrong, separator='; ')}")
         if faults:
@@ -119,6 +126,11 @@ class WeightMapping:
         check_finite(weights, self.path, self.matched)
         checkpoint = Checkpoint(config, weights, path=self.path)
         return Imported(checkpoint, self.source, tuple(self.matched), tuple(self.made), tuple(self.left))
+
+    def _named(self, ours: str) -> str:
+        """A tensor of ours, behind the source's of it."""
+        theirs = dict(self.matched).get(ours)
+        return ours if theirs is None else f"{theirs} -> {ours}"
 
     def _shape_fault(self, ours: str, expected: Tensor) -> str:
         theirs = dict(self.matched).get(ours)

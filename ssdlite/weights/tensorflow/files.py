@@ -37,7 +37,9 @@ class TensorFlowFile:
     """What a checkpoint or a frozen graph holds; axes of tensors are in TensorFlow's order.
 
     Attributes:
+        path: what errors call it.
         size: bytes of the file, or of the files of values of a checkpoint.
+        location: of the file; None for arrays that are no file's.
         operators: of a graph, by name; empty for a checkpoint.
         inputs: the first two of the operators that make anchors.
         epsilons: of the batch norms in a graph.
@@ -49,6 +51,7 @@ class TensorFlowFile:
     operators: dict[str, str] = field(default_factory=dict)
     epsilons: tuple[float, ...] = ()
     inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    location: Path | None = None
 
     def read(self, names: Sequence[str]) -> list[npt.NDArray[np.float32]]:
         """The values of those variables, as ``read_floats`` gives them. Raises CheckpointError where it does."""
@@ -92,7 +95,7 @@ def read_checkpoint(index: Path) -> TensorFlowFile:
         raise
     except DAMAGE as error:
         raise damaged_file(index, INDEX, error) from None
-    return TensorFlowFile(str(index), sum(map(len, data)), variables)
+    return TensorFlowFile(str(index), sum(map(len, data)), variables, location=index)
 
 
 def _read_shard(path: Path) -> memoryview:
@@ -219,7 +222,7 @@ def read_frozen_graph(path: Path) -> TensorFlowFile:
                 )
     except DAMAGE as error:
         raise damaged_file(path, GRAPH, error) from None
-    return TensorFlowFile(str(path), len(content), variables, operators, tuple(sorted(epsilons)), inputs)
+    return TensorFlowFile(str(path), len(content), variables, operators, tuple(sorted(epsilons)), inputs, path)
 
 
 def _node(message: memoryview) -> tuple[str, str, dict[str, memoryview]]:

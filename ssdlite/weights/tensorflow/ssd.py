@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ssdlite.anchors import AnchorConfig
+from ssdlite.backbones.batch_norm import identity_norm
 from ssdlite.config import DetectorConfig, Narrowing, ScoreFunction, override
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import listing
@@ -25,6 +26,7 @@ from ssdlite.weights.mapping import (
     Imported,
     WeightMapping,
     backbone_shapes,
+    calibrate_restored_norms,
     detector_layers,
 )
 from ssdlite.weights.raw_tensors import read_values
@@ -174,6 +176,8 @@ def box_rows(tensor: Tensor) -> Tensor:
 TENSORFLOW_SSD = "TensorFlow Object Detection API SSD"
 BACKBONE_PREFIXES = {"mobilenet_v1": "FeatureExtractor/MobilenetV1/", "mobilenet_v2": "FeatureExtractor/MobilenetV2/"}
 WEIGHT = re.compile(r"(?:weights|depthwise_weights|biases|BatchNorm/(?:gamma|beta|moving_mean|moving_variance))$")
+FOLDED_NORM = re.compile(r"(.*)/(?:convolution|Conv2D|depthwise)_bn_offset")  # by TensorFlow's optimize_for_inference
+REPEATED_SCOPE = re.compile(r"(MobilenetV[12])/\1/")  # of operators, where variables have it once
 TRAINING = re.compile(r"/(?:RMSProp|Momentum|Adam|ExponentialMovingAverage)(?:_\d+)?$")
 NORM_ENTRIES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 DEFAULT_SIDE = 300  # of all published SSD MobileNets V1 and V2 for TensorFlow 1
@@ -191,14 +195,15 @@ def read_tensorflow_ssd(file: TensorFlowFile, options: ImportOptions) -> Importe
     """
     names = [name for name in file.variables if _is_weight(name)]
     layout = _layout(file, names)
-    pipeline = read_pipeline(Path(file.path).parent)
+    pipeline = read_pipeline(file.location.parent) if file.location else None
     score_function = _score_function(file, pipeline)
     anchors = choose_anchors(
         layout.anchors_per_cell, graph_anchors(file), pipeline.anchors if pipeline else None, options, file.path
     )
-    if anchors.other is None:
+    folded = _folded_norms(names)
+    if anchors.other is None and not folded:
         options.refuse_pictures(file.path, TENSORFLOW_SSD)
-    classes = name_rows(layout.num_logits, options.class_names, score_function, file.path, beside=Path(file.path))
+    classes = name_rows(layout.num_logits, options.class_names, score_function, file.path, beside=file.location)
     config = detector_config(
         layout,
         image_size=_image_size(file, pipeline, options),
@@ -210,15 +215,24 @@ def read_tensorflow_ssd(file: TensorFlowFile, options: ImportOptions) -> Importe
     )
     tensors = {name: torch.from_numpy(values) for name, values in zip(names, file.read(names), strict=True)}
     mapping = WeightMapping(tensors, file.path, TENSORFLOW_SSD)
-    _move_all(mapping, layout, detector_layers(config), classes)
+    _move_all(mapping, layout, detector_layers(config), classes, folded=folded, norm_eps=config.layers.norm_eps)
     imported = mapping.complete(config)
+    if folded:
+        imported = calibrate_restored_norms(imported, options.pictures)
     left = tuple((name, _why_left(name)) for name in file.variables if name not in mapping.tensors)
     notes = classes.notes + anchors.notes(imported.checkpoint, options.pictures)
     return replace(imported, left=imported.left + left, notes=notes)
 
 
 def _is_weight(name: str) -> bool:
-    return name.startswith(("FeatureExtractor/", "BoxPredictor_")) and WEIGHT.search(name) is not None
+    known = WEIGHT.search(name) or FOLDED_NORM.fullmatch(name)
+    return name.startswith(("FeatureExtractor/", "BoxPredictor_")) and known is not None
+
+
+def _folded_norms(names: Sequence[str]) -> dict[str, str]:
+    """Scopes of the layers whose batch norm was folded into the filters -> variables of what it added."""
+    found = {match[1]: name for name in names if (match := FOLDED_NORM.fullmatch(name))}
+    return {REPEATED_SCOPE.sub(r"\1/", scope): name for scope, name in found.items()}
 
 
 def _why_left(name: str) -> str:
@@ -336,23 +350,44 @@ def _changes(file: TensorFlowFile, pipeline: PipelineConfig | None) -> dict[str,
     return changes
 
 
-def _move_all(mapping: WeightMapping, layout: Layout, layers: DetectorLayers, classes: ClassRows) -> None:
+def _move_all(
+    mapping: WeightMapping,
+    layout: Layout,
+    layers: DetectorLayers,
+    classes: ClassRows,
+    *,
+    folded: Mapping[str, str],
+    norm_eps: float,
+) -> None:
+    def move(scope: str, layer: ConvLayer) -> None:
+        mapping.move(f"{scope}/{_kind(layer.depthwise)}", f"{layer.conv}.weight", to_torch(layer))
+        if scope in folded:
+            _move_folded_norm(mapping, folded[scope], layer, norm_eps)
+        else:
+            _move_norm(mapping, scope, layer)
+
     prefix = BACKBONE_PREFIXES[layout.backbone]
     scopes = [prefix + scope for scope in (*backbone_scopes(layout.backbone), *extra_scopes(layout))]
     for scope, trunk_layer in zip(scopes, layers.trunk, strict=True):
-        _move(mapping, scope, trunk_layer)
+        move(scope, trunk_layer)
     for kind, rows, predictors in ((BOX, box_rows, layers.boxes), (CLASS, classes.select, layers.classes)):
         for level, predictor in enumerate(predictors):
             *depthwise, last = predictor
             scope = f"BoxPredictor_{level}/{kind}"
             for layer in depthwise:
-                _move(mapping, f"{scope}_depthwise", layer)
+                move(f"{scope}_depthwise", layer)
             _move_predictor(mapping, scope, last, rows)
 
 
-def _move(mapping: WeightMapping, scope: str, layer: ConvLayer) -> None:
-    """A convolution and its norm."""
-    mapping.move(f"{scope}/{_kind(layer.depthwise)}", f"{layer.conv}.weight", to_torch(layer))
+def _move_folded_norm(mapping: WeightMapping, theirs: str, layer: ConvLayer, norm_eps: float) -> None:
+    """What a norm added that is otherwise in the filters; the norm that takes it only adds it."""
+    mapping.move(theirs, f"{layer.norm}.bias")
+    for entry, value in identity_norm(torch.zeros(layer.shape[0]), norm_eps).items():
+        if entry != "bias":
+            mapping.make(f"{layer.norm}.{entry}", value, "was folded into the convolution, restored")
+
+
+def _move_norm(mapping: WeightMapping, scope: str, layer: ConvLayer) -> None:
     for theirs, ours in NORM_ENTRIES.items():
         mapping.move(f"{scope}/BatchNorm/{theirs}", f"{layer.norm}.{ours}")
     mapping.make(f"{layer.norm}.num_batches_tracked", torch.tensor(0), "TensorFlow does not count batches")
