@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import struct
 import zipfile
 from pathlib import Path
@@ -71,6 +72,44 @@ def test_damaged_torch_files(tmp_path: Path) -> None:
         archive.writestr("archive/data.pkl", b"\0" * 10**6)
     with pytest.raises(ssdlite.CheckpointError, match="it is compressed, which torch"):
         load_state_dict(path)
+
+
+class Runs:
+    """Opens a file where it is unpickled by a reader that trusts it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_checkpoints_of_torchvisions_training_scripts(tmp_path: Path, zipped: bool) -> None:
+    """With optimizer, schedule and the options as an argparse.Namespace; what runs in it is refused as ever."""
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[2, 2, 3])
+    content = {
+        "model": STATE,
+        "optimizer": optimizer.state_dict(),
+        "lr_scheduler": schedule.state_dict(),
+        "args": argparse.Namespace(lr=0.1, device="cuda", trainable_backbone_layers=None, aspect_ratios=[0.5, 2.0]),
+        "epoch": 12,
+        "scaler": None,
+    }
+    path = tmp_path / "model_12.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    before = torch.serialization.get_safe_globals()
+    assert same(load_state_dict(path))
+    assert torch.serialization.get_safe_globals() == before
+    content["args"] = argparse.Namespace(hook=Runs(tmp_path / "ran"))
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(
+        ssdlite.CheckpointError, match="it holds more than tensors and plain values, and could run code"
+    ):
+        load_state_dict(path)
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("archive", [True, False])

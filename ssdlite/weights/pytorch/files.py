@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import warnings
 import zipfile
@@ -28,6 +29,7 @@ from ssdlite.weights.source import (
 )
 
 MAX_TENSORS = 20_000
+PLAIN_CLASSES = (argparse.Namespace,)  # hold values and do nothing: torchvision's scripts keep their options so
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module", "ema_state_dict", "weights", "params")
 MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # at the front of what torch.save wrote before it wrote zip archives
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile and Lightning
@@ -57,7 +59,7 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
 def _read_torch(path: Path) -> Any:
     _check_container(path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(PLAIN_CLASSES)):
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
