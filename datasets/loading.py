@@ -183,7 +183,10 @@ def _load_splits(
             split, class_names, items, name=layout.label(name), agree_with=first, exif_boxes=options.exif_boxes
         )
         if not len(index):
-            raise DataError(f"{index.name}: expected at least one usable image, got none")
+            causes = describe_causes(index.problems)
+            raise DataError(
+                f"{index.name}: expected at least one usable image, got none" + (f": {causes}" if causes else "")
+            )
         indexes.append(index)
     return indexes
 
@@ -321,6 +324,8 @@ def describe_splits(train: DetectionIndex, val: DetectionIndex) -> list[str]:
     notes = [_counts(index) for index in (train, val)]
     if absent := train.absent_classes():
         notes.append(f"{train.name}: no objects of {', '.join(absent)}")
+    if not (~val.ignore).any():
+        notes.append(f"warning: {val.name}: no objects to validate on; which checkpoint is the best cannot be told")
     divided = train.problems is val.problems
     for index in (train,) if divided else (train, val):
         notes.extend(note for note in problem_notes(index) if note not in notes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -258,8 +257,7 @@ def _picture_findings(
     for path, reason in bad.items():
         yield DataFinding("undecodable", homes[path][0], path, reason)
     for path in prints:
-        with contextlib.suppress(DataError):
-            yield from (DataFinding("remark", homes[path][0], path, remark) for remark in picture_remarks(path))
+        yield from (DataFinding("remark", homes[path][0], path, remark) for remark in picture_remarks(path))
     for path, names in homes.items():
         for first, second in sorted({(one, other) for i, one in enumerate(names) for other in names[i + 1 :]}):
             yield _same_picture(True, first, second, path, "the same file")

@@ -183,15 +183,14 @@ def _require_pixels(found: Annotations, rows: npt.NDArray[np.int64]) -> None:
     rows = rows[np.isfinite(found.boxes[rows]).all(axis=1)]
     rows = rows[(found.boxes[rows, 2:] > found.boxes[rows, :2]).all(axis=1)]
     boxes = found.boxes[rows]
-    fractions = bool((np.abs(boxes) <= 1).all())
-    if not len(rows) or not (fractions or (boxes[:, 2:] - boxes[:, :2] < 1).all()):
+    if not len(rows) or not ((np.abs(boxes) <= 1).all() or (boxes[:, 2:] - boxes[:, :2] < 1).all()):
         return
     file, what = found.where(int(rows[0]))
     corners = ", ".join(f"{value:g}" for value in boxes[0].tolist())
     raise DataError(
         f"{found.source}: expected boxes in pixels, got {counted(len(rows), 'box')} of less than one each, the first "
         f"with the corners {corners} ({Path(file).name}, {what})"
-        + ("; they look like fractions of the picture's width and height" if fractions else "")
+        + ("; they look like fractions of the picture's width and height" if np.abs(boxes).max() <= 2 else "")
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,16 +79,12 @@ def is_picture_name(name: str) -> bool:
 
 
 def picture_remarks(path: Path | str) -> list[str]:
-    """What is worth saying about how a picture that ``read_image`` reads becomes one of 8 bits; nothing of most.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """What is worth saying about how ``read_image`` makes 8 bits of a picture; nothing of most, and of damaged ones."""
     pillow = find_pillow()
     if pillow is None or Path(path).suffix.lower() in (".jpg", ".jpeg", ".jfif"):
         return []
-    with _one_error(path), _open(pillow, path) as picture:
-        remarks = []
+    remarks: list[str] = []
+    with suppress(DataError), _one_error(path), _open(pillow, path) as picture:
         if (frames := getattr(picture, "n_frames", 1)) > 1:
             remarks.append(f"holds {frames} frames, of which the first is read")
         if picture.mode.startswith(("I", "F")):
@@ -97,7 +93,7 @@ def picture_remarks(path: Path | str) -> list[str]:
                 remarks.append(f"its values reach {highest:g} of 65535: scaled by the range of {bits} bits")
         elif _has_deep_color(picture) and np.asarray(picture).max(initial=0) < DARK:
             remarks.append(f"its values stay below {DARK} / 256 of 16 bits: scaled by their range")
-        return remarks
+    return remarks
 
 
 def _open(pillow: Any, path: Path | str) -> Image:

@@ -65,6 +65,23 @@ def found(report: DataCheck) -> list[tuple[str, str, str]]:
     return [(f.kind, f.split, Path(f.file).name) for f in report.findings]
 
 
+def test_what_is_read_another_way_than_it_stands_there_is_found(data: Path) -> None:
+    file = data / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    content["categories"].append({"id": 3, "name": "Cat"})
+    content["annotations"][0]["category_id"] = 3
+    content["annotations"][1]["bbox"] = ["50", 20, 30, 40]
+    file.write_text(json.dumps(content))
+    picture(0).save(data / "train" / "0.png", save_all=True, append_images=[picture(8)])
+    report = check(data)
+    assert [(f.kind, f.is_problem, f.detail) for f in report.findings] == [
+        ("number-as-text", True, "annotations[1] (id 1): Expected `float`, got `str` - at `$.bbox[0]`"),
+        ("other-spelling", True, "'Cat' is taken for 'cat' (1 object)"),
+        ("remark", False, "holds 2 frames, of which the first is read"),
+    ]
+    assert report.class_names == ("cat", "dog")
+
+
 def test_sound_data_have_no_findings(data: Path) -> None:
     report = check(data)
     assert found(report) == []

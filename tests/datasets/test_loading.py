@@ -299,6 +299,7 @@ def test_notes_count_images_objects_classes_and_problems(tmp_path: Path) -> None
         f"{root}: COCO annotations with the splits train, val",
         "pets/train: 5 images, 5 objects of 2 classes",
         "pets/val: 1 image, 0 objects of 2 classes",
+        "warning: pets/val: no objects to validate on; which checkpoint is the best cannot be told",
         (
             "pets/train: 5 boxes clipped: instances_train.json annotation 0 (cat) of 0.jpg; "
             "instances_train.json annotation 1 (dog) of 1.jpg; "
@@ -329,7 +330,9 @@ def test_a_voc_folder_without_any_object_is_an_error(tmp_path: Path) -> None:
 def test_a_split_without_usable_images_is_an_error(tmp_path: Path) -> None:
     write_voc(tmp_path, {"train": ["cat_1"], "val": ["cat_3"]})
     (tmp_path / "JPEGImages" / "cat_1.jpg").unlink()
-    with pytest.raises(DataError, match=r"train: expected at least one usable image, got none"):
+    with pytest.raises(
+        DataError, match=r"train: expected at least one usable image, got none: 1 x no such image file; "
+    ):
         load_data(tmp_path, skip_bad=True)
 
 

@@ -126,6 +126,11 @@ def test_of_several_frames_the_first_is_read_and_the_others_are_mentioned(tmp_pa
     assert picture_remarks(tmp_path / f"a{suffix}") == ["holds 3 frames, of which the first is read"]
 
 
+def test_a_damaged_picture_has_no_remarks(tmp_path: Path) -> None:
+    (tmp_path / "a.gif").write_bytes(b"GIF89a")
+    assert picture_remarks(tmp_path / "a.gif") == []
+
+
 @pytest.mark.parametrize("suffix", [".jfif", ".jp2", ".avif"])
 def test_pictures_of_rarer_formats_are_read(tmp_path: Path, suffix: str) -> None:
     kind = {".jfif": "JPEG", ".jp2": "JPEG2000", ".avif": "AVIF"}[suffix]
