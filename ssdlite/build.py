@@ -96,9 +96,16 @@ def load_detector(path: str | Path, *, device: str | torch.device = "cpu") -> De
     Raises:
         CheckpointError: not a checkpoint of ours, damaged, or one that does not fit its own description.
         ConfigError: a device that is not there.
+        ModuleNotFoundError: torch is not installed; what runs without it is named.
     """
-    from ssdlite.checkpoint import load_checkpoint
-    from ssdlite.device import choose_device
+    try:
+        from ssdlite.checkpoint import load_checkpoint
+        from ssdlite.device import choose_device
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        advice = "ssdlite.runtime.load_model runs exported models without it"
+        raise ModuleNotFoundError(f"{path}: a checkpoint needs torch; {advice}", name="torch") from None
 
     detector = load_checkpoint(path).build_detector()
     return detector.to(choose_device(str(device))).eval()
@@ -108,9 +115,10 @@ def load_predictor(
     path: str | Path, *, device: str | torch.device = "cpu", compile_options: Mapping[str, Any] | None = None
 ) -> Predictor:
     """The detector of a checkpoint, made quick for prediction; see ``Predictor``. Raises as ``load_detector``."""
+    detector = load_detector(path, device=device)
     from ssdlite.predictor import Predictor
 
-    return Predictor(load_detector(path, device=device), compile_options=compile_options)
+    return Predictor(detector, compile_options=compile_options)
 
 
 class Thresholds(TypedDict, total=False):

@@ -309,6 +309,10 @@ def standard_strides(finest_stride: int, added: int) -> tuple[int, ...]:
     return tuple(finest_stride << level for level in range(count))
 
 
+# What may be changed of a detector: single options, and whole parts
+KNOWN_OPTIONS = (*OPTIONS, "finest_stride", *(name for name in DetectorConfig.__struct_fields__ if name not in OPTIONS))
+
+
 def override(config: DetectorConfig, **changes: Any) -> DetectorConfig:
     """A copy with other values: of whole parts, by their names, or of single options, by those of ``OPTIONS``.
 
@@ -318,7 +322,7 @@ def override(config: DetectorConfig, **changes: Any) -> DetectorConfig:
         ConfigError: an unknown name, listing the known ones, or a wrong value.
     """
     fields = DetectorConfig.__struct_fields__
-    require_known(changes, [*OPTIONS, "finest_stride", *(name for name in fields if name not in OPTIONS)], "option")
+    require_known(changes, KNOWN_OPTIONS, "option")
     parts: dict[str, Any] = {}
     options: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
@@ -393,6 +397,7 @@ def preset_config(
     """The configuration of a preset with changes, as ``build_detector`` takes them; None leaves the preset's value."""
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}{suggest(str(preset), PRESETS)}")
+    require_known(options, ("num_classes", *KNOWN_OPTIONS), "option")
     if options.get("finest_stride") == 8 and options.get("anchors") is None:
         options["anchors"] = with_finer_level(PRESETS[preset].anchors)
     changes: dict[str, Any] = {

@@ -66,7 +66,11 @@ class Detector(nn.Module):
         return self.forward_normalised(self.normalise(images))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Values in 0..255 -> what the backbone takes."""
+        """Values in 0..255 -> what the backbone takes. Raises TypeError for what is no tensor."""
+        if not hasattr(images, "to"):
+            raise TypeError(
+                f"expected a tensor [B, 3, H, W], got {type(images).__name__}; detector.predict takes pictures"
+            )
         return (images.to(self.mean.dtype) - self.mean) / self.std
 
     def forward_normalised(self, images: Tensor) -> Outputs:

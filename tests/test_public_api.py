@@ -129,3 +129,32 @@ def test_the_rooms_are_attributes():
     assert {"ssdlite.runtime.model", "ssdlite.heads", "ssdlite.datasets.loading"} <= loaded
     assert "torch" not in loaded
     assert {"training", "export", "weights", "evaluation", "backbones"} <= set(dir(ssdlite))
+
+
+def test_a_detector_called_with_a_path_names_predict() -> None:
+    detector = ssdlite.build_detector("ssdlite192_mobilenet_v2_050", num_classes=1, width_mult=0.1, image_size=32)
+    with pytest.raises(TypeError, match=r"expected a tensor \[B, 3, H, W\], got str; detector.predict takes pict"):
+        detector("x.jpg")
+
+
+def test_a_misspelt_number_of_classes_is_recognised() -> None:
+    with pytest.raises(ssdlite.ConfigError, match="unknown option 'num_class'; did you mean 'num_classes'"):
+        ssdlite.build_detector(num_class=3)
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+import ssdlite
+for load in (ssdlite.load_detector, ssdlite.load_predictor):
+    try:
+        load("best.pt")
+    except ModuleNotFoundError as error:
+        print(error)
+"""
+
+
+def test_without_torch_loading_points_to_the_runtime() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=True)
+    message = "best.pt: a checkpoint needs torch; ssdlite.runtime.load_model runs exported models without it"
+    assert done.stdout.splitlines() == [message, message]

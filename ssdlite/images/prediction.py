@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeGuard
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite.detections import Detections
-from ssdlite.errors import quote
+from ssdlite.errors import DataError, quote
 from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform
 from ssdlite.images.reading import read_image, to_rgb
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Picture: TypeAlias = "str | Path | PIL.Image.Image | npt.NDArray[np.uint8] | torch.Tensor"
 Size = tuple[int, int]  # height, width
+ENCODED = (bytes, bytearray, memoryview)
+_ENCODED = "; Image.open(io.BytesIO(data)) of Pillow makes a picture of an encoded file"
 
 
 class DetectionModel(Protocol):
@@ -54,7 +56,7 @@ def predict_pictures(
     """The work of every ``predict``: read, resize, detect in batches, and give what reaches ``score_threshold``.
 
     Raises:
-        DataError: a file is missing or not a picture.
+        DataError: a file is missing or not a picture, or a PIL image cannot be decoded.
         TypeError, ValueError: something else than a picture, or an array of another shape or type.
     """
     if not isinstance(score_threshold, Real) or not 0 <= score_threshold <= 1:
@@ -103,23 +105,41 @@ def to_array(picture: Picture, position: int) -> ImageArray:
     if isinstance(picture, np.ndarray):
         return _check_array(picture, position, channels_axis=2)
     if _is_pillow(picture):
-        return _check_array(to_rgb(picture), position, channels_axis=2)
+        return _check_array(_pillow_pixels(picture, position), position, channels_axis=2)
     if _is_tensor(picture):
-        values = picture.detach().cpu()
-        array = (values.float() if values.is_floating_point() else values).numpy()  # numpy knows no bfloat16
-        planes = _check_array(array, position, channels_axis=0)
+        planes = _check_array(_tensor_values(picture, position), position, channels_axis=0)
         return np.ascontiguousarray(planes.transpose(1, 2, 0))
     raise TypeError(
         f"image {position}: expected a path, PIL image, array [H, W, 3] or tensor [3, H, W], "
-        f"got {type(picture).__name__}"
+        f"got {type(picture).__name__}{_ENCODED if isinstance(picture, ENCODED) else ''}"
     )
+
+
+def _pillow_pixels(picture: PIL.Image.Image, position: int) -> ImageArray:
+    """A picture that was opened is decoded only here, and its file may be truncated, or closed by now."""
+    try:
+        return to_rgb(picture)
+    except Exception as error:  # a decoder raises whatever its format led it to
+        raise DataError(f"image {position}: this PIL image cannot be decoded ({error})") from error
+
+
+def _tensor_values(picture: torch.Tensor, position: int) -> npt.NDArray[Any]:
+    try:
+        values = picture.detach().cpu()
+        return (values.float() if values.is_floating_point() else values).numpy(force=True)  # numpy knows no bfloat16
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"image {position}: expected a dense tensor [3, H, W] of numbers, not a sparse, nested, quantized or meta "
+            f"one ({str(error).partition('. ')[0]})"
+        ) from None
 
 
 def _as_list(images: Picture | Iterable[Picture]) -> list[Picture]:
     if isinstance(images, (str, Path, np.ndarray)) or _is_pillow(images) or _is_tensor(images):
         return [images]
-    if not isinstance(images, Iterable):
-        raise TypeError(f"expected a picture or a sequence of pictures, got {type(images).__name__}")
+    if not isinstance(images, Iterable) or isinstance(images, (*ENCODED, Mapping)):
+        hint = _ENCODED if isinstance(images, ENCODED) else ""
+        raise TypeError(f"expected a picture or a sequence of pictures, got {type(images).__name__}{hint}")
     return list(images)
 
 
@@ -137,10 +157,25 @@ def _is_a(value: object, module: str, name: str) -> bool:
     return loaded is not None and isinstance(value, getattr(loaded, name))
 
 
+def _remedy(shape: tuple[int, ...]) -> str:
+    """What makes an array of a usual other form RGB."""
+    if 0 in shape:
+        return ""
+    if len(shape) == 2:
+        return "; of a grey one, np.stack([image] * 3, axis=-1) makes RGB"
+    if len(shape) == 3 and shape[2] == 1:
+        return "; of a grey one, np.repeat(image, 3, axis=2) makes RGB"
+    if len(shape) == 3 and shape[2] == 4:
+        return "; image[:, :, :3] leaves out alpha"
+    if len(shape) == 4:
+        return "; list(batch) makes single pictures of a batch"
+    return "; image.transpose(1, 2, 0) puts the channels last" if len(shape) == 3 and shape[0] == 3 else ""
+
+
 def _check_array(array: npt.NDArray[Any], position: int, channels_axis: int) -> ImageArray:
     form = "[3, H, W]" if channels_axis == 0 else "[H, W, 3]"
     if array.ndim != 3 or array.shape[channels_axis] != 3 or 0 in array.shape:
-        raise ValueError(f"image {position}: expected RGB {form}, got shape {array.shape}")
+        raise ValueError(f"image {position}: expected RGB {form}, got shape {array.shape}{_remedy(array.shape)}")
     if array.dtype == np.uint8:
         return np.asarray(array, np.uint8)
     if not np.issubdtype(array.dtype, np.floating):
