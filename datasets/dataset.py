@@ -27,6 +27,7 @@ from ssdlite.datasets.samples import (
     is_large,
     read_picture,
 )
+from ssdlite.datasets.workers import hand_over
 from ssdlite.errors import ConfigError
 from ssdlite.files import counted
 from ssdlite.heads.base import IGNORE_LABEL, PADDING_LABEL
@@ -142,7 +143,7 @@ def collate(samples: Sequence[Sample | BadSample]) -> Batch:
         boxes[i, : len(sample.boxes)] = sample.boxes
         labels[i, : len(sample.boxes)] = np.where(sample.ignore, IGNORE_LABEL, sample.labels)
     images = np.stack([sample.image for sample in good]) if good else np.empty((0, 1, 1, 3), np.uint8)
-    return Batch(
+    batch = Batch(
         images=torch.from_numpy(images).permute(0, 3, 1, 2),
         boxes=torch.from_numpy(boxes),
         labels=torch.from_numpy(labels),
@@ -150,6 +151,8 @@ def collate(samples: Sequence[Sample | BadSample]) -> Batch:
         windows=tuple(sample.window for sample in good if sample.window is not None),
         bad=bad,
     )
+    hand_over((batch.images, batch.boxes, batch.labels))
+    return batch
 
 
 # --- Which images make up each training batch.

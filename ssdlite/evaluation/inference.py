@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from ssdlite.datasets.dataset import Batch, DetectionDataset, collate
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.samples import BadSample, Sample
+from ssdlite.datasets.workers import explained_worker_failures
 from ssdlite.detections import Detections
 from ssdlite.device import Processes
 from ssdlite.errors import DataError
@@ -33,6 +34,7 @@ def detect_dataset(
 
     Raises:
         DataError: an image cannot be read and ``skip_bad`` is not set; otherwise it is passed over.
+        WorkerError: a process that loads images has died, or found no room in shared memory.
     """
     loader: DataLoader[Batch] = DataLoader(
         DetectionDataset(index, _ToInput(model.input_transform)),  # type: ignore[arg-type]
@@ -41,13 +43,14 @@ def detect_dataset(
         num_workers=workers,
         collate_fn=collate,
     )
-    for batch in loader:
-        refuse_bad(batch.bad, skip_bad)
-        if not len(batch):
-            continue
-        sizes = [index.record(position).size for position in batch.positions]
-        found = detect_batch(model, InputBatch(batch.images.numpy(), batch.windows, sizes))
-        yield from zip(batch.positions, found, strict=True)
+    with explained_worker_failures():
+        for batch in loader:
+            refuse_bad(batch.bad, skip_bad)
+            if not len(batch):
+                continue
+            sizes = [index.record(position).size for position in batch.positions]
+            found = detect_batch(model, InputBatch(batch.images.numpy(), batch.windows, sizes))
+            yield from zip(batch.positions, found, strict=True)
 
 
 @dataclass(frozen=True)

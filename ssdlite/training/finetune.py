@@ -18,6 +18,7 @@ from ssdlite.config import DetectorConfig, ScoreFunction, get_option, override, 
 from ssdlite.datasets.dataset import Batch, DetectionDataset, collate
 from ssdlite.datasets.index import DetectionIndex, match_classes
 from ssdlite.datasets.transforms import DetectionTransform
+from ssdlite.datasets.workers import explained_worker_failures
 from ssdlite.detector import Detector
 from ssdlite.errors import ConfigError
 from ssdlite.evaluation.inference import refuse_bad
@@ -259,7 +260,8 @@ def reestimate_norms(detector: Detector, index: DetectionIndex, options: TrainOp
         collate_fn=collate,
         generator=torch.Generator(),  # the loader's own draws must not touch the global one
     )
-    recalibrate_norms(detector, _readable(loader, options.dataset.skip_bad))
+    with explained_worker_failures():
+        recalibrate_norms(detector, _readable(loader, options.dataset.skip_bad))
     detector.load_state_dict(kept, strict=False)
 
 

@@ -19,6 +19,7 @@ from ssdlite.console import format_figure, print_line, print_metrics, training_p
 from ssdlite.datasets.dataset import Batch, DetectionDataset, PictureCache, ShuffledBatches, collate
 from ssdlite.datasets.loading import DataSplits
 from ssdlite.datasets.transforms import DetectionTransform, build_mosaic
+from ssdlite.datasets.workers import explained_worker_failures
 from ssdlite.detector import Detector
 from ssdlite.device import Processes, choose_device, join_processes
 from ssdlite.errors import ConfigError, TrainingError
@@ -175,7 +176,7 @@ class Trainer:
             generator=torch.Generator(),  # the loader's own draws must not touch the global one
         )
         metrics = None
-        with training_progress(first) as progress:
+        with explained_worker_failures(), training_progress(first) as progress:
             task = progress.add_task("training", total=len(self.batches) * options.settings.epochs, status="")
             progress.update(task, completed=self.done.epoch * len(self.batches))
             for epoch in range(self.done.epoch, options.settings.epochs):

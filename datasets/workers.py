@@ -1,0 +1,75 @@
+"""Processes that load pictures: how they hand batches over, and one error where they cannot or die."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from ssdlite.errors import SsdliteError
+
+SHARED_MEMORY = "/dev/shm"  # where Linux has it; a container has 64 MB of it by default
+REMEDY = "use a smaller --batch-size, fewer --workers or --workers 0, or a larger memory (docker run --shm-size 1g)"
+TORCH_SAYS = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ([^.]+)")
+
+
+class WorkerError(SsdliteError, RuntimeError):
+    """A process that loads pictures has died, or cannot hand over what it loaded."""
+
+
+class SharedMemoryError(WorkerError):
+    """There is no room for a batch in shared memory.
+
+    What it is made with does not matter: torch raises it anew in the main process, with a traceback for a message.
+    """
+
+    def __init__(self, *_: object) -> None:
+        super().__init__(f"no room for a batch of the loading processes in shared memory{_free_room()}: {REMEDY}")
+
+
+def hand_over(tensors: Sequence[Tensor]) -> None:
+    """Put the tensors of a loading process into shared memory; in any other process nothing is done.
+
+    Left to torch it happens in a thread behind the worker's back, whose error nobody hears of: the main process
+    waits for that batch for ever.
+
+    Raises:
+        SharedMemoryError: there is no room.
+    """
+    if get_worker_info() is None:
+        return
+    try:
+        for tensor in tensors:
+            tensor.share_memory_()  # type: ignore[no-untyped-call]
+    except (RuntimeError, OSError) as error:
+        raise SharedMemoryError from error
+
+
+@contextmanager
+def explained_worker_failures() -> Iterator[None]:
+    """A loading process that dies while the block runs ends it with a WorkerError, wherever torch notices.
+
+    It looks every five seconds, and in the main thread hears of it at once, whatever that is doing.
+    """
+    try:
+        yield
+    except WorkerError as error:
+        raise error from None
+    except RuntimeError as error:
+        died = TORCH_SAYS.match(str(error))
+        if died is None:
+            raise
+        cause = f"no room in shared memory{_free_room()}" if "Bus error" in died[2] else "out of memory, or ended"
+        raise WorkerError(f"a process that loads pictures died (pid {died[1]} {died[2]}): {cause}; {REMEDY}") from error
+
+
+def _free_room() -> str:
+    try:
+        room = shutil.disk_usage(SHARED_MEMORY)
+    except OSError:
+        return ""
+    return f" ({SHARED_MEMORY}: {room.free / 1e6:.0f} of {room.total / 1e6:.0f} MB are free)"
