@@ -111,6 +111,28 @@ def test_it_is_recognized_loaded_and_mended(data: Path) -> None:
     assert load_split(data, "train").class_names == ("box", "disc", "owl")
 
 
+class ListedCsvFormat(CsvFormat):
+    """The same, each split with the class list of its own lines."""
+
+    def order_classes(self, names: set[str]) -> None:  # type: ignore[override]
+        return None
+
+
+@pytest.mark.parametrize("kind", [CsvFormat, ListedCsvFormat])
+def test_classes_are_chosen_whatever_the_format_does(
+    data: Path, kind: type[CsvFormat], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DATA_FORMATS, "csv", kind())
+    one = load_data(data, classes=["disc"])
+    assert (one.train.class_names, one.train.labels.tolist()) == (("disc",), [0, 0, 0])
+    assert one.train.offsets.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert load_data(data, classes=["disc", "box"]).train.labels.tolist() == [1, 0, 1, 0, 1, 0]
+    of_a_checkpoint = load_split(data, "val", classes=["cat", "DISC", "dog"], allow_absent=True)
+    assert (of_a_checkpoint.class_names, of_a_checkpoint.labels.tolist()) == (("cat", "DISC", "dog"), [1])
+    with pytest.raises(DataError, match="no class 'cat'; known, nearest first: box, disc"):
+        load_data(data, classes=["cat"])
+
+
 def test_what_cannot_be_used_is_one_error_or_skipped(data: Path, tmp_path: Path) -> None:
     (data / "0.png").unlink()
     (data / "1.png").write_bytes(b"no picture")
