@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,17 +104,21 @@ def read_voc(
         raise DataError(f"{source}: no image set {image_set!r} in ImageSets/Main")
     numbers = _image_numbers(roots)  # grows by the few that lie in sub-folders of Annotations
     found: list[VocImage] = []
-    rules = {root: decide_corners(root, corners) for root, members in sets.items() if members is not None}
+    notes: list[str] = []
     for root, members in sets.items():
+        if members is None:
+            continue
         xml_files = ImageFiles(root / "Annotations", boundary)
+        rule = decide_corners(xml_files, corners)
+        notes += [rule.note] if rule.note else []
         folders = [ImageFiles(root / folder, boundary or root) for folder in IMAGE_FOLDERS if (root / folder).is_dir()]
-        for stem in members or ():
+        for stem in members:
             annotation = _read_member(stem, xml_files, bad)
             path = _find_image(stem, annotation, folders, bad) if annotation else None
             if annotation and path:
                 number = numbers.setdefault((stem, root), len(numbers) + 1)
-                found.append(VocImage(number, path, annotation, rules[root].one_based(annotation)))
-    return _to_annotations(source, found, bad, [rule.note for rule in rules.values() if rule.note])
+                found.append(VocImage(number, path, annotation, rule.one_based(annotation)))
+    return _to_annotations(source, found, bad, notes)
 
 
 def _to_annotations(source: str, found: Sequence[VocImage], bad: BadItems, notes: Sequence[str]) -> Annotations:
@@ -175,7 +180,7 @@ def _image_numbers(roots: Sequence[Path]) -> dict[tuple[str, Path], int]:
 
 
 def _read_member(stem: str, xml_files: ImageFiles, bad: BadItems) -> VocAnnotation | None:
-    path = xml_files.find(f"{stem}.xml")
+    path = _find_xml(stem, xml_files)
     if path is None:
         bad.add("bad-annotation", xml_files.folder / f"{stem}.xml", "no such annotation file")
         return None
@@ -184,6 +189,10 @@ def _read_member(stem: str, xml_files: ImageFiles, bad: BadItems) -> VocAnnotati
     except DataError as error:
         bad.add("bad-annotation", path, str(error).removeprefix(f"{path}: "))
         return None
+
+
+def _find_xml(stem: str, files: ImageFiles) -> str | None:
+    return files.find(f"{stem}.xml") or files.find(f"{stem}.XML")
 
 
 def _find_image(stem: str, annotation: VocAnnotation, folders: Sequence[ImageFiles], bad: BadItems) -> str | None:
@@ -230,16 +239,16 @@ class CornerRule(NamedTuple):
         return self.vocs_own if annotation.is_vocs_own else self.others
 
 
-def decide_corners(root: Path, corners: VocCorners = "auto") -> CornerRule:
-    """The rule for all annotation files of ``root``, whatever the image set: what one file tells counts for all."""
+def decide_corners(files: ImageFiles, corners: VocCorners = "auto") -> CornerRule:
+    """The rule for all annotation files of a folder, whatever the image set: what one file tells counts for all."""
     if corners != "auto":
         return CornerRule(corners == "one-based", corners == "one-based", "")
     told: dict[bool, str] = {}  # VOC's own? -> what tells that they are positions on the canvas
-    for stem in ImageFiles(root / "Annotations").stems(".xml"):
-        path = root / "Annotations" / f"{stem}.xml"
+    for stem in files.stems(".xml"):
         try:
-            data = path.read_bytes() if path.stat().st_size <= MAX_XML_BYTES else b""
-        except OSError:
+            path = Path(_find_xml(stem, files) or "")
+            data = _read_bounded(path)
+        except DataError:  # said where it is read for its objects
             continue
         database = DATABASE.search(data)
         own = database is not None and _is_vocs(database[1].decode("utf-8", "replace"))
@@ -250,8 +259,8 @@ def decide_corners(root: Path, corners: VocCorners = "auto") -> CornerRule:
     if not told:
         return CornerRule(True, True, "")
     note = (
-        f"{root}: corners are read as positions on the picture, from 0, not as VOC's pixels, counted from 1: "
-        f"{told.get(False) or told[True]} (--voc-corners decides otherwise)"
+        f"{files.folder.parent}: corners are read as positions on the picture, from 0, not as VOC's pixels, counted "
+        f"from 1: {told.get(False) or told[True]} (--voc-corners decides otherwise)"
     )
     return CornerRule(True not in told, False not in told, note)
 
@@ -301,13 +310,7 @@ def read_voc_file(path: Path) -> VocAnnotation:
     Raises:
         DataError: the file is missing, not well-formed, hostile, or not a VOC annotation.
     """
-    try:
-        size = path.stat().st_size
-        data = path.read_bytes() if size <= MAX_XML_BYTES else b""
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    if size > MAX_XML_BYTES:
-        raise DataError(f"{path}: expected an annotation file of at most {MAX_XML_BYTES} bytes, got {size}")
+    data = _read_bounded(path)
     try:
         root = ElementTree.fromstring(data, forbid_dtd=True)  # in parts, the time for a long token is its square
     except defusedxml.DefusedXmlException as error:
@@ -318,6 +321,21 @@ def read_voc_file(path: Path) -> VocAnnotation:
         raise DataError(f"{path}: expected a VOC <annotation>, got <{root.tag}>")
     is_vocs_own = _is_vocs(_text(root, "source/database") or "")
     return VocAnnotation(path, _text(root, "filename"), _size(root), is_vocs_own, tuple(_parse_objects(root)))
+
+
+def _read_bounded(path: Path) -> bytes:
+    """A regular file of at most ``MAX_XML_BYTES``: a pipe or a device would never end."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{path}: expected an annotation file, got what is no regular file")
+        if status.st_size > MAX_XML_BYTES:
+            raise DataError(
+                f"{path}: expected an annotation file of at most {MAX_XML_BYTES} bytes, got {status.st_size}"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _parse_objects(root: Any) -> Iterator[VocObject]:

@@ -1,5 +1,6 @@
 """Pascal VOC annotations read into an index: what is right, what is mended, and what is refused."""
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -290,6 +291,22 @@ def test_a_file_too_large_for_an_annotation_is_refused_before_parsing(voc: Voc) 
     path = voc.write("a", f"<annotation><!--{'x' * (1 << 24)}--></annotation>")
     with pytest.raises(DataError, match=r"a\.xml: expected an annotation file of at most 16777216 bytes, got 16777248"):
         read_voc_file(path)
+
+
+def test_what_is_no_file_is_an_error_and_nothing_waits_for_it(voc: Voc) -> None:
+    voc.add("a", object_xml("cat", 2, 2, 9, 9))
+    os.mkfifo(voc.root / "Annotations" / "b.xml")
+    (voc.root / "Annotations" / "c.xml").symlink_to("/dev/zero")
+    assert voc.load().boxes.tolist() == [[1, 1, 9, 9]]
+    voc.members.append("b")
+    with pytest.raises(DataError, match=r"b\.xml: expected an annotation file, got what is no regular file"):
+        voc.load()
+
+
+def test_a_suffix_in_capitals_is_one(voc: Voc) -> None:
+    path = voc.add("a", object_xml("cat", 2, 2, 9, 9))
+    path.rename(path.with_suffix(".XML"))
+    assert len(voc.load()) == 1
 
 
 def test_a_long_attribute_takes_time_in_proportion(voc: Voc) -> None:
