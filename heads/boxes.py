@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+G = TypeVar("G", bound="GeometryModule")
+
+EXACT_BYTES = 4  # of a float that holds pixels and scales
 MAX_LOG_SCALE = math.log(1000 / 16)  # a 16 px anchor to a 1000 px box; keeps exp() finite, as in torchvision
 
 
@@ -40,7 +44,23 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
     return paired_iou(boxes[..., :, None, :], others[..., None, :, :])
 
 
-class BoxCode(nn.Module):
+class GeometryModule(nn.Module):
+    """A module whose own buffers are constants in pixels and the like: ``half()`` leaves them float32.
+
+    Rounded to 11 bits or 8, anchors of 320 pixels would be off by 0.1 or 2.
+    """
+
+    def _apply(self: G, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> G:
+        exact = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in exact.items():
+            moved = self._buffers[name]
+            if moved is not None and moved.is_floating_point() and moved.dtype.itemsize < EXACT_BYTES:
+                self._buffers[name] = buffer.to(moved.device, torch.float32)
+        return self
+
+
+class BoxCode(GeometryModule):
     """Between boxes and the numbers that a head predicts for them, relative to anchors. Without weights."""
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 from torchvision.ops import sigmoid_focal_loss
 
 from ssdlite.config import BoxLossName
 from ssdlite.heads.assigners import Assigner, MaxIoUAssigner, Predicted, Targets, build_targets
 from ssdlite.heads.base import Outputs, class_scores
-from ssdlite.heads.boxes import BoxCode, intersection_and_union, paired_iou
+from ssdlite.heads.boxes import BoxCode, GeometryModule, intersection_and_union, paired_iou
 
 BoxLoss = Callable[[Tensor, Tensor, Tensor, BoxCode], Tensor]
 """Deltas [B, A, 4], wanted boxes [B, A, 4] xyxy, anchors [A, 4] and the box code -> [B, A]."""
@@ -121,7 +121,7 @@ class Predictions:
         return self._box_code.decode(self._outputs.box_deltas, self._anchors)
 
 
-class DetectionLoss(nn.Module):
+class DetectionLoss(GeometryModule):
     """Matches, then sums box and classification losses over the batch and divides by its number of matched anchors.
 
     An image without objects counts as one match in that number, so that a batch of nothing but empty images has a

@@ -17,6 +17,7 @@ from ssdlite.config import DetectorConfig
 from ssdlite.detections import Detections
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.heads.base import Head, Neck, Outputs
+from ssdlite.heads.boxes import GeometryModule
 from ssdlite.heads.necks import NECKS
 from ssdlite.heads.postprocess import postprocess
 from ssdlite.heads.ssd_head import HEADS
@@ -25,12 +26,12 @@ from ssdlite.images.prediction import Picture, predict_pictures
 from ssdlite.validation import require_known
 
 
-class Detector(nn.Module):
+class Detector(GeometryModule):
     """A single-shot detector. ``forward`` is the same in training, evaluation and export: one tensor in, two out.
 
     Attributes:
         config: what it is; goes into every checkpoint.
-        anchors: [A, 4] xyxy in input pixels.
+        anchors: [A, 4] xyxy in input pixels; float32 like ``mean`` and ``std``, whatever the weights are.
 
     Raises:
         ConfigError: backbone and neck give other maps than the configuration says.
@@ -74,6 +75,10 @@ class Detector(nn.Module):
         return (images.to(self.mean.dtype) - self.mean) / self.std
 
     def forward_normalised(self, images: Tensor) -> Outputs:
+        """What ``normalise`` gives -> Outputs, in the type of the weights."""
+        weights = next(self.backbone.parameters(), images)
+        if images.dtype != weights.dtype:
+            images = images.to(weights.dtype)
         outputs: Outputs = self.head(self.neck(self.backbone.forward_features(images)))
         return outputs
 
