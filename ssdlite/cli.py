@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import difflib
 import importlib
+import io
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from itertools import groupby
 from pathlib import Path
+from types import FrameType
 from typing import Literal, TypeVar
 
-from ssdlite.errors import SsdliteError
+from ssdlite import __version__
+from ssdlite.errors import ConfigError, SsdliteError, quote
 
 COMMANDS = {  # name: (module with main(argv), what it does)
     "train": ("ssdlite.tools.train_det", "train a detector on COCO, VOC or built-in data"),
@@ -54,16 +61,18 @@ def run(
     """
     import tyro
 
+    _escape_unknown_characters()
     arguments = [(short or {}).get(word, word) for word in (sys.argv[1:] if argv is None else argv)]
     try:
-        parsed = tyro.cli(
-            options,
-            args=arguments,
-            prog=program,
-            description=work.__doc__,
-            default=defaults(arguments) if defaults else tyro.MISSING_NONPROP,
-            config=(tyro.conf.OmitArgPrefixes,),
-        )
+        with _errors_in_one_line(program):
+            parsed = tyro.cli(
+                options,
+                args=arguments,
+                prog=program,
+                description=work.__doc__,
+                default=defaults(arguments) if defaults else tyro.MISSING_NONPROP,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
         work(parsed)
     except SsdliteError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
@@ -76,9 +85,28 @@ def run(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``ssdlite COMMAND ...``: hand the rest of the arguments to that command's program."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    _escape_unknown_characters()
+    if argv is None:
+        signal.signal(signal.SIGINT, _interrupt_once)
+    try:
+        status = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print("ssdlite: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # whoever read the output, such as `head`, has had enough
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # for what Python flushes when it ends
+        return 128 + 13  # SIGPIPE, which Windows does not have
+
+
+def _dispatch(arguments: list[str]) -> int:
     if arguments and arguments[0] in COMMANDS:
         return _run_command(arguments[0], arguments[1:])
+    if arguments and arguments[0] == "--version":
+        print(f"ssdlite {__version__}")
+        return 0
     usage = (
         "usage: ssdlite COMMAND [options]\n\n"
         + "".join(f"  {name:<16}{text}\n" for name, (_, text) in COMMANDS.items())
@@ -87,7 +115,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage, end="")
         return 0
-    print(f"ssdlite: unknown command {arguments[0]!r}\n{usage}", end="", file=sys.stderr)
+    close = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    print(
+        f"ssdlite: error: unknown command {quote(arguments[0])}; {meant}Known: {', '.join(COMMANDS)}", file=sys.stderr
+    )
     return 2
 
 
@@ -103,7 +135,54 @@ def _run_command(name: str, arguments: list[str]) -> int:
         return 2
 
 
+# --- What a person reads where something is wrong.
+
+FRAME, RULE = (
+    "\u2502\u2570\u256f",
+    {"\u2500", "-", " "},
+)  # of the boxes around tyro's messages, drawn in Unicode or ASCII
+HELP_INDENT = " " * 9  # of an option's text, below its name
+
+
+@contextmanager
+def _errors_in_one_line(program: str) -> Iterator[None]:
+    """What the argument parser finds wrong, which it prints in a box before it exits, as a ConfigError."""
+    told = io.StringIO()
+    try:
+        with redirect_stderr(told):
+            yield
+    except SystemExit as stop:
+        if stop.code in (None, 0):
+            raise
+        raise ConfigError(f"{_without_box(told.getvalue())}; see {program} --help") from None
+
+
+def _without_box(text: str) -> str:
+    """The first part of a boxed message, and the option that it names as a similar one."""
+    lines = [line.strip(FRAME).rstrip() for line in text.splitlines()[1:]]  # the first is a heading
+    parts = [list(part) for is_rule, part in groupby(lines, lambda line: set(line) <= RULE) if not is_rule]
+    if not parts:
+        return " ".join(text.split())
+    words = " ".join(line.strip() for line in parts[0] if not line.startswith(HELP_INDENT))
+    message = words.partition(" Got errors:")[0].strip().rstrip(".")
+    similar = [line.split()[0] for line in parts[1] if line.lstrip().startswith("--")] if len(parts) > 2 else []
+    return message + (f"; did you mean {similar[0]}?" if similar and message.startswith("Unrecognized") else "")
+
+
 # --- What a program may change of its own process, and a library may not.
+
+
+def _escape_unknown_characters() -> None:
+    """A terminal or a file that lacks a character of a class name or a path is sent its number instead."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _interrupt_once(number: int, frame: FrameType | None) -> None:
+    """The first SIGINT stops the work; more of them do not disturb what is tidied up then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def keep_freed_memory() -> None:
@@ -163,3 +242,7 @@ def _idle_seconds() -> list[float]:
     own = {f"cpu{core}" for core in os.sched_getaffinity(0)}
     rows = [line.split() for line in PROCESSOR_TIMES.read_text().splitlines()]
     return [(int(row[4]) + int(row[5])) / os.sysconf("SC_CLK_TCK") for row in rows if row and row[0] in own]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

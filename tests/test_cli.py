@@ -32,6 +32,94 @@ def test_help_takes_less_than_a_second_and_loads_nothing_heavy(command: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["trian"],
+            "ssdlite: error: unknown command 'trian'; did you mean 'train'? Known: train, eval, predict, export",
+        ),
+        (
+            ["train", "--epoch", "3"],
+            "ssdlite train: error: Unrecognized options: --epoch, 3; did you mean --epochs?; see",
+        ),
+        (
+            ["train", "--epochs", "x"],
+            "ssdlite train: error: Error parsing --epochs: no type matching {None}|INT could be",
+        ),
+        (
+            ["predict", "a.png"],
+            "ssdlite predict: error: Missing from ssdlite predict: --weights PATH; see ssdlite predict",
+        ),
+        (
+            ["export", "a", "--variant", "b"],
+            "ssdlite export: error: invalid choice 'b' for argument '--variant'. Expected",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named_in_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(message) and printed.count("\n") == 1 and len(printed) < 300
+
+
+def run_module(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables}, check=False)
+
+
+def test_the_package_and_its_cli_run_as_modules() -> None:
+    assert run_module("ssdlite", "--version").stdout == "ssdlite 0.1.0\n"
+    done = run_module("ssdlite.cli", "lint", "--help")
+    assert done.returncode == 0 and "usage: ssdlite lint" in done.stdout
+
+
+def test_a_name_that_the_output_cannot_show_is_escaped() -> None:
+    done = run_module("ssdlite", "lint", "\u7c7b.onnx", PYTHONIOENCODING="cp1252", PYTHONUTF8="1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("ssdlite lint: error: ") and "\\u7c7b.onnx" in done.stderr
+
+
+CLOSED = """
+import os, sys
+from ssdlite.cli import main
+read, write = os.pipe()
+os.close(read)
+os.dup2(write, 1)
+sys.exit(main(["--help"]))
+"""
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    done = subprocess.run([sys.executable, "-c", CLOSED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+INTERRUPTED = """
+import os, signal, sys, time
+from ssdlite import cli
+from ssdlite.tools import lint_model
+
+def interrupted(argv):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(9)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+
+lint_model.main = interrupted
+sys.argv = ["ssdlite", "lint"]
+sys.exit(cli.main())
+"""
+
+
+def test_a_second_interrupt_leaves_no_traceback() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "ssdlite: interrupted\n")
+
+
+@pytest.mark.parametrize(
     ("options", "variables", "busy", "expected"),
     [
         ((3, None), {}, 0.2, ["3", None, "4000"]),
