@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -191,6 +192,15 @@ class DetectionIndex:
     def absent_classes(self) -> list[str]:
         """The classes without an object to find."""
         return [name for name, count in self.object_counts().items() if not count]
+
+    def sha256(self) -> str:
+        """Of the pictures' file names and sizes, in order, and of all objects; not of pixels, nor of folders."""
+        digest = hashlib.sha256()
+        for names in (self.class_names, [Path(path).name for path in self.paths]):
+            digest.update("\0".join(names).encode("utf-8", "surrogatepass") + b"\0\0")
+        for column in (self.sizes, self.offsets, self.boxes, self.labels, self.ignore):
+            digest.update(np.ascontiguousarray(column).tobytes())
+        return digest.hexdigest()
 
     def problem_counts(self) -> dict[str, int]:
         return dict(Counter(problem.kind for problem in self.problems))

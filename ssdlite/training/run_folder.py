@@ -11,14 +11,31 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 
 from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ssdlite.config import DetectorConfig
+from ssdlite.datasets.index import DetectionIndex
 from ssdlite.errors import ConfigError, TrainingError
-from ssdlite.files import remove_forgotten, write_atomically, write_json, write_text
+from ssdlite.files import counted, remove_forgotten, write_atomically, write_json, write_text
 from ssdlite.images.drawing import plot_curves
 from ssdlite.images.geometry import ImageArray
 from ssdlite.training.options import TrainOptions, read_description, run_path
+
+
+class SplitFingerprint(msgspec.Struct, frozen=True):
+    """By which a split is known again: ``DetectionIndex.sha256``, and counts for people."""
+
+    images: int
+    objects: int
+    sha256: str
+
+    @classmethod
+    def of(cls, index: DetectionIndex) -> SplitFingerprint:
+        return cls(len(index), len(index.labels), index.sha256())
+
+    def __str__(self) -> str:
+        return f"{counted(self.images, 'image')} with {counted(self.objects, 'object')}"
 
 
 @dataclass(frozen=True)
@@ -28,11 +45,13 @@ class Description:
     Attributes:
         detector: that the options led to, with its anchors and class names.
         source_sha256: of the tensors that the run started from, where its options name weights.
+        data: of the splits "train" and "val"; None in runs of earlier versions.
     """
 
     options: TrainOptions
     detector: DetectorConfig
     source_sha256: str | None = None
+    data: dict[str, SplitFingerprint] | None = None
 
 
 class RunFolder:
@@ -65,6 +84,7 @@ class RunFolder:
             "options": description.options.to_dict(),
             "detector": description.detector.to_dict(),
             "source_sha256": description.source_sha256,
+            "data": msgspec.to_builtins(description.data),
         }
         try:
             remove_forgotten(self.path)
@@ -76,8 +96,15 @@ class RunFolder:
         """Read config.json. Raises ConfigError where there is none, or it is not ours."""
         options, content = read_description(self.path)
         sha256 = content.get("source_sha256")
+        try:
+            data = msgspec.convert(content.get("data"), dict[str, SplitFingerprint] | None)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"{self.path / 'config.json'}: data: {error}") from None
         return Description(
-            options, DetectorConfig.from_dict(content.get("detector")), sha256 if isinstance(sha256, str) else None
+            options,
+            DetectorConfig.from_dict(content.get("detector")),
+            sha256 if isinstance(sha256, str) else None,
+            data,
         )
 
     def load_last(self) -> Checkpoint | None:

@@ -27,7 +27,7 @@ from ssdlite.heads.losses import LOSSES
 from ssdlite.training.finetune import config_for_transfer, transfer_backbone, transfer_weights
 from ssdlite.training.head_transfer import TransferReport
 from ssdlite.training.options import SHAPES, TrainOptions, next_run_folder
-from ssdlite.training.run_folder import RunFolder
+from ssdlite.training.run_folder import RunFolder, SplitFingerprint
 from ssdlite.training.state import TrainingState, read_state
 from ssdlite.weights.backbones import IMAGENET, BackboneWeights, read_backbone_weights
 
@@ -43,6 +43,7 @@ class RunStart:
         options: with everything named.
         source: the weights that they name, unless a checkpoint has them already.
         source_sha256: of these weights, also where a checkpoint has them.
+        data: what a run that is resumed was begun with, where it says so.
         detector: of a run that is resumed.
         checkpoint: the newest of a run that is resumed; None where it was stopped before its first.
         state: what the checkpoint says of training.
@@ -52,6 +53,7 @@ class RunStart:
     folder: RunFolder
     source: WeightSource = None
     source_sha256: str | None = None
+    data: dict[str, SplitFingerprint] | None = None
     detector: DetectorConfig | None = None
     checkpoint: Checkpoint | None = None
     state: TrainingState | None = None
@@ -124,7 +126,7 @@ def continue_run(folder: RunFolder, options: TrainOptions) -> RunStart:
             "new run with another --output"
         )
     state = None if checkpoint is None else read_state(checkpoint)
-    return RunStart(options, folder, source, stored.source_sha256, detector, checkpoint, state)
+    return RunStart(options, folder, source, stored.source_sha256, stored.data, detector, checkpoint, state)
 
 
 def _hash_tensors(source: Checkpoint | BackboneWeights) -> str:
@@ -209,6 +211,29 @@ def _first_images(splits: DataSplits, count: int) -> DataSplits:
     with_objects = [i for i in range(len(train)) if len(train.record(i).boxes)]
     few = train.subset(with_objects[:count], f"{train.name}, {min(count, len(with_objects))} images")
     return DataSplits(few, few, (*splits.notes, f"overfitting: training and validating on {few.name}"))
+
+
+def identify_data(splits: DataSplits, start: RunStart) -> dict[str, SplitFingerprint]:
+    """By which the data are known again.
+
+    Raises:
+        ConfigError: the run was begun with others; it would go on in another order, and score on other pictures.
+    """
+    found = {"train": SplitFingerprint.of(splits.train), "val": SplitFingerprint.of(splits.val)}
+    for name, index in (("train", splits.train), ("val", splits.val)):
+        expected = (start.data or found).get(name)
+        if found[name] != expected:
+            raise ConfigError(
+                f"--resume {start.folder.path}: the data have changed: {index.name}: expected {expected}, as the run "
+                f"was begun with, got {found[name]}{_same_counts(found[name], expected)}; restore them, or begin a new "
+                f"run from its weights with --weights {start.folder.last}"
+            )
+    return found
+
+
+def _same_counts(found: SplitFingerprint, expected: SplitFingerprint | None) -> str:
+    same = expected is not None and (found.images, found.objects) == (expected.images, expected.objects)
+    return ", of other names, sizes, classes or boxes" if same else ""
 
 
 def build_for_run(start: RunStart, index: DetectionIndex) -> tuple[Detector, TransferReport | None]:

@@ -34,7 +34,7 @@ from ssdlite.training.finetune import Freezing, build_freezing, reestimate_norms
 from ssdlite.training.head_transfer import print_transfer
 from ssdlite.training.options import TrainOptions
 from ssdlite.training.run_folder import Description, RunFolder
-from ssdlite.training.setup import RunStart, build_for_run, continue_run, load_splits, start_run
+from ssdlite.training.setup import RunStart, build_for_run, continue_run, identify_data, load_splits, start_run
 from ssdlite.training.state import RunProgress, TrainingState
 from ssdlite.training.step import TrainingStep, learning_rate, set_learning_rate
 
@@ -73,6 +73,7 @@ def _run(start: RunStart, processes: Processes) -> dict[str, Any]:
     splits = load_splits(options, processes)
     torch.manual_seed(options.run.seed)
     detector, report = build_for_run(start, splits.train)
+    data = identify_data(splits, start)
     if report is not None and options.start.batch_norm_mode == "reestimate":
         reestimate_norms(detector.to(choose_device(options.system.device)), splits.train, options, report)
     freezing = build_freezing(detector, options.start, report, start.state)
@@ -80,7 +81,7 @@ def _run(start: RunStart, processes: Processes) -> dict[str, Any]:
     if start.checkpoint is not None and start.state is not None:
         trainer.restore(start.checkpoint, start.state)
     if processes.is_first:
-        start.folder.describe(Description(options, detector.config, start.source_sha256))
+        start.folder.describe(Description(options, detector.config, start.source_sha256, data))
     try:
         if processes.is_first:
             if report is not None:

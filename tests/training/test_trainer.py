@@ -260,6 +260,35 @@ def test_resuming_on_other_data_is_refused_and_leaves_the_run_as_it_was(shapes: 
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
+def test_resuming_on_changed_data_is_refused(shapes: Path, tmp_path: Path) -> None:
+    data, folder = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(shapes, data)
+    train(options(data, folder, epochs=1))
+    assert resume(folder, stored_options(folder).override(data=str(shapes)))["epochs"] == 1  # the same elsewhere
+    file = data / "annotations" / "instances_train.json"
+    original = file.read_text()
+    elsewhere = stored_options(folder).override(data=str(data))
+    for change, message in CHANGES_OF_DATA:
+        content = json.loads(original)
+        change(content)
+        kept = {image["id"] for image in content["images"]}
+        content["annotations"] = [one for one in content["annotations"] if one["image_id"] in kept]
+        file.write_text(json.dumps(content))
+        with pytest.raises(ConfigError, match=f"--resume .*the data have changed: data/train: {message}.*--weights"):
+            resume(folder, elsewhere)
+    description = json.loads((folder / "config.json").read_text())
+    del description["data"]  # as earlier versions wrote it
+    (folder / "config.json").write_text(json.dumps(description))
+    assert resume(folder, elsewhere)["epochs"] == 1
+
+
+CHANGES_OF_DATA: list[tuple[Any, str]] = [
+    (lambda c: c.update(images=c["images"][:20]), "expected 24 images with 88 objects, .*, got 20 images with"),
+    (lambda c: c["annotations"].pop(), "expected 24 images with 88 objects, .*, got 24 images with 87 objects;"),
+    (lambda c: c["annotations"][0]["bbox"].__setitem__(2, 9), "expected .*, got 24 images with 88 objects, of other"),
+]
+
+
 def fewer_classes(shapes: Path, folder: Path) -> Path:
     shutil.copytree(shapes, folder)
     for file in (folder / "annotations").glob("instances_*.json"):
