@@ -71,6 +71,14 @@ class LoadOptions:
         return layout
 
 
+def _instead_of_file(path: Path) -> str:
+    if path.suffix.lower() in (".json", ".xml"):
+        return f"give the folder that holds it and the pictures: {path.parent if path.parent.name else 'its own'}"
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return "YOLO's lists and labels are not read: export the data set as COCO"
+    return "export the data set as COCO or VOC"
+
+
 def find_splits(root: Path) -> DataLayout:
     """Recognize the data set in a folder.
 
@@ -81,7 +89,8 @@ def find_splits(root: Path) -> DataLayout:
     known = DATA_FORMATS.values()
     if not root.is_dir():
         names = " or ".join(known_format.name for known_format in known)
-        raise DataError(f"{root}: expected a folder with {names} annotations, found no folder of that name")
+        found = f"this is a file; {_instead_of_file(root)}" if root.is_file() else "found no folder of that name"
+        raise DataError(f"{root}: expected a folder with {names} annotations, {found}")
     for data_format in known:
         if splits := data_format.find_splits(root):
             return DataLayout(root, data_format, tuple(splits))

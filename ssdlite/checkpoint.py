@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ssdlite.config import DetectorConfig
+from ssdlite.config import PRESETS, DetectorConfig
 from ssdlite.errors import CheckpointError, ConfigError, quote
 from ssdlite.files import listing, write_atomically
 
@@ -140,6 +140,8 @@ def _instead_of_checkpoint(path: Path) -> str:
     if path.is_dir():
         inside = ", ".join(sorted(file.name for file in path.glob("*.pt")))
         return f"expected a checkpoint file, this is a folder{f' (inside are {inside})' if inside else ''}"
+    if str(path) in PRESETS:
+        return f"a preset, which has no weights; expected a checkpoint file, as `ssdlite train --preset {path}` makes"
     return "no such checkpoint file"
 
 

@@ -135,6 +135,15 @@ def _run_command(name: str, arguments: list[str]) -> int:
         return 2
 
 
+def find_weights(path: Path) -> Path:
+    """``path`` of a checkpoint or an exported model; of a run's folder the best checkpoint in it, saying so."""
+    best = path / "best.pt"
+    if not best.is_file() or (path / "contract.json").exists():
+        return path
+    print(f"{path} is the folder of a run: taking {best}", file=sys.stderr)
+    return best
+
+
 # --- What a person reads where something is wrong.
 
 FRAME, RULE = (

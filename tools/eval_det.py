@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class EvalOptions:
     checkpoint: Annotated[Path, tyro.conf.Positional]
-    """The checkpoint, such as best.pt of a training, or an exported .onnx or .ort file or bundle folder."""
+    """The checkpoint, such as best.pt of a training, the folder of a training, or an exported .onnx or .ort file or
+    bundle folder."""
     data: Path
     """Folder of COCO or Pascal VOC data."""
     model: str | None = None
@@ -78,6 +79,7 @@ def evaluate(options: EvalOptions) -> None:
     from ssdlite.device import join_processes
 
     files = _output_files(options)
+    options = replace(options, checkpoint=cli.find_weights(options.checkpoint))
     with join_processes(options.device) as processes:
         model = _load_model(options)
         console = Console(quiet=not processes.is_first)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +24,7 @@ class ExportArguments(ExportOptions):
     """``ExportOptions`` with the checkpoint in front, without a name; ``--licence`` is taken as well."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
-    """The checkpoint, such as best.pt of a training."""
+    """The checkpoint, such as best.pt of a training, or the folder of a training."""
     license: Annotated[str, tyro.conf.arg(aliases=["--licence"])] = "not stated"
     """Of the weights, for the contract and the model card; such as Apache-2.0."""
 
@@ -33,7 +33,7 @@ def export(options: ExportOptions) -> None:
     """Export a checkpoint to a bundle: models for phones, how to feed them, and the proof that they are right."""
     from ssdlite.export.pipeline import export_bundle
 
-    contract = export_bundle(options, print_line)
+    contract = export_bundle(replace(options, checkpoint=cli.find_weights(options.checkpoint)), print_line)
     _print_files(contract, options.output)
     _print_quantization(contract)
     if options.target:

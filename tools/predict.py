@@ -41,7 +41,8 @@ class PredictOptions:
     sources: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Images, videos, and folders that are searched with their subfolders for both."""
     weights: Path
-    """The checkpoint, such as best.pt of a training, or an exported .onnx or .ort file or bundle folder."""
+    """The checkpoint, such as best.pt of a training, the folder of a training, or an exported .onnx or .ort file or
+    bundle folder."""
     model: str | None = None
     """Which file of a bundle; by default the nms one, otherwise decoded, otherwise raw, in fp32 if there is one."""
     output: Path | None = None
@@ -86,7 +87,7 @@ def predict(options: PredictOptions) -> None:
     sources, problems, passed_over = find_sources(options.sources, output)
     if not sources:
         raise DataError("; ".join(problems))
-    detector = load_any(options.weights, model=options.model, device=options.device)
+    detector = load_any(cli.find_weights(options.weights), model=options.model, device=options.device)
     prepare_folder(output)
     with _progress() as progress:
         run = Run(detector, options, output, progress, [])

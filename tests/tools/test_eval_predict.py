@@ -14,11 +14,13 @@ from PIL import Image
 from ssdlite.build import build_detector
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.loading import find_splits
 from ssdlite.detections import Detections
+from ssdlite.errors import DataError
 from ssdlite.images.drawing import class_color
 from ssdlite.images.media import VideoReader, VideoWriter
 from ssdlite.images.reading import read_image
-from ssdlite.tools import eval_det, predict
+from ssdlite.tools import eval_det, export_onnx, predict
 
 NAMES = ("thing", "other", "none")
 
@@ -230,6 +232,44 @@ def test_predict_with_a_real_checkpoint(checkpoint: Path, tmp_path: Path) -> Non
     assert run_predict(tmp_path / "a.jpg", "--weights", checkpoint, "--output", tmp_path / "out") == 0
     assert (tmp_path / "out" / "a.jpg").is_file()
     assert run_predict(tmp_path / "a.jpg", "--weights", tmp_path / "a.jpg", "--output", tmp_path / "o") == 2
+
+
+def test_the_folder_of_a_run_stands_for_its_best_checkpoint(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "a.png", picture(None))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "best.pt").write_bytes(checkpoint.read_bytes())
+    (run / "last.pt").write_bytes(b"")
+    said = f"{run} is the folder of a run: taking {run / 'best.pt'}\n"
+    assert run_predict(tmp_path / "a.png", "--weights", run, "--output", tmp_path / "out") == 0
+    assert said in capsys.readouterr().err
+    assert eval_det.main([str(run), "--data", str(tmp_path / "none")]) == 2
+    assert said in capsys.readouterr().err
+    assert export_onnx.main([str(run), "--output", str(run)]) == 2
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_a_preset_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "a.png", picture(None))
+    assert run_predict(tmp_path / "a.png", "--weights", "ssd300_mobilenet_v1", "--output", tmp_path / "out") == 2
+    assert "ssd300_mobilenet_v1: a preset, which has no weights; expected a checkpoint file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.json", "this is a file; give the folder that holds it and the pictures: "),
+        ("data.yaml", "this is a file; YOLO's lists and labels are not read: export the data set as COCO"),
+        ("a.csv", "this is a file; export the data set as COCO or VOC"),
+    ],
+)
+def test_a_file_given_as_data_is_answered(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(DataError) as error:
+        find_splits(tmp_path / name)
+    assert message in str(error.value)
 
 
 @pytest.fixture
