@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT_FORMAT = "ssdlite-checkpoint"
 CHECKPOINT_VERSION = 2
+MAX_EXPANDED = 2**25  # values and characters of all but the tensors: 10,000 epochs, or 200,000 classes, have less
+PACKED_TYPES = tuple(getattr(torch, name) for name in ("float4_e2m1fn_x2",) if hasattr(torch, name))  # two in a byte
 RENAMED_PARTS = {"extra_layers.": "neck."}  # of the network: version 1 -> 2
 
 
@@ -174,9 +176,15 @@ def _parse(content: Any, path: str) -> Checkpoint:
         if not isinstance(content.get(name), dict):
             raise CheckpointError(f"{path}: {name!r} is missing or not a dict")
     weights = content["weights"]
-    if not all(isinstance(name, str) and is_plain_tensor(tensor) for name, tensor in weights.items()):
-        raise CheckpointError(f"{path}: 'weights' is not a state dict")
+    strange = next(
+        (name for name, one in weights.items() if not (isinstance(name, str) and is_plain_tensor(one))), None
+    )
+    if strange is not None:
+        raise CheckpointError(f"{path}: 'weights' is not a state dict: {quote(strange)} is no dense tensor with a name")
     check_tensors(content, path, Path(path).stat().st_size)
+    check_expanded(content, path)
+    if not all(isinstance(part, str) for entry in content["versions"].items() for part in entry):
+        raise CheckpointError(f"{path}: 'versions': expected texts by name")
     try:
         config = DetectorConfig.from_dict(content["config"])
     except ConfigError as error:
@@ -210,7 +218,10 @@ def _renamed(name: str) -> str:
 
 
 def is_plain_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+    """Whether it is a dense tensor on the CPU, of a type that torch computes with."""
+    if not isinstance(value, Tensor) or value.is_nested or value.is_quantized:
+        return False
+    return value.layout == torch.strided and value.device.type == "cpu" and value.dtype not in PACKED_TYPES
 
 
 # --- The one guard of every reader of tensors: a small file does not become a large detector.
@@ -276,10 +287,16 @@ def check_tensors(content: object, path: str | Path, file_size: int | None = Non
         raise CheckpointError(f"{path}: damaged: values nested too deep") from None
 
 
+def _describe_kind(tensor: Tensor) -> str:
+    if tensor.is_nested:
+        return "a nested one"
+    return str(tensor.dtype if tensor.layout == torch.strided else tensor.layout)
+
+
 def _stored(name: str, tensor: Tensor, path: str | Path) -> StoredTensor:
     if not is_plain_tensor(tensor):
         raise CheckpointError(
-            f"{path}: {name}: expected a dense tensor on the CPU, got {tensor.layout} on {tensor.device}"
+            f"{path}: {name}: expected a dense tensor on the CPU, got {_describe_kind(tensor)} on {tensor.device}"
         )
     storage = tensor.untyped_storage()
     needed = tensor.numel() * tensor.element_size()
@@ -296,6 +313,34 @@ def _named_tensors(value: object, keys: tuple[str, ...], visited: set[int]) -> I
             if isinstance(entry, (Tensor, Mapping, list, tuple)):
                 name = key[:MAX_NAME] if isinstance(key, str) else str(number)
                 yield from _named_tensors(entry, (*keys, name), visited)
+
+
+def check_expanded(content: object, path: str | Path) -> None:
+    """Refuse values that a file holds once and refers to over and over: a few kilobytes that nobody can print.
+
+    Raises:
+        CheckpointError: written out they would be more than MAX_EXPANDED, or one holds itself.
+    """
+    try:
+        size = _expanded_size(content, {})
+    except RecursionError:
+        raise CheckpointError(f"{path}: damaged: values nested too deep, or one that holds itself") from None
+    if size > MAX_EXPANDED:
+        raise CheckpointError(
+            f"{path}: damaged: written out, its values are more than the {MAX_EXPANDED} that are read"
+        )
+
+
+def _expanded_size(value: object, sizes: dict[int, int]) -> int:
+    """Values and characters in ``value``, each as often as it stands there; ``sizes`` of containers, by id."""
+    if isinstance(value, (str, bytes)):
+        return 1 + len(value)
+    if not isinstance(value, (Mapping, list, tuple, set, frozenset)):
+        return 1
+    if id(value) not in sizes:
+        entries = (part for item in value.items() for part in item) if isinstance(value, Mapping) else iter(value)
+        sizes[id(value)] = 1 + sum(_expanded_size(entry, sizes) for entry in entries)
+    return sizes[id(value)]
 
 
 def current_versions() -> dict[str, str]:

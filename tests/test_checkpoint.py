@@ -22,6 +22,7 @@ from ssdlite.checkpoint import (
 from ssdlite.config import OPTIONS, DetectorConfig
 from ssdlite.detector import Detector
 from ssdlite.errors import CheckpointError
+from ssdlite.weights.pytorch.files import load_state_dict
 
 
 def build(**options) -> Detector:
@@ -276,14 +277,14 @@ def test_a_small_file_does_not_become_a_large_detector(detector, saved):
 
 
 def test_state_of_training_is_held_against_the_file_too(saved):
-    """A run is resumed from it; lists that contain themselves come to an end."""
+    """A run is resumed from it; lists that contain themselves are refused."""
     endless = {"state": {0: {"exp_avg": torch.zeros(1).expand(10**9)}}}
     refused(
         rewrite(saved, training={"optimizer": endless}), r"training.optimizer.state.0.exp_avg \[10{9}\] needs 40{9} b"
     )
     inside = []
     inside.append(inside)
-    load_checkpoint(rewrite(saved, training={"history": inside}))
+    refused(rewrite(saved, training={"history": inside}), "damaged: values nested too deep, or one that holds itself")
     refused(rewrite(saved, training={"model": torch.eye(2, device="meta")}), "training.model: expected a dense tensor")
 
 
@@ -394,3 +395,57 @@ def test_a_checkpoint_of_numpy_metrics_can_be_read(detector, tmp_path):
 
 def test_configuration_of_the_file_can_be_read_without_weights(saved):
     assert isinstance(load_checkpoint(saved).config, DetectorConfig)
+
+
+@pytest.mark.parametrize("part", ["versions", "metrics", "training", "config"])
+def test_values_that_refer_to_one_another_over_and_over(saved, part):
+    """A few kilobytes that would be 10 to the 30 values written out; export had no end."""
+    values = ["x"]
+    for _ in range(30):
+        values = [values] * 10
+    content = torch.load(saved, weights_only=True)
+    content[part]["x"] = values
+    torch.save(content, saved)
+    with pytest.raises(CheckpointError, match="its values are more than the 33554432 that are read"):
+        load_checkpoint(saved)
+    values.append(values)
+    torch.save(content, saved)
+    with pytest.raises(CheckpointError, match="too deep, or one that holds itself"):
+        load_checkpoint(saved)
+
+
+def test_versions_are_texts(saved):
+    content = torch.load(saved, weights_only=True)
+    content["versions"] = {"torch": [2, 6]}
+    torch.save(content, saved)
+    with pytest.raises(CheckpointError, match="'versions': expected texts by name"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_tensors_that_are_not_dense(saved):
+    content = torch.load(saved, weights_only=True)
+    nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    name = "backbone.features.0.0.weight"
+    torch.save(content | {"training": {"x": nested}}, saved)
+    with pytest.raises(CheckpointError, match=r"training.x: expected a dense tensor on the CPU, got a nested one"):
+        load_checkpoint(saved)
+    torch.save(content | {"weights": content["weights"] | {name: nested}}, saved)
+    with pytest.raises(CheckpointError, match=f"'weights' is not a state dict: '{name}' is no dense tensor"):
+        load_checkpoint(saved)
+    torch.save(content["weights"] | {name: nested}, saved)
+    with pytest.raises(CheckpointError, match="expected a state dict, found a dict of"):
+        load_state_dict(saved)
+
+
+def test_weights_of_eight_bits_are_read_as_what_they_are(saved):
+    """1.5 is one of float8's values, 1.51 is not; infinity is found."""
+    content = torch.load(saved, weights_only=True)
+    name = "backbone.features.0.0.weight"
+    content["weights"][name] = torch.full_like(content["weights"][name], 1.51).to(torch.float8_e5m2)
+    torch.save(content, saved)
+    assert ssdlite.load_detector(saved).state_dict()[name].unique().tolist() == [1.5]
+    content["weights"][name] = torch.full_like(content["weights"][name].float(), torch.inf).to(torch.float8_e5m2)
+    torch.save(content, saved)
+    with pytest.raises(CheckpointError, match=name):
+        ssdlite.load_detector(saved)

@@ -270,7 +270,7 @@ def _check(own: Mapping[str, Tensor], weights: BackboneWeights, fitting: set[str
         if key in weights.tensors and key not in fitting and not _may_differ(key, name)
     ]
     left = [weights.names.get(key, key) for key in weights.tensors if key not in own and not _may_differ(key, name)]
-    broken = [_named(key, weights) for key in fitting if not bool(torch.isfinite(weights.tensors[key]).all())]
+    broken = [_named(key, weights) for key in fitting if not bool(torch.isfinite(weights.tensors[key].float()).all())]
     faults = {
         "not in the file": missing,
         "of another shape": wrong,

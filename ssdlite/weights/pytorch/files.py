@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssdlite.checkpoint import CHECKPOINT_FORMAT, check_tensors
+from ssdlite.checkpoint import CHECKPOINT_FORMAT, check_tensors, is_plain_tensor
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.weights.source import (
     HEAD_BYTES,
@@ -127,7 +127,7 @@ def _find_state_dict(content: Any, path: str) -> dict[str, Tensor]:
 
 
 def _is_entry(name: Any, value: Any) -> bool:
-    return isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+    return isinstance(name, str) and is_plain_tensor(value)
 
 
 def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
