@@ -16,6 +16,7 @@ from ssdlite.config import BoxLossName
 from ssdlite.heads.assigners import Assigner, MaxIoUAssigner, Predicted, Targets, build_targets
 from ssdlite.heads.base import Outputs, class_scores
 from ssdlite.heads.boxes import BoxCode, GeometryModule, intersection_and_union, paired_iou
+from ssdlite.heads.checks import CHECKED_STEPS, check_targets
 
 BoxLoss = Callable[[Tensor, Tensor, Tensor, BoxCode], Tensor]
 """Deltas [B, A, 4], wanted boxes [B, A, 4] xyxy, anchors [A, 4] and the box code -> [B, A]."""
@@ -130,6 +131,7 @@ class DetectionLoss(GeometryModule):
 
     Attributes:
         score_function: of the detector that this loss trains.
+        checked_steps: how many steps are still to be checked for boxes and labels of another form; 0 for none.
         box_weight: of the box loss; by default ``code_weight`` for smooth L1 on the box code, and OVERLAP_WEIGHT for
             losses on overlaps.
     """
@@ -155,9 +157,17 @@ class DetectionLoss(GeometryModule):
         self.box_weight = box_weight
         self.register_buffer("anchors", anchors, persistent=False)
         self.box_code = box_code
+        self.checked_steps = CHECKED_STEPS
 
     def forward(self, outputs: Outputs, boxes: Tensor, labels: Tensor) -> Losses:
-        """Outputs of B images, boxes [B, M, 4] in input pixels, labels [B, M] (-1 padding, -2 ignored) -> scalars."""
+        """Outputs of B images, boxes [B, M, 4] in input pixels, labels [B, M] (-1 padding, -2 ignored) -> scalars.
+
+        Raises:
+            DataError: in the first steps, see ``checked_steps``, where boxes or labels are not of that form.
+        """
+        if self.checked_steps and not torch.compiler.is_compiling():
+            self.checked_steps -= 1
+            check_targets(boxes, labels, outputs.class_logits.shape[2] - 1)
         logits, deltas = outputs.class_logits.float(), outputs.box_deltas.float()
         predicted = Predictions(Outputs(logits, deltas), self.anchors, self.box_code, self.score_function)
         targets = build_targets(self.matcher(self.anchors, boxes, labels, predicted), boxes, labels)

@@ -18,6 +18,7 @@ from ssdlite.detections import Detections
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.heads.base import Head, Neck, Outputs
 from ssdlite.heads.boxes import GeometryModule
+from ssdlite.heads.checks import CHECKED_STEPS, check_images
 from ssdlite.heads.necks import NECKS
 from ssdlite.heads.postprocess import postprocess
 from ssdlite.heads.ssd_head import HEADS
@@ -32,6 +33,7 @@ class Detector(GeometryModule):
     Attributes:
         config: what it is; goes into every checkpoint.
         anchors: [A, 4] xyxy in input pixels; float32 like ``mean`` and ``std``, whatever the weights are.
+        checked_steps: how many training steps on float images are still to be checked for their range; 0 for none.
 
     Raises:
         ConfigError: backbone and neck give other maps than the configuration says.
@@ -53,6 +55,7 @@ class Detector(GeometryModule):
         self.backbone = backbone
         self.neck = neck
         self.head = head
+        self.checked_steps = CHECKED_STEPS
         anchors = generate_anchors(config.anchors, config.input.size, config.grid_sizes)
         self.register_buffer("anchors", torch.from_numpy(anchors), persistent=False)
         self.register_buffer("mean", torch.tensor(config.input.mean).view(3, 1, 1), persistent=False)
@@ -63,7 +66,14 @@ class Detector(GeometryModule):
         return self.config.class_names
 
     def forward(self, images: Tensor) -> Outputs:
-        """images [B, 3, H, W] RGB in 0..255, uint8 or float, of the configured size -> Outputs."""
+        """images [B, 3, H, W] RGB in 0..255, uint8 or float, of the configured size -> Outputs.
+
+        Raises:
+            DataError: in the first steps of training, see ``checked_steps``, for float images of another range.
+        """
+        if self.training and images.is_floating_point() and self.checked_steps and not torch.compiler.is_compiling():
+            self.checked_steps -= 1
+            check_images(images)
         return self.forward_normalised(self.normalise(images))
 
     def normalise(self, images: Tensor) -> Tensor:

@@ -97,15 +97,17 @@ class WeightAverage:
 
 
 def build_loss(detector: Detector, options: TrainOptions) -> DetectionLoss:
-    """The loss that the options name, over the detector's anchors."""
+    """The loss that the options name, over the detector's anchors; what the data readers give needs no checks."""
     anchors, config = detector.anchors, detector.config
-    return LOSSES[options.settings.loss](
+    criterion = LOSSES[options.settings.loss](
         anchors,
         detector.head.box_code,
         matcher=build_assigner(options.settings.matcher, config, anchors.device),
         box_loss=options.settings.box_loss,
         box_weight=options.settings.box_weight,
     )
+    criterion.checked_steps = 0
+    return criterion
 
 
 class TrainingStep:
