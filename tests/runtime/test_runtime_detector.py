@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -199,3 +200,11 @@ def test_predicting_with_an_exported_model_loads_no_torch(
     assert result.stdout.splitlines()[-1] == "0 []"
     (entry,) = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert len(entry["detections"]) > 5
+
+
+def test_a_pickled_detector_finds_the_same(golden_bundles: Path, pictures: list[np.ndarray]) -> None:
+    detector = load_model(golden_bundles / "stretch" / "raw.uint8_NCHW.onnx", threads=1)
+    copy = pickle.loads(pickle.dumps(detector))
+    found = copy.predict(pictures, score_threshold=0.1)
+    assert found == detector.predict(pictures, score_threshold=0.1)
+    assert min(len(one) for one in found) > 20

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ssdlite.errors import ContractError
+from ssdlite.errors import ContractError, quote
 from ssdlite.runtime.backends.base import Array, check_model_file
 from ssdlite.runtime.contract import ModelSpec
 
+MAGIC = "7767517"
+MAX_PARAM_BYTES = 1 << 24  # a detector's graph has some 30 kB
+LONGEST_WORD = 256  # ncnn's own buffers
+FIRST_ARRAY_KEY = -23300  # of ncnn: keys from here down hold arrays, their length first
 HALF_PRECISION_OPTIONS = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage")
 
 
@@ -44,6 +50,8 @@ class NcnnBackend:
         self._ncnn = _import_ncnn(self.name)
         for path in (param, weights):
             check_model_file(path)
+        self._opened = (param.absolute(), weights.absolute(), model, threads)
+        check_param(param)
         self._net = self._ncnn.Net()
         if threads is not None:
             self._net.opt.num_threads = threads
@@ -55,6 +63,10 @@ class NcnnBackend:
         if self._net.load_model(str(weights)) != 0:
             raise ContractError(f"{weights}: ncnn cannot load it; expected the weights of {param.name}, all of them")
         self.check(model)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what was opened: a network belongs to its process."""
+        return NcnnBackend, self._opened
 
     @classmethod
     def open(cls, path: Path, model: ModelSpec | None, threads: int | None) -> NcnnBackend:
@@ -89,6 +101,59 @@ class NcnnBackend:
         if status != 0:
             raise ContractError(f"{self.name}: ncnn cannot compute {name!r} (status {status})")
         return np.array(value, np.float32)[None]
+
+
+# --- ncnn believes a .param file: a wrong count or an unknown blob makes it write outside of its memory.
+
+
+def check_param(path: Path) -> None:
+    """Check the counts and blobs of a .param file, before ncnn reads it.
+
+    Raises:
+        ContractError: names the line that is wrong.
+    """
+    if path.stat().st_size > MAX_PARAM_BYTES:
+        raise ContractError(f"{path}: expected a graph of at most {MAX_PARAM_BYTES} bytes")
+    lines = path.read_bytes().decode("utf-8", "replace").splitlines()
+    while lines and not lines[-1].strip():
+        lines.pop()
+    layers = [line.split() for line in lines[2:]]
+    if not lines or lines[0].strip() != MAGIC:
+        raise ContractError(f"{path}: expected {MAGIC} in its first line, got {quote(lines[0] if lines else '')}")
+    blobs: set[str] = set()
+    for number, words in enumerate(layers, start=3):
+        if fault := _layer_fault(words, blobs):
+            raise ContractError(f"{path}: line {number}: {fault}")
+    counts = [str(len(layers)), str(len(blobs))]
+    if lines[1:2] == [] or lines[1].split() != counts:
+        found = quote(lines[1]) if lines[1:] else "nothing"
+        raise ContractError(f"{path}: line 2: expected the counts of layers and blobs, {' '.join(counts)}, got {found}")
+
+
+def _layer_fault(words: Sequence[str], blobs: set[str]) -> str | None:
+    """What is wrong with a layer: type, name, numbers of inputs and outputs, these blobs, values. Adds its outputs."""
+    if len(words) < 4 or not all(word.isascii() and word.isdigit() and len(word) < 6 for word in words[2:4]):
+        return "expected a type, a name, and the numbers of inputs and outputs"
+    first, last = 4 + int(words[2]), 4 + int(words[2]) + int(words[3])
+    inputs, outputs, values = words[4:first], words[first:last], words[last:]
+    if len(words) < last or any(len(word) >= LONGEST_WORD for word in words[:last]):
+        return f"expected {words[2]} inputs and {words[3]} outputs"
+    if unknown := [name for name in inputs if name not in blobs]:
+        return f"no layer before gives the input {quote(unknown[0])}"
+    if len(set(outputs)) != len(outputs) or not blobs.isdisjoint(outputs):
+        return "an output has the name of another blob"
+    blobs.update(outputs)
+    return next(filter(None, map(_value_fault, values)), None)
+
+
+def _value_fault(value: str) -> str | None:
+    key, equals, content = value.partition("=")
+    if not equals or not re.fullmatch(r"-?\d{1,5}", key):
+        return f"expected values as number=value, got {quote(value)}"
+    parts = content.split(",")
+    if int(key) <= FIRST_ARRAY_KEY and parts[0] != str(len(parts) - 1):
+        return f"expected an array of {quote(parts[0])} values, got {len(parts) - 1}"
+    return None
 
 
 def _import_ncnn(name: str) -> Any:

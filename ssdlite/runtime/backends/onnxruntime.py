@@ -57,6 +57,7 @@ class OnnxBackend:
         import onnxruntime
 
         self.name = name if isinstance(source, bytes) else str(source)
+        self._opened = (source if isinstance(source, bytes) else source.absolute(), threads, self.name)
         content = source if isinstance(source, bytes) else read_model_file(source)
         is_ort_format = content[4:8] == ORT_FORMAT_MARK
         if not is_ort_format:
@@ -75,6 +76,10 @@ class OnnxBackend:
             raise ContractError(f"{self.name}: ONNX Runtime cannot load it ({_first_line(error)})") from None
         self.inputs = [_tensor_info(value) for value in self._session.get_inputs()]
         self.outputs = [_tensor_info(value) for value in self._session.get_outputs()]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what was opened: a session belongs to its process."""
+        return _reopen, self._opened
 
     @classmethod
     def open(cls, path: Path, model: ModelSpec | None, threads: int | None) -> OnnxBackend:
@@ -101,6 +106,10 @@ class OnnxBackend:
         except Exception as error:
             raise ContractError(f"{self.name}: ONNX Runtime cannot run it ({_first_line(error)})") from None
         return {output.name: np.asarray(value) for output, value in zip(self.outputs, values, strict=True)}
+
+
+def _reopen(source: Path | bytes, threads: int | None, name: str) -> OnnxBackend:
+    return OnnxBackend(source, threads, name=name)
 
 
 def read_model_file(path: Path) -> bytes:
