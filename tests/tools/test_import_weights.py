@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import runpy
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +79,18 @@ def test_a_checkpoint_of_ours(run: Callable[..., Any], graph: Path, tmp_path: Pa
     status, said, _ = run(graph, "--labels", labels, "--overwrite", "--format", "tf-frozen-graph")
     assert status == 0
     assert ssdlite.load_detector(output).config.category_ids == (1, 3)
+
+
+def test_a_name_that_is_no_text(tmp_path: Path, graph: Path) -> None:
+    """File names are bytes: one that is no UTF-8 is shown with escapes, on a stream that takes nothing else."""
+    source, output = tmp_path / "g\udcff.pb", tmp_path / "X\udcff.pt"
+    source.write_bytes(graph.read_bytes())
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "ssdlite.tools.import_weights", str(source), "--class-names", "a", "b", "c"]
+    done = subprocess.run([*command, "--output", str(output)], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0 and output.is_file(), done.stderr
+    assert rb"g\udcff.pb: TensorFlow Object Detection API SSD" in done.stdout
+    assert rb"X\udcff.pt" in done.stdout
 
 
 def test_names_in_a_file_beside_the_source(run: Callable[..., Any], tmp_path: Path) -> None:

@@ -303,10 +303,18 @@ def test_label_maps(tmp_path: Path) -> None:
     path = tmp_path / "label_map.pbtxt"
     path.write_text("item { name: '/m/01g' id: 1 display_name: \"person\" }\nitem { id: 3 name: 'car\\'s' }")
     assert read_label_map(path) == ("person", "???", "car's")
+    path.write_text(r"""item { id: 1 name: 'Gr\303\266\303\237e' } item { id: 2 name: "\u7c7b\xe5\x88\xab\\\"" }""")
+    assert read_label_map(path) == ("Größe", '类别\\"')
+    path.write_text("item { id: 1 name: 'Größe\\?' }", encoding="utf-8")
+    assert read_label_map(path) == ("Größe?",)
     for text, message in (
         ("item { id: 1 name: 'a' } item { id: 1 name: 'b' }", "'b' has the id 1"),
         ("item { name: 'a' }", "'a' has the id -1"),
         ("", "expected items with a name and an id"),
+        (r"item { id: 1 name: '\ud800' }", "damaged .*surrogates not allowed"),
+        (r"item { id: 1 name: '\355\240\200' }", "damaged .*'utf-8' codec can't decode"),
+        (r"item { id: 1 name: '\U00110000' }", "damaged .chr.. arg not in range"),
+        (r"item { id: 1 name: '\d' }", r"damaged \(an unknown escape"),
     ):
         path.write_text(text)
         with pytest.raises(ssdlite.CheckpointError, match=message):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import itertools
 import math
 import re
@@ -23,6 +22,8 @@ TOKEN = re.compile(
     r"|(?P<text>\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*')"
     r"|(?P<mark>[{}<>:\[\],;])"
 )
+ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|[xX]([\da-fA-F]{1,2})|u([\da-fA-F]{4})|U([\da-fA-F]{8})|([abfnrtv\\'\"?]))?")
+SINGLE_ESCAPES = dict(zip("abfnrtv\\'\"?", b"\a\b\f\n\r\t\v\\'\"?", strict=True))
 
 Message = dict[str, list[Union["Message", str]]]
 
@@ -37,7 +38,7 @@ def parse_textproto(text: str, where: str) -> Message:
         raise CheckpointError(f"{where}: {len(text)} characters, more than the {MAX_CHARACTERS} that are read")
     try:
         return _parse_message(_tokens(text), "", 0)
-    except (ValueError, SyntaxError) as error:  # SyntaxError: an escape in a text that is none
+    except ValueError as error:
         raise CheckpointError(f"{where}: not protobuf's text format, or damaged ({error})") from None
 
 
@@ -83,10 +84,30 @@ def _parse_value(tokens: Iterator[tuple[str, str]], kind: str, token: str, depth
     if token in ("{", "<"):
         return _parse_message(tokens, "}" if token == "{" else ">", depth + 1)
     if kind == "text":
-        return str(ast.literal_eval(token))
+        return _unquoted(token)
     if kind == "word":
         return token
     raise ValueError(f"expected a value, got {token or 'the end'!r}")
+
+
+def _unquoted(token: str) -> str:
+    """A text in quotes -> what it says. Its escapes stand for bytes of UTF-8, but for those of Unicode."""
+    inner, content, position = token[1:-1], bytearray(), 0
+    for match in ESCAPE.finditer(inner):
+        content += inner[position : match.start()].encode() + _escaped_bytes(match)
+        position = match.end()
+    return (content + inner[position:].encode()).decode()
+
+
+def _escaped_bytes(escape: re.Match[str]) -> bytes:
+    octal, hexadecimal, short, long, one = escape.groups()
+    if octal or hexadecimal:
+        return bytes([int(octal, 8) & 0xFF if octal else int(hexadecimal, 16)])
+    if short or long:
+        return chr(int(short or long, 16)).encode()
+    if not one:
+        raise ValueError(f"an unknown escape {escape.string[escape.start() : escape.start() + 2]!r}")
+    return bytes([SINGLE_ESCAPES[one]])
 
 
 # --- What a ``pipeline.config`` beside a checkpoint of the TensorFlow Object Detection API says, and its label maps.
