@@ -253,6 +253,7 @@ def _require_known(found: Sequence[Annotations], first: str) -> None:
 # --- Which split is to train on and which to validate on, and what to say about the two.
 
 VAL_SHARE = 0.2  # of a data set that has to be divided
+DIVIDED_TO_TRAIN = " (to train)"  # behind the name of the larger part
 TRAIN_NAMES = ("train", "training", "trainval")  # whatever their case
 VAL_NAMES = ("val", "valid", "validation", "minival")
 TEST_NAMES = ("test", "testing")  # scored when nothing else is there, and never chosen on unless asked for
@@ -321,10 +322,13 @@ def divide(index: DetectionIndex, seed: int) -> tuple[DetectionIndex, DetectionI
         DataError: it has fewer than two images.
     """
     if len(index) < 2:
-        raise DataError(f"{index.name}: expected two or more images to divide into training and validation, got 1")
+        raise DataError(
+            f"{index.name}: expected two or more images to divide into training and validation, got 1; training itself "
+            "needs two, so add pictures"
+        )
     order = np.random.default_rng(seed).permutation(len(index))
     count = max(1, round(VAL_SHARE * len(index)))
-    train = index.subset(sorted(order[count:].tolist()), f"{index.name} (to train)")
+    train = index.subset(sorted(order[count:].tolist()), index.name + DIVIDED_TO_TRAIN)
     return train, index.subset(sorted(order[:count].tolist()), f"{index.name} (to validate)")
 
 

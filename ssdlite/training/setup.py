@@ -23,6 +23,7 @@ from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.detector import Detector, detector_from_config
 from ssdlite.device import Processes, choose_amp, choose_device
 from ssdlite.errors import ConfigError, DataError
+from ssdlite.files import counted
 from ssdlite.heads.losses import LOSSES
 from ssdlite.training.finetune import config_for_transfer, transfer_backbone, transfer_weights
 from ssdlite.training.head_transfer import TransferReport
@@ -209,7 +210,7 @@ def _first_images(splits: DataSplits, count: int) -> DataSplits:
     """The first images with objects, to train and to validate on."""
     train = splits.train
     with_objects = [i for i in range(len(train)) if len(train.record(i).boxes)]
-    few = train.subset(with_objects[:count], f"{train.name}, {min(count, len(with_objects))} images")
+    few = train.subset(with_objects[:count], f"{train.name}, {counted(min(count, len(with_objects)), 'image')}")
     return DataSplits(few, few, (*splits.notes, f"overfitting: training and validating on {few.name}"))
 
 

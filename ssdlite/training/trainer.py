@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 from ssdlite.checkpoint import Checkpoint
 from ssdlite.console import format_figure, print_line, print_metrics, training_progress
 from ssdlite.datasets.dataset import Batch, DetectionDataset, PictureCache, ShuffledBatches, collate
-from ssdlite.datasets.loading import DataSplits
+from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.loading import DIVIDED_TO_TRAIN, DataSplits
 from ssdlite.datasets.transforms import DetectionTransform, build_mosaic
 from ssdlite.datasets.workers import explained_worker_failures
 from ssdlite.detector import Detector
@@ -125,11 +126,7 @@ class Trainer:
             rank=processes.rank,
             processes=processes.count,
         )
-        if self.batches.batch_size < 2 * processes.count:
-            raise ConfigError(
-                f"batches of {self.batches.batch_size} images for {processes.count} processes: batch norm needs at "
-                "least 2 images in each process's batch"
-            )
+        _require_full_batches(splits.train, self.batches.batch_size, processes.count, options.dataset.overfit)
         if processes.count > 1:
             self.step.share_gradients()
         self.done = RunProgress()
@@ -338,3 +335,22 @@ class Trainer:
             image = read_image(record.path)
             pictures.append(side_by_side(image, record, found.above(SAMPLE_SCORE)))
         return contact_sheet(pictures, columns=2, cell=960) if pictures else None
+
+
+def _require_full_batches(train: DetectionIndex, batch_size: int, processes: int, overfit: int | None) -> None:
+    """Raises ConfigError where a process gets less than two images at a time, naming what is too small."""
+    least = 2 * processes
+    if batch_size >= least:
+        return
+    remedy = f"use --batch-size {least} or more"
+    if overfit is not None and overfit < least:
+        remedy = f"use --overfit {least} or more"
+    elif len(train) < least:
+        remedy = f"{train.name} has {counted(len(train), 'image')}: add pictures"
+        if train.name.endswith(DIVIDED_TO_TRAIN):
+            split = train.name.removesuffix(DIVIDED_TO_TRAIN).rpartition("/")[2]
+            remedy += f", or train and validate on all of them with --val-split {split}"
+    raise ConfigError(
+        f"batch norm needs at least 2 images in each process's batch, got batches of {counted(batch_size, 'image')} "
+        f"for {counted(processes, 'process')}: {remedy}"
+    )

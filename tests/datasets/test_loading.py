@@ -238,7 +238,7 @@ def test_one_split_is_divided_with_the_seed_and_says_so(tmp_path: Path) -> None:
 
 def test_a_single_image_cannot_be_divided(tmp_path: Path) -> None:
     write_voc(tmp_path, {"train": ["cat_1"]})
-    with pytest.raises(DataError, match="expected two or more images to divide"):
+    with pytest.raises(DataError, match="training itself needs two, so add pictures"):
         load_data(tmp_path)
 
 

@@ -300,8 +300,18 @@ def fewer_classes(shapes: Path, folder: Path) -> Path:
 
 
 def test_one_image_a_batch_is_refused_and_costs_no_folder(shapes: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="batch norm needs at least 2 images"):
+    with pytest.raises(
+        ConfigError, match=r"norm needs at least 2 images .* 1 image for 1 .*: use --batch-size 2 or more$"
+    ):
         train(options(shapes, tmp_path / "run", batch_size=1))
+    with pytest.raises(ConfigError, match=r"1 process: use --overfit 2 or more$"):
+        train(options(shapes, tmp_path / "run", overfit=1))
+    generate_shapes(tmp_path / "two", train_images=2, val_images=1, seed=3)
+    (tmp_path / "two" / "annotations" / "instances_val.json").unlink()
+    message = r"two/train \(to train\) has 1 image: add pictures, or train and validate on all .* --val-split train$"
+    with pytest.raises(ConfigError, match=message):
+        train(options(tmp_path / "two", tmp_path / "run"))
+    assert train(options(tmp_path / "two", tmp_path / "both", val_split="train", epochs=1))["images_seen"] == 2
     with pytest.raises(ConfigError, match="unknown preset"):
         train(options(shapes, tmp_path / "run", preset="ssd_mobilenet"))
     assert not (tmp_path / "run").exists()
