@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import difflib
+import errno
 import importlib
 import io
 import os
@@ -32,6 +33,7 @@ COMMANDS = {  # name: (module with main(argv), what it does)
     "check-data": ("ssdlite.tools.check_data", "audit a data set and the anchors for it"),
 }
 PACKAGE_NAMES = {"cv2": "opencv-python-headless", "PIL": "pillow"}  # modules whose package has another name
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if sys.platform != "win32" else {errno.ENOSPC}
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 WAIT_VARIABLES = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}  # of any OpenMP, of GNU's and of LLVM's
 Waiting = Literal["briefly", "passive", "active"]
@@ -76,6 +78,12 @@ def run(
         work(parsed)
     except SsdliteError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"{program}: error: {place}cannot be written ({error.strerror}); make room", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)

@@ -1,9 +1,11 @@
 """Every help is quick; the command line may change its own process, the library leaves it as it found it."""
 
+import errno
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +81,21 @@ def test_a_name_that_the_output_cannot_show_is_escaped() -> None:
     done = run_module("ssdlite", "lint", "\u7c7b.onnx", PYTHONIOENCODING="cp1252", PYTHONUTF8="1")
     assert done.returncode == 2
     assert done.stderr.startswith("ssdlite lint: error: ") and "\\u7c7b.onnx" in done.stderr
+
+
+def test_a_full_disk_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(*given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "report.json")
+
+    monkeypatch.setattr("ssdlite.tools.check_data._check", fail)
+    monkeypatch.setattr("ssdlite.export.pipeline.export_bundle", fail)
+    message = "error: report.json: cannot be written (No space left on device); make room\n"
+    assert cli.main(["check-data", "shapes", "--output", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"ssdlite check-data: {message}"
+    assert cli.main(["export", "a.pt", "--output", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"ssdlite export: {message}"
 
 
 CLOSED = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ IGNORED_COLOR: Color = (190, 190, 190)
 DARKEST_LUMA = 110  # of 255; darker lines are lost in shadows
 PAPER: Color = (255, 255, 255)
 INK: Color = (25, 25, 25)
+GLYPH_TEST_SIZE = 32
 SMALLEST_FONT = 10  # pixels; the default face cannot be read below
 
 
@@ -110,6 +112,7 @@ def add_caption(image: ImageArray, text: str) -> ImageArray:
     """image [H, W, 3] -> the image below a strip with ``text``, shortened where it is too wide."""
     style = Style.for_size(image.shape[0], image.shape[1])
     margin = max(2, style.font_size // 3)
+    text = drawable(text)
     strip = Image.new("RGB", (image.shape[1], style.font_size + 3 * margin), PAPER)
     draw = ImageDraw.Draw(strip)
     while len(text) > 1 and draw.textlength(text, style.font) > strip.width - 2 * margin:
@@ -152,6 +155,7 @@ def draw_boxes(
     letters grow with the picture.
     """
     picture = Image.fromarray(image)
+    captions = [drawable(caption) for caption in captions]
     draw = ImageDraw.Draw(picture)
     style = Style.for_size(picture.height, picture.width)
     edges = [_visible(box, picture.size) for box in boxes.tolist()]
@@ -191,7 +195,32 @@ class Style:
 
 @lru_cache(maxsize=16)
 def _font(size: int) -> Font:
-    return ImageFont.load_default(size)
+    """DejaVu Sans of matplotlib (Latin, Greek, Cyrillic, ...); Pillow's own has little beyond ASCII."""
+    path = _wide_font()
+    return ImageFont.load_default(size) if path is None else ImageFont.truetype(path, size)
+
+
+@lru_cache(maxsize=1)
+def _wide_font() -> str | None:
+    found = importlib.util.find_spec("matplotlib")
+    path = Path(found.origin or "").parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf" if found else Path("none")
+    return str(path) if path.is_file() else None
+
+
+def drawable(text: str) -> str:
+    """``text`` with what the font lacks, such as Chinese characters, written by its number: ``U+7C7B``."""
+    if text.isascii():
+        return text
+    return "".join(character if _has_glyph(character) else f"U+{ord(character):04X} " for character in text)
+
+
+@lru_cache(maxsize=4096)
+def _has_glyph(character: str) -> bool:
+    if character.isascii():
+        return True
+    font, missing = _font(GLYPH_TEST_SIZE), "\U0010fffe"  # a number that is no character: the font's empty box
+    masks = [font.getmask(one) for one in (character, missing)] if character.isprintable() else []
+    return bool(masks) and (masks[0].size, bytes(masks[0])) != (masks[1].size, bytes(masks[1]))
 
 
 @lru_cache(maxsize=4096)

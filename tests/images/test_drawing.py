@@ -10,6 +10,7 @@ from PIL import Image
 
 from ssdlite.datasets.index import Record
 from ssdlite.detections import Detections
+from ssdlite.images import drawing
 from ssdlite.images.drawing import (
     IGNORED_COLOR,
     add_caption,
@@ -187,3 +188,14 @@ def test_plotting_leaves_matplotlibs_global_state_alone(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_letters_beyond_ascii_are_drawn_and_others_named_by_their_numbers() -> None:
+    assert drawing.drawable("Größe Жук 0.9") == "Größe Жук 0.9"
+    assert drawing.drawable("类别 a") == "U+7C7B U+522B  a"
+    assert drawing.drawable("\ud800") == "U+D800 "
+    empty = np.zeros((60, 200, 3), np.uint8)
+    box = np.array([[10, 30, 150, 55]], np.float32)
+    captions = ["größe", "类别", "\U0010fffd\U0010fffc"]
+    pictures = [drawing.draw_boxes(empty, box, [caption], [(255, 255, 0)]).tobytes() for caption in captions]
+    assert len(set(pictures)) == 3
