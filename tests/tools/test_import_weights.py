@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -79,6 +80,32 @@ def test_a_checkpoint_of_ours(run: Callable[..., Any], graph: Path, tmp_path: Pa
     status, said, _ = run(graph, "--labels", labels, "--overwrite", "--format", "tf-frozen-graph")
     assert status == 0
     assert ssdlite.load_detector(output).config.category_ids == (1, 3)
+
+
+def test_anchors_in_a_file(run: Callable[..., Any], graph: Path, tmp_path: Path) -> None:
+    file, names = tmp_path / "anchors.json", ("--class-names", "cat", "dog", "bird")
+    levels = [[[0.1, 0.2]] * 3, *[[[0.5, 0.25]] * 6] * 5]
+    file.write_text(json.dumps({"levels": levels, "relative_to": "shorter_side"}))
+    status, said, output = run(graph, *names, "--anchors", file)
+    assert status == 0, said
+    anchors = ssdlite.load_detector(output).config.anchors
+    assert (anchors.levels[0][2], anchors.levels[5][5], anchors.relative_to) == (
+        (0.1, 0.2),
+        (0.5, 0.25),
+        "shorter_side",
+    )
+    for content, message in (
+        ("[1", "anchors.json: expected anchors as JSON"),
+        ("[1]", "anchors.json: expected options by name"),
+        ('{"level": []}', "anchors.json: unknown option 'level'; did you mean 'levels'"),
+        ('{"levels": [[[0, 1]]]}', "anchors.json: anchor level 0: expected .width, height. fractions"),
+        (json.dumps({"levels": levels[:5]}), "anchors"),
+    ):
+        file.write_text(content)
+        status, said, _ = run(graph, *names, "--anchors", file, "--overwrite")
+        assert status == 2 and re.search(message, said) and said.count("\n") == 1, said
+    status, said, _ = run(graph, *names, "--anchors", tmp_path / "none.json", "--overwrite")
+    assert status == 2 and "none.json: cannot be read (No such file or directory)" in said
 
 
 def test_a_name_that_is_no_text(tmp_path: Path, graph: Path) -> None:

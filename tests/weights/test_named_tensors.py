@@ -13,6 +13,7 @@ import torch
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 import ssdlite
+from ssdlite.anchors import AnchorConfig
 from ssdlite.weights import from_tensors
 
 here = Path(__file__).parent
@@ -98,6 +99,12 @@ def test_state_dicts() -> None:
     network = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4)
     imported = from_tensors(network.state_dict(), class_names=NAMES)
     assert imported.source == "torchvision ssdlite320_mobilenet_v3_large"
+    own = AnchorConfig((((0.5, 0.25),) * 6,) * 6)
+    for one in (state, network.state_dict()):
+        names = NAMES[: 2 if one is state else 3]
+        assert from_tensors(one, class_names=names, anchors=own).checkpoint.config.anchors == own
+        with pytest.raises(ssdlite.ConfigError, match="whose anchors have one order; leave out anchor_order"):
+            from_tensors(one, class_names=names, anchor_order="interpolated_second")
 
 
 @pytest.mark.parametrize(
