@@ -28,7 +28,7 @@ class SharedMemoryError(WorkerError):
     """
 
     def __init__(self, *_: object) -> None:
-        super().__init__(f"no room for a batch of the loading processes in shared memory{_free_room()}: {REMEDY}")
+        super().__init__(f"no room for a batch of the loading processes in shared memory{_size()}: {REMEDY}")
 
 
 def hand_over(tensors: Sequence[Tensor]) -> None:
@@ -63,13 +63,14 @@ def explained_worker_failures() -> Iterator[None]:
         died = TORCH_SAYS.match(str(error))
         if died is None:
             raise
-        cause = f"no room in shared memory{_free_room()}" if "Bus error" in died[2] else "out of memory, or ended"
+        full = "Bus error" in died[2]
+        cause = f"no room in shared memory{_size()}" if full else "out of memory, or ended from outside"
         raise WorkerError(f"a process that loads pictures died (pid {died[1]} {died[2]}): {cause}; {REMEDY}") from error
 
 
-def _free_room() -> str:
+def _size() -> str:
+    """All of it: by the time of the error, what filled it is gone."""
     try:
-        room = shutil.disk_usage(SHARED_MEMORY)
+        return f" ({SHARED_MEMORY} has {shutil.disk_usage(SHARED_MEMORY).total / 1e6:.0f} MB)"
     except OSError:
         return ""
-    return f" ({SHARED_MEMORY}: {room.free / 1e6:.0f} of {room.total / 1e6:.0f} MB are free)"
