@@ -31,7 +31,7 @@ from ssdlite.images.media import (
     save_picture,
 )
 from ssdlite.images.prediction import DetectionModel
-from ssdlite.images.reading import picture_remarks, read_image
+from ssdlite.images.reading import MAX_PIXELS, picture_remarks, read_image
 
 T = TypeVar("T")
 
@@ -52,6 +52,8 @@ class PredictOptions:
     """Draw and report only what scores at least this, 0 to 1."""
     batch_size: int = 8
     """Images or frames that go through the network together."""
+    max_pixels: int = MAX_PIXELS
+    """A picture of more pixels is refused before it is decoded; at most 178956970 can be read."""
     device: str = "auto"
     """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one. Exported models run on the CPU."""
 
@@ -160,7 +162,7 @@ def _predict_images(run: Run, sources: Sequence[MediaFile]) -> None:
 
 def _read(run: Run, source: MediaFile) -> ImageArray | None:
     try:
-        image = read_image(source.path)
+        image = read_image(source.path, max_pixels=run.options.max_pixels)
         for remark in picture_remarks(source.path):
             run.say(f"{source.path}: {remark}")
     except DataError as error:

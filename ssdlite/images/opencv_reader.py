@@ -26,9 +26,9 @@ MOST_DECODED_PIXELS = 178_956_970  # as Pillow allows; OpenCV itself would decod
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
-def read(path: Path | str) -> ImageArray:
+def read(path: Path | str, max_pixels: int = MOST_DECODED_PIXELS) -> ImageArray:
     """See ``ssdlite.images.reading.read_image``. Raises OSError, ValueError, or what OpenCV does."""
-    return _to_rgb(_decode(_read_bytes(path), upright=True))
+    return _to_rgb(_decode(_read_bytes(path, max_pixels), upright=True))
 
 
 def read_header(path: Path | str) -> tuple[Size, int]:
@@ -48,15 +48,20 @@ def _turn(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     return turned[:: -1 if flips_y else 1, :: -1 if flips_x else 1]
 
 
-def _read_bytes(path: Path | str) -> bytes:
+def check_pixels(width: int, height: int, most: int) -> None:
+    """Raises ValueError for a picture of more than ``most`` pixels."""
+    if width * height > most:
+        raise ValueError(f"it has {width} x {height} pixels, more than the {most} allowed")
+
+
+def _read_bytes(path: Path | str, max_pixels: int = MOST_DECODED_PIXELS) -> bytes:
     content = Path(path).read_bytes()
     if not content:
         raise ValueError("it is empty")
     if content.startswith(JPEG_START) and content.rfind(JPEG_END) < content.rfind(JPEG_SCAN):
         raise ValueError("it is truncated")  # OpenCV would fill the rest with grey
     width, height = size_in_header(content) or (0, 0)
-    if width * height > MOST_DECODED_PIXELS:
-        raise ValueError(f"it has {width} x {height} pixels, more than the {MOST_DECODED_PIXELS} allowed")
+    check_pixels(width, height, max_pixels)
     return content
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ssdlite.detections import Detections
 from ssdlite.errors import DataError, quote
 from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform
-from ssdlite.images.reading import read_image, to_rgb
+from ssdlite.images.reading import MAX_PIXELS, read_image, to_rgb
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -101,7 +101,7 @@ def detect_batch(model: DetectionModel, batch: InputBatch) -> list[Detections]:
 def to_array(picture: Picture, position: int) -> ImageArray:
     """Any picture as uint8 RGB [H, W, 3]; ``position`` is its place in what was given, for messages."""
     if isinstance(picture, (str, Path)):
-        return read_image(picture)
+        return read_image(picture, max_pixels=MAX_PIXELS)
     if isinstance(picture, np.ndarray):
         return _check_array(picture, position, channels_axis=2)
     if _is_pillow(picture):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -33,6 +34,9 @@ IMAGE_SUFFIXES = (
     *(HEIF_SUFFIXES if find_spec("pillow_heif") else ()),
 )  # fmt: skip
 DARK = 16  # of 255: what is left of 12 bits in a picture of 16
+MAX_PIXELS = 89_478_485  # of a picture to detect in, unless an option says more: half of what can be decoded
+LARGE_PIXELS = 1 << 22  # from here on a picture is converted in strips
+STRIP_ROWS = 256
 EXIF_ORIENTATION = 0x0112
 TRANSPOSITIONS = {  # what of Pillow's turns an EXIF orientation upright
     2: "FLIP_LEFT_RIGHT",
@@ -45,7 +49,9 @@ TRANSPOSITIONS = {  # what of Pillow's turns an EXIF orientation upright
 }
 
 
-def read_image(path: Path | str, *, reduction: int = 1) -> ImageArray:
+def read_image(
+    path: Path | str, *, reduction: int = 1, max_pixels: int = opencv_reader.MOST_DECODED_PIXELS
+) -> ImageArray:
     """A picture file as uint8 RGB [H, W, 3], upright: its EXIF orientation is applied.
 
     Grey, palette, 16-bit and CMYK pictures become 8-bit RGB, values of 10 or 12 bits in files of 16 by their own range;
@@ -55,6 +61,8 @@ def read_image(path: Path | str, *, reduction: int = 1) -> ImageArray:
     ``reduction`` 2, 4 or 8 gives that fraction of the sides, rounded up, in less time; each pixel is the mean of a
     square. Only JPEGs can, and only those stored upright; others come whole.
 
+    A picture of more than ``max_pixels`` is refused before it is decoded.
+
     Raises:
         DataError: the file is missing, not a picture, truncated or too large; the message names it.
         ConfigError: neither Pillow nor OpenCV is installed.
@@ -62,8 +70,9 @@ def read_image(path: Path | str, *, reduction: int = 1) -> ImageArray:
     pillow = _pillow()
     with _one_error(path):
         if pillow is None:
-            return opencv_reader.read(path)
-        with _open(pillow, path) as picture:  # Pillow itself refuses headers of more than 179 million pixels
+            return opencv_reader.read(path, max_pixels)
+        with _without_size_warning(), _open(pillow, path) as picture:  # Pillow refuses more than 179 million pixels
+            opencv_reader.check_pixels(picture.width, picture.height, max_pixels)
             if reduction > 1 and _orientation(picture) == 1:
                 picture.draft(None, (picture.width // reduction, picture.height // reduction))
             deep_color = _has_deep_color(picture)
@@ -154,9 +163,20 @@ def to_rgb(picture: Image) -> ImageArray:
         picture = picture.transpose(Transpose[TRANSPOSITIONS[orientation]])
     if picture.mode.startswith(("I", "F")):
         return deep_gray_to_rgb(np.asarray(picture))
+    if picture.width * picture.height <= LARGE_PIXELS:
+        return np.array(_convert(picture))
+    picture.load()
+    array = np.empty((picture.height, picture.width, 3), np.uint8)
+    for top in range(0, picture.height, STRIP_ROWS):  # Pillow's own copies take three times the memory of the result
+        bottom = min(picture.height, top + STRIP_ROWS)
+        array[top:bottom] = np.asarray(_convert(picture.crop((0, top, picture.width, bottom))))
+    return array
+
+
+def _convert(picture: Image) -> Image:
     if picture.mode == "P" or (picture.mode in ("L", "RGB") and "transparency" in picture.info):
         picture = picture.convert("RGBA")  # resolves the palette's transparency entry before it is dropped
-    return np.array(picture.convert("RGB"))
+    return picture.convert("RGB")
 
 
 def _orientation(picture: Image) -> int:
@@ -176,6 +196,14 @@ def _pillow() -> Any:
     if pillow is None and find_opencv() is None:
         raise ConfigError("reading picture files needs Pillow or OpenCV; `pip install pillow`")
     return pillow
+
+
+@contextmanager
+def _without_size_warning() -> Iterator[None]:
+    """Pillow warns from half of what it refuses on; our bound is an error that says more."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+        yield
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from ssdlite.errors import DataError
+from ssdlite.images import opencv_reader, reading
 from ssdlite.images.reading import (
     FIRST_BYTES,
     find_size,
@@ -280,3 +281,25 @@ def test_a_picture_on_its_side_keeps_both_sizes(tmp_path: Path) -> None:
     assert read_image_size(tmp_path / "side.jpg") == ((47, 31), (31, 47))
     assert read_image_size(tmp_path / "plain.jpg") == ((31, 47), (31, 47))
     assert jpeg_size(tmp_path / "missing.jpg") is None
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "CMYK"])
+def test_large_pictures_are_converted_in_strips(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = quarters().convert(mode)
+    monkeypatch.setattr(reading, "LARGE_PIXELS", 0)
+    monkeypatch.setattr(reading, "STRIP_ROWS", 7)
+    array = to_rgb(picture)
+    assert array.shape == (20, 40, 3)
+    corners = array[[0, 0, 19, 19], [0, 39, 0, 39]].tolist()
+    grey = [[76] * 3, [150] * 3, [29] * 3, [255] * 3]  # Rec. 601
+    assert corners == (grey if mode == "L" else [list(RED), list(GREEN), list(BLUE), list(WHITE)])
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    save(quarters(), tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png", max_pixels=800).shape == (20, 40, 3)
+    reason = r"a\.png: cannot be read as an image \(it has 40 x 20 pixels, more than the 799 allowed\)"
+    with pytest.raises(DataError, match=reason):
+        read_image(tmp_path / "a.png", max_pixels=799)
+    with pytest.raises(ValueError, match="it has 40 x 20 pixels, more than the 799 allowed"):
+        opencv_reader.read(tmp_path / "a.png", 799)
