@@ -137,10 +137,9 @@ class Detector(GeometryModule):
         Raises:
             CheckpointError: outputs are not finite; names the weights that are to blame.
         """
-        if not all(_is_finite(values) for values in outputs):
+        if not are_finite(outputs):
             require_finite(self.state_dict(), "the detector")
-            kind = str(outputs.class_logits.dtype).removeprefix("torch.")
-            raise CheckpointError(f"the detector's weights are finite, but its outputs are not: too large for {kind}")
+            raise overflow_error(outputs)
         return postprocess(outputs, self.anchors, self.config, self.head.box_code)
 
 
@@ -158,6 +157,16 @@ def require_finite(weights: Mapping[str, Tensor], owner: str) -> None:
             f"{owner}: expected finite weights, got NaN or infinity in {count} of {values.numel()} values of "
             f"{faulty[0]}{more}"
         )
+
+
+def are_finite(outputs: Outputs) -> bool:
+    return all(_is_finite(values) for values in outputs)
+
+
+def overflow_error(outputs: Outputs) -> CheckpointError:
+    """For outputs that are not finite, of weights that are."""
+    kind = str(outputs.class_logits.dtype).removeprefix("torch.")
+    return CheckpointError(f"the detector's weights are finite, but its outputs are not: too large for {kind}")
 
 
 def _is_finite(values: Tensor) -> bool:

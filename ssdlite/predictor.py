@@ -16,7 +16,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from ssdlite.backbones.batch_norm import fold_batch_norms
 from ssdlite.backbones.layers import SamePadConv2d
 from ssdlite.detections import Detections
-from ssdlite.detector import Detector, evaluation_mode, require_finite
+from ssdlite.detector import Detector, are_finite, evaluation_mode, overflow_error, require_finite
 from ssdlite.device import autocast
 from ssdlite.heads.base import Outputs
 from ssdlite.heads.postprocess import postprocess
@@ -80,7 +80,9 @@ class Predictor:
         return self._network(torch.from_numpy(images).to(self.device))
 
     def postprocess(self, outputs: Outputs) -> list[Detections]:
-        """What was found in each image, in input pixels."""
+        """What was found in each image, in input pixels. Raises CheckpointError for outputs that are not finite."""
+        if not are_finite(outputs):
+            raise overflow_error(outputs)
         return postprocess(outputs, self._anchors, self.config, self._box_code)
 
 

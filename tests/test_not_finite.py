@@ -65,6 +65,15 @@ def test_outputs_that_overflow_are_no_detections() -> None:
         detector.predict(PICTURE)
 
 
+@pytest.mark.parametrize("which", ["class_logits", "box_deltas"])
+def test_outputs_of_a_snapshot_that_overflow_are_no_detections(which: str) -> None:
+    predictor = ssdlite.Predictor(build("ssdlite320_mobilenet_v2"))
+    outputs = predictor.infer_batch(np.full((1, 3, 64, 64), 100, np.uint8))
+    outputs = outputs._replace(**{which: torch.full_like(getattr(outputs, which), float("nan"))})
+    with pytest.raises(CheckpointError, match="weights are finite, but its outputs are not: too large for float32"):
+        predictor.postprocess(outputs)
+
+
 def test_large_weights_that_are_finite_are_used() -> None:
     """Their sum overflows, they do not."""
     detector = build("ssdlite320_mobilenet_v2")
