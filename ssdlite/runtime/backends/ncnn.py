@@ -13,7 +13,7 @@ from ssdlite.errors import ContractError, quote
 from ssdlite.runtime.backends.base import Array, check_model_file
 from ssdlite.runtime.contract import ModelSpec
 
-MAGIC = "7767517"
+PARAM_MAGIC = "7767517"
 MAX_PARAM_BYTES = 1 << 24  # a detector's graph has some 30 kB
 LONGEST_WORD = 256  # ncnn's own buffers
 FIRST_ARRAY_KEY = -23300  # of ncnn: keys from here down hold arrays, their length first
@@ -118,8 +118,8 @@ def check_param(path: Path) -> None:
     while lines and not lines[-1].strip():
         lines.pop()
     layers = [line.split() for line in lines[2:]]
-    if not lines or lines[0].strip() != MAGIC:
-        raise ContractError(f"{path}: expected {MAGIC} in its first line, got {quote(lines[0] if lines else '')}")
+    if not lines or lines[0].strip() != PARAM_MAGIC:
+        raise ContractError(f"{path}: expected {PARAM_MAGIC} in its first line, got {quote(lines[0] if lines else '')}")
     blobs: set[str] = set()
     for number, words in enumerate(layers, start=3):
         if fault := _layer_fault(words, blobs):
