@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,7 +76,7 @@ class InputBoxes:
     images: Ints
     rows: Ints
 
-    @property
+    @cached_property
     def sides(self) -> Float32s:
         """(width, height) [T, 2] px."""
         return self.boxes[:, 2:] - self.boxes[:, :2]
@@ -256,17 +257,27 @@ def _match(
     The anchors of level i stand at starts[i]:starts[i + 1].
     """
     count, levels = len(boxes), len(starts) - 1
-    iou = pairwise_iou(boxes, anchors)
-    best = iou.argmax(1)
-    best_iou = iou[np.arange(count), best]
-    rows, columns = np.nonzero(iou >= threshold)
+    best, best_iou, rows, columns, iou = _overlaps(boxes, anchors, threshold)
     level_of = np.searchsorted(starts, columns, side="right") - 1
     per_level = np.bincount(rows * levels + level_of, minlength=count * levels).reshape(count, levels)
     best_level = np.searchsorted(starts, best, side="right") - 1
     level = np.where(per_level.any(1), per_level.argmax(1), best_level)
     places = owners * len(anchors)  # an anchor of one image
-    assigned = _assign(places[rows] + columns, rows, iou[rows, columns], places + best, best_iou > 0)
+    assigned = _assign(places[rows] + columns, rows, iou, places + best, best_iou > 0)
     return best_iou, per_level.sum(1), assigned, level
+
+
+def _overlaps(boxes: Float32s, anchors: Float32s, threshold: float) -> tuple[Ints, Float32s, Ints, Ints, Float32s]:
+    """Each box's best anchor [N] and its IoU [N]; the pairs at or over the threshold: boxes, anchors, IoU [P] each."""
+    size = max(1, PAIRS_A_CHUNK // len(anchors))
+    parts = []
+    for start in range(0, max(len(boxes), 1), size):
+        iou = pairwise_iou(boxes[start : start + size], anchors)
+        best = iou.argmax(1)
+        rows, columns = np.nonzero(iou >= threshold)
+        parts.append((best, iou[np.arange(len(iou)), best], rows + start, columns, iou[rows, columns]))
+    best, best_iou, rows, columns, over = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return best, best_iou, rows, columns, over
 
 
 def _assign(places: Ints, rows: Ints, iou: Float32s, best_places: Ints, overlaps: npt.NDArray[np.bool_]) -> Ints:

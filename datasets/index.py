@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite.errors import DataError
+from ssdlite.config import MAX_CLASS_NAME, MAX_CLASSES
+from ssdlite.errors import DataError, quote
 from ssdlite.files import counted, listing
 
 NAMED_CLASSES = 20  # classes that an error lists
@@ -58,6 +59,12 @@ def select_classes(
         DataError: a name is given twice or is not known (with ``allow_absent``: none of them is, case and spacing
             aside).
     """
+    if len(known) > MAX_CLASSES:
+        raise DataError(f"{source}: expected at most {MAX_CLASSES} classes, got {len(known)}")
+    if longest := [name for name in known if len(name) > MAX_CLASS_NAME]:
+        raise DataError(
+            f"{source}: expected class names of at most {MAX_CLASS_NAME} characters, got {quote(longest[0])}"
+        )
     if classes is None:
         return one_spelling(known)
     if len(set(classes)) != len(classes) or not classes:

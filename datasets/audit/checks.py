@@ -45,6 +45,7 @@ FINDING_KINDS = {kind: FindingKind(row.meaning) for kind, row in PROBLEM_KINDS.i
     "two-classes": FindingKind("an object is annotated as two classes", is_problem=False),
     "remark": FindingKind("picture is not read as it stands there", is_problem=False),
     "absent-class": FindingKind("class without an object to train on", is_problem=False),
+    "crowded": FindingKind("picture with too many objects to look for those that are boxed twice", is_problem=False),
 }
 SAME_PICTURE_KINDS = {  # (the same pixels?, in one split?)
     (True, True): "duplicate-image",
@@ -54,6 +55,8 @@ SAME_PICTURE_KINDS = {  # (the same pixels?, in one split?)
 }
 SAME_OBJECT_IOU = 0.9  # two boxes of one class that overlap like this are one object, boxed twice
 TWO_CLASSES_IOU = 0.85  # boxes of different classes: an object annotated under two names
+MOST_COMPARED = 5000  # objects of a picture: as many squared are compared
+COMPARED_AT_ONCE = 1_000_000
 UNIONS = ("trainval", "all")  # splits that hold others by custom
 DECODE_THREADS = 4
 
@@ -230,17 +233,23 @@ def _same_objects(splits: dict[str, DetectionIndex]) -> Iterator[DataFinding]:
 
 
 def _same_objects_of(record: Record, class_names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    if len(record.labels) < 2:
+    count = len(record.labels)
+    if count > MOST_COMPARED:
+        yield "crowded", f"{count} objects, more than {MOST_COMPARED}"
         return
-    same_class = record.labels[:, None] == record.labels[None]
-    iou = pairwise_iou(record.boxes, record.boxes)
-    usable = ~(record.ignore[:, None] | record.ignore[None])
-    twice = np.triu(usable & (iou > np.where(same_class, SAME_OBJECT_IOU, TWO_CLASSES_IOU)), k=1)
-    for first, second in np.argwhere(twice).tolist():
-        names = dict.fromkeys(class_names[record.labels[i]] for i in (first, second))
-        corners = ", ".join(f"{value:g}" for value in record.boxes[first].tolist())
-        kind = "duplicate-box" if len(names) == 1 else "two-classes"
-        yield kind, f"{' and '.join(names)} at [{corners}], IoU {iou[first, second]:.2f}"
+    step = max(COMPARED_AT_ONCE // max(count, 1), 1)
+    for start in range(0, count - 1, step):  # a picture's first boxes with all that come later, a part at a time
+        rows = np.arange(start, min(start + step, count))
+        same_class = record.labels[rows, None] == record.labels[None]
+        iou = pairwise_iou(record.boxes[rows], record.boxes)
+        usable = ~(record.ignore[rows, None] | record.ignore[None]) & (rows[:, None] < np.arange(count))
+        twice = usable & (iou > np.where(same_class, SAME_OBJECT_IOU, TWO_CLASSES_IOU))
+        for row, second in np.argwhere(twice).tolist():
+            first = start + row
+            names = dict.fromkeys(class_names[record.labels[i]] for i in (first, second))
+            corners = ", ".join(f"{value:g}" for value in record.boxes[first].tolist())
+            kind = "duplicate-box" if len(names) == 1 else "two-classes"
+            yield kind, f"{' and '.join(names)} at [{corners}], IoU {iou[row, second]:.2f}"
 
 
 def _picture_findings(

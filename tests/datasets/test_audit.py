@@ -3,16 +3,27 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torchvision.ops import box_iou
 
 from ssdlite.anchors import torchvision_anchors
 from ssdlite.config import PRESETS
-from ssdlite.datasets.anchor_coverage import InputBoxes, measure_coverage
-from ssdlite.datasets.audit.checks import CheckOptions, DataCheck, check_data, fingerprint, same_pictures
+from ssdlite.datasets.anchor_coverage import InputBoxes, _overlaps, measure_coverage
+from ssdlite.datasets.audit.checks import (
+    CheckOptions,
+    DataCheck,
+    _same_objects_of,
+    check_data,
+    fingerprint,
+    same_pictures,
+)
 from ssdlite.datasets.audit.report import shortcomings
+from ssdlite.datasets.index import Record
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.tools import check_data as tool
 
@@ -279,3 +290,38 @@ def test_errors(tmp_path: Path, data: Path) -> None:
         check(data, budget=3)
     with pytest.raises(DataError, match="zebra"):
         check(data, classes=["zebra"])
+
+
+def test_a_picture_with_very_many_objects_is_not_searched_for_repeated_ones(tmp_path: Path) -> None:
+    """Its pairs would take gigabytes; those of one with fewer are looked at in parts."""
+    boxes = np.random.default_rng(0).uniform(0, 900, (6000, 2)).round(1)
+    record = Record(
+        path="a.jpg",
+        image_id=1,
+        size=(1000, 1000),
+        boxes=np.concatenate([boxes, boxes + 50], axis=1).astype(np.float32),
+        labels=np.zeros(6000, np.int64),
+        areas=np.full(6000, 2500, np.float32),
+        ignore=np.zeros(6000, bool),
+    )
+    assert list(_same_objects_of(record, ["cat"])) == [("crowded", "6000 objects, more than 5000")]
+    few = record._replace(**{name: getattr(record, name)[:4000] for name in ("boxes", "labels", "areas", "ignore")})
+    few.boxes[3999] = few.boxes[0]
+    found = [detail for kind, detail in _same_objects_of(few, ["cat"]) if detail.endswith("IoU 1.00")]
+    corners = ", ".join(f"{value:g}" for value in few.boxes[0].tolist())
+    assert f"cat at [{corners}], IoU 1.00" in found
+
+
+def test_the_anchor_audit_of_a_crowded_picture_holds_few_pairs_at_once() -> None:
+    """The figures of parts are those of the whole."""
+    corners = np.random.default_rng(1).uniform(0, 280, (500, 2))
+    sides = np.random.default_rng(2).uniform(5, 200, (500, 2))
+    boxes = np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
+    anchors = np.concatenate([corners[:60], corners[:60] + 60], axis=1).astype(np.float32)
+    iou = box_iou(torch.from_numpy(boxes), torch.from_numpy(anchors)).numpy()
+    with mock.patch("ssdlite.datasets.anchor_coverage.PAIRS_A_CHUNK", 1000):
+        best, best_iou, rows, columns, over = _overlaps(boxes, anchors, 0.5)
+    np.testing.assert_allclose(best_iou, iou.max(1), atol=1e-6)
+    np.testing.assert_allclose(iou[np.arange(500), best], iou.max(1), atol=1e-6)
+    assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == set(zip(*np.nonzero(iou >= 0.5), strict=True))
+    np.testing.assert_allclose(over, iou[rows, columns], atol=1e-6)

@@ -81,7 +81,8 @@ def read_run(run: Path) -> None:
     import torch
 
     for path in run.glob("*.pt"):
-        torch.load(path, weights_only=True)
+        if not path.name.startswith("."):  # of a file that was not complete
+            torch.load(path, weights_only=True)
     for path in run.glob("*.json"):
         json.loads(path.read_text())
 
@@ -154,11 +155,11 @@ def run_job(name: str, kills: int, seed: int, folder: Path) -> list[str]:
 
 
 def _kill_once(job: Job, moment: float, expected: Any, place: Path) -> list[str]:
-    shared = _shared_memory()
-    process = _begin(job.arguments, place)
+    process, own = _begin(job.arguments, place), []
     try:
         process.wait(moment)
     except subprocess.TimeoutExpired:
+        own = _of_session(process.pid)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     faults = []
@@ -189,7 +190,8 @@ def _kill_once(job: Job, moment: float, expected: Any, place: Path) -> list[str]
     )
     if strange:
         faults.append(f"left over: {', '.join(strange)}")
-    if left_memory := _shared_memory() - shared:
+    numbers = {entry.split()[0] for entry in own}
+    if left_memory := {name for name in _shared_memory() if numbers & set(name.split("_"))}:
         faults.append(f"shared memory left: {', '.join(sorted(left_memory))}")
     return faults
 
