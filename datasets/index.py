@@ -14,10 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite.config import MAX_CLASS_NAME, MAX_CLASSES
 from ssdlite.errors import DataError, quote
 from ssdlite.files import counted, listing
 
+MOST_CLASSES = 30_000  # of annotations; ImageNet's full list has 21,841
+MAX_CLASS_NAME = 500  # characters
 NAMED_CLASSES = 20  # classes that an error lists
 SHOWN_IN_NOTE = 3
 SHOWN_CAUSES = 6
@@ -59,8 +60,8 @@ def select_classes(
         DataError: a name is given twice or is not known (with ``allow_absent``: none of them is, case and spacing
             aside).
     """
-    if len(known) > MAX_CLASSES:
-        raise DataError(f"{source}: expected at most {MAX_CLASSES} classes, got {len(known)}")
+    if len(known) > MOST_CLASSES:
+        raise DataError(f"{source}: expected at most {MOST_CLASSES} classes, got {len(known)}")
     if longest := [name for name in known if len(name) > MAX_CLASS_NAME]:
         raise DataError(
             f"{source}: expected class names of at most {MAX_CLASS_NAME} characters, got {quote(longest[0])}"

@@ -23,8 +23,7 @@ from ssdlite.validation import Config, convert, require, require_kind, require_k
 # 1: one flat table of options; 2: by part
 CONFIG_VERSION = 2
 MAX_IMAGE_SIDE = 4096
-MAX_CLASSES = 30_000  # ImageNet's full list has 21,841
-MAX_CLASS_NAME = 500  # characters of a class
+MAX_CLASSES = 100_000
 MAX_MAPS = 10
 MAX_CHANNELS = 8192
 LAST_BACKBONE_STRIDE = 32  # of the MobileNets; coarser maps are the neck's

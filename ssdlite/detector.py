@@ -70,18 +70,19 @@ class Detector(GeometryModule):
 
         Raises:
             DataError: in the first steps of training, see ``checked_steps``, for float images of another range.
+            TypeError: for what is no tensor.
         """
+        if not isinstance(images, Tensor):
+            raise TypeError(
+                f"expected a tensor [B, 3, H, W], got {type(images).__name__}; detector.predict takes pictures"
+            )
         if self.training and images.is_floating_point() and self.checked_steps and not torch.compiler.is_compiling():
             self.checked_steps -= 1
             check_images(images)
         return self.forward_normalised(self.normalise(images))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Values in 0..255 -> what the backbone takes. Raises TypeError for what is no tensor."""
-        if not hasattr(images, "to"):
-            raise TypeError(
-                f"expected a tensor [B, 3, H, W], got {type(images).__name__}; detector.predict takes pictures"
-            )
+        """Values in 0..255 -> what the backbone takes."""
         return (images.to(self.mean.dtype) - self.mean) / self.std
 
     def forward_normalised(self, images: Tensor) -> Outputs:

@@ -80,7 +80,7 @@ def test_a_misspelt_option_names_the_known_ones():
         ({"num_classes": 0}, "num_classes"),
         ({"num_classes": -1}, "num_classes"),
         ({"num_classes": 2.5}, "num_classes"),
-        ({"num_classes": 10**9}, "num_classes: expected 1 to 30000"),
+        ({"num_classes": 10**9}, "num_classes: expected 1 to 100000"),
         ({"class_names": []}, "class_names"),
         ({"class_names": "cat"}, "sequence of names"),
         ({"class_names": ["cat", "cat"]}, "differ"),

@@ -55,7 +55,7 @@ SAME_PICTURE_KINDS = {  # (the same pixels?, in one split?)
 }
 SAME_OBJECT_IOU = 0.9  # two boxes of one class that overlap like this are one object, boxed twice
 TWO_CLASSES_IOU = 0.85  # boxes of different classes: an object annotated under two names
-MOST_COMPARED = 5000  # objects of a picture: as many squared are compared
+MOST_OBJECTS_COMPARED = 5000  # objects of a picture: as many squared are compared
 COMPARED_AT_ONCE = 1_000_000
 UNIONS = ("trainval", "all")  # splits that hold others by custom
 DECODE_THREADS = 4
@@ -234,8 +234,8 @@ def _same_objects(splits: dict[str, DetectionIndex]) -> Iterator[DataFinding]:
 
 def _same_objects_of(record: Record, class_names: Sequence[str]) -> Iterator[tuple[str, str]]:
     count = len(record.labels)
-    if count > MOST_COMPARED:
-        yield "crowded", f"{count} objects, more than {MOST_COMPARED}"
+    if count > MOST_OBJECTS_COMPARED:
+        yield "crowded", f"{count} objects, more than {MOST_OBJECTS_COMPARED}"
         return
     step = max(COMPARED_AT_ONCE // max(count, 1), 1)
     for start in range(0, count - 1, step):  # a picture's first boxes with all that come later, a part at a time

@@ -21,9 +21,9 @@ from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.loading import DIVIDED_TO_TRAIN, DataSplits
 from ssdlite.datasets.transforms import DetectionTransform, build_mosaic
 from ssdlite.datasets.workers import explained_worker_failures
-from ssdlite.detector import Detector
+from ssdlite.detector import Detector, require_finite
 from ssdlite.device import Processes, choose_device, join_processes
-from ssdlite.errors import ConfigError, TrainingError
+from ssdlite.errors import CheckpointError, ConfigError, TrainingError
 from ssdlite.evaluation.coco import Metrics
 from ssdlite.evaluation.inference import detect_dataset, evaluate_dataset, refuse_bad
 from ssdlite.files import counted
@@ -180,6 +180,7 @@ class Trainer:
             for epoch in range(self.done.epoch, options.settings.epochs):
                 started = time.perf_counter()
                 row = self._train_epoch(epoch, loader, progress, task)
+                self._require_finite_weights(epoch)
                 self.done.epoch += 1
                 is_last = self.done.epoch == options.settings.epochs
                 metrics = self._evaluate() if is_last or self.done.epoch % options.run.eval_interval == 0 else None
@@ -251,6 +252,16 @@ class Trainer:
             f"(classification {losses.classification.item()}, boxes {losses.box.item()}); "
             f"try a lower --lr than {self.options.peak_lr:g}. Images of the batch: {paths}"
         )
+
+    def _require_finite_weights(self, epoch: int) -> None:
+        """The last step of an epoch may have broken them; they are neither scored nor saved."""
+        try:
+            require_finite(self.detector.state_dict(), "the detector")
+        except CheckpointError as error:
+            raise TrainingError(
+                f"epoch {epoch + 1} ended with weights that cannot be used: {error}; "
+                f"try a lower --lr than {self.options.peak_lr:g}"
+            ) from None
 
     def _evaluate(self) -> Metrics:
         """Score the evaluated weights on the validation split, each process its share of the images.

@@ -191,7 +191,20 @@ def test_resuming_refuses_what_would_make_it_another_run(shapes: Path, tmp_path:
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+ of epoch \d.*\.(jpg|png)"):
-        train(options(shapes, tmp_path / "run", lr=1e9, optimizer="sgd", clip_norm=0, amp="off", epochs=5))
+        train(
+            options(shapes, tmp_path / "run", lr=1e9, optimizer="sgd", clip_norm=0, amp="off", epochs=5, batch_size=2)
+        )
+
+
+def test_weights_that_the_last_step_of_an_epoch_broke_stop_the_run(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        TrainingError, match=r"epoch \d ended with weights that cannot be used: .* NaN or infinity in \d+ of"
+    ):
+        train(
+            options(shapes, tmp_path / "run", lr=1e9, optimizer="sgd", clip_norm=0, amp="off", overfit=2, batch_size=2)
+        )
+    last = tmp_path / "run" / "last.pt"
+    assert not last.exists() or load_checkpoint(last).training["progress"]["epoch"] == 1
 
 
 def test_an_image_that_breaks_during_training(shapes: Path, tmp_path: Path) -> None:
@@ -207,12 +220,18 @@ def test_an_image_that_breaks_during_training(shapes: Path, tmp_path: Path) -> N
     assert summary["images_seen"] == 30
 
 
-def test_only_empty_images_train(shapes: Path, tmp_path: Path) -> None:
+def test_empty_images_train_but_not_they_alone(shapes: Path, tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     generate_shapes(folder, train_images=8, val_images=4, seed=3)
     for file in (folder / "annotations").glob("instances_*.json"):
         content = json.loads(file.read_text())
         file.write_text(json.dumps({**content, "annotations": []}))
+    with pytest.raises(DataError, match="expected objects of circle, square, triangle to train on, found none in 8 im"):
+        train(options(folder, tmp_path / "none"))
+    file = folder / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    one = {"id": 1, "image_id": content["images"][0]["id"], "category_id": 1, "bbox": [5, 5, 40, 40], "iscrowd": 0}
+    file.write_text(json.dumps({**content, "annotations": [one]}))
     summary = train(options(folder, tmp_path / "run", epochs=2))
     assert summary["AP"] is None
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
