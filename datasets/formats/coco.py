@@ -106,7 +106,8 @@ def read_coco(
 
 def _grouping_categories(content: CocoFile, others: Sequence[Path]) -> dict[int, str]:
     """Id and name of categories that others belong to and no split has objects of, as Roboflow's with the id 0."""
-    belong = {category.supercategory for category in content.categories if category.supercategory != category.name}
+    owners = [category.supercategory for category in content.categories if category.supercategory != category.name]
+    belong = {name for name in owners if isinstance(name, str)}
     groups = {c.id: c.name for c in content.categories if c.name in belong and c.supercategory in (None, "", "none")}
     files = iter(others)
     annotations = content.annotations
