@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import difflib
 import errno
 import importlib
 import io
@@ -123,11 +122,10 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage, end="")
         return 0
-    close = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
-    meant = f"did you mean {close[0]!r}? " if close else ""
-    print(
-        f"ssdlite: error: unknown command {quote(arguments[0])}; {meant}Known: {', '.join(COMMANDS)}", file=sys.stderr
-    )
+    from ssdlite.validation import suggest
+
+    unknown = arguments[0]
+    print(f"ssdlite: error: unknown command {quote(unknown)}{suggest(unknown, COMMANDS)}", file=sys.stderr)
     return 2
 
 
@@ -154,10 +152,8 @@ def find_weights(path: Path) -> Path:
 
 # --- What a person reads where something is wrong.
 
-FRAME, RULE = (
-    "\u2502\u2570\u256f",
-    {"\u2500", "-", " "},
-)  # of the boxes around tyro's messages, drawn in Unicode or ASCII
+FRAME = "\u2502\u2570\u256f"  # of the boxes around tyro's messages, drawn in Unicode or ASCII
+RULE = {"\u2500", "-", " "}
 HELP_INDENT = " " * 9  # of an option's text, below its name
 
 

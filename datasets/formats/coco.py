@@ -31,8 +31,9 @@ class CocoFormat:
         return list(_find_files(root))
 
     def read_split(self, root: Path, split: str, bad: BadItems) -> Annotations:
-        file = _find_files(root)[split]
-        others = [other for other in _find_files(root).values() if other != file]
+        files = _find_files(root)
+        file = files[split]
+        others = [other for other in files.values() if other != file]
         if file.name == ROBOFLOW_FILE:
             return read_coco(file, [file.parent], bad, root, others)
         places = (split, f"images/{split}", "images", "JPEGImages", "", split.rstrip("0123456789"))
@@ -272,7 +273,7 @@ def _read_entry_by_entry(path: Path, data: bytes, bad: BadItems) -> CocoFile:
 def _convert_each(
     path: Path, entries: Sequence[Any], kind: type[Entry], key: Literal["images", "annotations"], bad: BadItems
 ) -> list[Entry]:
-    good = []
+    good, problem = [], "bad-image" if key == "images" else "bad-annotation"
     for position, entry in enumerate(entries):
         entry_id = f" (id {quote(entry['id']).strip(chr(39))})" if isinstance(entry, dict) and "id" in entry else ""
         where = f"{key}[{position}]{entry_id}"
@@ -284,9 +285,9 @@ def _convert_each(
                 good.append(msgspec.convert(entry, kind, strict=False))
                 bad.mend("number-as-text", path, f"{where}: {error}")
             except msgspec.ValidationError:
-                bad.add("bad-image" if key == "images" else "bad-annotation", path, f"{where}: {error}")
+                bad.add(problem, path, f"{where}: {error}")
         except (UnicodeEncodeError, RecursionError) as error:
-            bad.add("bad-image" if key == "images" else "bad-annotation", path, f"{where}: {error}")
+            bad.add(problem, path, f"{where}: {error}")
     return good
 
 

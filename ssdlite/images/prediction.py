@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ssdlite.detections import Detections
 from ssdlite.errors import DataError, quote
-from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform
+from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform, Size
 from ssdlite.images.reading import MAX_PIXELS, read_image, to_rgb
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 
 Picture: TypeAlias = "str | Path | PIL.Image.Image | npt.NDArray[np.uint8] | torch.Tensor"
-Size = tuple[int, int]  # height, width
 ENCODED = (bytes, bytearray, memoryview)
 _ENCODED = "; Image.open(io.BytesIO(data)) of Pillow makes a picture of an encoded file"
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from ssdlite.detections import Detections
 from ssdlite.errors import ConfigError, ContractError
-from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform
-from ssdlite.images.prediction import Picture, Size, predict_pictures
+from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform, Size
+from ssdlite.images.prediction import Picture, predict_pictures
 from ssdlite.runtime.backends.base import Array, Network
 from ssdlite.runtime.contract import Contract, Meaning, ModelSpec, PostprocessSpec
 from ssdlite.runtime.files import open_model

@@ -37,13 +37,14 @@ class _PlainState(msgspec.Struct):
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Attributes:
+    """What ``read_state`` gives.
 
-    history: the lines of metrics.jsonl so far.
-    frozen_norms: names of the layers whose batch norms keep their statistics.
-    average_updates: of the weight average.
-    model: the weights that train, where the checkpoint's own are their average; else None.
-    optimizer, scaler: their state dicts; the scaler's is empty where there is none.
+    Attributes:
+        history: the lines of metrics.jsonl so far.
+        frozen_norms: names of the layers whose batch norms keep their statistics.
+        average_updates: of the weight average.
+        model: the weights that train, where the checkpoint's own are their average; else None.
+        optimizer, scaler: their state dicts; the scaler's is empty where there is none.
     """
 
     progress: RunProgress

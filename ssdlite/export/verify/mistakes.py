@@ -14,8 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ssdlite.export.verify.golden import Reference
-from ssdlite.images.geometry import CropWindow, ImageArray, fit_window, resize_bilinear
-from ssdlite.images.prediction import Size
+from ssdlite.images.geometry import CropWindow, ImageArray, Size, fit_window, resize_bilinear
 from ssdlite.runtime.backends.base import Array
 
 BGR = "channels in the order BGR instead of RGB"
