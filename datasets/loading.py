@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +16,7 @@ import numpy as np
 
 from ssdlite.datasets.formats import DATA_FORMATS
 from ssdlite.datasets.formats.base import Annotations, BadItems, DataFormat, build_index
-from ssdlite.datasets.formats.pictures import ExifBoxes
-from ssdlite.datasets.formats.voc import VocCorners, VocFormat
+from ssdlite.datasets.formats.options import LOAD_OPTIONS, READ_OPTIONS, LoadOptions, ReadOptions
 from ssdlite.datasets.index import (
     DetectionIndex,
     describe_causes,
@@ -26,6 +27,7 @@ from ssdlite.datasets.index import (
 )
 from ssdlite.errors import DataError
 from ssdlite.files import counted
+from ssdlite.validation import require_known
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class DataLayout:
     root: Path
     format: DataFormat
     splits: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def match(self, name: str, option: str = "--split") -> str:
         """The split that ``name`` means: itself, or the only one that adds a year (train -> train2017)."""
@@ -54,21 +57,36 @@ class DataSplits:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class LoadOptions:
-    """How to load splits; see ``load_split``."""
+def find_splits(root: Path, options: ReadOptions = READ_OPTIONS) -> DataLayout:
+    """Recognize the data set in a folder or file.
 
-    classes: Sequence[str] | None = None
-    skip_bad: bool = False
-    allow_absent: bool = False
-    voc_corners: VocCorners = "auto"
-    exif_boxes: ExifBoxes = "auto"
+    Raises:
+        DataError: it is of none of ``DATA_FORMATS``, the message saying what was looked for; or of several that
+            differ, and ``options.data_format`` does not say which.
+    """
+    root = Path(root)
+    known = DATA_FORMATS
+    if options.data_format is not None:
+        require_known([options.data_format], DATA_FORMATS, "data format")
+        known = {options.data_format: DATA_FORMATS[options.data_format]}
+    layouts = {}
+    for key, data_format in known.items():
+        if root.exists() and (splits := data_format.find_splits(root)):
+            layouts[key] = DataLayout(root, data_format, tuple(splits))
+    if not layouts:
+        raise _not_recognized(root, known.values())
+    return next(iter(layouts.values())) if len(layouts) == 1 else _only_one(layouts, options)
 
-    def applied_to(self, layout: DataLayout) -> DataLayout:
-        """With the options of its format set."""
-        if isinstance(layout.format, VocFormat):
-            return replace(layout, format=replace(layout.format, corners=self.voc_corners))
-        return layout
+
+def _not_recognized(root: Path, known: Collection[DataFormat]) -> DataError:
+    if not root.is_dir():
+        names = " or ".join(known_format.name for known_format in known)
+        found = f"this is a file; {_instead_of_file(root)}" if root.is_file() else "found no folder of that name"
+        return DataError(f"{root}: expected a folder with {names} annotations, {found}")
+    return DataError(
+        f"{root}: no annotations found. Looked for "
+        + "; ".join(f"{known_format.looked_for} ({known_format.name})" for known_format in known)
+    )
 
 
 def _instead_of_file(path: Path) -> str:
@@ -79,53 +97,58 @@ def _instead_of_file(path: Path) -> str:
     return "export the data set as COCO or VOC"
 
 
-def find_splits(root: Path) -> DataLayout:
-    """Recognize the data set in a folder.
-
-    Raises:
-        DataError: it is of none of ``DATA_FORMATS``; the message says what was looked for.
-    """
-    root = Path(root)
-    known = DATA_FORMATS.values()
-    if not root.is_dir():
-        names = " or ".join(known_format.name for known_format in known)
-        found = f"this is a file; {_instead_of_file(root)}" if root.is_file() else "found no folder of that name"
-        raise DataError(f"{root}: expected a folder with {names} annotations, {found}")
-    for data_format in known:
-        if splits := data_format.find_splits(root):
-            return DataLayout(root, data_format, tuple(splits))
-    raise DataError(
-        f"{root}: no annotations found. Looked for "
-        + "; ".join(f"{known_format.looked_for} ({known_format.name})" for known_format in known)
+def _only_one(layouts: dict[str, DataLayout], options: ReadOptions) -> DataLayout:
+    """The first of several layouts of one folder that have the same objects; those with none are passed over."""
+    counts = {key: _object_counts(layout, options) for key, layout in layouts.items()}
+    used = [key for key, count in counts.items() if count.total()] or list(layouts)[:1]
+    first = layouts[used[0]]
+    others = ", ".join(layouts[key].format.name for key in layouts if key != used[0])
+    if all(counts[key] == counts[used[0]] for key in used):
+        note = f"{first.root}: {others} annotations are there too; the {first.format.name} ones are used"
+        return replace(first, notes=(note,))
+    found = "; ".join(
+        f"{layouts[key].format.name}, {counted(counts[key].total(), 'object')} in "
+        f"{counted(len(counts[key]), 'picture')} (--data-format {key})"
+        for key in used
     )
+    raise DataError(f"{first.root}: expected annotations of one format, found several that differ: {found}")
+
+
+def _object_counts(layout: DataLayout, options: ReadOptions) -> Counter[str]:
+    """Of every picture that has some, whatever the split."""
+    counts: Counter[str] = Counter()
+    for name in layout.splits:
+        with contextlib.suppress(DataError):
+            found = layout.format.read_split(layout.root, name, BadItems(skip=True), options)
+            split = Counter(found.images.tolist())
+            counts |= Counter({os.path.realpath(found.paths[image]): count for image, count in split.items()})
+    return counts
 
 
 def load_data(
-    root: Path,
+    root: Path | DataLayout,
+    options: LoadOptions = LOAD_OPTIONS,
     *,
     train_split: str | None = None,
     val_split: str | None = None,
-    classes: Sequence[str] | None = None,
-    skip_bad: bool = False,
     allow_absent: bool = False,
-    voc_corners: VocCorners = "auto",
-    exif_boxes: ExifBoxes = "auto",
     seed: int = 0,
 ) -> DataSplits:
     """The training and the validation split of the data set in ``root``, with one class list.
 
     Without names they are the customary ones; a data set with nothing to validate on is divided by ``seed``. A test
     split is not validated on unless it is named: ``best.pt`` is chosen by the validation split.
-    The other options are those of ``load_split``.
+    ``allow_absent`` is that of ``load_split``.
 
     Raises:
         DataError: nothing is recognized, a split or class is unknown, or some data cannot be used.
     """
-    layout = find_splits(root)
+    layout = _as_layout(root, options)
     choice = choose_splits(layout.splits, train_split, val_split)
     names = list(dict.fromkeys(name for name in choice if name is not None))
-    train, *others = _load_splits(layout, names, LoadOptions(classes, skip_bad, allow_absent, voc_corners, exif_boxes))
+    train, *others = _load_splits(layout, names, options, allow_absent=allow_absent)
     notes = [f"{layout.root}: {layout.format.name} annotations with the splits {', '.join(layout.splits)}"]
+    notes += layout.notes
     val = others[0] if others else train
     if choice.val is None:
         train, val = divide(train, seed)
@@ -139,32 +162,34 @@ def load_data(
 
 
 def load_split(
-    root: Path,
+    root: Path | DataLayout,
     split: str | None = None,
+    options: LoadOptions = LOAD_OPTIONS,
     *,
-    classes: Sequence[str] | None = None,
-    skip_bad: bool = False,
     allow_absent: bool = False,
-    voc_corners: VocCorners = "auto",
-    exif_boxes: ExifBoxes = "auto",
 ) -> DetectionIndex:
     """One split; without a name the one to evaluate on: val, else test, else the only one.
 
     Where splits come without class lists (VOC), the classes are those of all of them, so that each gets the same list.
-    ``allow_absent`` lets ``classes``, for example a checkpoint's, hold names that do not occur.
-    ``voc_corners``: whether boxes of VOC files are counted from 1, as VOC's own ("one-based"), or are positions on the
-    picture, from 0, as annotation tools write them ("canvas"); by default decided by looking.
-    ``exif_boxes``: whether boxes of pictures that EXIF turns were drawn on them "upright" or as "stored"; by default
-    the annotated sizes tell. Pictures and boxes of the index are upright in any case.
+    ``allow_absent`` lets ``options.classes``, for example a checkpoint's, hold names that do not occur.
+    Pictures and boxes of the index are upright, whatever ``options.exif_boxes`` says of the files.
     """
-    layout = find_splits(root)
+    layout = _as_layout(root, options)
     name = layout.match(split) if split else split_to_evaluate(layout.splits)
-    options = LoadOptions(classes, skip_bad, allow_absent, voc_corners, exif_boxes)
-    return _load_splits(layout, [name], options, classes_of=layout.splits)[0]
+    return _load_splits(layout, [name], options, allow_absent=allow_absent, classes_of=layout.splits)[0]
+
+
+def _as_layout(root: Path | DataLayout, options: ReadOptions) -> DataLayout:
+    return root if isinstance(root, DataLayout) else find_splits(root, options)
 
 
 def _load_splits(
-    layout: DataLayout, names: Sequence[str], options: LoadOptions, classes_of: Sequence[str] = ()
+    layout: DataLayout,
+    names: Sequence[str],
+    options: LoadOptions,
+    *,
+    allow_absent: bool,
+    classes_of: Sequence[str] = (),
 ) -> list[DetectionIndex]:
     """The splits ``names`` under one class list: the first one's own, or where there is none what occurs in any.
 
@@ -173,9 +198,10 @@ def _load_splits(
     Raises:
         DataError: a later split lists classes that the first lacks, or some data cannot be used.
     """
-    layout = options.applied_to(layout)
     bad = [BadItems(options.skip_bad) for _ in names]
-    found = [layout.format.read_split(layout.root, name, items) for name, items in zip(names, bad, strict=True)]
+    found = [
+        layout.format.read_split(layout.root, name, items, options) for name, items in zip(names, bad, strict=True)
+    ]
     others = [name for name in classes_of if name not in names]
     known, source = _known_classes(layout, names, found, options, others)
     if not known:
@@ -184,7 +210,7 @@ def _load_splits(
             f"{layout.root}: expected annotated objects in the splits {', '.join(names)}, found none"
             + (f": {causes}" if causes else "")
         )
-    class_names = select_classes(known, options.classes, source, allow_absent=options.allow_absent)
+    class_names = select_classes(known, options.classes, source, allow_absent=allow_absent)
     indexes: list[DetectionIndex] = []
     for name, split, items in zip(names, found, bad, strict=True):
         first = indexes[0] if indexes else None
@@ -217,7 +243,7 @@ def _known_classes(
     elif others:
         for name in others:
             with contextlib.suppress(DataError):  # of a split that was not asked for
-                occurring |= set(layout.format.read_split(layout.root, name, BadItems(skip=True)).class_names)
+                occurring |= set(layout.format.read_split(layout.root, name, BadItems(skip=True), options).class_names)
         known = _ordered(layout, occurring, options) or ()
     return known, source
 

@@ -17,8 +17,7 @@ from ssdlite.cli import run
 from ssdlite.config import preset_config
 from ssdlite.datasets.audit.checks import CheckOptions, DataCheck, check_data
 from ssdlite.datasets.audit.report import draw_report, draw_samples, print_report, report_values
-from ssdlite.datasets.formats.pictures import ExifBoxes
-from ssdlite.datasets.formats.voc import VocCorners
+from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
 from ssdlite.files import prepare_folder, write_json
 
 PLAIN_WIDTH = 160  # characters, where the output is not a terminal
@@ -34,10 +33,7 @@ class Options:
     """Split to validate on. Default: the customary one; a single split is divided, with --seed."""
     classes: tuple[str, ...] | None = None
     """Names of the classes to look at. Default: all of the data."""
-    voc_corners: VocCorners = "auto"
-    """How VOC files count corners: as VOC's own pixels, from 1, or as positions on the picture. Default: by looking."""
-    exif_boxes: ExifBoxes = "auto"
-    """What boxes were drawn on where EXIF turns a picture: it upright, or as stored. Default: by its stated size."""
+    reading: ReadOptions = READ_OPTIONS
     decode: bool = True
     """Decode every picture: finds damaged files, duplicates, and leaks between splits."""
 
@@ -82,12 +78,10 @@ def _check(options: Options) -> DataCheck:
     wanted = CheckOptions(
         train_split=options.train_split,
         val_split=options.val_split,
-        classes=options.classes,
+        loading=options.reading.loading(options.classes, skip_bad=True),
         fit=options.anchors == "fit",
         budget=options.anchor_budget,
         decode=options.decode,
-        voc_corners=options.voc_corners,
-        exif_boxes=options.exif_boxes,
         seed=options.seed,
     )
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:

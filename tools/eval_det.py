@@ -17,8 +17,7 @@ from rich.table import Table
 
 from ssdlite import cli
 from ssdlite.build import Thresholds, load_any
-from ssdlite.datasets.formats.pictures import ExifBoxes
-from ssdlite.datasets.formats.voc import VocCorners
+from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
 from ssdlite.errors import ConfigError
 from ssdlite.files import listing, prepare_folder, save_json, save_json_list
 from ssdlite.runtime.files import is_exported
@@ -65,10 +64,7 @@ class EvalOptions:
     """Detections an image; by default the model's setting."""
     skip_bad: bool = False
     """Leave out images and annotations that cannot be used, and count them, instead of stopping."""
-    voc_corners: VocCorners = "auto"
-    """How VOC files count corners: as VOC's own pixels, from 1, or as positions on the picture. Default: by looking."""
-    exif_boxes: ExifBoxes = "auto"
-    """What boxes were drawn on where EXIF turns a picture: it upright, or as stored. Default: by its stated size."""
+    reading: ReadOptions = READ_OPTIONS
 
 
 def evaluate(options: EvalOptions) -> None:
@@ -162,18 +158,12 @@ def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -
     from ssdlite.datasets.index import problem_notes
     from ssdlite.datasets.loading import find_splits, load_split
 
-    index = load_split(
-        options.data,
-        options.split,
-        classes=model.class_names,
-        skip_bad=options.skip_bad,
-        allow_absent=True,
-        voc_corners=options.voc_corners,
-        exif_boxes=options.exif_boxes,
-    )
+    layout = find_splits(options.data, options.reading)
+    loading = options.reading.loading(model.class_names, skip_bad=options.skip_bad)
+    index = load_split(layout, options.split, loading, allow_absent=True)
     absent = index.absent_classes()
     notes = [f"{index.name}: {len(index)} images, {sum(index.object_counts().values())} objects to find"]
-    if options.split is None and len(find_splits(options.data).splits) == 1:
+    if options.split is None and len(layout.splits) == 1:
         notes.append(f"warning: {index.name} is the only split; pictures that were trained on may be among these")
     if absent:
         notes.append(f"{index.name}: no objects of {listing(absent, 12)}; these classes are not scored")

@@ -18,8 +18,7 @@ from ssdlite.anchors import AnchorConfig
 from ssdlite.config import DetectorConfig
 from ssdlite.datasets.anchor_coverage import AnchorCoverage, InputBoxes, input_boxes, measure_coverage
 from ssdlite.datasets.anchor_fitting import fit_to_boxes
-from ssdlite.datasets.formats.pictures import ExifBoxes
-from ssdlite.datasets.formats.voc import VocCorners
+from ssdlite.datasets.formats.options import LoadOptions
 from ssdlite.datasets.index import PROBLEM_KINDS, DetectionIndex, Problem, Record
 from ssdlite.datasets.loading import choose_splits, find_splits, load_data, load_split
 from ssdlite.errors import DataError
@@ -119,12 +118,10 @@ class CheckOptions(NamedTuple):
 
     train_split: str | None = None
     val_split: str | None = None
-    classes: Sequence[str] | None = None
+    loading: LoadOptions = LoadOptions(skip_bad=True)
     fit: bool = True
     budget: int | None = None
     decode: bool = True
-    voc_corners: VocCorners = "auto"
-    exif_boxes: ExifBoxes = "auto"
     seed: int = 0  # of the division of data with one split
 
 
@@ -172,33 +169,16 @@ def check_data(
 
 def load_all_splits(root: Path, options: CheckOptions) -> tuple[dict[str, DetectionIndex], str, tuple[str, ...]]:
     """Every split by name, the one to train on first; the name of that to validate on; the readers' notes."""
-    layout = find_splits(root)
+    layout = find_splits(root, options.loading)
     choice = choose_splits(layout.splits, options.train_split, options.val_split)
-    data = load_data(
-        root,
-        train_split=choice.train,
-        val_split=choice.val,
-        classes=options.classes,
-        skip_bad=True,
-        voc_corners=options.voc_corners,
-        exif_boxes=options.exif_boxes,
-        seed=options.seed,
-    )
+    data = load_data(layout, options.loading, train_split=choice.train, val_split=choice.val, seed=options.seed)
     train_name, val_name = choice.train, choice.val
     if val_name is None:
         train_name, val_name = f"{choice.train} (to train)", f"{choice.train} (to validate)"
     splits = {train_name: data.train, val_name: data.val}
     for name in layout.splits:
         if name not in choice:
-            splits[name] = load_split(
-                root,
-                name,
-                classes=options.classes,
-                skip_bad=True,
-                allow_absent=True,
-                voc_corners=options.voc_corners,
-                exif_boxes=options.exif_boxes,
-            )
+            splits[name] = load_split(layout, name, options.loading, allow_absent=True)
     return splits, val_name, data.notes
 
 

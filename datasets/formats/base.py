@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite.datasets.formats.pictures import ExifBoxes, read_pictures, turn_boxes
+from ssdlite.datasets.formats.options import ExifBoxes, ReadOptions
+from ssdlite.datasets.formats.pictures import read_pictures, turn_boxes
 from ssdlite.datasets.index import PROBLEM_KINDS, DetectionIndex, Problem, label_names, match_classes
 from ssdlite.errors import DataError
 from ssdlite.files import counted
 from ssdlite.images.geometry import Size
-from ssdlite.images.reading import IMAGE_SUFFIXES
 
 
 class DataFormat(Protocol):
@@ -24,6 +23,8 @@ class DataFormat(Protocol):
 
     It says what the files say and no more: which classes are used, what is wrong with boxes, and the one index that
     comes of it are the same for all formats, see ``build_index`` and ``ssdlite.datasets.loading``.
+
+    Most gather what they find with an ``AnnotationsBuilder``.
 
     Attributes:
         name: as in "COCO annotations".
@@ -34,10 +35,12 @@ class DataFormat(Protocol):
     looked_for: str
 
     def find_splits(self, root: Path) -> list[str]:
-        """The splits of the data set in ``root``, an existing folder; none where it is not of this format."""
+        """The splits of the data set in ``root``, an existing folder or file; none where it is not of this format."""
 
-    def read_split(self, root: Path, split: str, bad: BadItems) -> Annotations:
+    def read_split(self, root: Path, split: str, bad: BadItems, options: ReadOptions) -> Annotations:
         """The images and objects of a split of ``find_splits``. What cannot be used goes to ``bad``.
+
+        Of ``options`` a format takes what is its own, and ``images``; classes are chosen later, for all formats alike.
 
         Raises:
             DataError: nothing of it can be read, or a file name leads out of ``root`` (see ``ImageFiles``).
@@ -45,6 +48,9 @@ class DataFormat(Protocol):
 
     def order_classes(self, names: set[str]) -> Sequence[str] | None:
         """The class list of data in which ``names`` occur; None if each split comes with a list, as COCO's do."""
+
+
+Box = tuple[float, float, float, float]
 
 
 class BadItems:
@@ -99,6 +105,50 @@ class Annotations:
     ignore: npt.NDArray[np.bool_] | None = None  # [T] crowd regions and difficult objects
     category_ids: Sequence[int] = ()  # [C]; where a format has none, results are written with 1, 2, ...
     notes: Sequence[str] = ()  # what was decided by looking, for people
+
+
+class AnnotationsBuilder:
+    """Gathers the pictures and objects of a split one by one, and makes ``Annotations`` of them."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.notes: list[str] = []
+        self._paths: list[str] = []
+        self._sizes: list[Size | None] = []
+        self._ids: list[int] = []
+        self._objects: list[tuple[int, str, Box, bool, str, str]] = []
+
+    def add_image(self, path: str, size: Size | None = None, image_id: int | None = None) -> int:
+        """Its position, for ``add_object``. ``size``: (height, width) as stated; ids are 1, 2, ... if not given."""
+        self._paths.append(path)
+        self._sizes.append(size)
+        self._ids.append(len(self._paths) if image_id is None else image_id)
+        return len(self._paths) - 1
+
+    def add_object(
+        self, image: int, class_name: str, box: Box, file: str | Path, detail: str, *, ignore: bool = False
+    ) -> None:
+        """``box``: xyxy in pixels; ``file`` and ``detail`` ("line 3") tell people where it stands."""
+        self._objects.append((image, class_name, box, ignore, str(file), detail))
+
+    def build(self, class_names: Sequence[str] | None = None) -> Annotations:
+        """``class_names``: the format's own list; by default the names that occur, sorted."""
+        objects = self._objects
+        names = sorted({row[1] for row in objects}) if class_names is None else class_names
+        class_of = {name: position for position, name in enumerate(names)}
+        return Annotations(
+            source=self.source,
+            image_ids=self._ids,
+            paths=self._paths,
+            stated_sizes=self._sizes,
+            class_names=names,
+            images=np.array([row[0] for row in objects], np.int64),
+            boxes=np.array([row[2] for row in objects], np.float64).reshape(-1, 4),
+            classes=np.array([class_of[row[1]] for row in objects], np.int64),
+            where=lambda row: (objects[row][4], f"{objects[row][5]} ({objects[row][1]})"),
+            ignore=np.array([row[3] for row in objects], np.bool_),
+            notes=self.notes,
+        )
 
 
 def build_index(
@@ -234,89 +284,3 @@ def clean_boxes(
     kinds[had_area & ~overlaps] = "outside"
     kinds[~finite] = "not-finite"
     return clipped, kinds
-
-
-# --- Picture files: where they are, never outside the data folder.
-
-
-class UnsafePathError(DataError):
-    """A file name that leads out of the data folder: refused, never skipped."""
-
-
-class ImageFiles:
-    """The files below one folder, each directory listed once.
-
-    Links are followed as far as they stay inside ``folder`` or ``boundary`` (the root of the data set).
-    """
-
-    def __init__(self, folder: Path, boundary: Path | None = None) -> None:
-        self.folder = folder
-        self._inside = tuple({str(path.resolve()) for path in (folder, boundary or folder)})
-        self._listings: dict[str, dict[str, bool]] = {}  # directory -> {name: is it a link?}
-
-    def find(self, file_name: str) -> str | None:
-        """The path of ``file_name`` below the folder; None where there is no such file.
-
-        Raises:
-            UnsafePathError: the name is absolute or leads out of the folder, by ``..`` or by a link.
-        """
-        parent, name = _split_safely(file_name, self.folder)
-        is_link = self._listing(parent).get(name)
-        if is_link is None:
-            return None
-        path = os.path.join(self.folder, parent, name)  # noqa: PTH118 (called once per image: 10 times faster)
-        if is_link:
-            self._require_inside(path)
-        return path
-
-    def stems(self, suffix: str) -> list[str]:
-        """The names of the files directly in the folder that end in ``suffix``, without it, sorted.
-
-        Hidden ones are left out, as the "._a.xml" that macOS puts beside "a.xml" on other disks.
-        """
-        return sorted(
-            name[: -len(suffix)]
-            for name in self._listing("")
-            if name.lower().endswith(suffix) and not name.startswith(".")
-        )
-
-    def find_stem(self, stem: str) -> str | None:
-        """The picture called ``stem`` with any known suffix; None where there is none."""
-        for suffix in IMAGE_SUFFIXES:
-            for name in (stem + suffix, stem + suffix.upper()):
-                if path := self.find(name):
-                    return path
-        return None
-
-    def _listing(self, parent: str) -> dict[str, bool]:
-        if parent not in self._listings:
-            directory = self.folder / parent
-            try:
-                with os.scandir(directory) as entries:
-                    listing = {entry.name: entry.is_symlink() for entry in entries}
-            except (OSError, ValueError):  # ValueError: a name that cannot be a file name at all
-                listing = {}
-            else:
-                self._require_inside(directory)
-            self._listings[parent] = listing
-        return self._listings[parent]
-
-    def _require_inside(self, path: Path | str) -> None:
-        target = os.path.realpath(path)
-        if not any(target == inside or target.startswith(inside.rstrip(os.sep) + os.sep) for inside in self._inside):
-            raise UnsafePathError(f"{path}: refused: this link leads out of the data folder, to {target}")
-
-
-def _split_safely(file_name: str, folder: Path) -> tuple[str, str]:
-    """(directory, name), both relative to the folder, of a file name that stays inside it by its letters."""
-    if file_name and file_name != ".." and not set(file_name) & set("/\\:"):
-        return "", file_name
-    for flavor in (PurePosixPath, PureWindowsPath):
-        path = flavor(file_name)
-        depth = 0
-        for part in path.parts:
-            depth += -1 if part == ".." else 1
-            if depth < 0 or path.anchor:
-                raise UnsafePathError(f"{file_name!r}: refused: this image path leads out of {folder}")
-    directory, name = os.path.split(os.path.normpath(file_name))
-    return directory, name

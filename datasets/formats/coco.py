@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 import numpy as np
 
-from ssdlite.datasets.formats.base import Annotations, BadItems, ImageFiles, UnsafePathError
+from ssdlite.datasets.formats.base import Annotations, BadItems
+from ssdlite.datasets.formats.files import ImageFiles, UnsafePathError
+from ssdlite.datasets.formats.options import ReadOptions
 from ssdlite.errors import DataError, quote
 from ssdlite.images.geometry import Size
 
@@ -30,14 +32,15 @@ class CocoFormat:
     def find_splits(self, root: Path) -> list[str]:
         return list(_find_files(root))
 
-    def read_split(self, root: Path, split: str, bad: BadItems) -> Annotations:
+    def read_split(self, root: Path, split: str, bad: BadItems, options: ReadOptions) -> Annotations:
         files = _find_files(root)
         file = files[split]
         others = [other for other in files.values() if other != file]
         if file.name == ROBOFLOW_FILE:
-            return read_coco(file, [file.parent], bad, root, others)
+            return read_coco(file, [Path(options.images or file.parent)], bad, root, others)
         places = (split, f"images/{split}", "images", "JPEGImages", "", split.rstrip("0123456789"))
-        return read_coco(file, [root / place for place in places], bad, root, others)
+        folders = [Path(options.images)] if options.images else [root / place for place in places]
+        return read_coco(file, folders, bad, root, others)
 
     def order_classes(self, names: set[str]) -> None:
         """Each file lists its categories."""

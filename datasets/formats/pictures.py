@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite.datasets.formats.options import ExifBoxes
 from ssdlite.errors import DataError
 from ssdlite.files import counted
 from ssdlite.images.geometry import ORIENTATIONS, Size
 from ssdlite.images.reading import PictureHeader, read_header
 
-ExifBoxes = Literal["auto", "upright", "stored"]  # what boxes were drawn on, where a picture is stored turned
 HEADER_THREADS = 8
 HEADERS_PER_TASK = 128
 

@@ -8,13 +8,14 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import defusedxml
-import numpy as np
 from defusedxml import ElementTree
 
-from ssdlite.datasets.formats.base import Annotations, BadItems, ImageFiles, UnsafePathError
+from ssdlite.datasets.formats.base import Annotations, AnnotationsBuilder, BadItems
+from ssdlite.datasets.formats.files import ImageFiles, UnsafePathError
+from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions, VocCorners
 from ssdlite.errors import DataError
 from ssdlite.images.geometry import Size
 
@@ -28,23 +29,18 @@ WHOLE_FOLDER = "all"  # the one split of a folder without image sets
 CLASS_LINE = re.compile(r"\S.*\s(-1|0|1)")  # of a per-class image set: "000012 -1"
 
 
-VocCorners = Literal["auto", "one-based", "canvas"]  # see the corners' section below
-
-
-@dataclass(frozen=True)
 class VocFormat:
     """A devkit, whose years are read together, or one folder of its form; the image sets are the splits."""
 
-    corners: VocCorners = "auto"
     name = "VOC"
     looked_for = "VOC2007/, VOC2012/ ... with or without VOCdevkit/, or Annotations/*.xml"
 
     def find_splits(self, root: Path) -> list[str]:
         return sorted({name for folder in _find_roots(root) for name in image_sets(folder)})
 
-    def read_split(self, root: Path, split: str, bad: BadItems) -> Annotations:
+    def read_split(self, root: Path, split: str, bad: BadItems, options: ReadOptions) -> Annotations:
         roots = [folder for folder in _find_roots(root) if split in image_sets(folder)]
-        return read_voc(roots, split, bad, root, self.corners)
+        return read_voc(roots, split, bad, root, options)
 
     def order_classes(self, names: set[str]) -> tuple[str, ...]:
         """VOC's own order when all are VOC classes, otherwise alphabetical."""
@@ -84,7 +80,7 @@ def read_voc(
     image_set: str,
     bad: BadItems,
     boundary: Path | None = None,
-    corners: VocCorners = "auto",
+    options: ReadOptions = READ_OPTIONS,
 ) -> Annotations:
     """One image set, such as "trainval", of one or several folders with ``Annotations/``.
 
@@ -93,7 +89,7 @@ def read_voc(
 
     Args:
         boundary: links in the image folders may lead anywhere inside it; by default not out of their folder.
-        corners: how boxes are counted, where not to be decided by looking.
+        options: how boxes are counted and where the pictures are, where not to be decided by looking.
 
     Raises:
         DataError: there is no such image set, or a file name leaves the folder.
@@ -109,9 +105,9 @@ def read_voc(
         if members is None:
             continue
         xml_files = ImageFiles(root / "Annotations", boundary)
-        rule = decide_corners(xml_files, corners)
+        rule = decide_corners(xml_files, options.voc_corners)
         notes += [rule.note] if rule.note else []
-        folders = [ImageFiles(root / folder, boundary or root) for folder in IMAGE_FOLDERS if (root / folder).is_dir()]
+        folders = [ImageFiles(folder, boundary or root) for folder in _image_folders(root, options)]
         for stem in members:
             annotation = _read_member(stem, xml_files, bad)
             path = _find_image(stem, annotation, folders, bad) if annotation else None
@@ -121,34 +117,25 @@ def read_voc(
     return _to_annotations(source, found, bad, notes)
 
 
+def _image_folders(root: Path, options: ReadOptions) -> list[Path]:
+    folders = [Path(options.images)] if options.images else [root / folder for folder in IMAGE_FOLDERS]
+    return [folder for folder in folders if folder.is_dir()] or folders[:1]
+
+
 def _to_annotations(source: str, found: Sequence[VocImage], bad: BadItems, notes: Sequence[str]) -> Annotations:
-    rows: list[tuple[int, VocImage, VocObject]] = []
-    for position, image in enumerate(found):
+    builder = AnnotationsBuilder(source)
+    builder.notes += notes
+    for image in found:
+        file, size = image.annotation.file, image.annotation.size
+        position = builder.add_image(image.path, size, image.image_id)
         for item in image.annotation.objects:
+            what = f"object {item.number}"
             if item.error:
-                bad.add("bad-annotation", image.annotation.file, f"object {item.number}: {item.error}")
+                bad.add("bad-annotation", file, f"{what}: {item.error}")
             else:
-                rows.append((position, image, item))
-    class_names = sorted({item.name for _, _, item in rows})
-    class_of = {name: position for position, name in enumerate(class_names)}
-
-    def where(row: int) -> tuple[str, str]:
-        _, image, item = rows[row]
-        return str(image.annotation.file), f"object {item.number} ({item.name})"
-
-    return Annotations(
-        source=source,
-        image_ids=[image.image_id for image in found],
-        paths=[image.path for image in found],
-        stated_sizes=[image.annotation.size for image in found],
-        class_names=class_names,
-        images=np.array([position for position, _, _ in rows], np.int64),
-        boxes=np.array([_edges(item.corners, image.one_based) for _, image, item in rows], np.float64).reshape(-1, 4),
-        classes=np.array([class_of[item.name] for _, _, item in rows], np.int64),
-        where=where,
-        ignore=np.array([item.difficult for _, _, item in rows], np.bool_),
-        notes=notes,
-    )
+                box = _edges(item.corners, image.one_based)
+                builder.add_object(position, item.name, box, file, what, ignore=item.difficult)
+    return builder.build()
 
 
 def _members(root: Path, image_set: str) -> list[str] | None:

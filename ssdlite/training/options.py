@@ -11,8 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from ssdlite.config import Amp, AnchorsName, AssignerName, BoxLossName, ClassLossName
-from ssdlite.datasets.formats.pictures import ExifBoxes
-from ssdlite.datasets.formats.voc import VocCorners
+from ssdlite.datasets.formats.options import LoadOptions
 from ssdlite.errors import ConfigError, quote
 from ssdlite.validation import Config, convert, require, require_known
 
@@ -74,7 +73,7 @@ def _require_at_least(least: int, options: Config, *names: str) -> None:
             raise ConfigError(f"--{name.replace('_', '-')}: expected {least} or more, got {value}")
 
 
-class DatasetOptions(Config, frozen=True, kw_only=True):
+class DatasetOptions(LoadOptions, frozen=True, kw_only=True):
     """Which pictures."""
 
     data: str = SHAPES
@@ -83,16 +82,8 @@ class DatasetOptions(Config, frozen=True, kw_only=True):
     """Split to train on, e.g. train2017 or trainval. Default: the customary one."""
     val_split: str | None = None
     """Split to validate on. Default: the customary one; a single split is divided, with --seed."""
-    classes: tuple[str, ...] | None = None
-    """Names of the classes to learn. Default: all of the data."""
     overfit: int | None = None
     """Train and validate on the first so many training images alone, to see that they can be learned by heart."""
-    skip_bad: bool = False
-    """Leave out images and annotations that cannot be used, counting them, instead of stopping."""
-    voc_corners: VocCorners = "auto"
-    """How VOC files count corners: as VOC's own pixels, from 1, or as positions on the picture. Default: by looking."""
-    exif_boxes: ExifBoxes = "auto"
-    """What boxes were drawn on where EXIF turns a picture: it upright, or as stored. Default: by its stated size."""
 
     def check(self) -> None:
         _require_at_least(1, self, "overfit")

@@ -188,14 +188,7 @@ def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
                 raise DataError(f"{root}: the built-in data cannot be written there ({error.strerror})") from None
         processes.share(None)  # the others wait until it is there
     splits = load_data(
-        root,
-        train_split=dataset.train_split,
-        val_split=dataset.val_split,
-        classes=dataset.classes,
-        skip_bad=dataset.skip_bad,
-        voc_corners=dataset.voc_corners,
-        exif_boxes=dataset.exif_boxes,
-        seed=options.run.seed,
+        root, dataset, train_split=dataset.train_split, val_split=dataset.val_split, seed=options.run.seed
     )
     require_objects(splits.train)
     if dataset.overfit is not None:

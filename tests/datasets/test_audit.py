@@ -23,6 +23,7 @@ from ssdlite.datasets.audit.checks import (
     same_pictures,
 )
 from ssdlite.datasets.audit.report import shortcomings
+from ssdlite.datasets.formats.options import LoadOptions
 from ssdlite.datasets.index import Record
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.tools import check_data as tool
@@ -289,7 +290,7 @@ def test_errors(tmp_path: Path, data: Path) -> None:
     with pytest.raises(ConfigError, match="too small"):
         check(data, budget=3)
     with pytest.raises(DataError, match="zebra"):
-        check(data, classes=["zebra"])
+        check(data, loading=LoadOptions(classes=("zebra",)))
 
 
 def test_a_picture_with_very_many_objects_is_not_searched_for_repeated_ones(tmp_path: Path) -> None:

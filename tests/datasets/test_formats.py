@@ -10,11 +10,13 @@ from PIL import Image
 
 from ssdlite.datasets.dataset import DetectionDataset, collate
 from ssdlite.datasets.formats import DATA_FORMATS
-from ssdlite.datasets.formats.base import Annotations, BadItems, DataFormat, ImageFiles
+from ssdlite.datasets.formats.base import Annotations, AnnotationsBuilder, BadItems, DataFormat
+from ssdlite.datasets.formats.files import ImageFiles
+from ssdlite.datasets.formats.options import LoadOptions, ReadOptions
 from ssdlite.datasets.loading import find_splits, load_data, load_split
 from ssdlite.datasets.samples import BadSample
 from ssdlite.datasets.transforms import DetectionTransform
-from ssdlite.errors import DataError
+from ssdlite.errors import ConfigError, DataError
 from ssdlite.tools import check_data as check_tool
 from ssdlite.tools import eval_det
 from ssdlite.training.options import TrainOptions
@@ -30,30 +32,24 @@ class CsvFormat:
     def find_splits(self, root: Path) -> list[str]:
         return sorted({row["split"] for row in self._rows(root)})
 
-    def read_split(self, root: Path, split: str, bad: BadItems) -> Annotations:
-        files, source = ImageFiles(root), str(root / "boxes.csv")
-        rows = [(line, row) for line, row in enumerate(self._rows(root), start=2) if row["split"] == split]
-        names = list(dict.fromkeys(row["file"] for _, row in rows))
-        paths = {name: path for name in names if (path := files.find(name))}
-        for name in names:
-            if name not in paths:
-                bad.add("bad-image", root / name, "no such image file")
-        positions, classes = list(paths), sorted({row["class"] for _, row in rows if row["class"]})
-        objects = [(line, row) for line, row in rows if row["class"] and row["file"] in paths]
-        boxes = np.array([[float(row[key]) for key in ("x", "y", "width", "height")] for _, row in objects])
-        boxes = boxes.reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        return Annotations(
-            source=source,
-            image_ids=range(1, len(paths) + 1),
-            paths=list(paths.values()),
-            stated_sizes=[None] * len(paths),
-            class_names=classes,
-            images=np.array([positions.index(row["file"]) for _, row in objects], np.int64),
-            boxes=boxes,
-            classes=np.array([classes.index(row["class"]) for _, row in objects], np.int64),
-            where=lambda i: (source, f"line {objects[i][0]} ({objects[i][1]['class']})"),
-        )
+    def read_split(self, root: Path, split: str, bad: BadItems, options: ReadOptions) -> Annotations:
+        files, table = ImageFiles(root), root / "boxes.csv"
+        builder = AnnotationsBuilder(str(table))
+        positions: dict[str, int] = {}
+        for line, row in enumerate(self._rows(root), start=2):
+            name = row["file"]
+            if row["split"] != split:
+                continue
+            if name not in positions:
+                if not (path := files.find(name)):
+                    bad.add("bad-image", root / name, "no such image file")
+                    continue
+                positions[name] = builder.add_image(path)
+            if row["class"]:
+                x, y, width, height = (float(row[key]) for key in ("x", "y", "width", "height"))
+                box = (x, y, x + width, y + height)
+                builder.add_object(positions[name], row["class"], box, table, f"line {line}")
+        return builder.build()
 
     def order_classes(self, names: set[str]) -> list[str]:
         return sorted(names)
@@ -123,14 +119,14 @@ def test_classes_are_chosen_whatever_the_format_does(
     data: Path, kind: type[CsvFormat], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(DATA_FORMATS, "csv", kind())
-    one = load_data(data, classes=["disc"])
+    one = load_data(data, LoadOptions(classes=("disc",)))
     assert (one.train.class_names, one.train.labels.tolist()) == (("disc",), [0, 0, 0])
     assert one.train.offsets.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert load_data(data, classes=["disc", "box"]).train.labels.tolist() == [1, 0, 1, 0, 1, 0]
-    of_a_checkpoint = load_split(data, "val", classes=["cat", "DISC", "dog"], allow_absent=True)
+    assert load_data(data, LoadOptions(classes=("disc", "box"))).train.labels.tolist() == [1, 0, 1, 0, 1, 0]
+    of_a_checkpoint = load_split(data, "val", LoadOptions(classes=("cat", "DISC", "dog")), allow_absent=True)
     assert (of_a_checkpoint.class_names, of_a_checkpoint.labels.tolist()) == (("cat", "DISC", "dog"), [1])
     with pytest.raises(DataError, match="no class 'cat'; known, nearest first: box, disc"):
-        load_data(data, classes=["cat"])
+        load_data(data, LoadOptions(classes=("cat",)))
 
 
 def test_what_cannot_be_used_is_one_error_or_skipped(data: Path, tmp_path: Path) -> None:
@@ -140,7 +136,7 @@ def test_what_cannot_be_used_is_one_error_or_skipped(data: Path, tmp_path: Path)
         load_data(data)
     assert f"{data / 'boxes.csv'}: 2 of its images or annotations cannot be used" in str(caught.value)
     assert f"{data / '0.png'}: no such image file" in str(caught.value)
-    assert load_data(data, skip_bad=True).train.problem_counts() == {"bad-image": 2}
+    assert load_data(data, LoadOptions(skip_bad=True)).train.problem_counts() == {"bad-image": 2}
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no annotations found. Looked for .*; boxes\.csv \(CSV\)$"):
         load_data(tmp_path / "empty")
@@ -174,3 +170,44 @@ def test_it_is_trained_on_and_scored(data: Path, tmp_path: Path) -> None:
     assert (figures["split"], figures["images"], figures["objects"]) == ("table/val", 2, 2)
     assert set(figures["per_class"]) == {"box", "disc"}
     assert 0 <= figures["AP50"] <= 1
+
+
+def _voc_beside(data: Path, boxes: dict[int, int]) -> None:
+    """VOC files of the first pictures, each with so many objects of one class, in place of the table's splits."""
+    (data / "Annotations").mkdir()
+    for i, count in boxes.items():
+        corners = "<xmin>5</xmin><ymin>6</ymin><xmax>20</xmax><ymax>30</ymax>"
+        item = f"<object><name>owl</name><bndbox>{corners}</bndbox></object>"
+        (data / "Annotations" / f"{i}.xml").write_text(f"<annotation>{item * count}</annotation>")
+
+
+def test_two_formats_with_the_same_objects_are_no_question(data: Path) -> None:
+    _voc_beside(data, dict.fromkeys((0, 1, 2, 3, 4, 5, 7, 9), 1) | {6: 0, 8: 2})
+    found = load_data(data)
+    assert found.train.class_names == ("owl",)
+    assert f"{data}: CSV annotations are there too; the VOC ones are used" in found.notes
+
+
+def test_two_formats_that_differ_are_asked_for_by_name(data: Path) -> None:
+    _voc_beside(data, {0: 1, 1: 3})
+    with pytest.raises(DataError) as caught:
+        load_data(data)
+    assert str(caught.value) == (
+        f"{data}: expected annotations of one format, found several that differ: VOC, 4 objects in 2 pictures "
+        "(--data-format voc); CSV, 10 objects in 9 pictures (--data-format csv)"
+    )
+    assert load_data(data, LoadOptions(data_format="voc")).train.class_names == ("owl",)
+    assert load_data(data, LoadOptions(data_format="csv")).train.class_names == ("box", "disc")
+    with pytest.raises(ConfigError, match="unknown data format 'cvs'; did you mean 'csv'"):
+        load_data(data, LoadOptions(data_format="cvs"))
+    with pytest.raises(DataError, match=r"no annotations found. Looked for annotations/instances_\*\.json"):
+        load_data(data, LoadOptions(data_format="coco"))
+
+
+def test_the_folder_of_the_pictures_can_be_named(data: Path, tmp_path: Path) -> None:
+    _voc_beside(data, {0: 1, 1: 1})
+    elsewhere = tmp_path / "labels"
+    elsewhere.mkdir()
+    (data / "Annotations").rename(elsewhere / "Annotations")
+    split = load_split(elsewhere, options=LoadOptions(images=str(data)))
+    assert [Path(path).name for path in split.paths] == ["0.png", "1.png"]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from ssdlite.datasets.formats.options import LoadOptions
 from ssdlite.datasets.loading import (
     choose_splits,
     find_splits,
@@ -156,7 +157,7 @@ def test_nothing_found_has_its_causes_with_their_counts(tmp_path: Path, text: st
         (tmp_path / "Annotations").mkdir(exist_ok=True)
         (tmp_path / "Annotations" / f"{stem}.xml").write_text(text)
     with pytest.raises(DataError, match="expected annotated objects in the splits all, found none") as caught:
-        load_data(tmp_path, skip_bad=skip_bad)
+        load_data(tmp_path, LoadOptions(skip_bad=skip_bad))
     assert cause.format(file=tmp_path / "Annotations" / "a.xml") in str(caught.value)
 
 
@@ -273,7 +274,7 @@ def test_both_splits_get_the_classes_of_the_training_file(tmp_path: Path) -> Non
     expected = f"expected the classes of {tmp_path.name}/train, cat, dog, cow; got others too: owl"
     with pytest.raises(DataError, match=rf"instances_val\.json: {expected}. Choose those to use with --classes"):
         load_data(tmp_path)
-    assert load_data(tmp_path, classes=["dog", "cat"]).val.class_names == ("dog", "cat")
+    assert load_data(tmp_path, LoadOptions(classes=("dog", "cat"))).val.class_names == ("dog", "cat")
 
 
 def test_voc_splits_share_the_classes_of_both_and_one_split_those_of_all(tmp_path: Path) -> None:
@@ -281,13 +282,13 @@ def test_voc_splits_share_the_classes_of_both_and_one_split_those_of_all(tmp_pat
     data = load_data(tmp_path)
     assert data.train.class_names == data.val.class_names == ("cat", "dog")
     assert load_split(tmp_path, "train").class_names == ("cat", "dog", "emu")
-    assert load_split(tmp_path, "test", classes=["emu", "yak"], allow_absent=True).class_names == (
+    assert load_split(tmp_path, "test", LoadOptions(classes=("emu", "yak")), allow_absent=True).class_names == (
         "emu",
         "yak",
     )
-    assert load_split(tmp_path, "test", classes=["yak", "EMU"], allow_absent=True).labels.tolist() == [1]
+    assert load_split(tmp_path, "test", LoadOptions(classes=("yak", "EMU")), allow_absent=True).labels.tolist() == [1]
     with pytest.raises(DataError, match="no class 'yak'"):
-        load_split(tmp_path, "test", classes=["emu", "yak"])
+        load_split(tmp_path, "test", LoadOptions(classes=("emu", "yak")))
 
 
 def test_notes_count_images_objects_classes_and_problems(tmp_path: Path) -> None:
@@ -314,7 +315,7 @@ def test_bad_data_is_an_error_or_skipped_and_noted(tmp_path: Path) -> None:
     (tmp_path / "JPEGImages" / "cat_1.jpg").unlink()
     with pytest.raises(DataError, match=r"cat_1\.jpg: no such image file"):
         load_data(tmp_path)
-    data = load_data(tmp_path, skip_bad=True)
+    data = load_data(tmp_path, LoadOptions(skip_bad=True))
     assert len(data.train) == 1
     assert any("1 image skipped: cat_1.jpg no such image file" in note for note in data.notes)
 
@@ -333,7 +334,7 @@ def test_a_split_without_usable_images_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"train: expected at least one usable image, got none: 1 x no such image file; "
     ):
-        load_data(tmp_path, skip_bad=True)
+        load_data(tmp_path, LoadOptions(skip_bad=True))
 
 
 @pytest.mark.parametrize(("names", "train", "val"), [

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdlite.datasets.formats.pictures import ExifBoxes, read_pictures, turn_boxes
+from ssdlite.datasets.formats.options import ExifBoxes
+from ssdlite.datasets.formats.pictures import read_pictures, turn_boxes
 from ssdlite.images.reading import read_image
 
 STORED, UPRIGHT = (20, 40), (40, 20)

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from ssdlite.datasets.formats.base import BadItems, build_index
-from ssdlite.datasets.formats.voc import VocCorners, VocFormat, image_sets, read_voc, read_voc_file
+from ssdlite.datasets.formats.options import ReadOptions, VocCorners
+from ssdlite.datasets.formats.voc import VocFormat, image_sets, read_voc, read_voc_file
 from ssdlite.datasets.index import DetectionIndex, problem_notes, select_classes
 from ssdlite.errors import DataError
 
@@ -42,7 +43,7 @@ def load_voc(
     corners: VocCorners = "auto",
 ) -> DetectionIndex:
     bad = BadItems(skip_bad)
-    found = read_voc(roots, image_set, bad, corners=corners)
+    found = read_voc(roots, image_set, bad, options=ReadOptions(voc_corners=corners))
     known = VocFormat().order_classes(set(found.class_names))
     return build_index(found, select_classes(known, classes, found.source), bad, name=image_set)
 

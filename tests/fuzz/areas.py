@@ -62,10 +62,11 @@ def _check(root: Path, random: Random) -> None:
     from ssdlite.config import PRESETS
     from ssdlite.datasets.audit.checks import CheckOptions, check_data
     from ssdlite.datasets.audit.report import print_report, report_values
+    from ssdlite.datasets.formats.options import LoadOptions
     from ssdlite.datasets.loading import load_data
 
     if random.random() < 0.4:
-        load_data(root, skip_bad=random.random() < 0.5)
+        load_data(root, LoadOptions(skip_bad=random.random() < 0.5))
         return
     options = CheckOptions(fit=random.random() < 0.1, decode=random.random() < 0.1)
     check = check_data(root, PRESETS["ssdlite192_mobilenet_v2_050"], options)
@@ -113,13 +114,15 @@ def _attack_voc(_: Any, random: Random, folder: Path) -> None:
 
 def _attack_classes(_: Any, random: Random, folder: Path) -> None:
     """Splits and class lists that are asked for."""
+    from ssdlite.datasets.formats.options import LoadOptions
     from ssdlite.datasets.loading import load_data
 
     texts = ["RBC", "WBC", "Platelets", "train", "val", "test", ""]
     strange = [strange_text(random) for _ in range(4)]
     classes = [random.choice(texts + strange) for _ in range(random.randint(0, 4))]
     splits = [random.choice([None, *texts, *strange]) for _ in range(2)]
-    load_data(DATA / "bccd", train_split=splits[0], val_split=splits[1], classes=random.choice((None, classes)))
+    chosen = LoadOptions(classes=random.choice((None, classes)))
+    load_data(DATA / "bccd", chosen, train_split=splits[0], val_split=splits[1])
 
 
 # --- Pictures and arrays.
