@@ -41,6 +41,6 @@ class BenchmarksOptions:
     checkpoint: Path | None = None
     """The detector that the comparison candidate_bound needs."""
     data: tuple[Path, ...] = ()
-    """Folders of COCO or VOC data, whose pictures the comparison candidate_bound needs."""
+    """Folders of data sets (COCO, VOC, ...), whose pictures the comparison candidate_bound needs."""
     output: Path | None = None
     """Folder for performance.json and performance.md."""

@@ -80,9 +80,8 @@ def find_splits(root: Path, options: ReadOptions = READ_OPTIONS) -> DataLayout:
 
 def _not_recognized(root: Path, known: Collection[DataFormat]) -> DataError:
     if not root.is_dir():
-        names = " or ".join(known_format.name for known_format in known)
         found = f"this is a file; {_instead_of_file(root)}" if root.is_file() else "found no folder of that name"
-        return DataError(f"{root}: expected a folder with {names} annotations, {found}")
+        return DataError(f"{root}: expected a folder with {_format_names(known)} annotations, {found}")
     return DataError(
         f"{root}: no annotations found. Looked for "
         + "; ".join(f"{known_format.looked_for} ({known_format.name})" for known_format in known)
@@ -94,7 +93,11 @@ def _instead_of_file(path: Path) -> str:
         return f"give the folder that holds it and the pictures: {path.parent if path.parent.name else 'its own'}"
     if path.suffix.lower() in (".yaml", ".yml"):
         return "YOLO's lists and labels are not read: export the data set as COCO"
-    return "export the data set as COCO or VOC"
+    return f"export the data set as {_format_names(DATA_FORMATS.values())}"
+
+
+def _format_names(formats: Collection[DataFormat]) -> str:
+    return " or ".join(one.name for one in formats)
 
 
 def _only_one(layouts: dict[str, DataLayout], options: ReadOptions) -> DataLayout:

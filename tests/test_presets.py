@@ -33,15 +33,17 @@ def count_macs(detector: Detector) -> float:
     return counter.get_total_flops() / 2
 
 
-def test_the_presets_are_those_of_the_readme():
-    assert list_detectors() == [
+def test_no_published_preset_is_missing():
+    """Others may be added (tests/test_docs.py compares them with the README); files name these."""
+    published = {
         "ssdlite320_mobilenet_v1",
         "ssdlite320_mobilenet_v2",
         "ssdlite320_mobilenet_v3_large",
         "ssd300_mobilenet_v1",
         "ssd300_mobilenet_v2",
         "ssdlite192_mobilenet_v2_050",
-    ]
+    }
+    assert published <= set(list_detectors())
     assert len(COCO_NAMES) == 80
 
 

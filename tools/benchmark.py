@@ -42,7 +42,7 @@ class BenchmarkOptions:
     memory: bool = True
     """Measure the memory of each model in a process of its own."""
     data: Path | None = None
-    """Folder of COCO or VOC data: average precision beside the times."""
+    """Folder of a data set (COCO, VOC, ...): average precision beside the times."""
     split: str | None = None
     """Which split of --data; by default val, otherwise test, otherwise the only one."""
     output: Path | None = None

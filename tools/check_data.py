@@ -26,7 +26,7 @@ PLAIN_WIDTH = 160  # characters, where the output is not a terminal
 @dataclass(frozen=True)
 class Options:
     data: Annotated[Path, tyro.conf.Positional]
-    """Folder of a COCO or VOC data set, recognised by looking."""
+    """Folder of a data set (COCO, VOC, ...), recognized by its files."""
     train_split: str | None = None
     """Split to fit and audit anchors on. Default: the customary one."""
     val_split: str | None = None

@@ -34,7 +34,7 @@ class TrainCommand(ResumeCommand, frozen=True, kw_only=True):
 
 
 def train_det(command: TrainCommand) -> None:
-    """Train a MobileNet SSD-Lite on a COCO or VOC data set, or on the built-in shapes."""
+    """Train a detector on a data set (COCO, VOC, ...), or on the built-in shapes."""
     set_threads(command.threads, command.wait)
     from ssdlite.device import names_gpu
     from ssdlite.training.trainer import resume, train
