@@ -31,7 +31,7 @@ class AutocastConv2d(nn.Conv2d):
     """A depthwise convolution that trains in float32 where a CPU is slow in bfloat16, under autocast too.
 
     oneDNN's bfloat16 backward takes up to twenty times as long as the float32 one if it has a stride, and two or three
-    times with a kernel of 5 (docs/performance.md).
+    times with a kernel of 5 (docs/notes/performance.md).
     """
 
     @classmethod

@@ -202,7 +202,7 @@ def keep_freed_memory() -> None:
     """From now on this process returns no memory to the system before it ends. Does nothing without glibc.
 
     A training step frees some gigabytes of large tensors and asks for them again. Returned each time, they come back
-    page by page, a fault for each: a sixth of the step on a CPU (docs/performance.md).
+    page by page, a fault for each: a sixth of the step on a CPU (docs/notes/performance.md).
     """
     if sys.platform != "linux":
         return

@@ -9,13 +9,21 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
+def sections(page: Path) -> set[str]:
+    """The names by which GitHub links the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_to_files_and_nothing_is_left_open(document: Path) -> None:
     text = document.read_text()
     assert "PLACEHOLDER" not in text and "TODO" not in text
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
+    for target, _, section in (link.partition("#") for link in re.findall(r"\]\(([^)]+)\)", text)):
         if "://" not in target:
-            assert (document.parent / target).exists(), target
+            page = document.parent / target if target else document
+            assert page.exists(), target
+            assert not section or section in sections(page), f"{target}#{section}"
 
 
 def test_the_readme_lists_every_preset() -> None:

@@ -221,7 +221,7 @@ def _take_rows(values: Tensor, index: Tensor) -> Tensor:
 def use_plain_activations(network: nn.Module) -> None:
     """Put hard-swish and hard-sigmoid into operators that NNAPI and CoreML have.
 
-    In the decoded variant alone: on a CPU MobileNetV3 takes a seventh more time with them (docs/performance.md).
+    In the decoded variant alone: on a CPU MobileNetV3 takes a seventh more time with them (docs/notes/performance.md).
     """
     for parent in list(network.modules()):
         for name, child in parent.named_children():

@@ -11,7 +11,7 @@ from ssdlite.runtime.contract import Precision, Variant
 
 LOWEST_OPSET = 13  # per-channel QuantizeLinear; ONNX Runtime 1.6 of 2020 has it
 HIGHEST_OPSET = 23  # newer ones are a matter of torch's exporter and ONNX Runtime alone
-MAX_CANDIDATES = 2048  # pairs of anchor and class that reach non-maximum suppression (docs/performance.md)
+MAX_CANDIDATES = 2048  # pairs of anchor and class that reach non-maximum suppression (docs/notes/performance.md)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,9 +48,9 @@ RECIPES: dict[str, Recipe] = {
     "ssd": Recipe(),
     # for the built-in shapes, of which there are as many as one likes
     "shapes": Recipe(epochs=10, augment="flip"),
-    # a few hundred pictures and no weights; chosen on BCCD's validation split, docs/results.md
+    # a few hundred pictures and no weights; chosen on BCCD's validation split, docs/notes/ablations.md
     "scratch": Recipe(anchors="fit", finest_stride=8, matcher="atss", batch_size=8),
-    # a few hundred pictures and the weights of a detector; chosen on BCCD's validation split, docs/results.md
+    # a few hundred pictures and the weights of a detector; chosen on BCCD's validation split, docs/notes/ablations.md
     "small-data": Recipe(
         anchors="fit",
         finest_stride=8,
