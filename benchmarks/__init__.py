@@ -37,7 +37,7 @@ class BenchmarksOptions:
     tflite: Path | None = None
     """The TensorFlow Lite SSD of docs/weights.md, which the comparison litert needs."""
     bounds: tuple[int, ...] | None = None
-    """Most candidates that reach suppression. Default: 2048 in exported_nms, 256 to 2048 in candidate_bound."""
+    """Most candidates that enter NMS. Default: 2048 in exported_nms, 256 to 2048 in candidate_bound."""
     checkpoint: Path | None = None
     """The detector that the comparison candidate_bound needs."""
     data: tuple[Path, ...] = ()

@@ -32,7 +32,7 @@ from ssdlite.weights import ImportOptions
 from ssdlite.weights.pytorch.ssd import read_torchvision_ssd
 
 SIDE = 320
-SLOTS = 91
+WITH_BACKGROUND = 91  # classes
 CANDIDATES = 900  # pairs of anchor and class above the threshold, as trained networks have
 THRESHOLD = 0.001
 
@@ -45,7 +45,7 @@ def random_picture(seed: int = 1) -> Tensor:
 def torchvision_model() -> nn.Module:
     """Random weights, with norms that have the statistics of what reaches them, as training would leave them."""
     torch.manual_seed(0)
-    model = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=SLOTS)
+    model = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=WITH_BACKGROUND)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momentum = norms[0].momentum
     for norm in norms:
@@ -74,7 +74,7 @@ def raise_background(model: nn.Module) -> None:
         many = int((class_scores(moved, "softmax") > THRESHOLD).sum()) > CANDIDATES
         low, high = (shift, high) if many else (low, shift)
     for layer in model.head.classification_head.module_list:
-        layer[-1].bias[::SLOTS] += low
+        layer[-1].bias[::WITH_BACKGROUND] += low
 
 
 def kinds_of_scores() -> dict[str, nn.Module]:
@@ -191,7 +191,7 @@ def loss(options: BenchmarksOptions) -> Iterator[Comparison]:
     """Matching, loss and their backward on the same outputs, with the same losses."""
     makers = {"torchvision": torchvision_loss, "ours": our_loss}
     yield Comparison(
-        f"matching, loss and backward, {IMAGES} images, {OBJECTS} objects each, {SLOTS} slots",
+        f"matching, loss and backward, {IMAGES} images, {OBJECTS} objects each, {WITH_BACKGROUND - 1} classes",
         [Contestant(name, Apart(options.threads, make), IMAGES) for name, make in makers.items()],
         reference="torchvision",
         targets={"ours": 1.0},
@@ -205,8 +205,8 @@ def annotated_outputs(anchors: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
     corners = torch.rand(IMAGES, OBJECTS, 2) * 220
     boxes = torch.cat([corners, corners + 20 + torch.rand(IMAGES, OBJECTS, 2) * 80], dim=2)
-    labels = torch.randint(0, SLOTS - 1, (IMAGES, OBJECTS))
-    return torch.randn(IMAGES, anchors, SLOTS), torch.randn(IMAGES, anchors, 4) * 0.1, boxes, labels
+    labels = torch.randint(0, WITH_BACKGROUND - 1, (IMAGES, OBJECTS))
+    return torch.randn(IMAGES, anchors, WITH_BACKGROUND), torch.randn(IMAGES, anchors, 4) * 0.1, boxes, labels
 
 
 def our_loss() -> Callable[[], Tensor]:

@@ -34,7 +34,7 @@ from ssdlite.device import Amp, choose_amp, choose_device
 from ssdlite.training.options import SystemOptions, TrainOptions
 from ssdlite.training.step import TrainingStep
 
-BATCH, OBJECTS, SLOTS, SIDE = 16, 15, 91, 320
+BATCH, OBJECTS, NUM_CLASSES, SIDE = 16, 15, 90, 320
 V3, V2 = "ssdlite320_mobilenet_v3_large", "ssdlite320_mobilenet_v2"
 Step = Callable[[], object]
 
@@ -42,7 +42,7 @@ Step = Callable[[], object]
 def training(options: BenchmarksOptions) -> Iterator[Comparison]:
     """One step: ours beside torchvision's SSDLite in its usual loop, and beside the same network run plainly."""
     yield Comparison(
-        f"training step, V3-Large, {SLOTS} slots, {SIDE} px, batch {BATCH}",
+        f"training step, V3-Large, {NUM_CLASSES} classes, {SIDE} px, batch {BATCH}",
         [
             Contestant("torchvision, its usual loop", Apart(options.threads, torchvision_step), BATCH),
             Contestant("ours", Apart(options.threads, our_step, V3), BATCH),
@@ -54,7 +54,7 @@ def training(options: BenchmarksOptions) -> Iterator[Comparison]:
         rounds=8,
     )
     yield Comparison(
-        f"training step, V2, {SLOTS} slots, {SIDE} px, batch {BATCH}",
+        f"training step, V2, {NUM_CLASSES} classes, {SIDE} px, batch {BATCH}",
         [
             Contestant("float32, NCHW", Apart(options.threads, our_step, V2, False), BATCH),
             Contestant("as trained", Apart(options.threads, our_step, V2), BATCH),
@@ -81,11 +81,11 @@ def random_boxes(batch: int = BATCH) -> Tensor:
 def our_step(preset: str, fast: bool = True, amp: Amp = "auto", batch: int = BATCH) -> Step:
     """A step as ``ssdlite train`` takes it, on data that are on the device."""
     options = TrainOptions(system=SystemOptions(amp=amp))
-    step = TrainingStep(build_detector(preset, num_classes=SLOTS - 1).train(), options, fast=fast)
+    step = TrainingStep(build_detector(preset, num_classes=NUM_CLASSES).train(), options, fast=fast)
     if fast and step.device.type == "cpu":
         keep_freed_memory()
     pictures = random_pictures(batch) if fast else random_pictures(batch).contiguous()
-    labels = torch.randint(0, SLOTS - 1, (batch, OBJECTS))
+    labels = torch.randint(0, NUM_CLASSES, (batch, OBJECTS))
     data = [tensor.to(step.device) for tensor in (pictures, random_boxes(batch), labels)]
 
     def call() -> None:
@@ -98,10 +98,14 @@ def our_step(preset: str, fast: bool = True, amp: Amp = "auto", batch: int = BAT
 def torchvision_step() -> Step:
     """torchvision's model as its reference training runs it: lists of pictures and targets, float32, SGD."""
     device = choose_device("auto")
-    model = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=SLOTS).to(device).train()
+    model = (
+        ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=NUM_CLASSES + 1)
+        .to(device)
+        .train()
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=4e-5)
     pictures = random_pictures()
-    boxes, labels = random_boxes(), torch.randint(1, SLOTS, (BATCH, OBJECTS))
+    boxes, labels = random_boxes(), torch.randint(1, NUM_CLASSES + 1, (BATCH, OBJECTS))
 
     def step() -> None:
         images = [(picture.float() / 255).to(device) for picture in pictures]

@@ -1,4 +1,4 @@
-"""Drawing one made-up scene: a textured background, overlapping shapes on it, noise over all."""
+"""Drawing one synthetic scene: a textured background, overlapping shapes on it, noise over all."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def _photograph(rng: np.random.Generator, canvas: FloatImage) -> ImageArray:
     return np.asarray(np.clip(np.rint(canvas + noise), 0, 255), np.uint8)
 
 
-# --- The built-in data set: made-up scenes of shapes in COCO's layout, the same on every machine.
+# --- The built-in data set: synthetic scenes of shapes in COCO's layout, the same on every machine.
 
 VERSION = 2  # of the scenes; another one is generated afresh
 MARKER = "shapes.json"  # says with which settings a folder was completed

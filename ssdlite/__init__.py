@@ -65,5 +65,5 @@ if not TYPE_CHECKING:
             "load_detector": "ssdlite.build",
             "load_predictor": "ssdlite.build",
         },
-        rooms=("backbones", "datasets", "evaluation", "export", "heads", "runtime", "training", "weights"),
+        packages=("backbones", "datasets", "evaluation", "export", "heads", "runtime", "training", "weights"),
     )

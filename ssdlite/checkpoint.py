@@ -51,7 +51,7 @@ class Checkpoint:
         """The detector with these weights.
 
         Raises:
-            CheckpointError: weights are missing, left over, of another shape, or not finite.
+            CheckpointError: weights are missing, unused, of another shape, or not finite.
         """
         from ssdlite.detector import detector_from_config
 
@@ -73,7 +73,7 @@ def load_weights(module: torch.nn.Module, weights: dict[str, Tensor], source: st
 
 
 def check_weights(module: torch.nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Raises CheckpointError naming the tensors that are missing, left over, of another shape or not finite."""
+    """Raises CheckpointError naming the tensors that are missing, unused, of another shape or not finite."""
     own = module.state_dict()
     faults = [f"missing {name}" for name in own if name not in weights]
     faults += [f"unknown {name}" for name in weights if name not in own]

@@ -25,7 +25,7 @@ COMMANDS = {  # name: (module with main(argv), what it does)
     "eval": ("ssdlite.tools.eval_det", "score a checkpoint or an exported model on annotated data"),
     "predict": ("ssdlite.tools.predict", "detect in images, folders and videos"),
     "export": ("ssdlite.tools.export_onnx", "turn a checkpoint into files for phones, checked and measured"),
-    "verify": ("ssdlite.tools.verify_bundle", "replay an exported bundle's golden vectors, step by step"),
+    "verify": ("ssdlite.tools.verify_bundle", "replay an exported bundle's reference vectors, step by step"),
     "lint": ("ssdlite.tools.lint_model", "say what a mobile runtime will refuse or leave to the CPU"),
     "import-weights": ("ssdlite.tools.import_weights", "turn another project's SSD into a checkpoint"),
     "benchmark": ("ssdlite.tools.benchmark", "time detectors side by side, stage by stage"),

@@ -9,11 +9,11 @@ from typing import Any
 
 
 def attach(
-    package: str, names: Mapping[str, str], rooms: Collection[str] = ()
+    package: str, names: Mapping[str, str], packages: Collection[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """``(__getattr__, __dir__, __all__)`` for the ``__init__.py`` of ``package``; ``names`` is name -> full module.
 
-    ``rooms`` are packages in it that are loaded as attributes too.
+    ``packages`` are packages in it that are loaded as attributes too.
 
     Type checkers see the same names by ordinary imports, and so find a name that is not among them::
 
@@ -24,7 +24,7 @@ def attach(
     """
 
     def load(name: str) -> Any:
-        if name in rooms:
+        if name in packages:
             return importlib.import_module(f"{package}.{name}")
         if name not in names:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
@@ -33,6 +33,6 @@ def attach(
         return value
 
     def list_names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *names, *rooms})
+        return sorted({*vars(sys.modules[package]), *names, *packages})
 
     return load, list_names, sorted(names)

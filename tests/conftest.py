@@ -46,7 +46,7 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def golden_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Exported bundles with golden vectors, not to be changed: ``stretch`` (softmax; raw, decoded and nms in uint8
+    """Exported bundles with reference vectors, not to be changed: ``stretch`` (softmax; raw, decoded and nms in uint8
     NCHW, decoded in float32 NHWC), ``letterbox`` (sigmoid; decoded in float32 NCHW) and ``letterbox_softmax`` (raw and
     nms). Three classes, 96 x 96. Beside them ``stretch.pt`` and so on, the detectors.
     """

@@ -56,7 +56,7 @@ def test_a_checkpoint_is_read() -> None:
 
 
 def test_a_trained_detector_finds_what_it_found() -> None:
-    """The golden detections are those of its export in half precision."""
+    """The reference detections are those of its export in half precision."""
     (found,) = load_detector(BEFORE / "shapes_detector.pt").predict(read_image(GOLDEN / "image_0.png"))
     assert_found(found, tolerance=2e-3)
 
@@ -78,7 +78,7 @@ def test_a_bundle_is_verified() -> None:
 
 
 def assert_found(found: Detections, tolerance: float) -> None:
-    """What the file of golden detections says, to the last score above 0.3."""
+    """What the file of reference detections says, to the last score above 0.3."""
     expected = json.loads((GOLDEN / "image_0.nms_fp16.onnx.detections.json").read_text())
     assert len(expected) == 4 and expected[-1]["score"] > 0.35
     assert [found.class_names[label] for label in found.labels] == ["circle", "triangle", "square", "triangle"]

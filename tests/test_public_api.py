@@ -64,7 +64,7 @@ def test_unknown_names_fail_as_usual():
 
 
 @pytest.mark.parametrize("package", ["export", "runtime"])
-def test_rooms_load_their_names_on_first_use(package):
+def test_packages_load_their_names_on_first_use(package):
     loaded = modules_after(f"import ssdlite.{package}; dir(ssdlite.{package})")
     assert not loaded & {"torch", "numpy", "onnx", "onnxruntime", "msgspec"}
     room = __import__(f"ssdlite.{package}", fromlist=["__name__"])
@@ -124,7 +124,7 @@ def test_a_missing_package_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch,
     assert capsys.readouterr().err == expected
 
 
-def test_the_rooms_are_attributes():
+def test_the_packages_are_attributes():
     loaded = modules_after("import ssdlite; ssdlite.runtime.load_model; ssdlite.heads; ssdlite.datasets.load_data")
     assert {"ssdlite.runtime.model", "ssdlite.heads", "ssdlite.datasets.loading"} <= loaded
     assert "torch" not in loaded

@@ -30,7 +30,7 @@ class BenchmarkOptions:
     models: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Checkpoints, exported files, and bundles, of which every file is taken. The first is the reference of ratios."""
     pictures: Path | None = None
-    """A picture or a folder of them to time on. Default: those of --data, else made-up ones of 640 x 480 pixels."""
+    """A picture or a folder of them to time on. Default: those of --data, else synthetic ones of 640 x 480 pixels."""
     threads: tuple[int, ...] = (1,)
     """Numbers of threads that compute, each in its turn."""
     batch_sizes: tuple[int, ...] = (1,)
@@ -119,7 +119,7 @@ def _accuracy(candidate: Candidate, options: BenchmarkOptions) -> Accuracy:
 
 @contextmanager
 def _pictures(options: BenchmarkOptions) -> Iterator[list[Path]]:
-    """What is timed on; made-up pictures are there as long as the context."""
+    """What is timed on; synthetic pictures are there as long as the context."""
     if options.pictures is not None:
         yield _files(options.pictures)
     elif options.data is not None:

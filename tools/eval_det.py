@@ -36,7 +36,7 @@ class EvalOptions:
     """The checkpoint, such as best.pt of a training, the folder of a training, or an exported .onnx or .ort file or
     bundle folder."""
     data: Path
-    """Folder of COCO or Pascal VOC data."""
+    """Folder of a data set (COCO, VOC, ...)."""
     model: str | None = None
     """Which file of a bundle; by default the nms one, otherwise decoded, otherwise raw, in fp32 if there is one."""
     split: str | None = None
@@ -59,7 +59,7 @@ class EvalOptions:
     """Leave out detections below this score; by default the model's setting. This and the next two are built into
     exported models of variant nms and cannot be changed there."""
     nms_threshold: float | None = None
-    """Overlap from which the weaker of two detections is dropped; by default the model's setting."""
+    """IoU above which NMS drops the lower-scoring of two boxes; by default the model's setting."""
     max_detections: int | None = None
     """Detections an image; by default the model's setting."""
     skip_bad: bool = False

@@ -1,4 +1,4 @@
-"""Replay an exported bundle's golden vectors, or compare an app's results with them: ``ssdlite verify BUNDLE``."""
+"""Replay an exported bundle's reference vectors, or compare an app's results with them: ``ssdlite verify BUNDLE``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class VerifyOptions:
     bundle: Annotated[Path, tyro.conf.Positional]
     """The folder that an export wrote."""
     dump: Path | None = None
-    """A folder with what an app made of the golden pictures, files named as in the bundle's golden/, any of them."""
+    """A folder with what an app made of the reference pictures, files named as in the bundle's golden/, any of them."""
     model: str | None = None
     """Only this file of the bundle."""
     json: bool = False
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     passed: list[bool] = []
 
     def verify(options: VerifyOptions) -> None:
-        """Say for each model and step of a bundle whether it gives the golden result, or what went wrong."""
+        """Say for each model and step of a bundle whether it gives the reference result, or what went wrong."""
         report = verify_bundle(options.bundle, dump=options.dump, model=options.model)
         passed.append(report.passed)
         if options.json:

@@ -1,6 +1,6 @@
 // python values.py BUNDLE | ./replay FOLDER
 //
-// Feeds the golden vectors of a bundle to the pre- and post-processing of ssdlite.hpp, each step alone, and writes what
+// Feeds the reference vectors of a bundle to the pre- and post-processing of ssdlite.hpp, each step alone, and writes what
 // comes out to FOLDER, which must exist. `ssdlite verify BUNDLE --dump FOLDER` then says, step by step, whether it is
 // right. Build: g++ -std=c++17 -O2 -ffp-contract=off -o replay replay.cpp
 #include <fstream>
@@ -92,7 +92,7 @@ Values read_values(std::istream& in) {
     return v;
 }
 
-// The golden outputs of a model -> detections in input pixels.
+// The reference outputs of a model -> detections in input pixels.
 std::vector<ssdlite::Detection> detect(const Values& v, const Model& model, const std::string& name,
                                        const ssdlite::CropWindow& window) {
     const std::string start = v.golden + "/" + name + "." + model.file + ".";

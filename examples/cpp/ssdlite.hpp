@@ -2,7 +2,7 @@
 //
 // One header, C++17, no libraries. The values of the structs come from the bundle's contract.json; read it with the
 // JSON library of your app. The arithmetic is that of ssdlite's Python code: same resized pixels, same input tensor,
-// same detections. `replay.cpp` runs it on a bundle's golden vectors.
+// same detections. `replay.cpp` runs it on a bundle's reference vectors.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-"""Print what replay.cpp needs of a bundle's contract and golden vectors, as plain text, for a program without JSON.
+"""Print what replay.cpp needs of a bundle's contract and reference vectors, as plain text, for a program without JSON.
 
     python values.py BUNDLE | ./replay FOLDER
 

@@ -1,4 +1,4 @@
-/** Reading a bundle's contract and golden vectors, and writing a dump that `ssdlite verify --dump` compares. Node only. */
+/** Reading a bundle's contract and reference vectors, and writing a dump that `ssdlite verify --dump` compares. Node only. */
 
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -15,7 +15,7 @@ export async function readJson(path) {
   return JSON.parse(await readFile(path, "utf8"));
 }
 
-/** Outputs of one model for one golden picture, flat arrays by meaning. */
+/** Outputs of one model for one reference picture, flat arrays by meaning. */
 export async function readGoldenOutputs(bundle, name, model) {
   const outputs = {};
   for (const { meaning, type } of model.outputs) {

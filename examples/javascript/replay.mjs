@@ -1,7 +1,7 @@
 /**
  * node replay.mjs BUNDLE FOLDER
  *
- * Feeds the golden vectors of a bundle to the pre- and post-processing of ssdlite.mjs, each step alone, and writes what
+ * Feeds the reference vectors of a bundle to the pre- and post-processing of ssdlite.mjs, each step alone, and writes what
  * comes out to FOLDER. `ssdlite verify BUNDLE --dump FOLDER` then says, step by step, whether it is right. Needs no
  * package and no model; an app's own code is tested in the same way.
  */

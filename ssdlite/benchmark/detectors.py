@@ -81,7 +81,7 @@ def find_candidates(paths: Iterable[Path]) -> list[Candidate]:
 
 
 def write_pictures(folder: Path) -> list[Path]:
-    """JPEG files of 640 x 480 pixels with made-up scenes, the same every time."""
+    """JPEG files of 640 x 480 pixels with synthetic scenes, the same every time."""
     from PIL import Image
 
     from ssdlite.datasets.shapes import draw_scene

@@ -26,7 +26,7 @@ made from `contract.json` (`{contract.format}`, version {contract.format_version
 {file_table}
 
 `raw` ends with class logits and box deltas, `decoded` with scores and boxes of all anchors, `nms` with detections. \
-*Differs by*: the largest difference of an output from PyTorch's on the golden pictures.
+*Differs by*: the largest difference of an output from PyTorch's on the reference pictures.
 
 {measurements}
 
@@ -59,8 +59,8 @@ enter non-maximum suppression, where a box falls to a better one of its class th
 ## Check it and run it
 
 ```bash
-ssdlite verify .                          # replay the golden vectors in golden/, step by step
-ssdlite verify . --dump FOLDER            # compare what your app makes of the golden pictures
+ssdlite verify .                          # replay the reference vectors in golden/, step by step
+ssdlite verify . --dump FOLDER            # compare what your app makes of the reference pictures
 ssdlite predict photo.jpg --weights .     # boxes, names and scores
 ```
 
@@ -92,13 +92,13 @@ RESIZING = {
     "and put it in the {1.padding_position}; the rest is {1.padding_value} in all channels.",
 }
 RAW_SCORING = """\
-`raw` only: scores are the {0.score_function} of the logits, then slot {0.background_index} (background) is dropped."""
+`raw` only: scores are the {0.score_function} of the logits; column {0.background_index} (background) is dropped."""
 BOX_DECODING = """\
  Boxes: `d = deltas / scales` with scales {scales}; centre = anchor centre + (dx, dy) * anchor size; size = anchor \
 size * exp(min((dw, dh), {anchors.max_log_scale:.9g})). The {count} anchors ({anchors.format}, {anchors.scale} of the \
 input) are in `contract.json`."""
 MEANINGS = {
-    "class_logits": "logits of each anchor, slot {background} is background",
+    "class_logits": "logits of each anchor, column {background} is background",
     "box_deltas": "dx, dy, dw, dh of each anchor, times the box-code scales",
     "scores": "0..1",
     "boxes": "{order} ({boxes.format}) {scale} ({boxes.scale})",

@@ -36,7 +36,7 @@ RUNS = 50  # of each file, for its latency
 
 @dataclass(frozen=True)
 class ExportPictures:
-    """Files to calibrate on, the split to score on, and where the golden pictures come from."""
+    """Files to calibrate on, the split to score on, and where the reference pictures come from."""
 
     calibration: tuple[str, ...]
     calibration_name: str
@@ -47,7 +47,7 @@ class ExportPictures:
             yield read_image(path)
 
     def golden(self, count: int) -> list[ImageArray]:
-        """``count`` pictures of different shapes: of the data that are scored, else made-up scenes."""
+        """``count`` pictures of different shapes: of the data that are scored, else synthetic scenes."""
         pictures = list(_from_index(self.gate, count)) if self.gate is not None else []
         rng = np.random.default_rng(0)
         while len(pictures) < count:

@@ -11,7 +11,7 @@ from ssdlite.runtime.contract import Precision, Variant
 
 LOWEST_OPSET = 13  # per-channel QuantizeLinear; ONNX Runtime 1.6 of 2020 has it
 HIGHEST_OPSET = 23  # newer ones are a matter of torch's exporter and ONNX Runtime alone
-MAX_CANDIDATES = 2048  # pairs of anchor and class that reach non-maximum suppression (docs/notes/performance.md)
+MAX_CANDIDATES = 2048  # pairs of anchor and class that enter NMS (docs/notes/performance.md)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class ExportOptions:
     checkpoint: Path
     """The checkpoint, such as best.pt of a training."""
     output: Path
-    """Folder for the bundle: models, contract.json, golden vectors, model card. must not exist yet, or be empty."""
+    """Folder for the bundle: models, contract.json, reference vectors, model card; must not exist yet, or be empty."""
     variant: tuple[Variant, ...] = ("decoded", "nms")
     """How far the graph goes: raw logits and deltas; scores and boxes of all anchors; or final detections."""
     precision: tuple[Precision, ...] = ("fp32",)
@@ -59,11 +59,11 @@ class ExportOptions:
     score_threshold: float | None = None
     """Built into nms models and stated for the others; by default the checkpoint's setting."""
     nms_threshold: float | None = None
-    """Overlap from which the weaker of two detections is dropped; by default the checkpoint's setting."""
+    """IoU above which NMS drops the lower-scoring of two boxes; by default the checkpoint's setting."""
     max_detections: int | None = None
     """Detections an image, the size of an nms model's outputs; by default the checkpoint's setting."""
     max_candidates: int = MAX_CANDIDATES
-    """Most pairs of anchor and class that reach non-maximum suppression inside nms models."""
+    """Most pairs of anchor and class that enter NMS inside nms models."""
 
     runtime: tuple[str, ...] = ("onnxruntime",)
     """What the models are to run in: onnxruntime, ncnn (a decoded model; needs the extra ssdlite[ncnn])."""
@@ -75,7 +75,7 @@ class ExportOptions:
     """Say what these runtimes would refuse or leave to the CPU, as ssdlite lint does."""
 
     data: Path | None = None
-    """Folder of COCO or Pascal VOC data: int8 is calibrated on its training split, every file scored on the other."""
+    """Folder of a data set (COCO, VOC, ...): int8 is calibrated on its training split, files are scored on the other."""
     split: str | None = None
     """Which split to score on; by default the one that training validates on."""
     calibration_split: str | None = None
@@ -91,7 +91,7 @@ class ExportOptions:
     """Fail when a file's AP is this much below PyTorch's; int8 keeps layers in float until it holds."""
 
     golden_images: int = 3
-    """Pictures in the golden vectors: copies of some of --data's scored split, or made-up scenes without --data."""
+    """Pictures in the reference vectors: from the scored split of --data, or synthetic scenes without it."""
     license: str = "not stated"
     """Of the weights, for the contract and the model card; such as Apache-2.0."""
     overwrite: bool = False

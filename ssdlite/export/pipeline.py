@@ -67,7 +67,7 @@ def _write_bundle(job: ExportJob) -> Contract:
         _refuse_inaccurate(job, specs)
     specs = _timed(job, specs, golden[0])
     contract = _save(job, [replace(one, spec=spec) for one, spec in zip(artifacts, specs, strict=True)])
-    job.notify("writing golden vectors and the model card")
+    job.notify("writing reference vectors and the model card")
     write_golden(job.folder, contract, golden)
     write_text(job.folder / CARD_FILE, write_model_card(contract, job.folder))
     return contract

@@ -104,7 +104,7 @@ class PostprocessSpec:
     """From raw or decoded outputs to detections; the nms variant has all of it inside.
 
     Scores above ``score_threshold`` count; of each class the ``candidates_per_class`` best enter non-maximum
-    suppression, of each image the ``max_detections`` best survivors remain. Inside nms models at most
+    suppression, of each image the ``max_detections`` best boxes that are left remain. Inside nms models at most
     ``max_candidates`` pairs of anchor and class, the best, are looked at.
     """
 
@@ -167,7 +167,7 @@ class QuantizationFacts:
 class ModelSpec:
     """One file of the bundle. ``weights_file`` is ncnn's second file.
 
-    ``difference_from_pytorch`` is the largest of any output (nms: of the scores) on the golden pictures.
+    ``difference_from_pytorch`` is the largest of any output (nms: of the scores) on the reference pictures.
     """
 
     file: str

@@ -34,7 +34,7 @@ NAMES_IN_VERSION_1 = {
 }
 MAX_CONTRACT_BYTES = 64 << 20
 MAX_BATCH = 1024
-CLASS_LIMIT = 100_000  # the same in a configuration, which this room does not know
+CLASS_LIMIT = 100_000  # the same in a configuration, which this package does not import
 ANCHOR_LIMIT = 500_000
 MAX_MODELS = 100
 

@@ -69,7 +69,7 @@ def print_transfer(report: TransferReport) -> None:
     """The table that a fine-tuning begins with, and the classes below it."""
     table = Table(title=escape(f"weights of {report.path}"), title_justify="left")
     table.add_column("tensors")
-    for name in ("loaded", "resized", "new", "left over"):
+    for name in ("loaded", "resized", "new", "unused"):
         table.add_column(name, justify="right")
     table.add_column("anchor shapes")
     for part in report.parts:
@@ -78,7 +78,7 @@ def print_transfer(report: TransferReport) -> None:
     console.print(table)
     print_line(f"classes kept: {_some(report.kept_classes)}")
     print_line(f"classes new: {_some(report.new_classes)}")
-    print_line(f"classes left over: {_some(report.left_classes)}")
+    print_line(f"classes unused: {_some(report.left_classes)}")
     for note in report.notes:
         print_line(note)
 
@@ -278,11 +278,11 @@ def convert_class_rows(
     theirs: ScoreFunction,
     new_classes: NewClasses,
 ) -> Tensor:
-    """Rows [N, K + 1, C] of the source's slots (0 is background) -> rows [N, len(matches) + 1, C] of ours.
+    """Rows [N, K + 1, C] of the source's columns (0 is background) -> rows [N, len(matches) + 1, C] of ours.
 
     ``matches`` gives for each of our classes its label there, or None for a class that is new.
 
-    What moves is the log-odds of a class against background. That is a sigmoid's logit, whose slot 0 has no meaning,
+    What moves is the log-odds of a class against background. That is a sigmoid's logit, whose column 0 has no meaning,
     and with softmax the difference of two logits: so ``ln(p / p_background)`` of a class of the same name stays what it
     was, whichever of the two is ours.
     """

@@ -83,7 +83,7 @@ class DatasetOptions(LoadOptions, frozen=True, kw_only=True):
     val_split: str | None = None
     """Split to validate on. Default: the customary one; a single split is divided, with --seed."""
     overfit: int | None = None
-    """Train and validate on the first so many training images alone, to see that they can be learned by heart."""
+    """Train and validate on the first so many training images alone, to see that the detector can overfit them."""
 
     def check(self) -> None:
         _require_at_least(1, self, "overfit")
@@ -101,7 +101,7 @@ class DetectorOptions(Config, frozen=True, kw_only=True):
     resize: Literal["stretch", "letterbox"] | None = None
     """How a picture becomes the input: stretched, or padded to keep its shape. Default: the preset's."""
     finest_stride: Literal[8, 16] | None = None
-    """Input pixels per cell of the first map; 8 adds a map for small objects. Default: the recipe's,
+    """Stride in pixels of the finest feature map; 8 adds one for small objects. Default: the recipe's,
     else the preset's, 16."""
     anchors: AnchorsName | None = None
     """The preset's anchors (default), or anchors fitted to the boxes of the training split. Default: the recipe's."""
@@ -126,7 +126,7 @@ class LossOptions(Config, frozen=True, kw_only=True):
     box_weight: float | None = None
     """Weight of the box loss beside the classification loss. Default: the recipe's, else one that goes with the two."""
     matcher: AssignerName | None = None
-    """Which anchors answer for an object: ssd (IoU of 0.5), atss, or simota (by cost). Default: the recipe's."""
+    """Label assignment: ssd (IoU of 0.5), atss, or simota (by cost). Default: the recipe's."""
 
     def check(self) -> None:
         _require_at_least(0, self, "box_weight")
@@ -182,13 +182,13 @@ class OptimizationOptions(Config, frozen=True, kw_only=True):
     backbone_lr: float | None = None
     """Learning rate of the backbone as a factor of --lr. Default: the recipe's with weights, 1 without."""
     weight_decay: float | None = None
-    """Default: 0.05 for adamw, 4e-5 for sgd. Norms and biases have none."""
+    """Default: 0.05 for adamw, 4e-5 for sgd. Batch norm and biases have none."""
     warmup_steps: int = 200
     """Steps over which the learning rate rises to its peak (at most a tenth of all); a cosine takes it down to 0."""
     clip_norm: float = 10.0
     """Largest norm of the whole gradient; 0 for no limit."""
     ema_decay: float = 0.998
-    """Decay of the weight average that is evaluated and saved; 0 for none. Shorter at the start of a run."""
+    """Decay of the weights' moving average (EMA), which is evaluated and saved; 0: none. Shorter at the start."""
 
     def check(self) -> None:
         _require_at_least(1, self, "epochs", "batch_size")

@@ -42,7 +42,7 @@ class TrainingState:
     Attributes:
         history: the lines of metrics.jsonl so far.
         frozen_norms: names of the layers whose batch norms keep their statistics.
-        average_updates: of the weight average.
+        average_updates: of the EMA.
         model: the weights that train, where the checkpoint's own are their average; else None.
         optimizer, scaler: their state dicts; the scaler's is empty where there is none.
     """

@@ -1,4 +1,4 @@
-"""The step that changes the weights, and everything it needs: precision, loss, optimiser, weight average."""
+"""The step that changes the weights, and everything it needs: precision, loss, optimiser, EMA of the weights."""
 
 from __future__ import annotations
 

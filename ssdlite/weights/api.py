@@ -56,7 +56,7 @@ def import_weights(
             source holds them or has COCO's rows.
         image_size: side of the input in pixels, where the source does not say.
         pictures: a folder of pictures like those to come. Batch norms that the source has folded away are restored with
-            statistics measured on some of them; without it, on made-up scenes. Where the source does not hold its
+            statistics measured on some of them; without it, on synthetic scenes. Where the source does not hold its
             anchors, they are checked on them.
         anchor_order: of a TensorFlow SSD that does not hold its anchors: ``interpolated_second`` for those of mid-2017,
             ``interpolated_last`` (the default) for later ones.

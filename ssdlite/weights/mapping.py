@@ -92,7 +92,7 @@ class WeightMapping:
         """The detector that ``config`` describes, with what was moved.
 
         Raises:
-            CheckpointError: tensors are missing on either side, left over, of another shape or not finite; names them.
+            CheckpointError: tensors are missing on either side, unused, of another shape or not finite; names them.
         """
         faults = []
         if self._missing:
@@ -243,7 +243,7 @@ MOST_BATCH_PIXELS = 8 * 320 * 320
 def calibrate_restored_norms(imported: Imported, pictures: Path | None) -> Imported:
     """The same function, with batch norms whose statistics are those of pictures: it can be put in training mode.
 
-    ``pictures`` is a folder of them; without it made-up scenes have to do.
+    ``pictures`` is a folder of them; without it synthetic scenes have to do.
 
     Raises:
         DataError: the folder of pictures is missing or has none, or one cannot be read.
@@ -257,7 +257,7 @@ def calibrate_restored_norms(imported: Imported, pictures: Path | None) -> Impor
 
 
 def picture_batches(config: DetectorConfig, folder: Path | None, most: int | None = None) -> Iterator[Tensor]:
-    """Up to ``most`` (``PICTURES``) of a folder, or made-up scenes, as the detector's input, some at a time."""
+    """Up to ``most`` (``PICTURES``) of a folder, or synthetic scenes, as the detector's input, some at a time."""
     input_transform = InputTransform(config.input.size, config.input.resize)
     pixels = config.input.size[0] * config.input.size[1]
     count = min(most or PICTURES, max(LEAST_PICTURES, MOST_PIXELS // pixels))

@@ -73,7 +73,7 @@ class ImportOptions:
     Attributes:
         class_names: in the order of the classifier's rows, with or without background in front.
         image_size: side of the input in pixels, for formats that do not hold it.
-        pictures: a folder; folded batch norms are measured on its pictures, else on made-up scenes.
+        pictures: a folder; folded batch norms are measured on its pictures, else on synthetic scenes.
         anchor_order: of TensorFlow's shapes on a map.
         anchors: all of them.
 

@@ -5,7 +5,7 @@
 Every implementation in this repository has to agree with that table; so nothing of them is used here: plain loops, with
 numbers of 50 digits and exact fractions. The rules:
 
-1. The score of class k at anchor a is slot k + 1 of the softmax over the anchor's logits, slot 0 being background, or
+1. The score of class k at anchor a is column k + 1 of the softmax over the anchor's logits (column 0: background), or
    the sigmoid of that logit alone; in float32.
 2. A pair of an anchor and a class is a candidate where its score is above ``score_threshold``. Equal is not above, and
    what is not a number is not either.

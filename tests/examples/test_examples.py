@@ -1,4 +1,4 @@
-"""The reference code for apps: JavaScript and C++ against OpenCV, golden vectors, and whole pictures."""
+"""The reference code for apps: JavaScript and C++ against OpenCV, reference vectors, and whole pictures."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_cpp_resizes_as_opencv_bit_for_bit(resize_program: Path, tmp_path: Path,
 
 
 def expect_replayed(bundle: Path, dump: Path, models: list[str]) -> None:
-    """Pixels and tensors equal the golden ones; detections as ``verify`` judges them."""
+    """Pixels and tensors equal the reference ones; detections as ``verify`` judges them."""
     golden = bundle / "golden"
     binaries = sorted(path.name for path in dump.glob("*.bin"))
     assert {name.split(".", 1)[0] for name in binaries} == {"image_0", "image_1", "image_2"}

@@ -134,7 +134,7 @@ QUANTISED_LINE = (
     "5. Normalise: `(value - mean) / std` with mean 123.675, 116.28, 103.53 and std 58.395, 57.12, 57.375.",
     "6. Feed it as `images`: uint8, NCHW, [1, 3, 96, 128] (batch 1).",
     "6. Feed it as `pixels`: float32, NHWC, [N, 96, 128, 3] (any batch).",
-    "| `class_logits` | class_logits | float32 | [1, 2, 3] | logits of each anchor, slot 0 is background |",
+    "| `class_logits` | class_logits | float32 | [1, 2, 3] | logits of each anchor, column 0 is background |",
     LETTERBOX_STEP,
     BOXES_ROW,
     QUANTISED_LINE,

@@ -118,7 +118,7 @@ def softmax_to_sigmoid(graph: Graph) -> None:
 
 
 def keep_background(graph: Graph) -> None:
-    """The scores with slot 0, one column more."""
+    """The scores with background, column 0, one column more."""
     softmax = next(node for node in graph.node if node.op_type == "Softmax")
     for node in graph.node:
         node.output[:] = ["dropped" if output == "scores" else output for output in node.output]
@@ -177,7 +177,7 @@ def test_a_fault_inside_a_graph_is_found_in_its_outputs(
     assert report.failed_steps() == {file: ["outputs"]}
     assert (step_of(report, file, "outputs").likely or "").startswith(likely)
     (model,) = [one for one in report.models if one.file == file]
-    assert model.notes == (f"{file}: not the file that the golden vectors were made with (SHA-256)",)
+    assert model.notes == (f"{file}: not the file that the reference vectors were made with (SHA-256)",)
 
 
 def test_infinite_outputs_are_explained_by_nothing(bundle: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_wrong_mean_in_the_contract_fails_the_input(bundle: Path) -> None:
     report = verify_bundle(bundle)
     assert report.failed_steps() == {FLOAT: ["input"]}
     likely = step_of(report, FLOAT, "input").likely or ""
-    assert likely.startswith("the golden vectors were made with another normalisation")
+    assert likely.startswith("the reference vectors were made with another normalisation")
     assert "mean [127.5, 127.5, 127.5], std [127.5, 127.5, 127.5] (values -1..1)" in likely
 
 
@@ -243,7 +243,7 @@ def test_another_channel_order_in_the_contract_fails_the_input(bundle: Path) -> 
     report = verify_bundle(bundle)
     assert report.failed_steps() == {file: ["input"] for file in (RAW, DECODED, NMS, FLOAT)}
     likely = step_of(report, DECODED, "input").likely
-    assert likely == "the golden vectors were made with channels in the order RGB instead of BGR"
+    assert likely == "the reference vectors were made with channels in the order RGB instead of BGR"
 
 
 @pytest.mark.parametrize(("name", "other", "files"), [
@@ -258,7 +258,7 @@ def test_the_other_way_to_resize_fails_the_resize(
     report = verify_bundle(bundle)
     assert {file: steps[0] for file, steps in report.failed_steps().items()} == dict.fromkeys(files, "resize")
     likely = step_of(report, files[0], "resize").likely or ""
-    assert likely.startswith(f"the golden vectors were made with {name} instead of {other}")
+    assert likely.startswith(f"the reference vectors were made with {name} instead of {other}")
 
 
 def test_a_swapped_box_order_in_the_contract_fails_the_detections(bundle: Path) -> None:
@@ -277,7 +277,7 @@ def test_class_names_off_by_one_fail_the_detections(bundle: Path) -> None:
     report = verify_bundle(bundle)
     assert report.failed_steps() == {file: ["detections"] for file in (RAW, DECODED, NMS, FLOAT)}
     likely = step_of(report, NMS, "detections").likely
-    assert likely == "the golden vectors were made with names off by one (-1), labels right"
+    assert likely == "the reference vectors were made with names off by one (-1), labels right"
 
 
 def test_another_score_function_in_the_contract_fails_the_detections_of_raw_models(bundle: Path) -> None:
@@ -285,7 +285,7 @@ def test_another_score_function_in_the_contract_fails_the_detections_of_raw_mode
     report = verify_bundle(bundle)
     assert report.failed_steps() == {RAW: ["detections"]}
     likely = step_of(report, RAW, "detections").likely
-    assert likely == "the golden vectors were made with softmax instead of sigmoid"
+    assert likely == "the reference vectors were made with softmax instead of sigmoid"
 
 
 def test_a_contract_that_differs_from_the_metadata_fails_the_contract(bundle: Path) -> None:
@@ -498,7 +498,7 @@ def test_boxes_in_whole_pixels_are_noticed_where_the_outputs_are_known(golden_bu
 
 
 def test_detections_without_suppression_in_a_dump(golden_bundles: Path, tmp_path: Path) -> None:
-    """Every score of 0.3 and more, straight from the golden outputs."""
+    """Every score of 0.3 and more, straight from the reference outputs."""
     folder = golden_bundles / "letterbox" / "golden"
     scores = read(folder, f"image_0.{LETTERBOX}.scores.bin", "<f4", (192, 3))
     boxes = read(folder, f"image_0.{LETTERBOX}.boxes.bin", "<f4", (192, 4)) * 96  # the picture has the input's size

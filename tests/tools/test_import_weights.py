@@ -58,7 +58,7 @@ def test_a_checkpoint_of_ours(run: Callable[..., Any], graph: Path, tmp_path: Pa
     for words in ("TensorFlow Object Detection API SSD", "mobilenet_v1, width 0.25", "160 x 160, stretch", "sigmoid"):
         assert words in said
     # 35 convolutions with a norm and 12 predictors: filters and four values, filters and bias
-    assert "199 tensors matched, 0 made, 0 left over" in said
+    assert "199 tensors matched, 0 made, 0 unused" in said
     detector = ssdlite.load_detector(output)
     assert detector.class_names == ("cat", "dog", "bird")
     assert detector.config.input.size == (160, 160)
@@ -154,7 +154,7 @@ def test_pictures_to_measure_norms_on(run: Callable[..., Any], tmp_path: Path, m
         Image.fromarray(np.full((40, 60, 3), 40 * number, np.uint8)).save(folder / f"{number}.png")
     status, said, output = run(source, *names, "--pictures", folder)
     assert status == 0, said
-    assert "94 tensors matched, 105 made, 0 left over" in said  # 47 filters and biases; 35 norms' other three values
+    assert "94 tensors matched, 105 made, 0 unused" in said  # 47 filters and biases; 35 norms' other three values
     stem = ssdlite.load_detector(output).backbone.features[0]
     grey = torch.stack([torch.full((3, 96, 96), value) for value in (0.0, 80.0, 120.0, 200.0)])  # 0, 2, 3, 5 of the six
     with torch.no_grad():

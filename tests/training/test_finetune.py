@@ -70,7 +70,7 @@ def test_other_classes_anchors_and_input_size(shapes: Path, tmp_path: Path, caps
     printed = capsys.readouterr().out
     for line in ("predictors, stride 128", "classes kept: 1 (circle)", "classes new: 2 (square, triangle)"):
         assert line in printed
-    assert "classes left over: 1 (Hexagon)" in printed
+    assert "classes unused: 1 (Hexagon)" in printed
     config = load_checkpoint(run / "last.pt").config
     assert (config.class_names, config.input.size) == (("circle", "square", "triangle"), (128, 128))
     assert (config.backbone.width_mult, config.layers.norm_eps, config.head.score_function) == (0.25, 1e-5, "sigmoid")

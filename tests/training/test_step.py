@@ -1,4 +1,4 @@
-"""Learning rate, weight decay and weight average, in numbers worked out by hand."""
+"""Learning rate, weight decay and EMA, in numbers worked out by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Replaying a bundle's golden vectors, or comparing an app's own results with them, one step at a time."""
+"""Replaying a bundle's reference vectors, or comparing an app's own results with them, one step at a time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_SHOWN_FACTS = 3
 
 
 def verify_bundle(bundle: Path | str, *, dump: Path | str | None = None, model: str | None = None) -> VerifyReport:
-    """Replay the golden vectors of ``bundle``, or compare the results of an app that are in the folder ``dump``.
+    """Replay the reference vectors of ``bundle``, or compare the results of an app that are in the folder ``dump``.
 
     Args:
         bundle: a folder that an export wrote.
@@ -38,7 +38,7 @@ def verify_bundle(bundle: Path | str, *, dump: Path | str | None = None, model: 
         model: only this file of the bundle.
 
     Raises:
-        ContractError: contract or golden vectors are missing, damaged or hostile; nothing in ``dump`` can be
+        ContractError: contract or reference vectors are missing, damaged or hostile; nothing in ``dump`` can be
             compared; or no runtime is there for any of the models.
     """
     bundle = Path(bundle)
@@ -83,7 +83,7 @@ class Verification:
         now = model_hashes(self.bundle, model)
         changed = [name for name, value in now.items() if self.index.sha256.get(name) not in (None, value)]
         if changed:
-            notes = (f"{', '.join(changed)}: not the file that the golden vectors were made with (SHA-256)",)
+            notes = (f"{', '.join(changed)}: not the file that the reference vectors were made with (SHA-256)",)
         try:
             reference = Reference(self.contract, model, backend)
         except ContractError as error:
@@ -147,7 +147,7 @@ class Verification:
             for name in model.files:
                 inner_file(self.bundle, name, f"{CONTRACT_FILE} lists it")
             if model.file not in self.index.sha256:
-                raise ContractError(f"{model.file} has no golden vectors: golden.json does not know it")
+                raise ContractError(f"{model.file} has no reference vectors: golden.json does not know it")
             if not BACKENDS[model.runtime].carries_contract:
                 return _contract_result("pass", "file is there; it has no metadata of its own")
             if backend is None:

@@ -261,7 +261,9 @@ def explain_size(size: int, image: GoldenImage, model: ModelSpec, step: Step) ->
         _, anchors, columns = (side or 0 for side in model.outputs[0].shape)
         return {
             4 * anchors * (columns + 1): f"{columns + 1} columns instead of {columns}: background not removed",
-            4 * anchors * (columns - 1): f"{columns - 1} columns instead of {columns}: background, slot 0, is missing",
+            4
+            * anchors
+            * (columns - 1): f"{columns - 1} columns instead of {columns}: background, column 0, is missing",
         }.get(size)
     if step == "detections":
         return None

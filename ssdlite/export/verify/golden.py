@@ -1,4 +1,4 @@
-"""The steps from a picture to detections, each on its own, and the golden vectors of a bundle that they make."""
+"""The steps from a picture to detections, each on its own, and the reference vectors of a bundle that they make."""
 
 from __future__ import annotations
 
@@ -101,13 +101,13 @@ def write_golden(
         ContractError: a model is missing or cannot be run, or the models take different inputs.
     """
     if not 1 <= len(images) <= MAX_GOLDEN_IMAGES:
-        raise ExportError(f"golden vectors: expected 1 to {MAX_GOLDEN_IMAGES} pictures, got {len(images)}")
-    check_one_size(contract, "golden vectors")
+        raise ExportError(f"reference vectors: expected 1 to {MAX_GOLDEN_IMAGES} pictures, got {len(images)}")
+    check_one_size(contract, "reference vectors")
     runtimes = installed_runtimes()
     needed = sorted({model.runtime for model in contract.models})
     missing = [name for name in needed if name not in runtimes]
     if missing:
-        raise ExportError(f"golden vectors: {', '.join(missing)} has to be installed")
+        raise ExportError(f"reference vectors: {', '.join(missing)} has to be installed")
     folder = bundle / GOLDEN_FOLDER
     entries = [
         GoldenImage(name=f"image_{number}", height=image.shape[0], width=image.shape[1])

@@ -82,7 +82,7 @@ def worst_of(results: Sequence[StepResult]) -> StepResult:
 
 def format_report(report: VerifyReport) -> Iterator[str]:
     """The report as lines for a person."""
-    subject = f"{report.dump} against the golden vectors of {report.bundle}" if report.dump else report.bundle
+    subject = f"{report.dump} against the reference vectors of {report.bundle}" if report.dump else report.bundle
     installed = ", ".join(f"{name} {version}" for name, version in report.runtimes.items()) or "none"
     yield f"{subject}; runtimes here: {installed}"
     for name in report.missing:

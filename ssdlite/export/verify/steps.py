@@ -1,8 +1,8 @@
 """The steps from a picture to detections, compared one at a time.
 
 Every step is fed with what is given of the step before, so that a mistake shows in the step that makes it and in no
-other. A replay is given the golden vectors, and judges the files of a bundle by them; a dump has what an app made of
-the golden pictures, and is judged by what the reference makes of it.
+other. A replay is given the reference vectors, and judges the files of a bundle by them; a dump has what an app made of
+the reference pictures, and is judged by what the reference makes of it.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class PictureSteps:
 
     Args:
         golden: the vectors of the bundle.
-        dump: those of an app; None replays the golden ones.
+        dump: those of an app; None replays the reference ones.
         problem: why the model cannot be run, where it cannot.
 
     Raises:
-        ContractError: golden vectors are missing or damaged. Those of a dump then fail in their step.
+        ContractError: reference vectors are missing or damaged. Those of a dump then fail in their step.
     """
 
     image: GoldenImage
@@ -56,7 +56,7 @@ class PictureSteps:
     problem: str
 
     def __post_init__(self) -> None:
-        self._made_with = "the golden vectors were made with " if self.dump is None else ""
+        self._made_with = "the reference vectors were made with " if self.dump is None else ""
         self._given: dict[Step, Any] = {}
         self._damaged: dict[Step, str] = {}
         for step in STEPS[1:]:
@@ -140,7 +140,7 @@ class PictureSteps:
         )
 
     def _outputs(self, given: OutputArrays) -> StepResult:
-        """Of an app, with what the network answers to its input, or to the golden one."""
+        """Of an app, with what the network answers to its input, or to the reference one."""
         model, known = self.reference.model, "input" in self._given
         right = {meaning: value for meaning, value in self.right_outputs.items() if meaning in given}
         if model.variant == "nms" and len(right) < len(model.outputs):
@@ -158,7 +158,7 @@ class PictureSteps:
         return self._result("outputs", difference, find)
 
     def _replay_outputs(self, golden: OutputArrays) -> StepResult:
-        """Of the network, with the golden ones."""
+        """Of the network, with the reference ones."""
         if self.reference.backend is None:
             missing = self.problem.endswith("is not installed")
             return StepResult(step="outputs", status="skipped" if missing else "fail", text=self.problem)
@@ -257,7 +257,7 @@ class PictureSteps:
 
     @cached_property
     def right_outputs(self) -> dict[str, Array]:
-        """Of the given input, where there is one and the model can be run here; otherwise the golden ones."""
+        """Of the given input, where there is one and the model can be run here; otherwise the reference ones."""
         if self.reference.backend is not None and self._given.keys() & {"picture", "resize", "input"}:
             return self.reference.outputs(self.tensor)
         golden: dict[str, Array] = self.golden.load("outputs", self.image)

@@ -1,4 +1,4 @@
-"""Golden vectors: what every step makes of a few pictures, so that an app's own steps can be compared one by one.
+"""Reference vectors: what every step makes of a few pictures, so that an app's own steps can be compared one by one.
 
 The folder ``golden/`` of a bundle, all numbers little-endian, rows from the top::
 
@@ -187,7 +187,7 @@ def load_index(bundle: Path, contract: Contract) -> GoldenIndex:
     """
     path = bundle / GOLDEN_FOLDER / INDEX_FILE
     if not path.is_file():
-        raise ContractError(f"{path}: no such file; a bundle has its golden vectors there")
+        raise ContractError(f"{path}: no such file; a bundle has its reference vectors there")
     try:
         values = parse_json(_read(path, 0, MAX_INDEX_BYTES))
         if not isinstance(values, dict) or values.get("format") != GOLDEN_FORMAT:
@@ -221,7 +221,7 @@ def _check_index(index: GoldenIndex, where: str) -> None:
 
 
 def check_side(image: GoldenImage, where: str) -> None:
-    """Raises ContractError for a picture without pixels or larger than golden vectors may be."""
+    """Raises ContractError for a picture without pixels or larger than reference vectors may be."""
     if not (1 <= image.height <= MAX_SIDE and 1 <= image.width <= MAX_SIDE):
         raise ContractError(f"{where}: expected sides of 1 to {MAX_SIDE} pixels, got {image.width} x {image.height}")
 

@@ -30,7 +30,7 @@ class Backend(Network, Protocol):
 
     Attributes:
         suffixes: the endings of its model files, in small letters.
-        package: that has to be installed; its version is stated beside figures and golden vectors.
+        package: that has to be installed; its version is stated beside figures and reference vectors.
         has_weights_file: whether a model is two files, the second being ``ModelSpec.weights_file``.
         carries_contract: whether its files have room for their contract, in ``metadata``. Those that have none are
             opened in their bundle alone.

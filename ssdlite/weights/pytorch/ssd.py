@@ -45,7 +45,7 @@ def read_torchvision_ssd(
     in the softmax. A label file ``beside`` the source names them where ``options`` do not.
 
     Raises:
-        CheckpointError: tensors are missing, left over or of another shape, or there are no names for the classes.
+        CheckpointError: tensors are missing, unused or of another shape, or there are no names for the classes.
         ConfigError: pictures were given.
     """
     options.refuse_pictures(path, TORCHVISION_SSD)
@@ -205,7 +205,7 @@ def read_pytorch_ssd(
     A label file ``beside`` the source names its classes where ``options`` do not.
 
     Raises:
-        CheckpointError: another network of theirs, tensors that are missing, left over or of another shape, or no names
+        CheckpointError: another network of theirs, tensors that are missing, unused or of another shape, or no names
             for the classes.
         ConfigError: pictures were given for a layout that has norms.
     """

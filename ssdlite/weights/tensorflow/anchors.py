@@ -47,7 +47,7 @@ class ChosenAnchors:
     other_order: str = ""
 
     def notes(self, checkpoint: Checkpoint, pictures: Path | None) -> tuple[str, ...]:
-        """What the boxes on ``pictures``, or on made-up scenes, say against this order.
+        """What the boxes on ``pictures``, or on synthetic scenes, say against this order.
 
         The shapes of one cell look at the same object, so their boxes have about one size where each is decoded from
         the anchor that it was trained with. Noticed is an order that makes the sizes much more alike; a network that

@@ -189,7 +189,7 @@ def read_tensorflow_ssd(file: TensorFlowFile, options: ImportOptions) -> Importe
     """The SSD among the variables of ``file``; a pipeline.config beside it is heeded.
 
     Raises:
-        CheckpointError: it is another network, tensors are missing or left over, or its classes have no names.
+        CheckpointError: it is another network, tensors are missing or unused, or its classes have no names.
         ConfigError: another size of the input than the file or the pipeline.config says; or anchors, or pictures to
             check them on, where the file holds its own.
     """
