@@ -75,7 +75,7 @@ class ExportOptions:
     """Say what these runtimes would refuse or leave to the CPU, as ssdlite lint does."""
 
     data: Path | None = None
-    """Folder of a data set (COCO, VOC, ...): int8 is calibrated on its training split, files are scored on the other."""
+    """Folder of a data set (COCO, VOC, ...): int8 is calibrated on its training split, all are scored on the other."""
     split: str | None = None
     """Which split to score on; by default the one that training validates on."""
     calibration_split: str | None = None
