@@ -194,8 +194,8 @@ def _coverage_table(check: DataCheck, name: str, coverage: AnchorCoverage) -> Ta
         if whole or few or group.class_name == ALL:
             table.add_row(*_coverage_cells(group), style="bold" if whole else None, end_section=whole and few)
     table.caption = (
-        "covered: boxes with a match. matches: anchors per box. IoU: with the best anchor. coarse: boxes served by a "
-        "map whose stride is more than half of their shorter side. stride: of the map that serves most of the boxes"
+        "covered: boxes with a match (best possible recall). matches: anchors per box. IoU: with the best anchor. "
+        "coarse: boxes served by a map whose stride is more than half of their shorter side. stride: of the map that serves most of the boxes"
     )
     return table
 
