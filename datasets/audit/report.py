@@ -195,7 +195,8 @@ def _coverage_table(check: DataCheck, name: str, coverage: AnchorCoverage) -> Ta
             table.add_row(*_coverage_cells(group), style="bold" if whole else None, end_section=whole and few)
     table.caption = (
         "covered: boxes with a match (best possible recall). matches: anchors per box. IoU: with the best anchor. "
-        "coarse: boxes served by a map whose stride is more than half of their shorter side. stride: of the map that serves most of the boxes"
+        "coarse: boxes served by a map whose stride is more than half of their shorter side. "
+        "stride: of the map that serves most of the boxes"
     )
     return table
 
