@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ssdlite.training.options import TrainOptions
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
@@ -31,3 +33,18 @@ def test_the_readme_lists_every_preset() -> None:
 
     rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
     assert rows == list_detectors()
+
+
+def test_the_files_that_contributing_names_are_there() -> None:
+    words = re.findall(r"`([^`\s]+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    paths = [word for word in words if re.search(r"/$|\.(py|md|toml|jsonl)$", word) and "NAME" not in word]
+    assert len(paths) > 40
+    beside = {path.name for room in ("datasets", "ssdlite", "tests") for path in (ROOT / room).rglob("*.py")}
+    assert [path for path in paths if not (ROOT / path).exists() and path not in beside] == []
+
+
+def test_every_training_option_is_in_its_part_of_the_table() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (`.+`) \|$", (ROOT / "docs" / "api.md").read_text(), flags=re.MULTILINE)
+    table = {part: set(re.findall(r"\w+", options)) for part, options in rows}
+    parts = {name: getattr(TrainOptions(), name) for name in TrainOptions.__struct_fields__ if name != "recipe"}
+    assert table.items() >= {name: set(part.__struct_fields__) for name, part in parts.items()}.items()
