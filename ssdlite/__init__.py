@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ssdlite.errors import TrainingError as TrainingError
     from ssdlite.predictor import Predictor as Predictor
     from ssdlite.weights import import_weights as import_weights
+    from ssdlite.weights import list_weights as list_weights
     from ssdlite.weights.backbones import load_backbone_weights as load_backbone_weights
 
 __version__ = "0.1.0"
@@ -61,6 +62,7 @@ if not TYPE_CHECKING:
             "build_detector": "ssdlite.build",
             "import_weights": "ssdlite.weights.api",
             "list_detectors": "ssdlite.build",
+            "list_weights": "ssdlite.weights.catalog",
             "load_backbone_weights": "ssdlite.weights.backbones",
             "load_detector": "ssdlite.build",
             "load_predictor": "ssdlite.build",

@@ -1,30 +1,35 @@
-"""Checkpoints: self-describing, written atomically, read without running anything they contain."""
+"""Checkpoints: self-describing, written atomically, read without running anything they contain.
+
+Training writes ``.pt``. A bare model may be a ``.safetensors`` file instead, which cannot hold code at all: what it is
+stands in the file's metadata.
+"""
 
 from __future__ import annotations
 
+import json
 import pickle
 import platform
 import zipfile
-from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from ssdlite.config import PRESETS, DetectorConfig
 from ssdlite.errors import CheckpointError, ConfigError, quote
 from ssdlite.files import listing, write_atomically
+from ssdlite.stored_tensors import check_expanded, check_tensors, is_plain_tensor
 
 if TYPE_CHECKING:
     from ssdlite.detector import Detector
 
 CHECKPOINT_FORMAT = "ssdlite-checkpoint"
 CHECKPOINT_VERSION = 2
-MAX_EXPANDED = 2**25  # values and characters of all but the tensors: 10,000 epochs, or 200,000 classes, have less
-PACKED_TYPES = tuple(getattr(torch, name) for name in ("float4_e2m1fn_x2",) if hasattr(torch, name))  # two in a byte
+SAFETENSORS = ".safetensors"
+SHIPPED = {"openimages": Path(__file__).parent / "assets" / "openimages.safetensors"}  # detectors that come along
 RENAMED_PARTS = {"extra_layers.": "neck."}  # of the network: version 1 -> 2
 
 
@@ -98,6 +103,8 @@ def _describe(tensor: Tensor) -> str:
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     """Write the checkpoint in one step: a reader sees the old file or the new one, never half of it.
 
+    A ``.safetensors`` file leaves out what resuming needs.
+
     Raises:
         CheckpointError: weights are not finite; nothing is written, as nothing would read it.
     """
@@ -113,18 +120,29 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         "training": checkpoint.training,
         "versions": checkpoint.versions or current_versions(),
     }
-    write_atomically(path, lambda file: torch.save(content, file))
+    if Path(path).suffix == SAFETENSORS:
+        content |= {"training": {}}
+        write_atomically(path, lambda file: file.write(_to_safetensors(content)))
+    else:
+        write_atomically(path, lambda file: torch.save(content, file))
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint of ours, onto the CPU. Pickled code in it is refused, not run (``weights_only=True``).
 
+    Args:
+        path: of the file, or a name in ``SHIPPED``.
+
     Raises:
         CheckpointError: no such file, not a checkpoint, truncated, hostile, or of a newer format.
     """
     path = Path(path)
+    if not path.exists() and str(path) in SHIPPED:
+        path = SHIPPED[str(path)]
     if not path.is_file():
         raise CheckpointError(f"{path}: {_instead_of_checkpoint(path)}")
+    if path.suffix == SAFETENSORS:
+        return _parse(_read_safetensors(path), str(path))
     if not zipfile.is_zipfile(path):
         raise CheckpointError(
             f"{path}: not a checkpoint of ssdlite, or truncated; ssdlite import-weights reads those of other projects"
@@ -138,13 +156,16 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     return _parse(content, str(path))
 
 
+SAVED = ("format", "format_version", "config", "metrics", "training", "versions")
+
+
 def _instead_of_checkpoint(path: Path) -> str:
     if path.is_dir():
         inside = ", ".join(sorted(file.name for file in path.glob("*.pt")))
         return f"expected a checkpoint file, this is a folder{f' (inside are {inside})' if inside else ''}"
     if str(path) in PRESETS:
         return f"a preset, which has no weights; expected a checkpoint file, as `ssdlite train --preset {path}` makes"
-    return "no such checkpoint file"
+    return f"no such checkpoint file, nor one of the detectors that come along: {', '.join(SHIPPED)}"
 
 
 def _is_refusal(error: Exception) -> bool:
@@ -159,6 +180,24 @@ def _check_archive(path: Path) -> None:
         damaged = archive.testzip()
     if damaged is not None:
         raise zipfile.BadZipFile(f"{damaged} is damaged")
+
+
+def _to_safetensors(content: dict[str, Any]) -> bytes:
+    weights = {name: tensor.contiguous() for name, tensor in content["weights"].items()}
+    about = {name: value for name, value in content.items() if name != "weights"}
+    return bytes(safetensors.torch.save(weights, {name: json.dumps(value) for name, value in about.items()}))
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    """The same content as that of a ``.pt`` file; float16 is widened."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            about = {name: json.loads(value) for name, value in (file.metadata() or {}).items() if name in SAVED}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except Exception as error:  # the library's own kind, json's, and too deep nesting
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({error})") from None
+    half = {name: tensor.float() for name, tensor in weights.items() if tensor.dtype == torch.float16}
+    return about | {"weights": weights | half}
 
 
 def _parse(content: Any, path: str) -> Checkpoint:
@@ -215,132 +254,6 @@ def _renamed(name: str) -> str:
         if name.startswith(old):
             return new + name.removeprefix(old)
     return name
-
-
-def is_plain_tensor(value: Any) -> bool:
-    """Whether it is a dense tensor on the CPU, of a type that torch computes with."""
-    if not isinstance(value, Tensor) or value.is_nested or value.is_quantized:
-        return False
-    return value.layout == torch.strided and value.device.type == "cpu" and value.dtype not in PACKED_TYPES
-
-
-# --- The one guard of every reader of tensors: a small file does not become a large detector.
-
-MAX_SHARING = 2  # how often, over a whole file, its bytes may be used: some weights are tied
-MAX_NAME = 100  # characters of a key that errors show
-
-
-class StoredTensor(NamedTuple):
-    """A tensor as its file describes it.
-
-    Attributes:
-        needed: bytes of its shape and type.
-        held: bytes of the file that are its own.
-        place: of those bytes; tensors of one place share them.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    needed: int
-    held: int
-    place: Hashable
-
-
-def check_stored(tensors: Iterable[StoredTensor], path: str | Path, file_size: int | None = None) -> None:
-    """Refuse tensors that the bytes of their file do not fill: expanded ones, many of the same bytes, absurd shapes.
-
-    Raises:
-        CheckpointError: names the tensor, or those that share most.
-    """
-    tensors = list(tensors)
-    for tensor in tensors:
-        if tensor.needed > tensor.held:
-            raise CheckpointError(
-                f"{path}: damaged: {tensor.name} {list(tensor.shape)} needs {tensor.needed} bytes, the file holds "
-                f"{tensor.held}"
-            )
-    places = {tensor.place: tensor.held for tensor in tensors}
-    held = sum(places.values()) if file_size is None else min(sum(places.values()), file_size)
-    needed: Counter[Hashable] = Counter()
-    for tensor in tensors:
-        needed[tensor.place] += tensor.needed
-    if needed.total() > MAX_SHARING * held:
-        place, most = needed.most_common(1)[0]
-        names = listing([tensor.name for tensor in tensors if tensor.place == place], 3)
-        raise CheckpointError(
-            f"{path}: damaged: its tensors need {needed.total()} bytes, the file holds {held} ({names}: {most} bytes, "
-            f"held are {places[place]})"
-        )
-
-
-def check_tensors(content: object, path: str | Path, file_size: int | None = None) -> None:
-    """``check_stored`` for all tensors in what ``torch.load`` gave, in dicts and lists.
-
-    Raises:
-        CheckpointError: also for a tensor that is sparse or has no memory.
-    """
-    try:
-        check_stored(
-            (_stored(name, tensor, path) for name, tensor in _named_tensors(content, (), set())), path, file_size
-        )
-    except RecursionError:
-        raise CheckpointError(f"{path}: damaged: values nested too deep") from None
-
-
-def _describe_kind(tensor: Tensor) -> str:
-    if tensor.is_nested:
-        return "a nested one"
-    return str(tensor.dtype if tensor.layout == torch.strided else tensor.layout)
-
-
-def _stored(name: str, tensor: Tensor, path: str | Path) -> StoredTensor:
-    if not is_plain_tensor(tensor):
-        raise CheckpointError(
-            f"{path}: {name}: expected a dense tensor on the CPU, got {_describe_kind(tensor)} on {tensor.device}"
-        )
-    storage = tensor.untyped_storage()
-    needed = tensor.numel() * tensor.element_size()
-    return StoredTensor(name, tuple(tensor.shape), needed, storage.nbytes(), storage.data_ptr())
-
-
-def _named_tensors(value: object, keys: tuple[str, ...], visited: set[int]) -> Iterator[tuple[str, Tensor]]:
-    """(``training.optimizer.state.0.exp_avg``, tensor); a container that stands in several places is visited once."""
-    if isinstance(value, Tensor):
-        yield ".".join(keys), value
-    elif isinstance(value, (Mapping, list, tuple)) and id(value) not in visited:
-        visited.add(id(value))
-        for number, (key, entry) in enumerate(value.items() if isinstance(value, Mapping) else enumerate(value)):
-            if isinstance(entry, (Tensor, Mapping, list, tuple)):
-                name = key[:MAX_NAME] if isinstance(key, str) else str(number)
-                yield from _named_tensors(entry, (*keys, name), visited)
-
-
-def check_expanded(content: object, path: str | Path) -> None:
-    """Refuse values that a file holds once and refers to over and over: a few kilobytes that nobody can print.
-
-    Raises:
-        CheckpointError: written out they would be more than MAX_EXPANDED, or one holds itself.
-    """
-    try:
-        size = _expanded_size(content, {})
-    except RecursionError:
-        raise CheckpointError(f"{path}: damaged: values nested too deep, or one that holds itself") from None
-    if size > MAX_EXPANDED:
-        raise CheckpointError(
-            f"{path}: damaged: written out, its values are more than the {MAX_EXPANDED} that are read"
-        )
-
-
-def _expanded_size(value: object, sizes: dict[int, int]) -> int:
-    """Values and characters in ``value``, each as often as it stands there; ``sizes`` of containers, by id."""
-    if isinstance(value, (str, bytes)):
-        return 1 + len(value)
-    if not isinstance(value, (Mapping, list, tuple, set, frozenset)):
-        return 1
-    if id(value) not in sizes:
-        entries = (part for item in value.items() for part in item) if isinstance(value, Mapping) else iter(value)
-        sizes[id(value)] = 1 + sum(_expanded_size(entry, sizes) for entry in entries)
-    return sizes[id(value)]
 
 
 def current_versions() -> dict[str, str]:

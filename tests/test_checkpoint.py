@@ -1,11 +1,14 @@
 """Checkpoints: there and back, and every kind of file that is not one."""
 
+import json
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torchvision
 
@@ -14,7 +17,6 @@ from ssdlite.anchors import AnchorConfig
 from ssdlite.checkpoint import (
     CHECKPOINT_VERSION,
     Checkpoint,
-    check_tensors,
     load_checkpoint,
     load_weights,
     save_checkpoint,
@@ -22,6 +24,7 @@ from ssdlite.checkpoint import (
 from ssdlite.config import OPTIONS, DetectorConfig
 from ssdlite.detector import Detector
 from ssdlite.errors import CheckpointError
+from ssdlite.stored_tensors import check_tensors
 from ssdlite.weights.pytorch.files import load_state_dict
 
 
@@ -449,3 +452,55 @@ def test_weights_of_eight_bits_are_read_as_what_they_are(saved):
     torch.save(content, saved)
     with pytest.raises(CheckpointError, match=name):
         ssdlite.load_detector(saved)
+
+
+# -- without code: safetensors ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def without_code(detector: Detector, tmp_path: Path) -> Path:
+    checkpoint = Checkpoint(detector.config, detector.state_dict(), {"AP": 0.5}, {"epoch": 3})
+    save_checkpoint(checkpoint, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def test_a_safetensors_file_is_a_bare_model(detector: Detector, without_code: Path) -> None:
+    loaded = load_checkpoint(without_code)
+    assert (loaded.config, loaded.metrics, loaded.training) == (detector.config, {"AP": 0.5}, {})
+    assert all(torch.equal(tensor, detector.state_dict()[name]) for name, tensor in loaded.weights.items())
+    with safetensors.safe_open(without_code, framework="pt") as file:
+        assert json.loads(file.metadata()["config"])["class_names"] == ["Tasse à café", "犬"]
+
+
+def test_float16_is_widened(detector: Detector, tmp_path: Path) -> None:
+    weights = {name: one.half() if one.ndim > 1 else one for name, one in detector.state_dict().items()}
+    save_checkpoint(Checkpoint(detector.config, weights), tmp_path / "half.safetensors")
+    loaded = load_checkpoint(tmp_path / "half.safetensors").weights["backbone.features.0.0.weight"]
+    assert loaded.dtype == torch.float32
+    assert torch.equal(loaded, weights["backbone.features.0.0.weight"].float())
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda about: about.clear(), "not a checkpoint of ssdlite"),
+    (lambda about: about.update(config="{"), r"cannot be read as a checkpoint \(Expecting"),
+    (lambda about: about.update(config="[" * 100_000), "cannot be read as a checkpoint"),
+    (lambda about: about.update(config="[]"), "'config' is missing or not a dict"),
+    (lambda about: about.update(format_version="3"), "format version 3"),
+    (lambda about: about.update(weights="{}", strange="[" * 100_000), ""),
+])  # fmt: skip
+def test_damaged_metadata_are_one_error(without_code: Path, change: Any, message: str) -> None:
+    with safetensors.safe_open(without_code, framework="pt") as file:
+        about, names = dict(file.metadata()), list(file.keys())
+        weights = {name: file.get_tensor(name) for name in names}
+    change(about)
+    safetensors.torch.save_file(weights, without_code, about)
+    if message:
+        refused(without_code, message)
+    else:  # what is not ours is not looked at
+        ssdlite.load_detector(without_code)
+
+
+@pytest.mark.parametrize("length", [0, 7, 8, 400, -1])
+def test_a_truncated_safetensors_file_is_one_error(without_code: Path, length: int) -> None:
+    without_code.write_bytes(without_code.read_bytes()[:length])
+    refused(without_code, "cannot be read as a checkpoint")

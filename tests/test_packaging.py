@@ -53,7 +53,7 @@ def test_only_ssdlite_is_at_the_top(wheel: Path):
 def test_every_module_is_in_the_wheel_and_nothing_else(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         files = {name for name in archive.namelist() if name.startswith("ssdlite/")}
-    expected = {"ssdlite/py.typed"}
+    expected = {"ssdlite/py.typed", "ssdlite/assets/NOTICE", "ssdlite/assets/openimages.safetensors"}
     for root, prefix in [("ssdlite", "ssdlite"), *((stage, f"ssdlite/{stage}") for stage in STAGES)]:
         expected |= {f"{prefix}/{path.relative_to(ROOT / root).as_posix()}" for path in (ROOT / root).rglob("*.py")}
     assert {f"ssdlite/{stage}/__init__.py" for stage in STAGES} < expected
@@ -65,7 +65,7 @@ def test_the_metadata_names_licence_and_command(wheel: Path):
         (info,) = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name}
         metadata = archive.read(f"{info}/METADATA").decode()
         commands = archive.read(f"{info}/entry_points.txt").decode()
-        assert f"{info}/licenses/LICENSE" in archive.namelist()
+        assert {f"{info}/licenses/LICENSE", f"{info}/licenses/ssdlite/assets/NOTICE"} <= set(archive.namelist())
     assert "License-Expression: Apache-2.0" in metadata
     assert "ultralytics" not in metadata.lower()
     assert "albumentationsx" not in metadata.lower()

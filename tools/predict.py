@@ -40,9 +40,9 @@ T = TypeVar("T")
 class PredictOptions:
     sources: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Images, videos, and folders that are searched with their subfolders for both."""
-    weights: Path
-    """The checkpoint, such as best.pt of a training, the folder of a training, or an exported .onnx or .ort file or
-    bundle folder."""
+    weights: Path = Path("openimages")
+    """The checkpoint, such as best.pt of a training, the folder of a training, an exported .onnx or .ort file or bundle
+    folder, or openimages, the detector of 23 everyday classes that comes along."""
     model: str | None = None
     """Which file of a bundle; by default the nms one, otherwise decoded, otherwise raw, in fp32 if there is one."""
     output: Path | None = None

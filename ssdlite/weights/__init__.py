@@ -6,6 +6,8 @@ if TYPE_CHECKING:
     from ssdlite.weights.api import WEIGHT_FORMATS as WEIGHT_FORMATS
     from ssdlite.weights.api import import_weights as import_weights
     from ssdlite.weights.backbones import load_backbone_weights as load_backbone_weights
+    from ssdlite.weights.catalog import WeightsEntry as WeightsEntry
+    from ssdlite.weights.catalog import list_weights as list_weights
     from ssdlite.weights.mapping import Imported as Imported
     from ssdlite.weights.mapping import WeightMapping as WeightMapping
     from ssdlite.weights.named_tensors import from_tensors as from_tensors
@@ -25,7 +27,9 @@ else:
             "WeightMapping": "ssdlite.weights.mapping",
             "ImportSource": "ssdlite.weights.source",
             "from_tensors": "ssdlite.weights.named_tensors",
+            "WeightsEntry": "ssdlite.weights.catalog",
             "import_weights": "ssdlite.weights.api",
+            "list_weights": "ssdlite.weights.catalog",
             "load_backbone_weights": "ssdlite.weights.backbones",
         },
     )

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ssdlite.backbones.base import Backbone
 from ssdlite.backbones.batch_norm import BATCH_COUNTER
-from ssdlite.checkpoint import check_tensors
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import listing
+from ssdlite.stored_tensors import check_tensors
 from ssdlite.weights.pytorch.files import load_state_dict
 from ssdlite.weights.pytorch.ssd import is_pytorch_ssd, is_torchvision_ssd
 from ssdlite.weights.source import ADDRESS, SUFFIXES, as_path

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite.checkpoint import StoredTensor, check_stored
 from ssdlite.errors import CheckpointError
 from ssdlite.protobuf import DamagedError
+from ssdlite.stored_tensors import StoredTensor, check_stored
 
 MAX_RANK = 8
 MAX_REPEATED_BYTES = 2**16  # of a constant of equal values, which is written once: such are norms and biases

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
-from ssdlite.checkpoint import CHECKPOINT_FORMAT, check_tensors, is_plain_tensor
-from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.checkpoint import CHECKPOINT_FORMAT
+from ssdlite.errors import CheckpointError
+from ssdlite.stored_tensors import check_tensors, is_plain_tensor
 from ssdlite.weights.source import (
     HEAD_BYTES,
     SAFETENSORS,
@@ -43,7 +45,6 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         CheckpointError: no such file, truncated, hostile (pickled code is refused, not run), or no state dict.
-        ConfigError: a .safetensors file, and that package is not installed.
     """
     path = Path(path)
     require_file(path)
@@ -97,11 +98,7 @@ def _unreadable(path: Path, reason: str) -> CheckpointError:
 
 def _read_safetensors(path: Path) -> Any:
     try:
-        from safetensors.torch import load_file
-    except ImportError:
-        raise ConfigError("reading .safetensors files needs that package: pip install safetensors") from None
-    try:
-        return load_file(path)
+        return safetensors.torch.load_file(path)
     except Exception as error:  # its own kind, which is no subclass of a more telling one
         raise damaged_file(path, SAFETENSORS) from error
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ssdlite.anchors import AnchorConfig, torchvision_anchors
 from ssdlite.backbones.batch_norm import BATCH_COUNTER, identity_norm
-from ssdlite.checkpoint import check_tensors
 from ssdlite.config import PRESETS, DetectorConfig, override
 from ssdlite.errors import CheckpointError
+from ssdlite.stored_tensors import check_tensors
 from ssdlite.weights.class_names import ClassRows, count_logits, name_rows
 from ssdlite.weights.mapping import Imported, WeightMapping, calibrate_restored_norms, empty_tensors
 from ssdlite.weights.source import ImportOptions

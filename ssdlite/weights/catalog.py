@@ -1,0 +1,75 @@
+"""The weights that are there to start from: those that come along, and those that their owners publish."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from ssdlite.checkpoint import SHIPPED, load_checkpoint
+from ssdlite.weights.backbones import IMAGENET, PUBLISHED
+
+
+class WeightsEntry(NamedTuple):
+    """Weights that can be had by a name.
+
+    Attributes:
+        name: what ``load_detector`` and ``--weights`` take, or for a backbone ``--backbone-weights``.
+        network: the backbone, and its width where that is not 1.
+        classes: names of a detector's classes; none of ImageNet's thousand are listed.
+        source: where they come from; ``shipped`` ones are files of this package, others are downloaded when asked for.
+        megabytes: of the file, where it is known without asking for it.
+        figures: what they reach, on what, and who measured it.
+    """
+
+    name: str
+    holds: Literal["detector", "backbone"]
+    network: str
+    classes: tuple[str, ...]
+    source: str
+    license: str
+    shipped: bool
+    megabytes: float | None = None
+    figures: str = ""
+
+
+FIGURES = {
+    "openimages": "AP 0.293, AP50 0.435 on the 9 of its classes that COCO has, of 66 photographs (docs/results.md)",
+    "mobilenetv1_100.ra4_e3600_r224_in1k": "ImageNet top-1 75.39 %, published",
+    "MobileNet_V2_Weights.IMAGENET1K_V2": "ImageNet top-1 72.15 %, published",
+    "MobileNet_V3_Large_Weights.IMAGENET1K_V2": "ImageNet top-1 75.27 %, published",
+}
+LICENSES = {"timm": "Apache-2.0", "torchvision": "BSD-3-Clause"}
+
+
+def list_weights() -> list[WeightsEntry]:
+    """All weights that have a name, the detectors that come along first."""
+    return [_shipped(name) for name in SHIPPED] + [_published(*key) for key in PUBLISHED]
+
+
+def _shipped(name: str) -> WeightsEntry:
+    file = SHIPPED[name]
+    config = load_checkpoint(file).config
+    return WeightsEntry(
+        name=name,
+        holds="detector",
+        network=f"{config.backbone.name}, {config.input.size[0]} px",
+        classes=config.class_names,
+        source="MediaPipe Objectron's SSD MobileNetV2 of Open Images V4, Google (NOTICE)",
+        license="Apache-2.0",
+        shipped=True,
+        megabytes=round(file.stat().st_size / 1e6, 1),
+        figures=FIGURES[name],
+    )
+
+
+def _published(backbone: str, width_mult: float) -> WeightsEntry:
+    owner, name = PUBLISHED[backbone, width_mult]
+    return WeightsEntry(
+        name=IMAGENET,
+        holds="backbone",
+        network=backbone if width_mult == 1 else f"{backbone} {width_mult:g}",
+        classes=(),
+        source=f"{owner}'s {name}",
+        license=LICENSES[owner],
+        shipped=False,
+        figures=FIGURES.get(name, ""),
+    )

@@ -1,0 +1,65 @@
+"""The weights that come along: they are found by name, offline, and see what is in a photograph."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import ssdlite
+from ssdlite.checkpoint import SHIPPED, load_checkpoint
+from ssdlite.errors import CheckpointError
+from ssdlite.nms import pairwise_iou
+from ssdlite.tools import predict as predict_tool
+
+PHOTOGRAPH = Path(__file__).resolve().parents[1] / "data" / "coco-cc" / "train2017" / "000000000086.jpg"
+PERSON, MOTORCYCLE = [76, 92, 141, 280], [65, 173, 212, 318]  # as COCO's annotators drew them
+
+
+def test_the_detector_that_comes_along_finds_who_is_there() -> None:
+    (found,) = ssdlite.load_detector("openimages").predict(str(PHOTOGRAPH), score_threshold=0.4)
+    assert found.names == ["Person", "Bicycle"]  # it knows no motorcycles
+    assert pairwise_iou(found.boxes, np.array([PERSON, MOTORCYCLE], np.float32)).diagonal().min() > 0.65
+
+
+def test_predict_needs_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert predict_tool.main([str(PHOTOGRAPH)]) == 0
+    (entry,) = json.loads((tmp_path / "predictions" / "detections.json").read_text())
+    assert {"Person", "Bicycle"} <= {found["name"] for found in entry["detections"]}
+
+
+def test_its_file_is_small_and_holds_what_was_imported() -> None:
+    file = SHIPPED["openimages"]
+    assert file.stat().st_size < 10.5e6
+    assert "Apache License" in (file.parent / "NOTICE").read_text()
+    checkpoint = load_checkpoint(file)
+    assert checkpoint.config.class_names[:3] == ("Bicycle", "Boot", "Laptop")
+    assert checkpoint.config.num_classes == 23
+    assert {tensor.dtype for tensor in checkpoint.weights.values()} == {torch.float32, torch.int64}
+
+
+def test_a_file_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("openimages").write_bytes(b"something else")
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        ssdlite.load_detector("openimages")
+
+
+def test_an_unknown_name_is_answered_with_those_that_are_there() -> None:
+    with pytest.raises(CheckpointError, match=r"^open-images: no such checkpoint file, .* come along: openimages$"):
+        ssdlite.load_detector("open-images")
+
+
+def test_the_list() -> None:
+    first, *others = ssdlite.list_weights()
+    assert (first.name, first.holds, first.license, first.shipped) == ("openimages", "detector", "Apache-2.0", True)
+    assert (len(first.classes), first.megabytes) == (23, 10.2)
+    assert [
+        (entry.name, entry.network, entry.license) for entry in others if entry.source.startswith("torchvision")
+    ] == [
+        ("imagenet", "mobilenet_v2", "BSD-3-Clause"),
+        ("imagenet", "mobilenet_v3_large", "BSD-3-Clause"),
+    ]
+    assert not any(entry.shipped for entry in others)
