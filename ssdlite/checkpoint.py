@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_FORMAT = "ssdlite-checkpoint"
 CHECKPOINT_VERSION = 2
-SAFETENSORS = ".safetensors"
+SAFETENSORS_SUFFIX = ".safetensors"
 SHIPPED = {"openimages": Path(__file__).parent / "assets" / "openimages.safetensors"}  # detectors that come along
 RENAMED_PARTS = {"extra_layers.": "neck."}  # of the network: version 1 -> 2
 
@@ -120,7 +120,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         "training": checkpoint.training,
         "versions": checkpoint.versions or current_versions(),
     }
-    if Path(path).suffix == SAFETENSORS:
+    if Path(path).suffix == SAFETENSORS_SUFFIX:
         content |= {"training": {}}
         write_atomically(path, lambda file: file.write(_to_safetensors(content)))
     else:
@@ -141,7 +141,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         path = SHIPPED[str(path)]
     if not path.is_file():
         raise CheckpointError(f"{path}: {_instead_of_checkpoint(path)}")
-    if path.suffix == SAFETENSORS:
+    if path.suffix == SAFETENSORS_SUFFIX:
         return _parse(_read_safetensors(path), str(path))
     if not zipfile.is_zipfile(path):
         raise CheckpointError(

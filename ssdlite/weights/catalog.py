@@ -31,7 +31,7 @@ class WeightsEntry(NamedTuple):
     figures: str = ""
 
 
-FIGURES = {
+PUBLISHED_FIGURES = {
     "openimages": "AP 0.293, AP50 0.435 on the 9 of its classes that COCO has, of 66 photographs (docs/results.md)",
     "mobilenetv1_100.ra4_e3600_r224_in1k": "ImageNet top-1 75.39 %, published",
     "MobileNet_V2_Weights.IMAGENET1K_V2": "ImageNet top-1 72.15 %, published",
@@ -57,7 +57,7 @@ def _shipped(name: str) -> WeightsEntry:
         license="Apache-2.0",
         shipped=True,
         megabytes=round(file.stat().st_size / 1e6, 1),
-        figures=FIGURES[name],
+        figures=PUBLISHED_FIGURES[name],
     )
 
 
@@ -71,5 +71,5 @@ def _published(backbone: str, width_mult: float) -> WeightsEntry:
         source=f"{owner}'s {name}",
         license=LICENSES[owner],
         shipped=False,
-        figures=FIGURES.get(name, ""),
+        figures=PUBLISHED_FIGURES.get(name, ""),
     )
