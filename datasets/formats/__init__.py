@@ -7,4 +7,4 @@ from ssdlite.datasets.formats.voc import VocFormat
 DATA_FORMATS: dict[str, DataFormat] = {
     "coco": CocoFormat(),
     "voc": VocFormat(),
-}  # a folder is the first's that knows it
+}
