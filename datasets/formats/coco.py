@@ -1,9 +1,10 @@
-"""COCO detection annotations: ``instances_*.json``, as COCO names its files, or beside the images, as Roboflow does."""
+"""COCO detection annotations, whatever their file is called and wherever it lies."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -12,22 +13,28 @@ import msgspec
 import numpy as np
 
 from ssdlite.datasets.formats.base import Annotations, BadItems
-from ssdlite.datasets.formats.files import ImageFiles, UnsafePathError
+from ssdlite.datasets.formats.finding import find_pictures
+from ssdlite.datasets.formats.json_files import has_keys, is_cut_off, json_files, subfolders
 from ssdlite.datasets.formats.options import ReadOptions
+from ssdlite.datasets.formats.voc import WHOLE_FOLDER
 from ssdlite.errors import DataError, quote
 from ssdlite.images.geometry import Size
 
 OTHER_FILES = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 ROBOFLOW_FILE = "_annotations.coco.json"
 ROBOFLOW_NAMES = {"valid": "val"}
-PROBED_IMAGES = 20  # enough to tell which of several folders holds the pictures
+ANNOTATION_FOLDERS = ("annotations", "annotation", "annots")  # whatever their case
+IMAGE_PLACES = ("images", "JPEGImages", "data", "")  # below a folder; "" is itself
 
 
 class CocoFormat:
     """One file a split; the splits take the class list of the first, in the order of ascending category id."""
 
     name = "COCO"
-    looked_for = f"annotations/instances_*.json, or */{ROBOFLOW_FILE} beside the images"
+    looked_for = (
+        f"annotations/instances_*.json, or */{ROBOFLOW_FILE} beside the images, or any JSON file with images, "
+        "annotations and categories"
+    )
 
     def find_splits(self, root: Path) -> list[str]:
         return list(_find_files(root))
@@ -36,26 +43,98 @@ class CocoFormat:
         files = _find_files(root)
         file = files[split]
         others = [other for other in files.values() if other != file]
-        if file.name == ROBOFLOW_FILE:
-            return read_coco(file, [Path(options.images or file.parent)], bad, root, others)
-        places = (split, f"images/{split}", "images", "JPEGImages", "", split.rstrip("0123456789"))
-        folders = [Path(options.images)] if options.images else [root / place for place in places]
+        root = root if root.is_dir() else _own_folder(root)
+        folders = [Path(options.images)] if options.images else _image_folders(root, file, split)
         return read_coco(file, folders, bad, root, others)
 
     def order_classes(self, names: set[str]) -> None:
         """Each file lists its categories."""
 
 
+def _image_folders(root: Path, file: Path, split: str) -> list[Path]:
+    """Where the pictures of a split may be."""
+    bare = split.rstrip("0123456789")
+    below = list(dict.fromkeys((split, f"images/{split}", *IMAGE_PLACES, bare, f"images/{bare}")))
+    base = _own_folder(file)
+    if file.name == ROBOFLOW_FILE:
+        return [file.parent]
+    own = [base / place for place in ("", *below)] if base != root and base.is_relative_to(root) else []
+    return list(dict.fromkeys([*own, *(root / place for place in below), file.parent]))
+
+
+# --- Which files are COCO's: by their names, or else by the three lists that they begin, whatever they are called.
+
+LISTS = ("images", "annotations", "categories")
+SPLIT_WORD = re.compile(r"(train|training|trainval|val|valid|validation|minival|test|testing)\d*", re.IGNORECASE)
+PLAIN_WORDS = re.compile(
+    r"ann|anno|annotations?|boxes|coco|data|dataset|default|gt|instances?|json|labels?|objects?|output|results?",
+    re.IGNORECASE,
+)  # of file names, which tell no split
+
+
 def _find_files(root: Path) -> dict[str, Path]:
-    """The annotation file of every split."""
-    folder = root / "annotations"
-    files = sorted(folder.glob("instances_*.json"))
-    if not files:
-        files = [path for path in sorted(folder.glob("[!.]*.json")) if not path.name.startswith(OTHER_FILES)]
-    if files:
-        return {path.stem.removeprefix("instances_"): path for path in files}
-    beside = sorted(root.glob(f"[!.]*/{ROBOFLOW_FILE}"))
-    return {ROBOFLOW_NAMES.get(path.parent.name, path.parent.name): path for path in beside}
+    """The annotation file of every split: in ``annotations/``, else in the folder itself, else in those below it."""
+    if root.is_file():
+        return _named(_annotation_files([root]), [])
+    for folder in (*_annotation_folders(root), root):
+        if files := _annotation_files(json_files(folder)):
+            return _named(files, [])
+    found: list[Path] = []
+    alone: list[Path] = []  # those that are the only ones of their folder, which may be named as the split
+    for folder in subfolders(root):
+        places = (folder, *_annotation_folders(folder))
+        files = next((files for place in places if (files := _annotation_files(json_files(place)))), [])
+        found += files
+        alone += files if len(files) == 1 else []
+    return _named(found, alone)
+
+
+def _annotation_folders(folder: Path) -> list[Path]:
+    return [below for below in subfolders(folder) if below.name.lower() in ANNOTATION_FOLDERS]
+
+
+def _annotation_files(files: Sequence[Path]) -> list[Path]:
+    """Of JSON files those with objects to detect: by their names where there are such, else by what is in them."""
+    files = [path for path in files if path.suffix.lower() == ".json" and not path.name.startswith(OTHER_FILES)]
+    named = [path for path in files if path.name.startswith("instances_") or path.name == ROBOFLOW_FILE]
+    return named or [path for path in files if _holds_lists(path)]
+
+
+def _holds_lists(path: Path) -> bool:
+    """Whether it has the lists of detection annotations; those of panoptic ones hold no boxes."""
+    return has_keys(path, LISTS, without="segments_info") or (is_cut_off(path) and has_keys(path, LISTS[:1]))
+
+
+def _named(files: Sequence[Path], alone: Sequence[Path]) -> dict[str, Path]:
+    """By split; files of one name are told apart by their folders."""
+    names = [_split_name(file, _own_folder(file) if file in alone else None, only=len(files) == 1) for file in files]
+    stems = [file.stem for file in files]
+    return {
+        name
+        if names.count(name) == 1
+        else file.stem
+        if stems.count(file.stem) == 1
+        else f"{_own_folder(file).name}-{file.stem}": file
+        for name, file in zip(names, files, strict=True)
+    }
+
+
+def _own_folder(file: Path) -> Path:
+    """The folder that holds the file and the pictures."""
+    return file.parent.parent if file.parent.name.lower() in ANNOTATION_FOLDERS else file.parent
+
+
+def _split_name(file: Path, folder: Path | None, *, only: bool) -> str:
+    """The name of its folder, if that is given and says it, else the word for a split in its own name."""
+    if folder is not None and SPLIT_WORD.fullmatch(folder.name):
+        return ROBOFLOW_NAMES.get(folder.name, folder.name) if file.name == ROBOFLOW_FILE else folder.name
+    stem = file.stem.removeprefix("instances_")
+    words = [word for word in re.split(r"[-_. ]+", stem) if word and not PLAIN_WORDS.fullmatch(word)]
+    if len(words) == 1 and SPLIT_WORD.fullmatch(words[0]):
+        return words[0]
+    if words:
+        return stem
+    return WHOLE_FOLDER if only else folder.name if folder else stem
 
 
 def read_coco(
@@ -74,8 +153,7 @@ def read_coco(
     content = decode_file(file, bad)
     groups = _grouping_categories(content, others)
     content.categories = [category for category in content.categories if category.id not in groups]
-    files = _choose_folder([ImageFiles(folder, root) for folder in folders], content.images)
-    paths = _find_images(file, content.images, files, bad)
+    paths = _find_images(file, content.images, folders, root, bad)
     images = [image for image in content.images if image.id in paths]
     position_of = {image.id: position for position, image in enumerate(images)}
     class_of = {category.id: position for position, category in enumerate(content.categories)}
@@ -125,34 +203,16 @@ def _grouping_categories(content: CocoFile, others: Sequence[Path]) -> dict[int,
     return groups
 
 
-def _choose_folder(candidates: Sequence[ImageFiles], images: Sequence[CocoImage]) -> ImageFiles:
-    """The folder that holds most of some of the images, so that a missing one is named where it belongs."""
-    probes = images[:: max(1, len(images) // PROBED_IMAGES)]
-    existing = [files for files in candidates if files.folder.is_dir()]
-    if not existing:
-        raise DataError(f"no image folder: looked for {', '.join(str(files.folder) for files in candidates)}")
-    return max(existing, key=lambda files: sum(_holds(files, image.file_name) for image in probes))
-
-
-def _holds(files: ImageFiles, file_name: str) -> bool:
-    try:
-        return files.find(file_name) is not None
-    except UnsafePathError:
-        return False
-
-
-def _find_images(file: Path, images: Sequence[CocoImage], files: ImageFiles, bad: BadItems) -> dict[int, str]:
+def _find_images(
+    file: Path, images: Sequence[CocoImage], folders: Sequence[Path], root: Path | None, bad: BadItems
+) -> dict[int, str]:
     """The path of every image, by its id, whose file exists."""
     paths = {}
-    for image in images:
-        try:
-            path = files.find(image.file_name)
-        except UnsafePathError as error:
-            raise UnsafePathError(f"{file}: {error}") from None
-        if path is None:
-            bad.add("bad-image", files.folder / image.file_name, "no such image file")
+    for image, found in zip(images, find_pictures([i.file_name for i in images], folders, root, file), strict=True):
+        if found.path is None:
+            bad.add("bad-image", found.place, found.error)
         else:
-            paths[image.id] = path
+            paths[image.id] = found.path
     return paths
 
 

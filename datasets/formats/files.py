@@ -36,7 +36,7 @@ class ImageFiles:
         Raises:
             UnsafePathError: the name is absolute or leads out of the folder, by ``..`` or by a link.
         """
-        parent, name = _split_safely(file_name, self.folder)
+        parent, name = split_safely(file_name, self.folder)
         is_link = self._listing(parent).get(name)
         if is_link is None:
             return None
@@ -83,7 +83,7 @@ class ImageFiles:
             raise UnsafePathError(f"{path}: refused: this link leads out of the data folder, to {target}")
 
 
-def _split_safely(file_name: str, folder: Path) -> tuple[str, str]:
+def split_safely(file_name: str, folder: Path) -> tuple[str, str]:
     """(directory, name), both relative to the folder, of a file name that stays inside it by its letters."""
     if file_name and file_name != ".." and not set(file_name) & set("/\\:"):
         return "", file_name
