@@ -58,13 +58,13 @@ def run(
 
     Args:
         defaults: makes of the arguments the values of options that are not among them.
-        short: other names of flags.
+        short: other names of flags, each not to be given beside its own; "" for that of a positional argument.
     """
     import tyro
 
     _escape_unknown_characters()
-    arguments = [(short or {}).get(word, word) for word in (sys.argv[1:] if argv is None else argv)]
     try:
+        arguments = _with_full_names(sys.argv[1:] if argv is None else argv, short or {})
         with _errors_in_one_line(program):
             parsed = tyro.cli(
                 options,
@@ -88,6 +88,28 @@ def run(
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _with_full_names(words: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    """``words`` with the flags' own names for the other ones in ``names``.
+
+    Raises:
+        ConfigError: a flag is there by both of its names.
+    """
+    given = {word.partition("=")[0] for word in words if word.startswith("-")}
+    for name, own in names.items():
+        if {name, own} <= given:
+            raise ConfigError(f"{name} and {own}: expected one of them, two names of the same option")
+    full: list[str] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in names:
+            full.append(word)
+        elif own := names[name]:
+            full.append(own + equals + value)
+        elif equals:
+            full.append(value)
+    return full
 
 
 def main(argv: Sequence[str] | None = None) -> int:

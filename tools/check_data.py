@@ -26,7 +26,7 @@ PLAIN_WIDTH = 160  # characters, where the output is not a terminal
 @dataclass(frozen=True)
 class Options:
     data: Annotated[Path, tyro.conf.Positional]
-    """Folder of a data set (COCO, VOC, ...), recognized by its files."""
+    """Folder or annotation file of a data set in any known format (docs/data.md); also --annotations FILE."""
     train_split: str | None = None
     """Split to fit and audit anchors on. Default: the customary one."""
     val_split: str | None = None
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _write(check, options)
         failed = options.strict and bool(check.problems)
 
-    return run(work, Options, argv, "ssdlite check-data") or int(failed)
+    return run(work, Options, argv, "ssdlite check-data", short={"--annotations": ""}) or int(failed)
 
 
 def _check(options: Options) -> DataCheck:

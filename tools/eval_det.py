@@ -36,7 +36,7 @@ class EvalOptions:
     """The checkpoint, such as best.pt of a training, the folder of a training, or an exported .onnx or .ort file or
     bundle folder."""
     data: Path
-    """Folder of a data set (COCO, VOC, ...)."""
+    """Folder or annotation file of a data set in any known format (docs/data.md); also --annotations."""
     model: str | None = None
     """Which file of a bundle; by default the nms one, otherwise decoded, otherwise raw, in fp32 if there is one."""
     split: str | None = None
@@ -118,7 +118,7 @@ def _report(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(evaluate, EvalOptions, argv, "ssdlite eval")
+    return cli.run(evaluate, EvalOptions, argv, "ssdlite eval", short={"--annotations": "--data"})
 
 
 class OutputFiles(NamedTuple):

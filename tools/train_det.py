@@ -12,7 +12,7 @@ from ssdlite.cli import Waiting, keep_freed_memory, run, set_threads
 from ssdlite.training.options import TrainOptions, stored_options
 from ssdlite.validation import Config, require
 
-SHORT = {"-e": "--epochs", "-b": "--batch-size"}
+SHORT = {"-e": "--epochs", "-b": "--batch-size", "--annotations": "--data"}
 
 
 class ResumeCommand(Config, frozen=True, kw_only=True):

@@ -48,7 +48,7 @@ def find_pictures(names: Sequence[str], folders: Sequence[Path], root: Path | No
     """
     files, holds_some = _choose_folder([ImageFiles(folder, root) for folder in folders], names)
     tree = PictureTree(files.folder if holds_some or len(folders) == 1 or root is None else root)
-    found = _find_each(names, files, tree, source)
+    found = _find_each(names, files, tree, root or files.folder, source)
     places = (str(files.folder / name) for name in names)
     return [
         Found(None, place, str(path)) if isinstance(path, DataError) else Found(path, place)
@@ -66,7 +66,9 @@ def _choose_folder(candidates: Sequence[ImageFiles], names: Sequence[str]) -> tu
     return existing[counts.index(max(counts))], max(counts) > 0
 
 
-def _find_each(names: Sequence[str], files: ImageFiles, tree: PictureTree, source: str | Path) -> list[str | DataError]:
+def _find_each(
+    names: Sequence[str], files: ImageFiles, tree: PictureTree, root: Path, source: str | Path
+) -> list[str | DataError]:
     try:
         found: list[str | DataError | None] = [_find_directly(name, files) for name in names]
     except UnsafePathError as error:
@@ -81,7 +83,7 @@ def _find_each(names: Sequence[str], files: ImageFiles, tree: PictureTree, sourc
             continue
         foreign = leads_out(name, files.folder)
         if foreign is not None:
-            _require_elsewhere(name, files.folder, tree.root, UnsafePathError(f"{source}: {foreign}"))
+            _require_elsewhere(name, (files.folder, root), UnsafePathError(f"{source}: {foreign}"))
         path = _find_by_name(name, files.folder, tree, known_folders if foreign is None else set())
         if isinstance(path, str):
             path = None if path in owned else path
@@ -127,18 +129,18 @@ def _find_directly(name: str, files: ImageFiles) -> str | None:
     return next((path for spelling in spellings(name) if (path := files.find(spelling))), None)
 
 
-def _require_elsewhere(name: str, folder: Path, root: Path, error: UnsafePathError) -> None:
-    """Raise ``error`` unless a path that leads out is another machine's, or leads back into the data folder."""
+def _require_elsewhere(name: str, places: Sequence[Path], error: UnsafePathError) -> None:
+    """Raise ``error`` unless a path that leads out of a folder is another machine's, or leads back into ``places``."""
     if name.startswith(("\\\\", "//")):  # a share in the network, which is not looked at
         raise error
-    inside = [os.path.realpath(place).rstrip(os.sep) + os.sep for place in (folder, root)]
-    for spelling in spellings(name):
+    inside = tuple(os.path.realpath(place).rstrip(os.sep) + os.sep for place in places)
+    for path in (place / spelling for place in places for spelling in spellings(name)):
         try:
-            target = os.path.realpath(folder / spelling)
+            target = os.path.realpath(path)
             exists = os.path.lexists(target)
         except (OSError, ValueError):  # ValueError: a name that cannot be a file name at all
             continue
-        if exists and not target.startswith(tuple(inside)):
+        if exists and not target.startswith(inside):
             raise error
 
 

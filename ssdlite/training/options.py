@@ -77,7 +77,8 @@ class DatasetOptions(LoadOptions, frozen=True, kw_only=True):
     """Which pictures."""
 
     data: str = SHAPES
-    """Folder of a data set (COCO, VOC, ...), recognized by its files; `shapes` is the built-in one."""
+    """Folder or annotation file of a data set in any known format (docs/data.md); also --annotations. `shapes` is the
+    built-in one."""
     train_split: str | None = None
     """Split to train on, e.g. train2017 or trainval. Default: the customary one."""
     val_split: str | None = None
