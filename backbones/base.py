@@ -14,11 +14,11 @@ STEM_CHANNELS = 32  # of MobileNet V1 and V2
 
 
 class FeatureMap(NamedTuple):
-    """One of the maps that a detector predicts on.
+    """One of the feature maps that a detector predicts on.
 
     Attributes:
         stride: input pixels per cell; a side of S pixels gives ceil(S / stride) cells.
-        activated: it is the output of the network's activation (``LayerConfig``), which would leave it as it is.
+        activated: it ends with the activation of ``LayerConfig``, so that another one would not change it.
     """
 
     channels: int
@@ -36,20 +36,20 @@ class Stage(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """A stack of layers, tapped at some depths and at its end.
+    """A sequence of layers whose outputs at some depths, and at the end, are the feature maps of a detector.
 
     Those in ``ssdlite.backbones.BACKBONES`` are called with ``width_mult``, ``num_classes`` (None: no classifier),
-    ``dropout``, ``layers`` (a ``LayerConfig``) and the ``strides`` of the maps that a detector wants, of which it gives
-    those that it has; coarser ones are the neck's affair.
+    ``dropout``, ``layers`` (a ``LayerConfig``) and the ``strides`` of the feature maps that a detector needs. It gives
+    those of them that it has; the neck adds coarser ones.
 
     Attributes:
-        feature_maps: that ``forward_features`` returns, finest first.
-        stages: names of the layers (of ``get_submodule``) in the order in which they run, by the stride of their
-            output: those of ``stages[i]`` have one of 2^(i + 1). What is frozen or transferred goes by them.
-        features, classifier: the whole stack, and what makes a classifier of it.
-        taps: positions in ``features`` of the layers that give maps besides the last, finest first.
+        feature_maps: what ``forward_features`` returns, finest first.
+        stages: names of the layers (of ``get_submodule``) in the order in which they run: those in ``stages[i]`` have
+            an output of stride 2^(i + 1). Freezing and weight transfer use them.
+        features, classifier: all layers, and the classifier behind them.
+        taps: positions in ``features`` of the layers whose outputs are feature maps, without the last, finest first.
 
-    One that is no stack has a ``forward_features`` of its own, and of these three only what that needs.
+    A backbone that is not a sequence overrides ``forward_features``, and needs of these three only what that uses.
     """
 
     feature_maps: tuple[FeatureMap, ...]
@@ -72,7 +72,7 @@ class Backbone(nn.Module):
         return [name for stage in self.stages for name in stage]
 
     def forward_features(self, images: Tensor) -> list[Tensor]:
-        """[B, 3, H, W], normalised -> the tapped maps [B, channels, rows, columns], finest first."""
+        """[B, 3, H, W], normalised -> the feature maps [B, channels, rows, columns], finest first."""
         maps, outputs = [], images
         for position, layer in enumerate(self.features):
             if position in self.taps:

@@ -83,7 +83,7 @@ class InputBoxes:
 
 
 def input_boxes(index: DetectionIndex, image_size: tuple[int, int], resize: Resize) -> InputBoxes:
-    """The boxes of ``index`` as the network sees them without augmentation; image_size is (height, width)."""
+    """The boxes of ``index`` in input pixels, without augmentation; image_size is (height, width)."""
     counts = np.diff(index.offsets)
     boxes = index.boxes.copy()
     for i in np.flatnonzero(counts).tolist():
@@ -201,7 +201,7 @@ def measure_coverage(
     class_names: Sequence[str],
     threshold: float = MATCH_THRESHOLD,
 ) -> AnchorCoverage:
-    """What ``anchors`` do for ``boxes`` on the maps of ``strides``; ``image_size`` is (height, width).
+    """Best possible recall and label assignment of ``anchors`` for ``boxes``; ``image_size`` is (height, width).
 
     Boxes compete for anchors within an image only. Memory stays bounded however many there are.
 

@@ -40,7 +40,7 @@ Transform = Callable[[Sample, np.random.Generator], Sample]
 
 
 class DetectionDataset(Dataset["Sample | BadSample"]):
-    """The samples of ``index``, some joined with others to a ``mosaic``, each passed through ``transform``.
+    """The samples of ``index``, some of them combined to a ``mosaic``, each passed through ``transform``.
 
     Random numbers, also those that choose the other pictures of a mosaic, depend on (seed, epoch, position) alone:
     not on the loader's workers, their number, or what was loaded before.

@@ -18,10 +18,10 @@ NOT_DECODED: ImageArray = np.empty((0, 0, 3), np.uint8)
 
 @dataclass
 class Sample:
-    """One picture and its objects; ``window``, once it is at the network's size, is what of the source is shown.
+    """One picture and its objects; ``window``, once it is at the network's size, is its crop window in the source.
 
-    A mosaic has the id and the position of its first picture, and is shown whole. ``file``, where there is one, is
-    decoded once it is known what to show; until then ``image`` is empty.
+    A mosaic has the id and the position of its first picture, and is not cropped. ``file``, where there is one, is
+    decoded once the crop window is known; until then ``image`` is empty.
     """
 
     image: ImageArray  # [H, W, 3] RGB

@@ -16,7 +16,7 @@ IGNORE_LABEL = -2  # a crowd region or a difficult object: neither object nor ba
 
 
 class Outputs(NamedTuple):
-    """What the network says of every anchor, in training and evaluation alike.
+    """The network's output for every anchor, the same in training and evaluation.
 
     A runs over maps, rows and columns of the grid, anchor shapes.
     """
@@ -33,7 +33,7 @@ def class_scores(logits: Tensor, score_function: str) -> Tensor:
 
 
 class Neck(nn.Module):
-    """Between backbone and head: maps in, maps out.
+    """Between backbone and head: feature maps in, feature maps out.
 
     Those in ``ssdlite.heads.NECKS`` are called with the backbone's ``FeatureMap``s, finest first, and the
     ``DetectorConfig``, whose ``strides`` they have to give.
@@ -46,7 +46,7 @@ class Neck(nn.Module):
 
     @property
     def layer_names(self) -> list[str]:
-        """Of the parts with weights, in the order in which they run; what is transferred goes by them."""
+        """Of the parts with weights, in the order in which they run; weight transfer uses them."""
         return [name for name, _ in self.named_children()]
 
     def layers_before(self, level: int) -> int:
@@ -62,14 +62,14 @@ class Neck(nn.Module):
 
 
 class Head(nn.Module):
-    """What predicts for every anchor of every map.
+    """Predicts class logits and box deltas for every anchor of every feature map.
 
     Those in ``ssdlite.heads.HEADS`` are called with the neck's ``FeatureMap``s, finest first, and the
     ``DetectorConfig``.
 
     Attributes:
         box_code: between boxes and the deltas that the head predicts.
-        default_loss, default_assigner: names in ``LOSSES`` and ``ASSIGNERS``, for training that does not say.
+        default_loss, default_assigner: names in ``LOSSES`` and ``ASSIGNERS``, for training without these options.
     """
 
     box_code: BoxCode

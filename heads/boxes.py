@@ -61,7 +61,7 @@ class GeometryModule(nn.Module):
 
 
 class BoxCode(GeometryModule):
-    """Between boxes and the numbers that a head predicts for them, relative to anchors. Without weights."""
+    """Encodes boxes relative to anchors as the deltas that a head predicts, and decodes them. Has no weights."""
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
         """Boxes and anchors [..., 4] xyxy -> deltas [..., 4]; those of an anchor itself are 0."""

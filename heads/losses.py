@@ -125,9 +125,9 @@ class Predictions:
 class DetectionLoss(GeometryModule):
     """Matches, then sums box and classification losses over the batch and divides by its number of matched anchors.
 
-    An image without objects counts as one match in that number, so that a batch of nothing but empty images has a
-    finite loss, and one that still teaches background. With several processes the number is their mean, so that they
-    train as one would.
+    An image without objects counts as one match in that number, so that a batch of empty images has a finite loss and
+    still trains background. With several processes the number is their mean, which makes the gradient that of a
+    single process.
 
     Attributes:
         score_function: of the detector that this loss trains.

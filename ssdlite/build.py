@@ -114,7 +114,7 @@ def load_detector(path: str | Path, *, device: str | torch.device = "cpu") -> De
 def load_predictor(
     path: str | Path, *, device: str | torch.device = "cpu", compile_options: Mapping[str, Any] | None = None
 ) -> Predictor:
-    """The detector of a checkpoint, made quick for prediction; see ``Predictor``. Raises as ``load_detector``."""
+    """The detector of a checkpoint, optimized for prediction; see ``Predictor``. Raises as ``load_detector``."""
     detector = load_detector(path, device=device)
     from ssdlite.predictor import Predictor
 

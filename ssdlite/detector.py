@@ -109,7 +109,7 @@ class Detector(GeometryModule):
 
         Returns one ``Detections`` per picture, boxes in that picture's own (upright) pixels, best first, only those
         with at least ``score_threshold``. A single picture gives a list of one. The model is put into evaluation mode.
-        It runs as it is; ``ssdlite.Predictor`` gives the same in half the time.
+        ``ssdlite.Predictor`` gives the same results in half the time.
 
         Raises:
             DataError: a file is missing or not a picture.

@@ -27,15 +27,15 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Predictor:
-    """What ``detector`` is at this moment, made quick for prediction; what becomes of it later does not reach this.
+    """An optimized copy of ``detector`` for prediction; later changes of the detector do not change it.
 
-    Its answers are the detector's, but for rounding. Several threads may ask one predictor at the same time.
+    Its results are the detector's, except for rounding. It is thread-safe.
 
     Args:
-        detector: copied; on whatever device it is, in whatever mode. Where it has hooks or parametrizations, which
-            belong to its own layers, the copy computes as they say, and no faster.
+        detector: copied; on any device, in any mode. Hooks and parametrizations keep their effect, but then the copy
+            is not faster.
         amp: compute in this type where autocast allows it.
-        compile_options: have ``torch.compile`` make it quicker still, with these options of its own. The first
+        compile_options: options of ``torch.compile``, which then compiles the copy. The first
             prediction with each of the first batch sizes then takes half a minute or more, and needs a C++ compiler.
 
     Raises:
@@ -136,7 +136,7 @@ def _copy_as_it_is(detector: Detector) -> Detector:
 
 
 def _is_altered(detector: Detector) -> bool:
-    """Whether hooks (a user's, pruning's, an old-style weight norm's) or parametrizations have a say in its layers."""
+    """Whether hooks (a user's, pruning's, an old-style weight norm's) or parametrizations change its layers."""
     return any(one._forward_hooks or one._forward_pre_hooks or is_parametrized(one) for one in detector.modules())
 
 

@@ -19,12 +19,12 @@ from ssdlite.images.geometry import Size
 
 
 class DataFormat(Protocol):
-    """A kind of annotated data set. A new one is a module of this folder, and such an object in ``DATA_FORMATS``.
+    """An annotation format. A new one is a module of this folder, and such an object in ``DATA_FORMATS``.
 
-    It says what the files say and no more: which classes are used, what is wrong with boxes, and the one index that
-    comes of it are the same for all formats, see ``build_index`` and ``ssdlite.datasets.loading``.
+    It only reads its files. Class choice, box checks and the index are common to all formats, see ``build_index`` and
+    ``ssdlite.datasets.loading``.
 
-    Most gather what they find with an ``AnnotationsBuilder``.
+    Most collect images and objects with an ``AnnotationsBuilder``.
 
     Attributes:
         name: as in "COCO annotations".
@@ -83,7 +83,7 @@ class BadItems:
             raise DataError(
                 f"{source}: {len(self.problems)} of its images or annotations cannot be used:{shown}"
                 + (f"\n  ... and {rest} more" if rest > 0 else "")
-                + "\nMend them, or leave them out with --skip-bad (skip_bad=True)."
+                + "\nCorrect them, or leave them out with --skip-bad (skip_bad=True)."
             )
         return self.problems
 

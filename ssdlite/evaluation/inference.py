@@ -33,7 +33,7 @@ def detect_dataset(
     """(position in the index, detections in the picture's own pixels), for all ``positions`` or the whole index.
 
     Raises:
-        DataError: an image cannot be read and ``skip_bad`` is not set; otherwise it is passed over.
+        DataError: an image cannot be read and ``skip_bad`` is not set; otherwise it is skipped.
         WorkerError: a process that loads images has died, or found no room in shared memory.
     """
     loader: DataLoader[Batch] = DataLoader(

@@ -46,9 +46,9 @@ def compute_voc_metrics(
 ) -> VocMetrics:
     """Score what ``Evaluator.state()`` collected against ``index``.
 
-    Over the whole split, best score first, each detection goes to the object of its class and image that it
-    overlaps most. If nothing has found that object yet it is a hit, otherwise (or where the overlap is below
-    the threshold) a miss. Detections that go to a ``difficult`` object (``index.ignore``) count as neither.
+    Over the whole split, best score first, each detection is matched to the object of its class and image with the
+    highest IoU. It is a true positive if that object is not matched yet, otherwise (or if the IoU is below
+    the threshold) a false positive. Detections matched to a ``difficult`` object (``index.ignore``) are neither.
     """
     found = _match(index, results, iou_threshold)
     positives = index.object_counts()

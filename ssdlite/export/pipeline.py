@@ -23,7 +23,7 @@ from ssdlite.runtime.model import load_model
 
 
 def export_bundle(options: ExportOptions, notify: Callable[[str], object] = lambda text: None) -> Contract:
-    """Carry out ``options``; ``notify`` is told what is being done.
+    """Export as ``options`` state; ``notify`` is called with a line about each step.
 
     Returns the contract of the finished bundle.
 

@@ -31,7 +31,7 @@ def load_model(path: str | Path, model: str | None = None, *, threads: int | Non
         path: a bundle's folder, an .onnx or .ort file with its contract inside, or a file in a bundle.
         model: which of a bundle's files; by default the first of variant nms, else decoded, else raw, in fp32 if
             there is one.
-        threads: that compute one image; by default as many as the runtime thinks fit.
+        threads: for one image; by default the runtime's own choice.
 
     Raises:
         ContractError: no such file or model, no contract, a damaged or hostile file, or a contract that is not
@@ -44,7 +44,7 @@ def load_model(path: str | Path, model: str | None = None, *, threads: int | Non
 
 
 class RuntimeDetector:
-    """An exported model that answers as ``Detector`` does.
+    """An exported model with the interface of ``Detector``.
 
     Attributes:
         contract: of the bundle or the file.
@@ -84,7 +84,7 @@ class RuntimeDetector:
         Raises:
             DataError: a file is missing or not a picture.
             TypeError, ValueError: something else than a picture, or an array of another shape or type.
-            ContractError: the model fails, or answers something else than its contract says.
+            ContractError: the model fails, or its outputs are not those of its contract.
         """
         return predict_pictures(self, images, score_threshold, batch_size)
 

@@ -74,7 +74,7 @@ def _require_at_least(least: int, options: Config, *names: str) -> None:
 
 
 class DatasetOptions(LoadOptions, frozen=True, kw_only=True):
-    """Which pictures."""
+    """The data set."""
 
     data: str = SHAPES
     """Folder or annotation file of a data set in any known format (docs/data.md); also --annotations. `shapes` is the
@@ -91,10 +91,10 @@ class DatasetOptions(LoadOptions, frozen=True, kw_only=True):
 
 
 class DetectorOptions(Config, frozen=True, kw_only=True):
-    """Which detector."""
+    """The detector."""
 
     preset: str | None = None
-    """Which detector (ssdlite.list_detectors()). Default: ssdlite320_mobilenet_v2; a small one for shapes."""
+    """Name of the detector (ssdlite.list_detectors()). Default: ssdlite320_mobilenet_v2; a small one for shapes."""
     width_mult: float | None = None
     """Channels, as a factor of the published network's. Default: the preset's."""
     image_size: int | None = None
@@ -117,7 +117,7 @@ class DetectorOptions(Config, frozen=True, kw_only=True):
 
 
 class LossOptions(Config, frozen=True, kw_only=True):
-    """What is minimised."""
+    """The loss and the label assignment."""
 
     loss: ClassLossName | None = None
     """multibox (softmax with hard negatives 3:1), focal (sigmoid), or qfl (sigmoid; the score learns the box's IoU).
@@ -134,7 +134,7 @@ class LossOptions(Config, frozen=True, kw_only=True):
 
 
 class StartOptions(Config, frozen=True, kw_only=True):
-    """What training starts from, and what of it stays."""
+    """Initial weights, and which of them are frozen."""
 
     weights: str | None = None
     """Detector to start from, a checkpoint or what `ssdlite import-weights` wrote: its shape is kept unless --preset
@@ -169,7 +169,7 @@ class StartOptions(Config, frozen=True, kw_only=True):
 
 
 class OptimizationOptions(Config, frozen=True, kw_only=True):
-    """How long, and in which steps."""
+    """Length of the training, optimizer and learning rate."""
 
     epochs: int | None = None
     """Passes over the training images; also -e. Default: the recipe's, 60; 10 for shapes."""
@@ -204,7 +204,7 @@ class OptimizationOptions(Config, frozen=True, kw_only=True):
 
 
 class AugmentationOptions(Config, frozen=True, kw_only=True):
-    """What happens to the pictures."""
+    """Augmentation of the pictures."""
 
     augment: str | None = None
     """Augmentation: none, flip, ssdlite (crop, flip), ssd (also zoom-out, colour), topdown (also any orientation),
@@ -238,7 +238,7 @@ class RunOptions(Config, frozen=True, kw_only=True):
 
 
 class SystemOptions(Config, frozen=True, kw_only=True):
-    """Where it computes, and with what."""
+    """Devices, precision and processes."""
 
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto is the GPU where there is one."""

@@ -46,12 +46,12 @@ def import_weights(
     anchor_order: AnchorOrder | None = None,
     anchors: AnchorConfig | None = None,
 ) -> Imported:
-    """Read another project's detector; ``.checkpoint`` of the result is ours, ready for ``save_checkpoint``.
+    """Read another project's detector; ``.checkpoint`` of the result is for ``save_checkpoint``.
 
     Args:
         source: a file, the folder or prefix of a TensorFlow checkpoint, or ``torchvision:coco`` for what torchvision
             publishes.
-        format: a name in ``WEIGHT_FORMATS``; ``auto`` looks what it is.
+        format: a name in ``WEIGHT_FORMATS``; ``auto`` detects it.
         class_names: in the order of the classifier's rows, with or without background in front; not needed where the
             source holds them or has COCO's rows.
         image_size: side of the input in pixels, where the source does not say.

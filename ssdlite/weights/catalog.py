@@ -41,7 +41,7 @@ LICENSES = {"timm": "Apache-2.0", "torchvision": "BSD-3-Clause"}
 
 
 def list_weights() -> list[WeightsEntry]:
-    """All weights that have a name, the detectors that come along first."""
+    """All weights that have a name, the detectors that are part of the package first."""
     return [_shipped(name) for name in SHIPPED] + [_published(*key) for key in PUBLISHED]
 
 

@@ -25,15 +25,15 @@ from ssdlite.images.reading import is_picture_name, read_image
 
 @dataclass(frozen=True)
 class Imported:
-    """A detector of ours with another project's weights.
+    """A detector with another project's weights.
 
     Attributes:
         checkpoint: the detector; complete, checked against its own description.
         source: what was read, e.g. ``TensorFlow Object Detection API (TFLite)``.
         matched: (ours, theirs) for every tensor that was taken.
-        made: (ours, why) for tensors that the source does not hold but implies.
-        left: (theirs, why) for tensors of the source that ours has no use for.
-        notes: what its user should know, a sentence each.
+        made: (ours, why) for tensors that were computed, since the source does not hold them.
+        left: (theirs, why) for unused tensors of the source.
+        notes: for the user, a sentence each.
     """
 
     checkpoint: Checkpoint
@@ -45,10 +45,10 @@ class Imported:
 
 
 class WeightMapping:
-    """Moves tensors of a source, by name, into a state dict of ours.
+    """Moves tensors of a source, by name, into a detector's state dict.
 
-    Errors name ``path`` and ``source``, which is what was read. Nothing is lost silently: ``complete`` refuses a tensor
-    of the source that was neither moved nor left with a reason, and a tensor of ours that nothing filled.
+    Errors name ``path`` and ``source``, which is what was read. Loading is strict: ``complete`` raises for an unused
+    tensor of the source that was not left with a reason, and for a missing tensor of the detector.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], path: str, source: str) -> None:

@@ -31,10 +31,10 @@ AnchorOrder = Literal["interpolated_last", "interpolated_second"]  # of the shap
 
 
 class WeightFormat(Protocol):
-    """A layout in which another project keeps its detectors.
+    """A file format of another project's detectors.
 
     To add one, write such a class and enter it in ``ssdlite.weights.api.WEIGHT_FORMATS``. The command line loads the
-    class to name it, so that torch is imported in ``read``, not around it.
+    class for its name, so import torch inside ``read``.
 
     Attributes:
         title: what a source of it is, to go behind ``expected a`` in errors.
@@ -55,10 +55,10 @@ class WeightFormat(Protocol):
         """
 
     def read(self, source: ImportSource, options: ImportOptions) -> Imported:
-        """The whole import; ``WeightMapping`` sees to it that no tensor is lost.
+        """The whole import; ``WeightMapping`` raises for every missing or unused tensor.
 
-        Of ``options`` it heeds all or refuses them: ``check_image_size`` where the source says its size,
-        ``refuse_pictures`` where no batch norm was folded away, ``refuse_anchors`` where it holds its anchors.
+        It uses all ``options`` or refuses them: ``check_image_size`` where the source states its size,
+        ``refuse_pictures`` where no batch norm was folded, ``refuse_anchors`` where it holds its anchors.
 
         Raises:
             CheckpointError: the source fits only in part, or not; tensors are named.
@@ -136,11 +136,11 @@ class ImportOptions:
 
 
 class ImportSource:
-    """What was given, looked at and read once, however many formats ask.
+    """What was given for an import; it is read only once, however many formats look at it.
 
     Attributes:
-        name: as it was given; a format may know some that are no files.
-        path: the same as a path; there need not be anything.
+        name: as it was given; a format may know names that are not files.
+        path: the same as a path, which may not exist.
     """
 
     def __init__(self, given: str | Path) -> None:

@@ -23,12 +23,12 @@ from ssdlite.runtime.contract import Contract, ModelSpec, Provenance
 
 @dataclass(frozen=True, kw_only=True)
 class ExportJob:
-    """One bundle in the making.
+    """The export of one bundle.
 
     Attributes:
         detector: in evaluation mode, with the thresholds that were asked for.
         folder: of the bundle; a target may put files there that are no models.
-        notify: is told what is being done.
+        notify: is called with a line about each step.
     """
 
     options: ExportOptions
