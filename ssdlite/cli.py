@@ -10,15 +10,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
-from itertools import groupby
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Literal, TypeVar
 
 from ssdlite import __version__
-from ssdlite.errors import ConfigError, SsdliteError, quote
+from ssdlite.errors import SsdliteError, quote
 
 COMMANDS = {  # name: (module with main(argv), what it does)
     "train": ("ssdlite.tools.train_det", "train a detector on COCO, VOC or built-in data"),
@@ -51,6 +49,7 @@ def run(
     *,
     defaults: Callable[[list[str]], T] | None = None,
     short: Mapping[str, str] | None = None,
+    recipes: Mapping[str, str] | None = None,
 ) -> int:
     """Parse ``argv`` into the dataclass ``options``, call ``work`` with it, and return the exit status.
 
@@ -59,21 +58,22 @@ def run(
     Args:
         defaults: makes of the arguments the values of options that are not among them.
         short: other names of flags, each not to be given beside its own; "" for that of a positional argument.
+        recipes: of an option whose default is a recipe's, what that is.
     """
-    import tyro
+    from ssdlite.arguments import parse_arguments, with_full_names
 
     _escape_unknown_characters()
     try:
-        arguments = _with_full_names(sys.argv[1:] if argv is None else argv, short or {})
-        with _errors_in_one_line(program):
-            parsed = tyro.cli(
-                options,
-                args=arguments,
-                prog=program,
-                description=work.__doc__,
-                default=defaults(arguments) if defaults else tyro.MISSING_NONPROP,
-                config=(tyro.conf.OmitArgPrefixes,),
-            )
+        arguments = with_full_names(sys.argv[1:] if argv is None else argv, short or {})
+        parsed = parse_arguments(
+            options,
+            arguments,
+            program=program,
+            description=work.__doc__,
+            defaults=defaults(arguments) if defaults else None,
+            recipes=recipes,
+        )
+        _announce(program, parsed)
         work(parsed)
     except SsdliteError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
@@ -90,26 +90,11 @@ def run(
     return 0
 
 
-def _with_full_names(words: Sequence[str], names: Mapping[str, str]) -> list[str]:
-    """``words`` with the flags' own names for the other ones in ``names``.
-
-    Raises:
-        ConfigError: a flag is there by both of its names.
-    """
-    given = {word.partition("=")[0] for word in words if word.startswith("-")}
-    for name, own in names.items():
-        if {name, own} <= given:
-            raise ConfigError(f"{name} and {own}: expected one of them, two names of the same option")
-    full: list[str] = []
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name not in names:
-            full.append(word)
-        elif own := names[name]:
-            full.append(own + equals + value)
-        elif equals:
-            full.append(value)
-    return full
+def _announce(program: str, options: object) -> None:
+    """Say something at once where torch is still to be loaded, which takes seconds; but not amid JSON."""
+    is_first = os.environ.get("RANK", "0") == "0"
+    if is_first and "torch" not in sys.modules and getattr(options, "json", None) is not True:
+        print(f"{program} {__version__}", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -172,38 +157,6 @@ def find_weights(path: Path) -> Path:
     return best
 
 
-# --- What a person reads where something is wrong.
-
-FRAME = "\u2502\u2570\u256f"  # of the boxes around tyro's messages, drawn in Unicode or ASCII
-RULE = {"\u2500", "-", " "}
-HELP_INDENT = " " * 9  # of an option's text, below its name
-
-
-@contextmanager
-def _errors_in_one_line(program: str) -> Iterator[None]:
-    """What the argument parser finds wrong, which it prints in a box before it exits, as a ConfigError."""
-    told = io.StringIO()
-    try:
-        with redirect_stderr(told):
-            yield
-    except SystemExit as stop:
-        if stop.code in (None, 0):
-            raise
-        raise ConfigError(f"{_without_box(told.getvalue())}; see {program} --help") from None
-
-
-def _without_box(text: str) -> str:
-    """The first part of a boxed message, and the option that it names as a similar one."""
-    lines = [line.strip(FRAME).rstrip() for line in text.splitlines()[1:]]  # the first is a heading
-    parts = [list(part) for is_rule, part in groupby(lines, lambda line: set(line) <= RULE) if not is_rule]
-    if not parts:
-        return " ".join(text.split())
-    words = " ".join(line.strip() for line in parts[0] if not line.startswith(HELP_INDENT))
-    message = words.partition(" Got errors:")[0].strip().rstrip(".")
-    similar = [line.split()[0] for line in parts[1] if line.lstrip().startswith("--")] if len(parts) > 2 else []
-    return message + (f"; did you mean {similar[0]}?" if similar and message.startswith("Unrecognized") else "")
-
-
 # --- What a program may change of its own process, and a library may not.
 
 
@@ -234,32 +187,34 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def set_threads(count: int | None, waiting: Waiting | None) -> None:
+def set_threads(count: int | None, waiting: Waiting | None) -> str | None:
     """How many threads compute, by default one for each core, and how those wait that are done before the others.
 
     ``active`` ones look again and again for milliseconds, as is OpenMP's way: beside another process that computes they
     keep the core that the thread they wait for needs. ``passive`` ones sleep at once, and take time to wake. Those that
     wait ``briefly`` look for as long as threads left alone have to. Unless the environment says how, threads wait
-    passively where something else computes by now, and briefly where nothing does.
+    passively where something else computes by now, and briefly where nothing does; the first is returned in words.
 
     To be called before torch is loaded, when OpenMP reads the environment; later only the number has an effect.
     """
     if "torch" in sys.modules:
         if count is not None:
             sys.modules["torch"].set_num_threads(count)
-        return
+        return None
     if count is not None:
         os.environ["OMP_NUM_THREADS"] = str(count)
+    remark = None
     if waiting is None:
         if WAIT_VARIABLES & os.environ.keys():
-            return
+            return None
         busy = busy_cores()
         waiting = "passive" if busy > BUSY else "briefly"
         if waiting == "passive":
-            print(f"Other work keeps {busy:.1f} cores busy: threads sleep while they wait for one another (--wait)")
+            remark = f"other work keeps {busy:.1f} cores busy: threads sleep while they wait for one another (--wait)"
     os.environ["GOMP_SPINCOUNT"] = str(SPINS[waiting])
     if waiting != "briefly":
         os.environ["OMP_WAIT_POLICY"] = waiting.upper()
+    return remark
 
 
 def busy_cores() -> float:

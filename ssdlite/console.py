@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -36,6 +37,11 @@ def training_progress(enabled: bool) -> Progress:
 def print_line(text: str) -> None:
     """One line as it is: not wrapped, no markup."""
     console.print(text, markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """To the standard output, in ASCII, so that it is JSON whatever the output's encoding."""
+    print(json.dumps(value, indent=2, allow_nan=False))
 
 
 def print_table(table: Table) -> None:

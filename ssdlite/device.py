@@ -12,7 +12,8 @@ import torch
 from torch import distributed, nn
 
 from ssdlite.config import Amp
-from ssdlite.errors import ConfigError
+from ssdlite.errors import ConfigError, quote
+from ssdlite.files import counted
 
 
 def choose_device(name: str) -> torch.device:
@@ -21,10 +22,20 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if names_gpu(name) else "cpu")
     try:
         device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device: expected auto, cpu, cuda, cuda:1, ..., got {quote(name)}") from None
+    try:
         torch.empty(0, device=device).tolist()  # "meta" has no values
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(
+            f"device {quote(name)} cannot be used here: torch {torch.__version__} finds {_found_gpus()}"
+        ) from None
     return device
+
+
+def _found_gpus() -> str:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return "no GPU; cpu is always there" if not count else f"{counted(count, 'GPU')}, from cuda:0 on"
 
 
 def names_gpu(device: str) -> bool:

@@ -42,11 +42,12 @@ class BenchmarkOptions:
     memory: bool = True
     """Measure the memory of each model in a process of its own."""
     data: Path | None = None
-    """Folder of a data set (COCO, VOC, ...): average precision beside the times."""
+    """Folder of a data set (COCO, VOC, ...): average precision beside the times. Default: times alone."""
     split: str | None = None
-    """Which split of --data; by default val, otherwise test, otherwise the only one."""
+    """Which split of --data. Default: val, otherwise test, otherwise the only one."""
     output: Path | None = None
-    """Folder for benchmark.json, benchmark.md and benchmark.png (AP against latency, or the stages)."""
+    """Folder for benchmark.json, benchmark.md and benchmark.png (AP against latency, or the stages).
+    Default: none is written."""
 
 
 def benchmark(options: BenchmarkOptions) -> None:

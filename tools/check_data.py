@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from rich.progress import Progress
 
 from ssdlite.cli import run
 from ssdlite.config import preset_config
+from ssdlite.console import print_json
 from ssdlite.datasets.audit.checks import CheckOptions, DataCheck, check_data
 from ssdlite.datasets.audit.report import draw_report, draw_samples, print_report, report_values
 from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
@@ -100,7 +100,7 @@ def _output_folder(options: Options) -> Path:
 def _write(check: DataCheck, options: Options) -> None:
     values = report_values(check)
     if options.json:
-        print(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False))
+        print_json(values)
     else:
         console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
         print_report(check, console)

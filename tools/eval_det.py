@@ -38,16 +38,18 @@ class EvalOptions:
     data: Path
     """Folder or annotation file of a data set in any known format (docs/data.md); also --annotations."""
     model: str | None = None
-    """Which file of a bundle; by default the nms one, otherwise decoded, otherwise raw, in fp32 if there is one."""
+    """Which file of a bundle. Default: the nms one, otherwise decoded, otherwise raw, in fp32 if there is one."""
     split: str | None = None
-    """Which split to score on; by default val, otherwise test, otherwise the only one."""
+    """Which split to score on. Default: val, otherwise test, otherwise the only one."""
     output: Path | None = None
-    """Folder for metrics.json and coco_results.json."""
+    """Folder for metrics.json and coco_results.json. Default: neither is written."""
     json: Path | None = None
-    """Write the figures to this file."""
+    """Write the figures to this file. Default: metrics.json in --output, where that is given."""
     coco_results: Path | None = None
-    """Write the detections to this file in COCO's result format, with the data's own category ids."""
+    """Write the detections to this file in COCO's result format, with the data's own category ids. Default:
+    coco_results.json in --output, where that is given."""
     batch_size: int = 32
+    """Images that go through the network together."""
     workers: int = 2
     """Processes that read images."""
     device: str = "auto"
@@ -56,12 +58,12 @@ class EvalOptions:
     """Mixed precision: faster where the device has it; the figures may differ in the third digit. Not for exported
     models."""
     score_threshold: float | None = None
-    """Leave out detections below this score; by default the model's setting. This and the next two are built into
-    exported models of variant nms and cannot be changed there."""
+    """Leave out detections below this score. This and the next two are built into exported models of variant nms and
+    cannot be changed there. Default: the model's setting."""
     nms_threshold: float | None = None
-    """IoU above which NMS drops the lower-scoring of two boxes; by default the model's setting."""
+    """IoU above which NMS drops the lower-scoring of two boxes. Default: the model's setting."""
     max_detections: int | None = None
-    """Detections an image; by default the model's setting."""
+    """Detections an image. Default: the model's setting."""
     skip_bad: bool = False
     """Leave out images and annotations that cannot be used, and count them, instead of stopping."""
     reading: ReadOptions = READ_OPTIONS

@@ -49,20 +49,21 @@ class ImportWeightsOptions:
     format: Annotated[str, tyro.conf.arg(help=f"What the source is: {', '.join(WEIGHT_FORMATS)}; auto looks.")] = "auto"
     labels: Path | None = None
     """A file with a class name a line, in the order of the classifier's rows, background first or left out; or a label
-    map of TensorFlow (.pbtxt)."""
+    map of TensorFlow (.pbtxt). Default: labels.txt or the like beside the source, else COCO's names where they fit."""
     class_names: tuple[str, ...] | None = None
-    """The same names, in place of a file."""
+    """The same names, in place of a file. Default: as for --labels."""
     image_size: int | None = None
-    """Side of the input in pixels, where the source does not say; one that says another is refused."""
+    """Side of the input in pixels, where the source does not say; one that says another is refused. Default: what the
+    source says, else what its format usually has."""
     pictures: Path | None = None
     """A folder of pictures like those to come: folded batch norms (tflite, mb1-ssd) are restored with the statistics of
-    some of them, and the order of anchors is checked."""
+    some of them, and the order of anchors is checked. Default: neither is done."""
     anchor_order: AnchorOrder | None = None
     """Of a TensorFlow SSD whose file does not hold its anchors: interpolated_second for one of mid-2017, else
-    interpolated_last."""
+    interpolated_last. Default: that of the file, else interpolated_last."""
     anchors: Path | None = None
     """A JSON file with all anchors, where they are not the project's usual ones: {"levels": [[[width, height], ...],
-    ...]}, fractions of the input for each map, finest first."""
+    ...]}, fractions of the input for each map, finest first. Default: the file's, else the project's usual ones."""
     overwrite: bool = False
     """Write over a file that is there."""
     verbose: bool = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssdlite import cli
-from ssdlite.console import console, print_line
+from ssdlite.console import console, print_json, print_line
 from ssdlite.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("expected one or more ONNX files or bundles, got none")
         reports = [entry for path in options.models for entry in _examine(path, options.target)]
         if options.json:
-            print(json.dumps([{"model": str(path), **report.to_dict()} for path, report in reports], indent=2))
+            print_json([{"model": str(path), **report.to_dict()} for path, report in reports])
         else:
             _print(reports)
         if options.strict:

@@ -44,7 +44,7 @@ class PredictOptions:
     """The checkpoint, such as best.pt of a training, the folder of a training, an exported .onnx or .ort file or bundle
     folder, or openimages, the detector of 23 everyday classes that comes along."""
     model: str | None = None
-    """Which file of a bundle; by default the nms one, otherwise decoded, otherwise raw, in fp32 if there is one."""
+    """Which file of a bundle. Default: the nms one, otherwise decoded, otherwise raw, in fp32 if there is one."""
     output: Path | None = None
     """Folder for the pictures and videos with boxes, and detections.json. Default: predictions, or where that is there
     the next free predictions-NNN."""

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import tyro
 
+from ssdlite.arguments import pick_arguments
 from ssdlite.cli import Waiting, keep_freed_memory, run, set_threads
-from ssdlite.training.options import TrainOptions, stored_options
+from ssdlite.training.options import TrainOptions, recipe_defaults, stored_options
 from ssdlite.validation import Config, require
 
 SHORT = {"-e": "--epochs", "-b": "--batch-size", "--annotations": "--data"}
@@ -17,7 +18,8 @@ SHORT = {"-e": "--epochs", "-b": "--batch-size", "--annotations": "--data"}
 
 class ResumeCommand(Config, frozen=True, kw_only=True):
     resume: str | None = None
-    """Run folder to continue, with its own options; the result is that of a run that was never stopped."""
+    """Run folder to continue, with its own options; the result is that of a run that was never stopped.
+    Default: a new run begins."""
 
 
 class TrainCommand(ResumeCommand, frozen=True, kw_only=True):
@@ -35,26 +37,28 @@ class TrainCommand(ResumeCommand, frozen=True, kw_only=True):
 
 def train_det(command: TrainCommand) -> None:
     """Train a detector on a data set (COCO, VOC, ...), or on the built-in shapes."""
-    set_threads(command.threads, command.wait)
+    remark = set_threads(command.threads, command.wait)
     from ssdlite.device import names_gpu
     from ssdlite.training.trainer import resume, train
 
     if not names_gpu(command.options.system.device):
         keep_freed_memory()
     if command.resume is None:
-        train(command.options)
+        train(command.options, remark=remark)
     else:
-        resume(command.resume, command.options)
+        resume(command.resume, command.options, remark=remark)
 
 
 def defaults(arguments: list[str]) -> TrainCommand:
     """What an option is that is not given: in a run that is resumed, what it was there."""
-    given, _ = tyro.cli(ResumeCommand, args=arguments, return_unknown_args=True, add_help=False)
+    given = pick_arguments(ResumeCommand, arguments)
     return TrainCommand() if given.resume is None else TrainCommand(options=stored_options(given.resume))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(train_det, TrainCommand, argv, "ssdlite train", defaults=defaults, short=SHORT)
+    return run(
+        train_det, TrainCommand, argv, "ssdlite train", defaults=defaults, short=SHORT, recipes=recipe_defaults()
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from ssdlite import cli
-from ssdlite.console import print_line
+from ssdlite.console import print_json, print_line
 from ssdlite.export.verify.bundle import verify_bundle
 from ssdlite.export.verify.report import format_report
 
@@ -22,9 +21,10 @@ class VerifyOptions:
     bundle: Annotated[Path, tyro.conf.Positional]
     """The folder that an export wrote."""
     dump: Path | None = None
-    """A folder with what an app made of the reference pictures, files named as in the bundle's golden/, any of them."""
+    """A folder with what an app made of the reference pictures, files named as in the bundle's golden/, any of them.
+    Default: the bundle's own models are run."""
     model: str | None = None
-    """Only this file of the bundle."""
+    """Only this file of the bundle. Default: all of them."""
     json: bool = False
     """Print the report as JSON."""
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = verify_bundle(options.bundle, dump=options.dump, model=options.model)
         passed.append(report.passed)
         if options.json:
-            print(json.dumps(report.to_dict(), indent=2, allow_nan=False, ensure_ascii=False))
+            print_json(report.to_dict())
             return
         for line in format_report(report):
             print_line(line)

@@ -17,13 +17,13 @@ class ReadOptions(Config, frozen=True, kw_only=True):
     """How annotations are read."""
 
     data_format: str | None = None
-    """Format of the annotations (a key of DATA_FORMATS). Default: recognised by looking."""
+    """Format of the annotations (a key of DATA_FORMATS). Default: decided from the files."""
     images: str | None = None
-    """Folder of the pictures. Default: found by looking beside the annotations."""
+    """Folder of the pictures. Default: decided from what lies beside the annotations."""
     voc_corners: VocCorners = "auto"
-    """How VOC files count corners: as VOC's own pixels, from 1, or as positions on the picture. Default: by looking."""
+    """How VOC files count corners: as VOC's own pixels, from 1, or as positions on the picture; auto looks."""
     exif_boxes: ExifBoxes = "auto"
-    """What boxes were drawn on where EXIF turns a picture: it upright, or as stored. Default: by its stated size."""
+    """What boxes were drawn on where EXIF turns a picture: it upright, or as stored; auto goes by its stated size."""
 
     def loading(self, classes: Sequence[str] | None = None, *, skip_bad: bool = False) -> LoadOptions:
         """With what is used of that which is read."""

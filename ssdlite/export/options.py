@@ -55,13 +55,13 @@ class ExportOptions:
     batch: str = "1"
     """Images per call: a number, or dynamic."""
     opset: int | None = None
-    """ONNX operator set, 13 to 23; by default the lowest that has what the graph needs."""
+    """ONNX operator set, 13 to 23. Default: the lowest that has what the graph needs."""
     score_threshold: float | None = None
-    """Built into nms models and stated for the others; by default the checkpoint's setting."""
+    """Built into nms models and stated for the others. Default: the checkpoint's setting."""
     nms_threshold: float | None = None
-    """IoU above which NMS drops the lower-scoring of two boxes; by default the checkpoint's setting."""
+    """IoU above which NMS drops the lower-scoring of two boxes. Default: the checkpoint's setting."""
     max_detections: int | None = None
-    """Detections an image, the size of an nms model's outputs; by default the checkpoint's setting."""
+    """Detections an image, the size of an nms model's outputs. Default: the checkpoint's setting."""
     max_candidates: int = MAX_CANDIDATES
     """Most pairs of anchor and class that enter NMS inside nms models."""
 
@@ -72,23 +72,25 @@ class ExportOptions:
     ncnn: bool = False
     """Short for ncnn among --runtime."""
     target: tuple[Literal["ort-mobile", "nnapi", "coreml", "xnnpack", "ncnn"], ...] = ()
-    """Say what these runtimes would refuse or leave to the CPU, as ssdlite lint does."""
+    """Say what these runtimes would refuse or leave to the CPU, as ssdlite lint does. Default: not said."""
 
     data: Path | None = None
-    """Folder of a data set (COCO, VOC, ...): int8 is calibrated on its training split, all are scored on the other."""
+    """Folder of a data set (COCO, VOC, ...): int8 is calibrated on its training split, all are scored on the other.
+    Default: nothing is scored."""
     split: str | None = None
-    """Which split to score on; by default the one that training validates on."""
+    """Which split to score on. Default: the one that training validates on."""
     calibration_split: str | None = None
-    """Which split to calibrate on; by default the training split."""
+    """Which split to calibrate on. Default: the training split."""
     calibration_folder: Path | None = None
-    """Folder of pictures to calibrate on, in place of --data's."""
+    """Folder of pictures to calibrate on, in place of --data's. Default: those of --data."""
     calibration_images: int = 64
     """Most pictures to calibrate on, taken evenly from all."""
     activation_type: Literal["auto", "uint8", "int8"] = "auto"
     """Of int8 models: uint8 is the faster on x86 and what NNAPI takes, int8 what XNNPACK takes; auto is int8 where
     xnnpack is the only --target."""
     max_ap_drop: float | None = None
-    """Fail when a file's AP is this much below PyTorch's; int8 keeps layers in float until it holds."""
+    """Fail when a file's AP is this much below PyTorch's; int8 keeps layers in float until it holds.
+    Default: any drop is taken."""
 
     golden_images: int = 3
     """Pictures in the reference vectors: from the scored split of --data, or synthetic scenes without it."""

@@ -65,6 +65,21 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+def recipe_defaults() -> dict[str, str]:
+    """By option what the recipes say of it: ``the recipe's, 60 (10 for shapes, 30 for small-data)``."""
+    return {name: f"the recipe's{_values(name)}" for name in Recipe.__struct_fields__}
+
+
+def _values(name: str) -> str:
+    usual, *others = ((recipe, getattr(values, name)) for recipe, values in RECIPES.items())
+    recipes: dict[Any, list[str]] = {}
+    for recipe, value in others:
+        if value != usual[1]:
+            recipes.setdefault(value, []).append(recipe)
+    told = ", ".join(f"{_as_given(value)} for {' and '.join(names)}" for value, names in recipes.items())
+    return ("" if usual[1] is None else f", {_as_given(usual[1])}") + (f" ({told})" if told else "")
+
+
 def _require_at_least(least: int, options: Config, *names: str) -> None:
     """Raises ConfigError for a number among the named options that is less, infinite or none; None is not given."""
     for name in names:
@@ -84,7 +99,8 @@ class DatasetOptions(LoadOptions, frozen=True, kw_only=True):
     val_split: str | None = None
     """Split to validate on. Default: the customary one; a single split is divided, with --seed."""
     overfit: int | None = None
-    """Train and validate on the first so many training images alone, to see that the detector can overfit them."""
+    """Train and validate on the first so many training images alone, to see that the detector can overfit them.
+    Default: all of the splits."""
 
     def check(self) -> None:
         _require_at_least(1, self, "overfit")
@@ -94,7 +110,8 @@ class DetectorOptions(Config, frozen=True, kw_only=True):
     """The detector."""
 
     preset: str | None = None
-    """Name of the detector (ssdlite.list_detectors()). Default: ssdlite320_mobilenet_v2; a small one for shapes."""
+    """Name of the detector (ssdlite.list_detectors()). Default: ssdlite320_mobilenet_v2; for shapes the small
+    ssdlite192_mobilenet_v2_050."""
     width_mult: float | None = None
     """Channels, as a factor of the published network's. Default: the preset's."""
     image_size: int | None = None
@@ -138,9 +155,10 @@ class StartOptions(Config, frozen=True, kw_only=True):
 
     weights: str | None = None
     """Detector to start from, a checkpoint or what `ssdlite import-weights` wrote: its shape is kept unless --preset
-    names another, every tensor that fits is loaded, and classes of the same name keep theirs."""
+    names another, every tensor that fits is loaded, and classes of the same name keep theirs. Default: random
+    weights."""
     backbone_weights: str | None = None
-    """Backbone to start from: imagenet, or a file of torchvision's or timm's weights."""
+    """Backbone to start from: imagenet, or a file of torchvision's or timm's weights. Default: random weights."""
     freeze_stages: int = 0
     """Backbone stages, from the picture on, that keep their weights: 1 is all up to stride 2, 2 up to stride 4, ..."""
     batch_norm: BatchNormMode | None = None
@@ -172,18 +190,19 @@ class OptimizationOptions(Config, frozen=True, kw_only=True):
     """Length of the training, optimizer and learning rate."""
 
     epochs: int | None = None
-    """Passes over the training images; also -e. Default: the recipe's, 60; 10 for shapes."""
+    """Passes over the training images; also -e. Default: the recipe's."""
     batch_size: int | None = None
-    """Images per step, over all processes together; also -b. Default: the recipe's, 16."""
+    """Images per step, over all processes together; also -b. Default: the recipe's."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
     """SGD with Nesterov momentum 0.9, or AdamW."""
     lr: float | None = None
     """Peak learning rate. Default: 0.002 for adamw, 0.05 for sgd, for batches of 16 (scaled with their root); half of
     it with --weights."""
     backbone_lr: float | None = None
-    """Learning rate of the backbone as a factor of --lr. Default: the recipe's with weights, 1 without."""
+    """Learning rate of the backbone as a factor of --lr. Default: with weights the recipe's, without
+    them 1."""
     weight_decay: float | None = None
-    """Default: 0.05 for adamw, 4e-5 for sgd. Batch norm and biases have none."""
+    """Weight decay; batch norm and biases have none. Default: 0.05 for adamw, 4e-5 for sgd."""
     warmup_steps: int = 200
     """Steps over which the learning rate rises to its peak (at most a tenth of all); a cosine takes it down to 0."""
     clip_norm: float = 10.0
@@ -210,7 +229,7 @@ class AugmentationOptions(Config, frozen=True, kw_only=True):
     """Augmentation: none, flip, ssdlite (crop, flip), ssd (also zoom-out, colour), topdown (also any orientation),
     lsj and lsj-topdown (scale jitter in place of the crop). Default: the recipe's."""
     mosaic: float | None = None
-    """Share of the samples that show up to four pictures; none in the last epochs. Default: the recipe's, 0."""
+    """Share of the samples that show up to four pictures; none in the last epochs. Default: the recipe's."""
     reduced_decoding: bool = False
     """Decode JPEGs of at least twice the input's size at 1/2, 1/4 or 1/8 of theirs, where what is shown of them needs
     no more. Faster; such pictures are smoother than those that the detector is then given."""
@@ -457,4 +476,6 @@ def next_run_folder(parent: Path = Path("runs")) -> Path:
 
 def _as_given(value: Any) -> str:
     """A value as it stands on a command line."""
+    if isinstance(value, float):
+        return f"{value:g}"
     return " ".join(value) if isinstance(value, tuple) else str(value)

@@ -44,21 +44,25 @@ SAMPLE_COUNT = 8  # validation images in samples.png
 SAMPLE_SCORE = 0.4
 
 
-def train(options: TrainOptions) -> dict[str, Any]:
+def train(options: TrainOptions, *, remark: str | None = None) -> dict[str, Any]:
     """Begin a run as ``options`` say and return what ``summary.json`` holds.
+
+    Args:
+        remark: of the caller, which is printed once training begins.
 
     Raises:
         SsdliteError: the options, the data or a checkpoint cannot be used, or the loss is no longer finite.
     """
     with join_processes(options.system.device) as processes:
-        return _run(start_run(options, processes), processes)
+        return _run(start_run(options, processes), processes, remark)
 
 
-def resume(folder: Path | str, options: TrainOptions | None = None) -> dict[str, Any]:
+def resume(folder: Path | str, options: TrainOptions | None = None, *, remark: str | None = None) -> dict[str, Any]:
     """Go on with the run in ``folder``, and return what ``summary.json`` holds.
 
     Args:
         options: the run's own (``stored_options``) with those changed that may (``MAY_CHANGE_ON_RESUME``).
+        remark: of the caller, which is printed once training begins.
 
     Raises:
         SsdliteError: as ``train``; ConfigError where the options would make it another run.
@@ -66,10 +70,10 @@ def resume(folder: Path | str, options: TrainOptions | None = None) -> dict[str,
     run_folder = RunFolder(Path(folder))
     options = options or run_folder.description().options
     with join_processes(options.system.device) as processes:
-        return _run(continue_run(run_folder, options), processes)
+        return _run(continue_run(run_folder, options), processes, remark)
 
 
-def _run(start: RunStart, processes: Processes) -> dict[str, Any]:
+def _run(start: RunStart, processes: Processes, remark: str | None) -> dict[str, Any]:
     options = start.options
     splits = load_splits(options, processes)
     torch.manual_seed(options.run.seed)
@@ -88,6 +92,8 @@ def _run(start: RunStart, processes: Processes) -> dict[str, Any]:
             if report is not None:
                 print_transfer(report)
             trainer.introduce()
+            if remark is not None:
+                print_line(remark)
         return trainer.run()
     except KeyboardInterrupt:
         print_line(f"stopped; ssdlite train --resume {start.folder.path} continues behind epoch {trainer.saved_epoch}")

@@ -97,3 +97,16 @@ def test_a_stop_during_validation_names_the_epoch_that_is_saved(
 def test_a_device_without_values_is_refused() -> None:
     with pytest.raises(ConfigError, match="device 'meta' cannot be used here"):
         choose_device("meta")
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "cuda:x"])
+def test_a_device_that_torch_has_no_word_for(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        choose_device(name)
+    assert str(caught.value) == f"device: expected auto, cpu, cuda, cuda:1, ..., got {name!r}"
+
+
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"device 'xpu' cannot be used here: torch \S+ finds no GPU; cpu is always"):
+        choose_device("xpu")

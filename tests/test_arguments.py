@@ -1,0 +1,114 @@
+"""What the command lines say of their options, and of arguments that are wrong."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssdlite import cli
+from ssdlite.console import print_json
+from ssdlite.errors import SsdliteError
+from ssdlite.training.options import recipe_defaults
+
+
+def help_of(*command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "ssdlite", *command, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"COLUMNS": "10000", "PYTHONPATH": ":".join(sys.path)},
+    )
+    return " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_the_help_says_every_default_that_will_be_used(command: str) -> None:
+    text = help_of(command)
+    options = re.findall(r"│ (-\S+|\[*PATH|STR)", text)
+    assert len(re.findall(r"\((?:default: |required\))", text)) == len(options) - 1, "all but --help"
+    for nothing in ("default: None", "(default: )", "==SUPPRESS==", "None", "by default", "Default:"):
+        assert nothing not in text
+
+
+def test_the_help_of_train_is_by_part_and_gives_the_recipes_values() -> None:
+    text = help_of("train")
+    for said in (
+        "─ dataset options ─",
+        "What is minimised.",
+        "also -e. (default: the recipe's, 60 (10 for shapes, 30 for small-data))",
+        "(default: the recipe's (8 for scratch and small-data), else the preset's, 16)",
+        "--matcher {ssd,atss,simota} ",
+        "--classes STR [STR ...] ",
+        "--data-format STR Format of the annotations (a key of DATA_FORMATS). (default: decided from the files)",
+    ):
+        assert said in text
+
+
+def test_values_of_the_recipes() -> None:
+    values = recipe_defaults()
+    assert values["matcher"] == "the recipe's, ssd (atss for scratch, simota for small-data)"
+    assert values["mosaic"] == "the recipe's, 0"
+    assert values["box_weight"] == "the recipe's (6 for small-data)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train --lr -1", "--lr: expected 0 or more, got -1.0"),
+        ("train --lr fast", "--lr: expected a number, got 'fast'"),
+        ("train --seed 1.5", "--seed: expected a whole number, got '1.5'"),
+        ("train --box-weight nan", "--box-weight: expected 0 or more, got nan"),
+        ("train --threads 0", "--threads: expected 1 or more, got 0"),
+        ("train --loss foo", "--loss: expected one of qfl, focal, multibox, got 'foo'"),
+        ("train --finest-stride 4", "--finest-stride: expected one of 8, 16, got '4'"),
+        ("train --data", "--data: expected a value, got none"),
+        ("benchmark a.pt --threads 1 x", "--threads: expected a whole number, got '1', 'x'"),
+        ("predict a --weights b --score-threshold high", "--score-threshold: expected a number, got 'high'"),
+    ],
+)
+def test_a_value_error_says_the_option_and_the_value(
+    arguments: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, *rest = arguments.split()
+    assert cli.main([command, *rest]) == 2
+    assert capsys.readouterr().err == f"ssdlite {command}: error: {message}; see ssdlite {command} --help\n"
+
+
+def test_a_command_says_something_before_it_loads_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    def begin(*given: object, **options: object) -> None:
+        said.append(capsys.readouterr().out)
+        raise SsdliteError("enough")
+
+    monkeypatch.setattr("ssdlite.tools.train_det.set_threads", begin)
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr("ssdlite.tools.predict.find_sources", begin)
+    monkeypatch.setattr("ssdlite.tools.eval_det._output_files", begin)
+    monkeypatch.setattr("ssdlite.tools.check_data.prepare_folder", begin)
+    assert cli.main(["train"]) == 2
+    assert cli.main(["predict", "a.png", "--weights", "b.pt", "--output", str(tmp_path / "none")]) == 2
+    assert cli.main(["eval", "a.pt", "--data", "b"]) == 2
+    assert cli.main(["check-data", "a", "--json"]) == 2
+    assert said == ["ssdlite train 0.1.0\n", "ssdlite predict 0.1.0\n", "ssdlite eval 0.1.0\n", ""]
+
+
+def test_other_work_is_mentioned_once_training_begins(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("ssdlite.tools.train_det.set_threads", lambda *given: "other work keeps 1.5 cores busy")
+    monkeypatch.setattr("ssdlite.tools.train_det.keep_freed_memory", lambda: None)
+    assert cli.main(["train", "--data", "shapes", "--preset", "nope"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_json_is_json_on_an_ascii_output(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"name": "Gr\xf6\xdfe"})
+    text = capsys.readouterr().out
+    assert text.isascii() and json.loads(text) == {"name": "Gr\xf6\xdfe"}
