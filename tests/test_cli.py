@@ -49,8 +49,8 @@ def test_help_takes_less_than_a_second_and_loads_nothing_heavy(command: str) -> 
             "ssdlite train: error: --epochs: expected a whole number, got 'x'; see ssdlite train --help",
         ),
         (
-            ["predict", "a.png"],
-            "ssdlite predict: error: Missing from ssdlite predict: --weights PATH; see ssdlite predict",
+            ["eval", "a.pt"],
+            "ssdlite eval: error: Missing from ssdlite eval: --data PATH; see ssdlite eval",
         ),
         (
             ["export", "a", "--variant", "b"],
