@@ -37,7 +37,7 @@ def test_the_help_of_train_is_by_part_and_gives_the_recipes_values() -> None:
     text = help_of("train")
     for said in (
         "─ dataset options ─",
-        "What is minimised.",
+        "─ loss options ─",
         "also -e. (default: the recipe's, 60 (10 for shapes, 30 for small-data))",
         "(default: the recipe's (8 for scratch and small-data), else the preset's, 16)",
         "--matcher {ssd,atss,simota} ",
@@ -103,16 +103,16 @@ def test_a_command_says_something_before_it_loads_torch(command: str, tmp_path: 
         check=False,
         env={"PYTHONPATH": ":".join(sys.path)},
     )
-    assert (done.returncode, done.stdout, done.stderr) == (7, f"ssdlite {command.split()[0]} 0.1.0\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (7, f"ssdlite {command.split(maxsplit=1)[0]} 0.1.0\n", "")
 
 
 def test_other_work_is_mentioned_once_training_begins(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("ssdlite.tools.train_det.set_threads", lambda *given: "other work keeps 1.5 cores busy")
     monkeypatch.setattr("ssdlite.tools.train_det.keep_freed_memory", lambda: None)
     assert cli.main(["train", "--data", "shapes", "--preset", "nope"]) == 2
-    assert capsys.readouterr().out == ""
+    assert "cores busy" not in capsys.readouterr().out
 
 
 def test_json_is_json_on_an_ascii_output(capsys: pytest.CaptureFixture[str]) -> None:
