@@ -2,9 +2,11 @@
 
 from ssdlite.datasets.formats.base import DataFormat
 from ssdlite.datasets.formats.coco import CocoFormat
+from ssdlite.datasets.formats.cvat import CvatFormat
 from ssdlite.datasets.formats.voc import VocFormat
 
 DATA_FORMATS: dict[str, DataFormat] = {
     "coco": CocoFormat(),
     "voc": VocFormat(),
+    "cvat": CvatFormat(),
 }

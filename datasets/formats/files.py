@@ -1,9 +1,10 @@
-"""Finding the pictures of a data set, never outside its folder."""
+"""Finding the pictures of a data set, never outside its folder, and reading its other files within bounds."""
 
 from __future__ import annotations
 
 import itertools
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
@@ -188,3 +189,20 @@ def _most_alike(parts: Sequence[str], paths: list[str]) -> list[str]:
         return paths
     counts = [shared(path) for path in paths]
     return [path for path, count in zip(paths, counts, strict=True) if count == max(counts)]
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """A regular file of at most ``most`` bytes: a pipe or a device would never end.
+
+    Raises:
+        DataError: it is none, or cannot be read.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{path}: expected an annotation file, got what is no regular file")
+        if status.st_size > most:
+            raise DataError(f"{path}: expected an annotation file of at most {most} bytes, got {status.st_size}")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import defusedxml
 from defusedxml import ElementTree
 
 from ssdlite.datasets.formats.base import Annotations, AnnotationsBuilder, BadItems
-from ssdlite.datasets.formats.files import ImageFiles, UnsafePathError
+from ssdlite.datasets.formats.files import ImageFiles, UnsafePathError, read_bounded
 from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions, VocCorners
 from ssdlite.errors import DataError
 from ssdlite.images.geometry import Size
@@ -234,7 +233,7 @@ def decide_corners(files: ImageFiles, corners: VocCorners = "auto") -> CornerRul
     for stem in files.stems(".xml"):
         try:
             path = Path(_find_xml(stem, files) or "")
-            data = _read_bounded(path)
+            data = read_bounded(path, MAX_XML_BYTES)
         except DataError:  # said where it is read for its objects
             continue
         database = DATABASE.search(data)
@@ -297,7 +296,7 @@ def read_voc_file(path: Path) -> VocAnnotation:
     Raises:
         DataError: the file is missing, not well-formed, hostile, or not a VOC annotation.
     """
-    data = _read_bounded(path)
+    data = read_bounded(path, MAX_XML_BYTES)
     try:
         root = ElementTree.fromstring(data, forbid_dtd=True)  # in parts, the time for a long token is its square
     except defusedxml.DefusedXmlException as error:
@@ -308,21 +307,6 @@ def read_voc_file(path: Path) -> VocAnnotation:
         raise DataError(f"{path}: expected a VOC <annotation>, got <{root.tag}>")
     is_vocs_own = _is_vocs(_text(root, "source/database") or "")
     return VocAnnotation(path, _text(root, "filename"), _size(root), is_vocs_own, tuple(_parse_objects(root)))
-
-
-def _read_bounded(path: Path) -> bytes:
-    """A regular file of at most ``MAX_XML_BYTES``: a pipe or a device would never end."""
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{path}: expected an annotation file, got what is no regular file")
-        if status.st_size > MAX_XML_BYTES:
-            raise DataError(
-                f"{path}: expected an annotation file of at most {MAX_XML_BYTES} bytes, got {status.st_size}"
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _parse_objects(root: Any) -> Iterator[VocObject]:
