@@ -172,13 +172,13 @@ def _plain(values: Sequence[float]) -> str:
 
 
 def _print_tensors(imported: Imported, verbose: bool) -> None:
-    """What was matched, made and left: how many and why, or each by name."""
+    """What was matched, made and unused: how many and why, or each by name."""
     made = [(ours, why) for ours, why in imported.made if not ours.endswith(BOOK_KEEPING)]
     print_line(f"{len(imported.matched)} tensors matched, {len(made)} made, {len(imported.left)} unused")
     if verbose:
         for ours, theirs in imported.matched:
             print_line(f"  {theirs} -> {ours}")
-    for what, entries in (("made", made), ("left", imported.left)):
+    for what, entries in (("made", made), ("unused", imported.left)):
         if verbose:
             for name, why in entries:
                 print_line(f"  {what}: {name} ({why})")

@@ -95,7 +95,7 @@ def predict(options: PredictOptions) -> None:
         run = Run(detector, options, output, progress, [])
         if passed_over:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(passed_over.items()))
-            run.say(f"passed over, being neither pictures nor videos: {kinds}")
+            run.say(f"skipped, neither pictures nor videos: {kinds}")
         for problem in problems:
             run.fail(problem)
         try:

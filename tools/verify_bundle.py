@@ -21,7 +21,7 @@ class VerifyOptions:
     bundle: Annotated[Path, tyro.conf.Positional]
     """The folder that an export wrote."""
     dump: Path | None = None
-    """A folder with what an app made of the reference pictures, files named as in the bundle's golden/, any of them.
+    """A folder with an app's results for the reference pictures, named as in the bundle's golden/, any of them.
     Default: the bundle's own models are run."""
     model: str | None = None
     """Only this file of the bundle. Default: all of them."""
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     passed: list[bool] = []
 
     def verify(options: VerifyOptions) -> None:
-        """Say for each model and step of a bundle whether it gives the reference result, or what went wrong."""
+        """Test for each model and step of a bundle whether it gives the reference result, or what went wrong."""
         report = verify_bundle(options.bundle, dump=options.dump, model=options.model)
         passed.append(report.passed)
         if options.json:

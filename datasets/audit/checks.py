@@ -42,7 +42,7 @@ FINDING_KINDS = {kind: FindingKind(row.meaning) for kind, row in PROBLEM_KINDS.i
     "probable-leak": FindingKind("two splits have pictures that look the same", is_problem=False),
     "probable-duplicate": FindingKind("two pictures of a split look the same", is_problem=False),
     "two-classes": FindingKind("an object is annotated as two classes", is_problem=False),
-    "remark": FindingKind("picture is not read as it stands there", is_problem=False),
+    "remark": FindingKind("picture is converted when it is read", is_problem=False),
     "absent-class": FindingKind("class without an object to train on", is_problem=False),
     "crowded": FindingKind("picture with too many objects to look for those that are boxed twice", is_problem=False),
 }

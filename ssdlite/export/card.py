@@ -42,7 +42,7 @@ made from `contract.json` (`{contract.format}`, version {contract.format_version
 
 1. {scoring}
 2. `raw` and `decoded`: keep scores above {spec.score_threshold:g}; of each class the {spec.candidates_per_class} best \
-enter non-maximum suppression, where a box falls to a better one of its class that it overlaps by more than \
+enter non-maximum suppression (NMS), which drops a box whose IoU with a better one of its class is more than \
 {spec.nms_threshold:g}; of all classes the {spec.max_detections} best remain.
 3. `nms`: this is inside the graph, for the {spec.max_candidates} best pairs of anchor and class; take the first \
 `count` rows.
@@ -60,7 +60,7 @@ enter non-maximum suppression, where a box falls to a better one of its class th
 
 ```bash
 ssdlite verify .                          # replay the reference vectors in golden/, step by step
-ssdlite verify . --dump FOLDER            # compare what your app makes of the reference pictures
+ssdlite verify . --dump FOLDER            # compare the results of your app on the reference pictures
 ssdlite predict photo.jpg --weights .     # boxes, names and scores
 ```
 

@@ -124,7 +124,7 @@ def _open_file(path: Path, runtime: str, threads: int | None) -> Opened:
     else:
         raise ContractError(
             f"{path}: has no contract (no {METADATA_KEY!r} in its metadata, no {CONTRACT_FILE} beside it): nothing "
-            "says how to feed it or what it answers; export the checkpoint with `ssdlite export`"
+            "describes its input and outputs; export the checkpoint with `ssdlite export`"
         )
     if model.runtime != runtime:
         raise ContractError(f"{path}: its contract says that it runs in {model.runtime}")

@@ -238,7 +238,7 @@ class Trainer:
             self.done.skipped_images += len(batch.bad)
             if len(batch) < 2:  # too few for batch norm
                 if self.processes.count > 1:
-                    raise TrainingError("nearly all images of a process's batch are unreadable; mend the data first")
+                    raise TrainingError("nearly all images of a process's batch are unreadable; correct the data first")
                 continue
             set_learning_rate(self.step.optimizer, learning_rate(epoch * steps + step, total, self.options))
             losses = self.step(batch.images, batch.boxes, batch.labels)

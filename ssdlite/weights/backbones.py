@@ -272,9 +272,9 @@ def _check(own: Mapping[str, Tensor], weights: BackboneWeights, fitting: set[str
     left = [weights.names.get(key, key) for key in weights.tensors if key not in own and not _may_differ(key, name)]
     broken = [_named(key, weights) for key in fitting if not bool(torch.isfinite(weights.tensors[key].float()).all())]
     faults = {
-        "not in the file": missing,
+        "missing keys": missing,
         "of another shape": wrong,
-        "in the file without a place here": left,
+        "unused keys": left,
         "with values that are not finite": broken,
     }
     found = [f"{fault}: {listing(keys)}" for fault, keys in faults.items() if keys]

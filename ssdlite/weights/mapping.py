@@ -96,16 +96,16 @@ class WeightMapping:
         """
         faults = []
         if self._missing:
-            faults.append(f"not in the file: {listing(self._missing)}")
+            faults.append(f"missing keys: {listing(self._missing)}")
         if self._unused:
-            faults.append(f"in the file, but with no place here: {listing(self._unused)}")
+            faults.append(f"unused keys: {listing(self._unused)}")
         try:
             own = empty_tensors(config)
         except ConfigError as error:
             raise CheckpointError(f"{self.path}: {error}") from None
         unfilled = [name for name in own if name not in self.weights]
         if unfilled and not self._missing:
-            faults.append(f"of ours, not filled: {listing(unfilled)}")
+            faults.append(f"keys of the detector without a value: {listing(unfilled)}")
         wrong = [
             self._shape_fault(name, tensor)
             for name, tensor in own.items()

@@ -167,8 +167,8 @@ def test_weights_of_another_width(files: Callable[[str], Path]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"features.3.conv.2.weight": None}, "not in the file: features.3.conv.2.weight"),
-        ({"features.19.0.weight": torch.zeros(1)}, "in the file without a place here: features.19.0.weight"),
+        ({"features.3.conv.2.weight": None}, "missing keys: features.3.conv.2.weight"),
+        ({"features.19.0.weight": torch.zeros(1)}, "unused keys: features.19.0.weight"),
         ({"features.3.conv.3.bias": torch.full((24,), torch.inf)}, "values that are not finite: features.3.conv.3.b"),
         (
             {"features.1.conv.0.0.weight": None},

@@ -160,9 +160,9 @@ def test_import_weights_reads_the_file(tmp_path: Path) -> None:
     [
         ("mb1-ssd", {}, None, "the names of its 3 classes are not in the file; give class_names=.*--labels FILE"),
         ("mb1-ssd", {}, ("a", "b"), "3 classes and background, but got 2 class names"),
-        ("mb1-ssd", {"extras.2.0.bias": None}, NAMES, "not in the file: extras.2.0.bias -> neck.2.0.1.bias"),
-        ("mb1-ssd-lite", {"extras.9.x": torch.zeros(1)}, NAMES, "in the file, but with no place here: extras.9.x"),
-        ("mb2-ssd-lite", {"classification_headers.1.0.bias": torch.zeros(3)}, NAMES, "no place here: classification_h"),
+        ("mb1-ssd", {"extras.2.0.bias": None}, NAMES, "missing keys: extras.2.0.bias -> neck.2.0.1.bias"),
+        ("mb1-ssd-lite", {"extras.9.x": torch.zeros(1)}, NAMES, "unused keys: extras.9.x"),
+        ("mb2-ssd-lite", {"classification_headers.1.0.bias": torch.zeros(3)}, NAMES, "unused keys: classification_h"),
         (
             "mb2-ssd-lite",
             {"base_net.18.0.weight": torch.zeros(9, 1)},

@@ -341,7 +341,7 @@ def without(values: Values, name: str) -> Values:
         ),
         (
             lambda values: values | {"FeatureExtractor/MobilenetV1/Conv2d_14/weights": np.zeros(3, np.float32)},
-            "in the file, but with no place here: FeatureExtractor/MobilenetV1/Conv2d_14/weights",
+            "unused keys: FeatureExtractor/MobilenetV1/Conv2d_14/weights",
         ),
         (
             lambda values: (

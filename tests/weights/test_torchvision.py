@@ -134,12 +134,12 @@ def changed(state: State, **changes: Tensor | None) -> State:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({LAST: None}, f"x.pth: read as torchvision .*, but not in the file: {LAST} -> head.regression.5.1.bias"),
-        ({"backbone.extra.4.0.0.weight": torch.zeros(1)}, "with no place here: backbone.extra.4.0.0.weight"),
+        ({LAST: None}, f"x.pth: read as torchvision .*, but missing keys: {LAST} -> head.regression.5.1.bias"),
+        ({"backbone.extra.4.0.0.weight": torch.zeros(1)}, "unused keys: backbone.extra.4.0.0.weight"),
         ({LAST: torch.zeros(8)}, rf"of another shape: {LAST} -> head.regression.5.1.bias: expected \[24\], got \[8\]"),
         ({FIRST: torch.full((16, 3, 3, 3), torch.nan)}, f"not finite in {FIRST} -> backbone.features.0.0.weight"),
         ({"head.classification_head.module_list.0.1.bias": torch.zeros(())}, r"expected 6 values .*, got \[\]"),
-        ({"head.classification_head.module_list.0.1.bias": None}, "not in the file: head.classification_head"),
+        ({"head.classification_head.module_list.0.1.bias": None}, "missing keys: head.classification_head"),
     ],
 )
 def test_what_does_not_fit_is_named(theirs: nn.Module, changes: dict[str, Tensor | None], message: str) -> None:

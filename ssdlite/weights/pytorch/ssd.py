@@ -52,7 +52,7 @@ def read_torchvision_ssd(
     options.refuse_anchor_order(path, TORCHVISION_SSD)
     for name in (FIRST_LOGITS, TAIL):
         if name not in state:
-            raise CheckpointError(f"{path}: read as {TORCHVISION_SSD}, but not in the file: {name}")
+            raise CheckpointError(f"{path}: read as {TORCHVISION_SSD}, but missing keys: {name}")
     num_logits = count_logits(state[FIRST_LOGITS], FIRST_LOGITS, SHAPES_PER_CELL, path)
     classes = name_rows(num_logits, options.class_names, "softmax", path, beside=beside)
     config = _torchvision_config(state, classes, options)
