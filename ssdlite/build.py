@@ -1,4 +1,4 @@
-"""The front door: detectors built from presets, and whatever detects loaded from its file.
+"""Detectors built from presets, and checkpoints and exported models loaded from their files.
 
 What a detector needs is loaded by what builds one; an exported model needs neither torch nor configurations.
 """

@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("ssdlite", "backbones", "heads", "datasets", "tools")
+PACKAGES = ("ssdlite", "backbones", "heads", "datasets", "tools")
 
 
 def definitions(path: Path) -> list[tuple[str, str]]:
@@ -24,8 +24,8 @@ def definitions(path: Path) -> list[tuple[str, str]]:
 def test_no_name_means_two_things() -> None:
     meanings = defaultdict(set)
     modules = 0
-    for room in ROOMS:
-        for path in (ROOT / room).rglob("*.py"):
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
             modules += 1
             for name, what in definitions(path):
                 meanings[name].add(what)

@@ -1,4 +1,4 @@
-"""What is given for an import: a file, told by its first bytes, what its user says, and the seam for new formats."""
+"""The source of an import: its file type, by its first bytes; the user's options; the base class of formats."""
 
 from __future__ import annotations
 
