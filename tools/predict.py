@@ -20,7 +20,7 @@ from ssdlite.build import load_any
 from ssdlite.console import print_line
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import prepare_folder, save_json_list, writing
-from ssdlite.images.drawing import draw_detections
+from ssdlite.images.drawing import draw_detections, draw_detections_on
 from ssdlite.images.geometry import ImageArray
 from ssdlite.images.media import (
     DETECTIONS_FILE,
@@ -28,12 +28,14 @@ from ssdlite.images.media import (
     VideoReader,
     VideoWriter,
     find_sources,
+    into_pillow,
     save_picture,
 )
 from ssdlite.images.prediction import DetectionModel
 from ssdlite.images.reading import MAX_PIXELS, picture_remarks, read_image
 
 T = TypeVar("T")
+HELD_BYTES = 1 << 25  # decoded pictures that wait for their batch; larger ones go through the network alone
 
 
 @dataclass(frozen=True)
@@ -140,35 +142,49 @@ def _predict_images(run: Run, sources: Sequence[MediaFile]) -> None:
     if not sources:
         return
     task = run.progress.add_task("images", total=len(sources))
-    for batch in _batches(sources, run.options.batch_size):
-        readable = [(source, image) for source in batch if (image := _read(run, source)) is not None]
-        found = run.detector.predict([image for _, image in readable], score_threshold=run.options.score_threshold)
-        for (source, image), detections in zip(readable, found, strict=True):
-            target = run.output / source.target
-            with writing(target):
-                save_picture(target, draw_detections(image, detections))
-            run.objects += len(detections)
-            run.entries.append(
-                {
-                    "file": str(source.path),
-                    "output": source.target.as_posix(),
-                    "width": image.shape[1],
-                    "height": image.shape[0],
-                    "detections": detections.to_list(),
-                }
-            )
-        run.progress.advance(task, len(batch))
+    waiting: list[tuple[MediaFile, ImageArray]] = []
+    for position, source in enumerate(sources, start=1):
+        waiting += _read(run, source)
+        held = sum(image.nbytes for _, image in waiting)
+        if len(waiting) == run.options.batch_size or held >= HELD_BYTES or position == len(sources):
+            _predict_batch(run, waiting)
+            run.progress.update(task, completed=position)
 
 
-def _read(run: Run, source: MediaFile) -> ImageArray | None:
+def _predict_batch(run: Run, waiting: list[tuple[MediaFile, ImageArray]]) -> None:
+    """Detect, draw and save; ``waiting`` is empty afterwards."""
+    found = run.detector.predict([image for _, image in waiting], score_threshold=run.options.score_threshold)
+    for detections in found:
+        source, image = waiting.pop(0)
+        target = run.output / source.target
+        picture = into_pillow(image)
+        del image
+        draw_detections_on(picture, detections)
+        with writing(target):
+            save_picture(target, picture)
+        run.objects += len(detections)
+        run.entries.append(
+            {
+                "file": str(source.path),
+                "output": source.target.as_posix(),
+                "width": picture.width,
+                "height": picture.height,
+                "detections": detections.to_list(),
+            }
+        )
+
+
+def _read(run: Run, source: MediaFile) -> list[tuple[MediaFile, ImageArray]]:
+    """The one picture, or none where it cannot be read."""
     try:
+        remarks = picture_remarks(source.path, max_pixels=run.options.max_pixels)
         image = read_image(source.path, max_pixels=run.options.max_pixels)
-        for remark in picture_remarks(source.path):
-            run.say(f"{source.path}: {remark}")
     except DataError as error:
         run.fail(str(error))
-        return None
-    return image
+        return []
+    for remark in remarks:
+        run.say(f"{source.path}: {remark}")
+    return [(source, image)]
 
 
 def _predict_video(run: Run, source: MediaFile) -> None:

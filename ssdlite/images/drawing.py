@@ -78,9 +78,16 @@ def class_color(label: int) -> Color:
 
 def draw_detections(image: ImageArray, detections: Detections) -> ImageArray:
     """image [H, W, 3] RGB -> a copy with a box, the class name and the score of each detection."""
+    picture = Image.fromarray(image)
+    draw_detections_on(picture, detections)
+    return np.array(picture)
+
+
+def draw_detections_on(picture: Image.Image, detections: Detections) -> None:
+    """The same in place."""
     labels = detections.labels.tolist()
     captions = [f"{name} {score:.2f}" for name, score in zip(detections.names, detections.scores.tolist(), strict=True)]
-    return draw_boxes(image, detections.boxes, captions, [class_color(label) for label in labels])
+    _draw_boxes_on(picture, detections.boxes, captions, [class_color(label) for label in labels])
 
 
 def draw_ground_truth(image: ImageArray, ground_truth: GroundTruth, class_names: Sequence[str]) -> ImageArray:
@@ -155,6 +162,13 @@ def draw_boxes(
     letters grow with the picture.
     """
     picture = Image.fromarray(image)
+    _draw_boxes_on(picture, boxes, captions, colors)
+    return np.array(picture)
+
+
+def _draw_boxes_on(
+    picture: Image.Image, boxes: npt.NDArray[np.float32], captions: Sequence[str], colors: Sequence[Color]
+) -> None:
     captions = [drawable(caption) for caption in captions]
     draw = ImageDraw.Draw(picture)
     style = Style.for_size(picture.height, picture.width)
@@ -168,7 +182,6 @@ def draw_boxes(
         draw.rectangle(place, fill=color)
         middle = (place[1] + place[3]) / 2
         draw.text((place[0] + style.padding, middle), caption, _ink_on(color), style.font, anchor="lm")
-    return np.array(picture)
 
 
 @dataclass(frozen=True)

@@ -117,14 +117,19 @@ def narrow_range(highest: float) -> int | None:
     return next((bits for bits, limit in NARROW_RANGES.items() if 255 < highest <= limit), None)
 
 
-def deep_to_8_bits(pixels: npt.NDArray[Any]) -> ImageArray:
+def highest_value(pixels: npt.NDArray[Any]) -> float:
+    """Of the finite ones, at least 0."""
+    return float(pixels.max(initial=0, where=np.isfinite(pixels)))
+
+
+def deep_to_8_bits(pixels: npt.NDArray[Any], highest: float | None = None) -> ImageArray:
     """Pixels of 16 or 32 bits, of any shape -> uint8.
 
     Values to 255 are 8-bit ones in a wide file, to 1023 of 10 bits, to 4095 of 12, to 65535 of 16, floats to 1
-    fractions; more is scaled.
+    fractions; more is scaled. ``highest`` is the whole picture's, where ``pixels`` are a part of it.
     """
+    highest = highest_value(pixels) if highest is None else highest
     values = np.nan_to_num(pixels.astype(np.float64), posinf=0.0, neginf=0.0)
-    highest = float(values.max(initial=0))
     if bits := narrow_range(highest):
         values = values * (255 / NARROW_RANGES[bits])
     elif highest > 255:
@@ -134,9 +139,23 @@ def deep_to_8_bits(pixels: npt.NDArray[Any]) -> ImageArray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def deep_gray_to_rgb(pixels: npt.NDArray[Any]) -> ImageArray:
+def deep_gray_to_rgb(pixels: npt.NDArray[Any], highest: float | None = None) -> ImageArray:
     """Grey pixels of 16 or 32 bits [H, W] -> uint8 RGB, see ``deep_to_8_bits``."""
-    return np.repeat(deep_to_8_bits(pixels)[:, :, None], 3, axis=2)
+    return np.repeat(deep_to_8_bits(pixels, highest)[:, :, None], 3, axis=2)
+
+
+def turn_upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """A view of pixels [H, W, ...] as stored under an EXIF ``orientation``."""
+    swaps, flips_x, flips_y = ORIENTATIONS[orientation]
+    turned = pixels.swapaxes(0, 1) if swaps else pixels
+    return turned[:: -1 if flips_y else 1, :: -1 if flips_x else 1]
+
+
+def as_stored(upright: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """The way back of ``turn_upright``, a view too: what is written to it lands upright."""
+    swaps, flips_x, flips_y = ORIENTATIONS[orientation]
+    flipped = upright[:: -1 if flips_y else 1, :: -1 if flips_x else 1]
+    return flipped.swapaxes(0, 1) if swaps else flipped
 
 
 def _source_places(source: int, target: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

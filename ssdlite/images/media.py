@@ -18,7 +18,7 @@ from PIL import Image
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import replacing, write_atomically
 from ssdlite.images.geometry import ImageArray, silent_opencv
-from ssdlite.images.reading import IMAGE_SUFFIXES
+from ssdlite.images.reading import IMAGE_SUFFIXES, STRIP_PIXELS
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")
 PICTURE_FORMATS = {  # what annotated pictures can be written as; others become PNG
@@ -86,11 +86,23 @@ def find_sources(paths: Sequence[Path], output: Path) -> Sources:
     return Sources(sources, problems, dict(others))
 
 
-def save_picture(path: Path, image: ImageArray) -> None:
-    """Write image [H, W, 3] RGB in the format of the suffix of ``path``, one of ``PICTURE_FORMATS``."""
+def into_pillow(image: ImageArray) -> Image.Image:
+    """The picture of an image [H, W, 3] RGB, which is used up: its memory goes as the picture's comes."""
+    height, width, channels = image.shape
+    picture = Image.new("RGB", (width, height), None)
+    while height:
+        top = max(0, height - max(1, STRIP_PIXELS // width))
+        picture.paste(Image.fromarray(image[top:height]), (0, top))
+        height = top
+        if image.flags.owndata:
+            image.resize((height, width, channels), refcheck=False)
+    return picture
+
+
+def save_picture(path: Path, picture: Image.Image) -> None:
+    """Write it in the format of the suffix of ``path``, one of ``PICTURE_FORMATS``."""
     kind = PICTURE_FORMATS[path.suffix.lower()]
     options = {"quality": LOSSY_QUALITY} if kind in ("JPEG", "WEBP") else {}
-    picture = Image.fromarray(image)
     write_atomically(path, lambda file: picture.save(file, kind, **options))
 
 

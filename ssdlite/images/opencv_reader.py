@@ -1,10 +1,12 @@
-"""Picture files through OpenCV, where Pillow is not installed."""
+"""Picture files through OpenCV: where Pillow is not installed, and large ones, in less memory."""
 
 from __future__ import annotations
 
+import mmap
 import re
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,13 @@ from ssdlite.images.geometry import (
     deep_gray_to_rgb,
     deep_to_8_bits,
     find_opencv,
-    narrow_range,
+    highest_value,
     silent_opencv,
+    turn_upright,
 )
 
 MOST_DECODED_PIXELS = 178_956_970  # as Pillow allows; OpenCV itself would decode six times as many
+DARK = 16  # of 255: what is left of 12 bits in a picture of 16
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
@@ -39,13 +43,31 @@ def read_header(path: Path | str) -> tuple[Size, int]:
     content = _read_bytes(path)
     upright, stored = (_decode(content, upright=upright) for upright in (True, False))
     size = (stored.shape[0], stored.shape[1])
-    return size, next((one for one in ORIENTATIONS if np.array_equal(_turn(stored, one), upright)), 1)
+    return size, next((one for one in ORIENTATIONS if np.array_equal(turn_upright(stored, one), upright)), 1)
 
 
-def _turn(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    swaps, flips_x, flips_y = ORIENTATIONS[orientation]
-    turned = pixels.swapaxes(0, 1) if swaps else pixels
-    return turned[:: -1 if flips_y else 1, :: -1 if flips_x else 1]
+def read_as_stored(path: Path | str, size: Size) -> ImageArray | None:
+    """The RGB pixels of a picture in colours of 8 bits, not turned, in the memory of the result alone.
+
+    None where OpenCV is missing or too old for that, or does not read the file: for Pillow to read, or to refuse.
+    """
+    cv2 = find_opencv()
+    if cv2 is None or not hasattr(cv2, "IMREAD_COLOR_RGB") or not _is_whole(path):
+        return None
+    pixels = np.empty((*size, 3), np.uint8)
+    with silent_opencv(), suppress(cv2.error, TypeError):
+        found = cv2.imread(str(path), pixels, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        if found is not None and found.shape == pixels.shape:
+            return np.asarray(found, np.uint8)
+    return None
+
+
+def _is_whole(path: Path | str) -> bool:
+    """False of a JPEG or PNG without its end: OpenCV would fill the rest with grey."""
+    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if content[:3] == JPEG_START:
+            return content.rfind(JPEG_END) > content.rfind(JPEG_SCAN)
+        return content[:4] != b"\x89PNG" or content.rfind(b"IEND") > content.rfind(b"IDAT")
 
 
 def check_pixels(width: int, height: int, most: int) -> None:
@@ -162,8 +184,8 @@ def _to_rgb(pixels: npt.NDArray[Any]) -> ImageArray:
     if pixels.ndim == 2:
         return np.repeat(pixels[:, :, None], 3, axis=2) if pixels.dtype == np.uint8 else deep_gray_to_rgb(pixels)
     if pixels.dtype == np.uint16:
-        narrow = narrow_range(float(pixels.max(initial=0))) is not None
-        pixels = deep_to_8_bits(pixels) if narrow else (pixels >> 8).astype(np.uint8)
+        dark = highest_value(pixels) < DARK << 8
+        pixels = deep_to_8_bits(pixels) if dark else (pixels >> 8).astype(np.uint8)
     if pixels.dtype != np.uint8:
         raise ValueError(f"expected colours of 8 or 16 bits, got {pixels.dtype}")
     return np.ascontiguousarray(pixels[:, :, ::-1])

@@ -66,7 +66,7 @@ def predict_pictures(
     input_transform = model.input_transform
     results: list[Detections] = []
     for start in range(0, len(pictures), batch_size):
-        arrays = [to_array(picture, start + i) for i, picture in enumerate(pictures[start : start + batch_size])]
+        arrays = (to_array(picture, start + i) for i, picture in enumerate(pictures[start : start + batch_size]))
         found = detect_batch(model, build_input_batch(arrays, input_transform))
         results += [one.above(score_threshold) for one in found]
     return results
@@ -84,11 +84,14 @@ class InputBatch(NamedTuple):
         return [own.to_picture(window, size) for own, window, size in zip(found, self.windows, self.sizes, strict=True)]
 
 
-def build_input_batch(pictures: Sequence[ImageArray], input_transform: InputTransform) -> InputBatch:
-    """RGB pictures [H, W, 3] of any sizes, at least one -> one batch."""
-    sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
-    windows = [input_transform.window(size) for size in sizes]
-    rendered = [window.render(picture, input_transform.fill) for window, picture in zip(windows, pictures, strict=True)]
+def build_input_batch(pictures: Iterable[ImageArray], input_transform: InputTransform) -> InputBatch:
+    """RGB pictures [H, W, 3] of any sizes, at least one -> one batch. Of a generator's, one is in memory at a time."""
+    sizes, windows, rendered = [], [], []
+    for picture in pictures:
+        sizes.append((picture.shape[0], picture.shape[1]))
+        windows.append(input_transform.window(sizes[-1]))
+        rendered.append(windows[-1].render(picture, input_transform.fill))
+        del picture  # before the next one is decoded
     return InputBatch(np.stack(rendered).transpose(0, 3, 1, 2), windows, sizes)
 
 

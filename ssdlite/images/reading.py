@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.images import opencv_reader
@@ -19,11 +21,16 @@ from ssdlite.images.geometry import (
     ORIENTATIONS,
     ImageArray,
     Size,
+    as_stored,
     deep_gray_to_rgb,
+    deep_to_8_bits,
     find_opencv,
     find_pillow,
+    highest_value,
     narrow_range,
+    turn_upright,
 )
+from ssdlite.images.opencv_reader import DARK
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,11 +40,12 @@ IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".avif", ".jp2",
     *(HEIF_SUFFIXES if find_spec("pillow_heif") else ()),
 )  # fmt: skip
-DARK = 16  # of 255: what is left of 12 bits in a picture of 16
 MAX_PIXELS = 89_478_485  # of a picture to detect in, unless an option says more: half of what can be decoded
-LARGE_PIXELS = 1 << 22  # from here on a picture is converted in strips
-STRIP_ROWS = 256
+LARGE_PIXELS = 1 << 22  # from here on memory counts for more than a decoder's name does
+LARGE_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP")  # of which OpenCV gives Pillow's pixels, in half the memory
+STRIP_PIXELS = 1 << 18
 EXIF_ORIENTATION = 0x0112
+TIFF_WIDTH, TIFF_HEIGHT = 256, 257
 TRANSPOSITIONS = {  # what of Pillow's turns an EXIF orientation upright
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
@@ -73,12 +81,18 @@ def read_image(
             return opencv_reader.read(path, max_pixels)
         with _without_size_warning(), _open(pillow, path) as picture:  # Pillow refuses more than 179 million pixels
             opencv_reader.check_pixels(picture.width, picture.height, max_pixels)
-            if reduction > 1 and _orientation(picture) == 1:
+            orientation = _turn_left_to_do(picture)
+            if reduction > 1 and orientation == 1:
                 picture.draft(None, (picture.width // reduction, picture.height // reduction))
             deep_color = _has_deep_color(picture)
-            image = to_rgb(picture)
-        if deep_color and image.max(initial=0) < DARK and find_opencv():
-            return opencv_reader.read(path)  # Pillow has dropped the lower 8 bits
+            image = _large_as_stored(picture, path)
+            if image is None:
+                image = to_rgb(picture)
+            elif orientation != 1:
+                image = np.ascontiguousarray(turn_upright(image, orientation))
+        if deep_color and image.max(initial=0) < DARK:
+            with _open(pillow, path) as picture:
+                _add_lower_bytes(as_stored(image, orientation), picture)
         return image
 
 
@@ -87,20 +101,21 @@ def is_picture_name(name: str) -> bool:
     return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def picture_remarks(path: Path | str) -> list[str]:
+def picture_remarks(path: Path | str, *, max_pixels: int = opencv_reader.MOST_DECODED_PIXELS) -> list[str]:
     """What is worth saying about how ``read_image`` makes 8 bits of a picture; nothing of most, and of damaged ones."""
     pillow = find_pillow()
     if pillow is None or Path(path).suffix.lower() in (".jpg", ".jpeg", ".jfif"):
         return []
     remarks: list[str] = []
-    with suppress(DataError), _one_error(path), _open(pillow, path) as picture:
+    with suppress(DataError), _one_error(path), _without_size_warning(), _open(pillow, path) as picture:
+        opencv_reader.check_pixels(picture.width, picture.height, max_pixels)
         if (frames := getattr(picture, "n_frames", 1)) > 1:
             remarks.append(f"holds {frames} frames, of which the first is read")
         if picture.mode.startswith(("I", "F")):
-            highest = float(np.asarray(picture).max(initial=0))
+            highest = _highest(picture)
             if bits := narrow_range(highest):
                 remarks.append(f"its values reach {highest:g} of 65535: scaled by the range of {bits} bits")
-        elif _has_deep_color(picture) and np.asarray(picture).max(initial=0) < DARK:
+        elif _has_deep_color(picture) and _highest(picture) < DARK:
             remarks.append(f"its values stay below {DARK} / 256 of 16 bits: scaled by their range")
     return remarks
 
@@ -145,7 +160,9 @@ def read_header(path: Path | str) -> PictureHeader:
         if pillow is None:
             return PictureHeader(*opencv_reader.read_header(path))
         with _open(pillow, path) as picture:
-            return PictureHeader((picture.height, picture.width), _orientation(picture))
+            tags = getattr(picture, "tag_v2", {})  # of a TIFF, whose size Pillow may have turned already
+            stored = int(tags.get(TIFF_HEIGHT, picture.height)), int(tags.get(TIFF_WIDTH, picture.width))
+            return PictureHeader(stored, _orientation(picture))
 
 
 def read_image_size(path: Path | str) -> tuple[Size, Size]:
@@ -158,25 +175,84 @@ def to_rgb(picture: Image) -> ImageArray:
     """A Pillow picture of any mode as upright uint8 RGB [H, W, 3]."""
     from PIL.Image import Transpose
 
-    orientation = _orientation(picture)
+    orientation = _turn_left_to_do(picture)
+    picture.load()
+    if picture.width * picture.height > LARGE_PIXELS:
+        return _to_rgb_by_strips(picture, orientation)
     if orientation in TRANSPOSITIONS:
         picture = picture.transpose(Transpose[TRANSPOSITIONS[orientation]])
     if picture.mode.startswith(("I", "F")):
         return deep_gray_to_rgb(np.asarray(picture))
-    if picture.width * picture.height <= LARGE_PIXELS:
-        return np.array(_convert(picture))
-    picture.load()
-    array = np.empty((picture.height, picture.width, 3), np.uint8)
-    for top in range(0, picture.height, STRIP_ROWS):  # Pillow's own copies take three times the memory of the result
-        bottom = min(picture.height, top + STRIP_ROWS)
-        array[top:bottom] = np.asarray(_convert(picture.crop((0, top, picture.width, bottom))))
+    return np.array(_convert(picture))
+
+
+def _to_rgb_by_strips(picture: Image, orientation: int) -> ImageArray:
+    """The same: Pillow's own copies, and sums in 64 bits, take several times the memory of the result."""
+    size = PictureHeader((picture.height, picture.width), orientation).upright
+    array = np.empty((*size, 3), np.uint8)
+    target = as_stored(array, orientation)
+    highest = _highest(picture) if picture.mode.startswith(("I", "F")) else None
+    for rows, strip in _strips(picture):
+        target[rows] = np.asarray(_convert(strip)) if highest is None else deep_gray_to_rgb(np.asarray(strip), highest)
     return array
+
+
+def _strips(picture: Image) -> Iterator[tuple[slice, Image]]:
+    """Some rows at a time, and which they are."""
+    rows = max(1, STRIP_PIXELS // picture.width)
+    for top in range(0, picture.height, rows):
+        bottom = min(picture.height, top + rows)
+        yield slice(top, bottom), picture.crop((0, top, picture.width, bottom))
+
+
+def _highest(picture: Image) -> float:
+    return max(highest_value(np.asarray(strip)) for _, strip in _strips(picture))
+
+
+def _large_as_stored(picture: Image, path: Path | str) -> ImageArray | None:
+    """The pixels of a large picture in colours, one frame and a usual format, from OpenCV; None of all others."""
+    usual = picture.format in LARGE_FORMATS and (picture.format == "MPO" or getattr(picture, "n_frames", 1) == 1)
+    if picture.mode not in ("RGB", "RGBA") or not usual or picture.width * picture.height <= LARGE_PIXELS:
+        return None
+    return opencv_reader.read_as_stored(path, (picture.height, picture.width))
+
+
+def _add_lower_bytes(pixels: ImageArray, picture: Image) -> None:
+    """Scale the ``pixels`` [H, W, 3] of a file of 16 bits by their range: Pillow has dropped their lower bytes.
+
+    It gives these where it is told that the bytes of the file have the other order.
+    """
+    picture.tile = [  # type: ignore[attr-defined]
+        getattr(tile, "_make", tuple)([*tile[:3], _in_other_order(tile[3])])
+        for tile in picture.tile  # type: ignore[attr-defined]
+    ]
+    picture.load()
+
+    def values(rows: slice, strip: Image) -> npt.NDArray[np.uint16]:
+        return np.asarray(pixels[rows].astype(np.uint16) << 8 | np.asarray(strip.convert("RGB")), np.uint16)
+
+    highest = max(highest_value(values(*part)) for part in _strips(picture))
+    for rows, strip in _strips(picture):
+        pixels[rows] = deep_to_8_bits(values(rows, strip), highest)
+
+
+def _in_other_order(arguments: Any) -> Any:
+    """Those of one of Pillow's decoders: a raw mode such as ``RGB;16B``, alone or first of several."""
+    if not isinstance(arguments, str):
+        return (_in_other_order(arguments[0]), *arguments[1:])
+    kind, bits, order = arguments.partition(";16")
+    return kind + bits + {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}.get(order, order)
 
 
 def _convert(picture: Image) -> Image:
     if picture.mode == "P" or (picture.mode in ("L", "RGB") and "transparency" in picture.info):
         picture = picture.convert("RGBA")  # resolves the palette's transparency entry before it is dropped
     return picture.convert("RGB")
+
+
+def _turn_left_to_do(picture: Image) -> int:
+    """The EXIF orientation of its pixels; Pillow turns those of a TIFF upright itself when it decodes them."""
+    return 1 if picture.format == "TIFF" else _orientation(picture)
 
 
 def _orientation(picture: Image) -> int:

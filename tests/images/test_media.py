@@ -84,7 +84,7 @@ def test_what_is_missing_or_empty_is_named(tmp_path: Path) -> None:
 def test_pictures_are_written_in_the_format_of_their_name(suffix: str, kind: str, tmp_path: Path) -> None:
     image = np.zeros((40, 60, 3), np.uint8)
     image[:, :30] = (200, 30, 90)
-    save_picture(tmp_path / f"a{suffix.upper()}", image)
+    save_picture(tmp_path / f"a{suffix.upper()}", Image.fromarray(image))
     with Image.open(tmp_path / f"a{suffix.upper()}") as picture:
         assert picture.format == kind
         assert np.abs(np.asarray(picture.convert("RGB")).astype(int)[:, :24] - image[:, :24]).max() < 12

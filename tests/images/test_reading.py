@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -108,10 +109,19 @@ def test_the_bits_of_a_sensor_in_16_are_scaled_by_their_range(
     assert picture_remarks(path) == ([] if remark is None else [remark])
 
 
-def test_12_bits_of_colour_are_scaled_by_their_range(tmp_path: Path) -> None:
-    assert cv2.imwrite(str(tmp_path / "a.png"), np.full((2, 2, 3), (0, 2048, 4095), np.uint16))
-    assert read_image(tmp_path / "a.png")[0, 0].tolist() == [255, 128, 0]
-    assert picture_remarks(tmp_path / "a.png") == ["its values stay below 16 / 256 of 16 bits: scaled by their range"]
+@pytest.mark.parametrize("reader", ["OpenCV too", "Pillow alone", "OpenCV alone"])
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize("colors", [((0, 2048, 4095), [255, 128, 0]), ((7, 100, 200), [200, 100, 7])])
+def test_12_bits_of_colour_are_scaled_by_their_range(
+    colors: tuple[Any, Any], name: str, reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, expected = colors
+    assert cv2.imwrite(str(tmp_path / name), np.full((2, 2, 3), values, np.uint16))
+    if reader != "OpenCV too":
+        monkeypatch.setattr(reading, "find_opencv" if reader == "Pillow alone" else "find_pillow", lambda: None)
+    assert read_image(tmp_path / name)[0, 0].tolist() == expected
+    remarks = ["its values stay below 16 / 256 of 16 bits: scaled by their range"]
+    assert picture_remarks(tmp_path / name) == ([] if reader == "OpenCV alone" else remarks)
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
@@ -287,12 +297,64 @@ def test_a_picture_on_its_side_keeps_both_sizes(tmp_path: Path) -> None:
 def test_large_pictures_are_converted_in_strips(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = quarters().convert(mode)
     monkeypatch.setattr(reading, "LARGE_PIXELS", 0)
-    monkeypatch.setattr(reading, "STRIP_ROWS", 7)
+    monkeypatch.setattr(reading, "STRIP_PIXELS", 7 * 40)
     array = to_rgb(picture)
     assert array.shape == (20, 40, 3)
     corners = array[[0, 0, 19, 19], [0, 39, 0, 39]].tolist()
     grey = [[76] * 3, [150] * 3, [29] * 3, [255] * 3]  # Rec. 601
     assert corners == (grey if mode == "L" else [list(RED), list(GREEN), list(BLUE), list(WHITE)])
+
+
+CORNERS = {  # of ``quarters`` turned upright: top left, top right, bottom left, bottom right
+    1: [RED, GREEN, BLUE, WHITE],
+    2: [GREEN, RED, WHITE, BLUE],
+    3: [WHITE, BLUE, GREEN, RED],
+    4: [BLUE, WHITE, RED, GREEN],
+    5: [RED, BLUE, GREEN, WHITE],
+    6: [BLUE, RED, WHITE, GREEN],
+    7: [WHITE, GREEN, BLUE, RED],
+    8: [GREEN, WHITE, RED, BLUE],
+}
+
+
+@pytest.mark.parametrize("large", [0, 1 << 22])
+@pytest.mark.parametrize("kind", [("a.png", "RGB"), ("a.png", "P"), ("a.tif", "RGB"), ("a.webp", "RGB")])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_upright(
+    orientation: int, kind: tuple[str, str], large: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "LARGE_PIXELS", large)  # OpenCV, or Pillow in strips
+    monkeypatch.setattr(reading, "STRIP_PIXELS", 7 * 40)
+    name, mode = kind
+    lossless = {"lossless": True} if name == "a.webp" else {}
+    path = save(quarters().convert(mode), tmp_path / name, orientation, **lossless)
+    array, upright = read_image(path), (20, 40) if orientation < 5 else (40, 20)
+    assert array.shape == (*upright, 3)
+    assert read_image_size(path) == (upright, (20, 40))
+    assert array[[0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [list(color) for color in CORNERS[orientation]]
+
+
+def test_large_pictures_of_16_bits_are_scaled_by_the_range_of_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "LARGE_PIXELS", 0)
+    monkeypatch.setattr(reading, "STRIP_PIXELS", 1)  # a row at a time
+    path = save(Image.fromarray(np.array([[0], [2048], [4095]], np.uint16)), tmp_path / "a.png")
+    assert read_image(path)[:, 0, 1].tolist() == [0, 128, 255]
+    assert picture_remarks(path) == ["its values reach 4095 of 65535: scaled by the range of 12 bits"]
+    assert picture_remarks(path, max_pixels=2) == []  # for read_image to refuse
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
+def test_large_pictures_that_are_truncated_are_refused(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "LARGE_PIXELS", 0)
+    path = save(Image.effect_noise((64, 64), 50).convert("RGB"), tmp_path / f"a{suffix}")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(DataError, match=rf"a\{suffix}: cannot be read as an image"):
+        read_image(path)
 
 
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
