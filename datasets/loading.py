@@ -367,13 +367,13 @@ def describe_splits(train: DetectionIndex, val: DetectionIndex) -> list[str]:
     if absent := train.absent_classes():
         notes.append(f"{train.name}: no objects of {', '.join(absent)}")
     if not (~val.ignore).any():
-        notes.append(f"warning: {val.name}: no objects to validate on; which checkpoint is the best cannot be told")
+        notes.append(f"warning: {val.name}: no objects to validate on; best.pt cannot be chosen by AP")
     divided = train.problems is val.problems
     for index in (train,) if divided else (train, val):
         notes.extend(note for note in problem_notes(index) if note not in notes)
     if shared := set(train.paths) & set(val.paths):
         what = "all" if len(shared) == len(set(val.paths)) else f"{len(shared)}"
-        notes.append(f"warning: {what} of the images to validate on are trained on too; the score will flatter")
+        notes.append(f"warning: {what} of the images to validate on are trained on too; the score will be too high")
     return notes
 
 

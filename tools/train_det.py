@@ -18,7 +18,7 @@ SHORT = {"-e": "--epochs", "-b": "--batch-size", "--annotations": "--data"}
 
 class ResumeCommand(Config, frozen=True, kw_only=True):
     resume: str | None = None
-    """Run folder to continue, with its own options; the result is that of a run that was never stopped.
+    """Run folder to continue, with its own options; the result is that of an uninterrupted run.
     Default: a new run begins."""
 
 

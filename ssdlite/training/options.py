@@ -231,7 +231,7 @@ class AugmentationOptions(Config, frozen=True, kw_only=True):
     mosaic: float | None = None
     """Share of the samples that show up to four pictures; none in the last epochs. Default: the recipe's."""
     reduced_decoding: bool = False
-    """Decode JPEGs of at least twice the input's size at 1/2, 1/4 or 1/8 of theirs, where what is shown of them needs
+    """Decode JPEGs of at least twice the input's size at 1/2, 1/4 or 1/8 of theirs, if the crop window needs
     no more. Faster; such pictures are smoother than those that the detector is then given."""
 
     def check(self) -> None:
@@ -247,7 +247,7 @@ class RunOptions(Config, frozen=True, kw_only=True):
     output: str | None = None
     """Run folder. Default: the next free runs/train-NNN."""
     seed: int = 0
-    """Of everything random: initial weights, order, augmentation, division of the data."""
+    """Seed of all random choices: initial weights, order, augmentation, division of the data."""
     eval_interval: int = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
 
@@ -279,7 +279,7 @@ class TrainOptions(Config, frozen=True, kw_only=True):
     """
 
     recipe: str | None = None
-    """Values for all options below that say so: ssd (the reference); for a few hundred pictures small-data with
+    """Values for all options below that say so: ssd (the baseline); for a few hundred pictures small-data with
     --weights, scratch without. Default: ssd; shapes for the built-in data."""
     dataset: DatasetOptions = DatasetOptions()
     detector: DetectorOptions = DetectorOptions()

@@ -300,7 +300,7 @@ def test_notes_count_images_objects_classes_and_problems(tmp_path: Path) -> None
         f"{root}: COCO annotations with the splits train, val",
         "pets/train: 5 images, 5 objects of 2 classes",
         "pets/val: 1 image, 0 objects of 2 classes",
-        "warning: pets/val: no objects to validate on; which checkpoint is the best cannot be told",
+        "warning: pets/val: no objects to validate on; best.pt cannot be chosen by AP",
         (
             "pets/train: 5 boxes clipped: instances_train.json annotation 0 (cat) of 0.jpg; "
             "instances_train.json annotation 1 (dog) of 1.jpg; "

@@ -131,7 +131,7 @@ class Quantizer:
     def _rank(self) -> list[str]:
         """All convolutions, the most sensitive first, in a variant whose outputs change smoothly."""
         job = self.job
-        job.notify("  finding the layers that suffer most from integers")
+        job.notify("  measuring how sensitive each layer is to int8")
         options = job.options.graph("raw", "fp32")
         model = job.onnx_model(options)
         calibration = self._calibrate(model, options)
