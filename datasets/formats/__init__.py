@@ -3,10 +3,12 @@
 from ssdlite.datasets.formats.base import DataFormat
 from ssdlite.datasets.formats.coco import CocoFormat
 from ssdlite.datasets.formats.cvat import CvatFormat
+from ssdlite.datasets.formats.label_studio import LabelStudioFormat
 from ssdlite.datasets.formats.voc import VocFormat
 
 DATA_FORMATS: dict[str, DataFormat] = {
     "coco": CocoFormat(),
     "voc": VocFormat(),
     "cvat": CvatFormat(),
+    "label-studio": LabelStudioFormat(),
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -14,9 +13,9 @@ import numpy as np
 
 from ssdlite.datasets.formats.base import Annotations, BadItems
 from ssdlite.datasets.formats.finding import find_pictures
-from ssdlite.datasets.formats.json_files import has_keys, is_cut_off, json_files, subfolders
+from ssdlite.datasets.formats.json_files import has_keys, is_cut_off
 from ssdlite.datasets.formats.options import ReadOptions
-from ssdlite.datasets.formats.voc import WHOLE_FOLDER
+from ssdlite.datasets.formats.splits import find_split_files
 from ssdlite.errors import DataError, quote
 from ssdlite.images.geometry import Size
 
@@ -62,40 +61,20 @@ def _image_folders(root: Path, file: Path, split: str) -> list[Path]:
     return list(dict.fromkeys([*own, *(root / place for place in below), file.parent]))
 
 
-# --- Which files are COCO's: by their names, or else by the three lists that they begin, whatever they are called.
-
 LISTS = ("images", "annotations", "categories")
-SPLIT_WORD = re.compile(r"(train|training|trainval|val|valid|validation|minival|test|testing)\d*", re.IGNORECASE)
-PLAIN_WORDS = re.compile(
-    r"ann|anno|annotations?|boxes|coco|data|dataset|default|gt|instances?|json|labels?|objects?|output|results?",
-    re.IGNORECASE,
-)  # of file names, which tell no split
 
 
 def _find_files(root: Path) -> dict[str, Path]:
-    """The annotation file of every split: in ``annotations/``, else in the folder itself, else in those below it."""
-    if root.is_file():
-        return _named(_annotation_files([root]), [])
-    for folder in (*_annotation_folders(root), root):
-        if files := _annotation_files(json_files(folder)):
-            return _named(files, [])
-    found: list[Path] = []
-    alone: list[Path] = []  # those that are the only ones of their folder, which may be named as the split
-    for folder in subfolders(root):
-        places = (folder, *_annotation_folders(folder))
-        files = next((files for place in places if (files := _annotation_files(json_files(place)))), [])
-        found += files
-        alone += files if len(files) == 1 else []
-    return _named(found, alone)
-
-
-def _annotation_folders(folder: Path) -> list[Path]:
-    return [below for below in subfolders(folder) if below.name.lower() in ANNOTATION_FOLDERS]
+    """The annotation file of every split."""
+    files = find_split_files(root, ".json", _annotation_files, ANNOTATION_FOLDERS)
+    return {
+        ROBOFLOW_NAMES.get(split, split) if file.name == ROBOFLOW_FILE else split: file for split, file in files.items()
+    }
 
 
 def _annotation_files(files: Sequence[Path]) -> list[Path]:
     """Of JSON files those with objects to detect: by their names where there are such, else by what is in them."""
-    files = [path for path in files if path.suffix.lower() == ".json" and not path.name.startswith(OTHER_FILES)]
+    files = [path for path in files if not path.name.startswith(OTHER_FILES)]
     named = [path for path in files if path.name.startswith("instances_") or path.name == ROBOFLOW_FILE]
     return named or [path for path in files if _holds_lists(path)]
 
@@ -105,36 +84,9 @@ def _holds_lists(path: Path) -> bool:
     return has_keys(path, LISTS, without="segments_info") or (is_cut_off(path) and has_keys(path, LISTS[:1]))
 
 
-def _named(files: Sequence[Path], alone: Sequence[Path]) -> dict[str, Path]:
-    """By split; files of one name are told apart by their folders."""
-    names = [_split_name(file, _own_folder(file) if file in alone else None, only=len(files) == 1) for file in files]
-    stems = [file.stem for file in files]
-    return {
-        name
-        if names.count(name) == 1
-        else file.stem
-        if stems.count(file.stem) == 1
-        else f"{_own_folder(file).name}-{file.stem}": file
-        for name, file in zip(names, files, strict=True)
-    }
-
-
 def _own_folder(file: Path) -> Path:
     """The folder that holds the file and the pictures."""
     return file.parent.parent if file.parent.name.lower() in ANNOTATION_FOLDERS else file.parent
-
-
-def _split_name(file: Path, folder: Path | None, *, only: bool) -> str:
-    """The name of its folder, if that is given and says it, else the word for a split in its own name."""
-    if folder is not None and SPLIT_WORD.fullmatch(folder.name):
-        return ROBOFLOW_NAMES.get(folder.name, folder.name) if file.name == ROBOFLOW_FILE else folder.name
-    stem = file.stem.removeprefix("instances_")
-    words = [word for word in re.split(r"[-_. ]+", stem) if word and not PLAIN_WORDS.fullmatch(word)]
-    if len(words) == 1 and SPLIT_WORD.fullmatch(words[0]):
-        return words[0]
-    if words:
-        return stem
-    return WHOLE_FOLDER if only else folder.name if folder else stem
 
 
 def read_coco(

@@ -15,15 +15,15 @@ from defusedxml import ElementTree
 from ssdlite.datasets.formats.base import Annotations, AnnotationsBuilder, BadItems, Box
 from ssdlite.datasets.formats.files import read_bounded
 from ssdlite.datasets.formats.finding import Found, find_pictures
-from ssdlite.datasets.formats.json_files import read_head, subfolders
+from ssdlite.datasets.formats.json_files import read_head
 from ssdlite.datasets.formats.options import ReadOptions
 from ssdlite.datasets.formats.outlines import box_of_ellipse, box_of_points, box_of_turned
+from ssdlite.datasets.formats.splits import find_split_files
 from ssdlite.datasets.formats.voc import WHOLE_FOLDER
 from ssdlite.errors import DataError, quote
 from ssdlite.files import listing
 from ssdlite.images.geometry import Size
 
-CVAT_FILE = "annotations.xml"
 MAX_CVAT_BYTES = 1 << 26  # some 300,000 boxes; a larger project is exported task by task
 CVAT_ROOT = re.compile(rb"<annotations[\s>]")
 OWN_ELEMENTS = re.compile(rb"<(image|track|meta|version)[\s>]")
@@ -34,7 +34,7 @@ class CvatFormat:
     """Boxes, and the boxes around polygons, ellipses and masks; other shapes are counted in a note."""
 
     name = "CVAT"
-    looked_for = f"{CVAT_FILE} of CVAT for images 1.1"
+    looked_for = "annotations.xml of CVAT for images 1.1"
 
     def find_splits(self, root: Path) -> list[str]:
         return list(_find_parts(root))
@@ -63,19 +63,15 @@ class CvatPart(NamedTuple):
 
 
 def _find_parts(root: Path) -> dict[str, CvatPart]:
-    if root.is_file():
-        return _subsets(root) if is_cvat(root) else {}
-    if is_cvat(root / CVAT_FILE):
-        return _subsets(root / CVAT_FILE)
-    below = [folder / CVAT_FILE for folder in subfolders(root) if is_cvat(folder / CVAT_FILE)]
-    if len(below) == 1:
-        return _subsets(below[0])
-    return {file.parent.name: CvatPart(file, None) for file in below}
+    files = find_split_files(root, ".xml", lambda files: [file for file in files if is_cvat(file)])
+    if len(files) == 1:
+        return _subsets(*files.values())
+    return {split: CvatPart(file, None) for split, file in files.items()}
 
 
 def is_cvat(path: Path) -> bool:
     """By its root element and what is below it; also video tracks, which are answered when they are read."""
-    head = read_head(path) if path.suffix.lower() == ".xml" else b""
+    head = read_head(path)
     return CVAT_ROOT.search(head) is not None and OWN_ELEMENTS.search(head) is not None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -100,10 +101,14 @@ def _find_each(
     return [path or DataError(NOT_FOUND) for path in found]
 
 
+UPLOAD_PREFIX = re.compile(r"^(.*/)?[0-9a-f]{8}-(?=[^/]+$)")  # that Label Studio puts before names
+
+
 def spellings(name: str) -> list[str]:
-    """``name``, with slashes for backslashes, and without URL's escapes, each once."""
+    """``name``, with slashes for backslashes, without URL's escapes, and as it was before an upload, each once."""
     slashes = name.replace("\\", "/")
-    return list(dict.fromkeys((name, slashes, unquote(slashes) if "%" in slashes else slashes)))
+    plain = unquote(slashes) if "%" in slashes else slashes
+    return list(dict.fromkeys((name, slashes, plain, UPLOAD_PREFIX.sub(r"\1", plain))))
 
 
 def leads_out(name: str, folder: Path) -> UnsafePathError | None:
@@ -146,12 +151,12 @@ def _require_elsewhere(name: str, places: Sequence[Path], error: UnsafePathError
 
 def _find_by_name(name: str, folder: Path, tree: PictureTree, known_folders: set[str]) -> str | DataError | None:
     """By the name in any case, else by the stem; where others of its folder were found, in that folder alone."""
-    spelling = spellings(name)[-1]
-    own_folder = os.path.normpath(folder / os.path.dirname(spelling))  # noqa: PTH120
-    try:
-        path = tree.find(str(folder / spelling)) or tree.find_stem(Path(spelling).stem, near=Path(own_folder))
-    except AmbiguousPictureError as error:
-        return error
-    if path is not None and own_folder in known_folders and os.path.dirname(path) != own_folder:  # noqa: PTH120
-        return None
-    return path
+    for spelling in spellings(name):
+        own_folder = os.path.normpath(folder / os.path.dirname(spelling))  # noqa: PTH120
+        try:
+            path = tree.find(str(folder / spelling)) or tree.find_stem(Path(spelling).stem, near=Path(own_folder))
+        except AmbiguousPictureError as error:
+            return error
+        if path and (own_folder not in known_folders or os.path.dirname(path) == own_folder):  # noqa: PTH120
+            return path
+    return None

@@ -1,44 +1,20 @@
-"""JSON files of a data set: which there are, and what they begin with, found without reading them whole."""
+"""JSON files: what they begin with, found without reading them whole, and their parts, decoded as they are needed."""
 
 from __future__ import annotations
 
-import itertools
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from ssdlite.images.reading import IMAGE_SUFFIXES
+import msgspec
+
+from ssdlite.datasets.formats.files import read_bounded
+from ssdlite.errors import DataError
 
 BLOCK = 1 << 20  # bytes looked through at a time
 HEAD = 1 << 16  # bytes that tell what a file is
 LONGEST_KEY = 64  # bytes of a key with what stands around it
-MOST_FILES = 64  # of one folder that are looked into
-MOST_FOLDERS = 1000
-FEW = 3  # files, each of which may be beside a picture of its name by chance
-
-
-def json_files(folder: Path) -> list[Path]:
-    """The JSON files of a folder that may be about all of its pictures, sorted: not one for each picture."""
-    try:
-        names = [entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_file()]
-    except OSError:
-        return []
-    found = sorted(name for name in names if name.lower().endswith(".json"))
-    if len(found) > FEW:
-        stems = {stem for stem, ending in map(os.path.splitext, names) if ending.lower() in IMAGE_SUFFIXES}
-        found = [name for name in found if os.path.splitext(name)[0] not in stems]  # noqa: PTH122
-    return [folder / name for name in found] if len(found) <= MOST_FILES else []
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """Sorted, without hidden ones and what macOS adds to archives."""
-    try:
-        entries = [entry.name for entry in itertools.islice(os.scandir(folder), 100 * MOST_FOLDERS) if entry.is_dir()]
-    except OSError:
-        return []
-    names = sorted(name for name in entries if not name.startswith((".", "__MACOSX")))
-    return [folder / name for name in names[:MOST_FOLDERS]]
 
 
 def read_head(path: Path) -> bytes:
@@ -82,3 +58,29 @@ def is_cut_off(path: Path) -> bool:
 
 def _key(name: str) -> re.Pattern[bytes]:
     return re.compile(rb'"%s"\s*:' % re.escape(name.encode()))
+
+
+MAX_JSON_BYTES = 1 << 28  # a million boxes, or so many pictures
+T = TypeVar("T")
+
+
+def read_json(path: Path, kind: type[T], what: str, most: int = MAX_JSON_BYTES) -> T:
+    """A file's content as ``kind``; of ``what``, for the message.
+
+    Raises:
+        DataError: it cannot be read, is not JSON, or something else.
+    """
+    return decode_json(read_bounded(path, most).removeprefix(b"\xef\xbb\xbf"), kind, f"{path}: not {what}: ")
+
+
+def decode_json(data: bytes | msgspec.Raw, kind: type[T], begin: str = "") -> T:
+    """
+    Raises:
+        DataError: ``data`` are not JSON of the kind; its message begins so.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{begin}{error}") from None
+    except RecursionError:
+        raise DataError(f"{begin}the JSON is nested too deeply") from None

@@ -103,6 +103,7 @@ AB_PICTURES: dict[str, Any] = {"images/a.jpg": None, "images/b.jpg": None}
      AB),
     ({"result.json": coco(["http://localhost:8080/data/upload/1/a.jpg", "s3://bucket/b.jpg"]), **AB_PICTURES}, ["all"],
      AB),
+    ({"result.json": coco(["images/1a2b3c4d-a.jpg", "images/0f0f0f0f-b.jpg"]), **AB_PICTURES}, ["all"], AB),
     ({"result.json": coco(AB), **AB_PICTURES, **OTHERS}, ["all"], AB),
     ({"annotations/all.json": coco(AB), **AB_PICTURES, **{f"annotations/{k}": v for k, v in OTHERS.items()}},
      ["all"], AB),
