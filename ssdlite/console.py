@@ -4,39 +4,85 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 WIDEST = 1000  # columns of a table
+MEDIUM_WIDTH, FULL_WIDTH = 70, 110  # columns from which progress has a bar, and the loss
 console = Console(highlight=False)
 
 
 def training_progress(enabled: bool) -> Progress:
-    """A live bar over all steps; columns show loss, learning rate, images per second and time left."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[status]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not enabled or not console.is_terminal,
-        transient=True,
-    )
+    """A live bar over all steps, images per second and elapsed time, and what else the console has room for.
+
+    Its tasks have the fields ``rate`` and ``figures``.
+    """
+    width = console.width
+    columns: list[ProgressColumn] = [TextColumn("{task.description}")]
+    if width >= MEDIUM_WIDTH:
+        columns += [BarColumn(bar_width=min(width - MEDIUM_WIDTH + 5, 40)), MofNCompleteColumn()]
+    else:
+        columns += [TaskProgressColumn()]
+    if width >= FULL_WIDTH:
+        columns += [TextColumn("{task.fields[figures]}")]
+    columns += [TextColumn("{task.fields[rate]}"), TimeElapsedColumn()]
+    if width >= MEDIUM_WIDTH:
+        columns += [TextColumn("left"), TimeRemainingColumn()]
+    return Progress(*columns, console=console, disable=not enabled or not console.is_terminal, transient=True)
 
 
-def print_line(text: str) -> None:
-    """One line as it is: not wrapped, no markup."""
-    console.print(text, markup=False, soft_wrap=True)
+class Interval:
+    """Says at most once in so many seconds that something is due; at first it is."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds, self.clock = seconds, clock
+        self.last: float | None = None
+
+    def is_due(self) -> bool:
+        now = self.clock()
+        if self.last is not None and now - self.last < self.seconds:
+            return False
+        self.last = now
+        return True
+
+
+def format_rate(rate: float) -> str:
+    """``120 images/s``, with two digits also where it is slow: ``0.31 images/s``."""
+    return f"{rate:.0f} images/s" if rate >= 10 else f"{rate:.2g} images/s"
+
+
+def print_line(text: str, to: Console | None = None, style: str | None = None) -> None:
+    """A line, without markup: whole where it goes to a file, on a terminal wrapped between words, no word cut."""
+    out = to or console
+    if out.is_terminal:
+        indent = text[: len(text) - len(text.lstrip())]
+        lines = (
+            textwrap.fill(
+                line, out.width, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent + "  "
+            )
+            for line in text.split("\n")
+        )
+        text = "\n".join(lines)
+    out.print(text, markup=False, highlight=False, soft_wrap=True, style=style)
 
 
 def print_json(value: Any) -> None:
@@ -44,11 +90,25 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
-def print_table(table: Table) -> None:
-    """A table of figures in full, however narrow the console; its lines may then wrap, but no figure is cut."""
-    width = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
-    wide = Console(file=console.file, highlight=False, width=max(width, console.width))
-    wide.print(table)
+def print_table(table: Table, to: Console | None = None) -> None:
+    """A table whose cells wrap between words, however narrow the console; no figure and no word is cut.
+
+    Its title is a line of its own: within the table it would be as narrow as that.
+    """
+    out = to or console
+    options = out.options.update(max_width=WIDEST)
+    for column in table.columns:
+        sizes = [Measurement.get(out, options, cell) for cell in (column.header, *column.cells)]
+        column.min_width = max(size.maximum if column.no_wrap else size.minimum for size in sizes)
+    title, caption = table.title, table.caption
+    table.title = table.caption = None
+    if title:
+        print_line(Text.from_markup(str(title)).plain, out, style="italic")
+    width = max(Measurement.get(out, options, table).minimum, out.width)
+    wide = Console(file=out.file, highlight=False, width=width, force_terminal=out.is_terminal, quiet=out.quiet)
+    wide.print(table, crop=False)
+    if caption:
+        print_line(Text.from_markup(str(caption)).plain, out, style="dim")
 
 
 def figure_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -94,7 +154,7 @@ def print_metrics(title: str, figures: Mapping[str, float | None], per_class: Ma
     table.add_row("all", *(format_figure(figures.get(name)) for name in ("AP", "AP50", "AP75")), end_section=True)
     for name, values in per_class.items():
         table.add_row(escape(name), *(format_figure(values.get(key)) for key in ("AP", "AP50", "AP75")))
-    console.print(table)
+    print_table(table)
 
 
 def format_figure(value: float | None) -> str:

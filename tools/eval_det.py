@@ -17,6 +17,7 @@ from rich.table import Table
 
 from ssdlite import cli
 from ssdlite.build import Thresholds, load_any
+from ssdlite.console import print_line, print_table
 from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
 from ssdlite.errors import ConfigError
 from ssdlite.files import listing, prepare_folder, save_json, save_json_list
@@ -116,7 +117,7 @@ def _report(
         save_json_list(files.coco_results, evaluator.coco_results())
     for path in files:
         if path:
-            console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+            print_line(f"wrote {path}", console)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -170,7 +171,7 @@ def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -
     if absent:
         notes.append(f"{index.name}: no objects of {listing(absent, 12)}; these classes are not scored")
     for note in (*notes, *problem_notes(index)):
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
+        print_line(note, console)
     return index
 
 
@@ -192,7 +193,7 @@ def _detect(
             on_image=lambda: progress.advance(task),
         )
     for path in unreadable:
-        console.print(f"left out: {path} cannot be read", highlight=False, markup=False, soft_wrap=True)
+        print_line(f"left out: {path} cannot be read", console)
     return evaluator
 
 
@@ -205,7 +206,7 @@ def _print_tables(console: Console, index: DetectionIndex, metrics: Metrics, voc
     figures.add_column("meaning")
     for name, value in metrics.figures().items():
         figures.add_row(name, _format(value), FIGURES[name])
-    console.print(figures)
+    print_table(figures, console)
 
     classes = Table(title="per class", title_justify="left")
     classes.add_column("class")
@@ -219,7 +220,7 @@ def _print_tables(console: Console, index: DetectionIndex, metrics: Metrics, voc
     classes.add_section()
     means = (metrics.AP, metrics.AP50, voc.mean.ap_11point, voc.mean.ap_all_points)
     classes.add_row("mean", str(sum(counts.values())), *map(_format, means))
-    console.print(classes)
+    print_table(classes, console)
 
 
 def _format(value: float | None) -> str:

@@ -12,7 +12,7 @@ import tyro
 from rich.table import Table
 
 from ssdlite import cli
-from ssdlite.console import console, format_figure, print_line
+from ssdlite.console import format_figure, print_line, print_table
 from ssdlite.export.options import ExportOptions
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _print_files(contract: Contract, bundle: Path) -> None:
             f"{model.latency.median_ms:.1f}" if model.latency else "-",
             f"{model.difference_from_pytorch:.0e}" if model.difference_from_pytorch is not None else "-",
         )
-    console.print(table)
+    print_table(table)
     latency = next((model.latency for model in contract.models if model.latency), None)
     if latency:
         print_line(

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssdlite import cli
-from ssdlite.console import console, print_line
+from ssdlite.console import print_line, print_table
 from ssdlite.errors import ConfigError
 from ssdlite.weights.api import WEIGHT_FORMATS
 from ssdlite.weights.source import AnchorOrder, read_anchors
@@ -133,7 +133,7 @@ def _print_summary(imported: Imported, name: str) -> None:
     table = Table(title=escape(f"{name}: {imported.source}"), title_justify="left", show_header=False)
     for fact, value in _facts(config):
         table.add_row(fact, escape(value))
-    console.print(table)
+    print_table(table)
 
 
 def _facts(config: DetectorConfig) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssdlite import cli
-from ssdlite.console import console, print_json, print_line
+from ssdlite.console import print_json, print_line, print_table
 from ssdlite.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _print(reports: Sequence[tuple[Path, LintReport]]) -> None:
         print_line(f"{path.name} on {report.target}: {_summary(report)}")
         print_line(f"  {LINT_TARGETS[report.target]}; needs {report.needs}")
         if report.findings:
-            console.print(_table(report.findings))
+            print_table(_table(report.findings))
         print_line("")
 
 

@@ -77,7 +77,7 @@ class Run:
         self.say(f"ssdlite predict: {message}")
 
     def say(self, message: str) -> None:
-        self.progress.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        print_line(message, self.progress.console)
 
 
 def predict(options: PredictOptions) -> None:

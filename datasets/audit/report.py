@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from ssdlite.console import print_line, print_table
 from ssdlite.datasets.anchor_coverage import ALL, COARSE_STRIDES, AnchorCoverage, GroupCoverage
 from ssdlite.datasets.audit.checks import FINDING_KINDS, DataCheck, DataFinding
 from ssdlite.datasets.index import DetectionIndex
@@ -100,9 +101,13 @@ def _side_rows(check: DataCheck) -> Iterator[tuple[str, int, dict[str, list[floa
 
 
 def print_report(check: DataCheck, console: Console) -> None:
-    """Tables for people, each of which fits a terminal of 80 columns."""
+    """Tables for people, each of which fits a terminal of 80 columns, and lines that wrap between words."""
     for part in _parts(check):
-        console.print(part)
+        for piece in part.renderables if isinstance(part, Group) else [part]:
+            if isinstance(piece, Table):
+                print_table(piece, console)
+            elif isinstance(piece, Text):
+                print_line(piece.plain, console, str(piece.style))
         console.print()
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ssdlite.backbones.batch_norm import BATCH_COUNTER, identity_norm
 from ssdlite.config import ScoreFunction
-from ssdlite.console import console, print_line
+from ssdlite.console import print_line, print_table
 from ssdlite.datasets.anchor_coverage import Floats, shape_iou
 from ssdlite.detector import Detector
 from ssdlite.files import listing
@@ -75,7 +75,7 @@ def print_transfer(report: TransferReport) -> None:
     for part in report.parts:
         counts = (str(count) if count else "-" for count in (part.loaded, part.resized, part.new, part.left))
         table.add_row(part.part, *counts, part.anchors)
-    console.print(table)
+    print_table(table)
     print_line(f"classes kept: {_some(report.kept_classes)}")
     print_line(f"classes new: {_some(report.new_classes)}")
     print_line(f"classes unused: {_some(report.left_classes)}")

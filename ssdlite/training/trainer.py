@@ -15,7 +15,7 @@ from rich.progress import Progress, TaskID
 from torch.utils.data import DataLoader
 
 from ssdlite.checkpoint import Checkpoint
-from ssdlite.console import format_figure, print_line, print_metrics, training_progress
+from ssdlite.console import Interval, format_figure, format_rate, print_line, print_metrics, training_progress
 from ssdlite.datasets.dataset import Batch, DetectionDataset, PictureCache, ShuffledBatches, collate
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.loading import DIVIDED_TO_TRAIN, DataSplits
@@ -39,7 +39,7 @@ from ssdlite.training.setup import RunStart, build_for_run, continue_run, identi
 from ssdlite.training.state import RunProgress, TrainingState
 from ssdlite.training.step import TrainingStep, learning_rate, set_learning_rate
 
-STATUS_INTERVAL = 5  # steps between updates of the progress bar: reading the loss makes a GPU wait
+STATUS_INTERVAL = 0.5  # seconds between updates of the progress bar: reading the loss makes a GPU wait
 SAMPLE_COUNT = 8  # validation images in samples.png
 SAMPLE_SCORE = 0.4
 
@@ -181,7 +181,8 @@ class Trainer:
         )
         metrics = None
         with explained_worker_failures(), training_progress(first) as progress:
-            task = progress.add_task("training", total=len(self.batches) * options.settings.epochs, status="")
+            steps = len(self.batches) * options.settings.epochs
+            task = progress.add_task("training", total=steps, rate="", figures="")
             progress.update(task, completed=self.done.epoch * len(self.batches))
             for epoch in range(self.done.epoch, options.settings.epochs):
                 started = time.perf_counter()
@@ -189,10 +190,12 @@ class Trainer:
                 self._require_finite_weights(epoch)
                 self.done.epoch += 1
                 is_last = self.done.epoch == options.settings.epochs
-                metrics = self._evaluate() if is_last or self.done.epoch % options.run.eval_interval == 0 else None
+                scores = is_last or self.done.epoch % options.run.eval_interval == 0
+                metrics = self._evaluate(progress) if scores else None
                 self.done.seconds += time.perf_counter() - started
                 self._finish_epoch(row, metrics)
-        return self._finish(metrics or self._evaluate())
+            metrics = metrics or self._evaluate(progress)
+        return self._finish(metrics)
 
     def _train_epoch(self, epoch: int, loader: DataLoader[Batch], progress: Progress, task: TaskID) -> dict[str, Any]:
         """One pass over the training images; returns the epoch's line for metrics.jsonl."""
@@ -202,19 +205,21 @@ class Trainer:
         self.freezing.apply()
         steps, total = len(self.batches), len(self.batches) * self.options.settings.epochs
         sums = torch.zeros(3, device=self.step.device)
-        started, images, rate = time.perf_counter(), 0, 0.0
+        started, images, due = time.perf_counter(), 0, Interval(STATUS_INTERVAL)
+        progress.update(task, description=f"epoch {epoch + 1}/{self.options.settings.epochs}", rate="", figures="")
         for step, (batch, losses) in enumerate(self._steps(epoch, loader)):
             sums += torch.stack(losses).detach()
             images += len(batch) * self.processes.count
-            rate = images / (time.perf_counter() - started)
-            if not progress.disable and step % STATUS_INTERVAL == 0:
+            if not progress.disable and due.is_due():
                 lr = learning_rate(epoch * steps + step, total, self.options)
                 progress.update(
                     task,
                     completed=epoch * steps + step + 1,
-                    description=f"epoch {epoch + 1}/{self.options.settings.epochs}",
-                    status=f"loss {losses.total.item():.3f}  lr {lr:.1e}  {rate:.0f} images/s",
+                    rate=format_rate(images / (time.perf_counter() - started)),
+                    figures=f"loss {losses.total.item():.3f}  lr {lr:.1e}",
                 )
+        progress.update(task, completed=(epoch + 1) * steps)
+        rate = images / max(time.perf_counter() - started, 1e-9)
         self.done.images_seen += images
         loss, class_loss, box_loss = (sums / max(steps, 1)).tolist()
         return {
@@ -269,12 +274,14 @@ class Trainer:
                 f"try a lower --lr than {self.options.peak_lr:g}"
             ) from None
 
-    def _evaluate(self) -> Metrics:
+    def _evaluate(self, progress: Progress) -> Metrics:
         """Score the evaluated weights on the validation split, each process its share of the images.
 
         In float32, as they will be used, and as ``ssdlite eval`` does.
         """
         self.processes.synchronise(self.step.evaluated)
+        share = range(self.processes.rank, len(self.splits.val), self.processes.count)
+        task = progress.add_task("validating", total=len(share), rate="", figures="")
         evaluation = evaluate_dataset(
             Predictor(self.step.evaluated),
             self.splits.val,
@@ -282,7 +289,9 @@ class Trainer:
             batch_size=self.options.settings.batch_size,
             workers=self.options.system.workers,
             skip_bad=self.options.dataset.skip_bad,
+            on_image=lambda: progress.advance(task),
         )
+        progress.remove_task(task)
         return evaluation.evaluator.compute()
 
     def _finish_epoch(self, row: dict[str, Any], metrics: Metrics | None) -> None:
@@ -300,7 +309,7 @@ class Trainer:
         scores = "" if metrics is None else f"  AP {format_figure(metrics.AP)}  AP50 {format_figure(metrics.AP50)}"
         print_line(
             f"epoch {row['epoch']}/{self.options.settings.epochs}  loss {row['loss']:.3f}{scores}  "
-            f"{row['images_per_second']:.0f} images/s  {row['seconds']:.0f} s"
+            f"{format_rate(row['images_per_second'])}  {row['seconds']:.0f} s"
         )
 
     def _checkpoint(self, metrics: Metrics | None) -> Checkpoint:

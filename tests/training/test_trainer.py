@@ -1,8 +1,10 @@
 """Training runs as processes and as calls, on a handful of generated pictures."""
 
 import importlib.util
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,10 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
+from rich.progress import Progress, TaskID
 
 from ssdlite.build import load_detector
 from ssdlite.checkpoint import load_checkpoint
 from ssdlite.cli import main
+from ssdlite.console import Interval
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.errors import ConfigError, DataError, TrainingError
 from ssdlite.training.options import TrainOptions, stored_options
@@ -65,6 +70,33 @@ def test_a_run_leaves_its_files_and_a_checkpoint_that_needs_nothing_else(
     detector = load_detector(tmp_path / "run" / "last.pt")
     assert detector.class_names == ("circle", "square", "triangle")
     assert detector.config.input.size == (96, 96)
+
+
+def test_the_bar_moves_by_time_while_training_and_by_images_while_validating(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=80)
+    monkeypatch.setattr("ssdlite.console.console", terminal)
+    clock = iter(range(100))  # a second for each look at it: a step of three must show, whatever its number
+    monkeypatch.setattr("ssdlite.training.trainer.Interval", lambda seconds: Interval(seconds, lambda: next(clock)))
+    rates: list[str] = []
+    totals: list[float | None] = []
+    update, remove = Progress.update, Progress.remove_task
+
+    def record_update(progress: Progress, task: TaskID, **fields: Any) -> None:
+        rates.extend([fields["rate"]] if fields.get("rate") else [])
+        update(progress, task, **fields)
+
+    def record_removed(progress: Progress, task: TaskID) -> None:
+        (removed,) = (one for one in progress.tasks if one.id == task)
+        totals.extend([removed.completed, removed.total])
+        remove(progress, task)
+
+    monkeypatch.setattr(Progress, "update", record_update)
+    monkeypatch.setattr(Progress, "remove_task", record_removed)
+    train(options(shapes, tmp_path / "run", epochs=1))
+    assert len(rates) == 3 and all(re.fullmatch(r"[0-9.]+ images/s", rate) for rate in rates)
+    assert totals == [8, 8]
 
 
 def test_a_few_pictures_are_learned_by_heart(shapes: Path, tmp_path: Path) -> None:
