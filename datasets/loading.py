@@ -248,7 +248,8 @@ def _known_classes(
             with contextlib.suppress(DataError):  # of a split that was not asked for
                 occurring |= set(layout.format.read_split(layout.root, name, BadItems(skip=True), options).class_names)
         known = _ordered(layout, occurring, options) or ()
-    return known, source
+    order = {name: place for place, name in enumerate(found[0].class_order)}
+    return sorted(known, key=lambda name: order.get(name, len(order))), source
 
 
 def _ordered(layout: DataLayout, occurring: set[str], options: LoadOptions) -> Sequence[str] | None:

@@ -2,6 +2,7 @@
 
 from ssdlite.datasets.formats.base import DataFormat
 from ssdlite.datasets.formats.coco import CocoFormat
+from ssdlite.datasets.formats.csv_tables import CsvTables
 from ssdlite.datasets.formats.cvat import CvatFormat
 from ssdlite.datasets.formats.label_studio import LabelStudioFormat
 from ssdlite.datasets.formats.voc import VocFormat
@@ -11,4 +12,5 @@ DATA_FORMATS: dict[str, DataFormat] = {
     "voc": VocFormat(),
     "cvat": CvatFormat(),
     "label-studio": LabelStudioFormat(),
+    "csv": CsvTables(),
 }

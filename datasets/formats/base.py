@@ -47,7 +47,10 @@ class DataFormat(Protocol):
         """
 
     def order_classes(self, names: set[str]) -> Sequence[str] | None:
-        """The class list of data in which ``names`` occur; None if each split comes with a list, as COCO's do."""
+        """The class list of data in which ``names`` occur; None if each split comes with a list, as COCO's do.
+
+        ``Annotations.class_order`` goes before it.
+        """
 
 
 Box = tuple[float, float, float, float]
@@ -105,6 +108,7 @@ class Annotations:
     ignore: npt.NDArray[np.bool_] | None = None  # [T] crowd regions and difficult objects
     category_ids: Sequence[int] = ()  # [C]; where a format has none, results are written with 1, 2, ...
     notes: Sequence[str] = ()  # what was decided by looking, for people
+    class_order: Sequence[str] = ()  # as a list beside the data has it, of the classes that occur and others
 
 
 class AnnotationsBuilder:
@@ -113,6 +117,7 @@ class AnnotationsBuilder:
     def __init__(self, source: str) -> None:
         self.source = source
         self.notes: list[str] = []
+        self.class_order: Sequence[str] = ()
         self._paths: list[str] = []
         self._sizes: list[Size | None] = []
         self._ids: list[int] = []
@@ -148,6 +153,7 @@ class AnnotationsBuilder:
             where=lambda row: (objects[row][4], f"{objects[row][5]} ({objects[row][1]})"),
             ignore=np.array([row[3] for row in objects], np.bool_),
             notes=self.notes,
+            class_order=self.class_order,
         )
 
 

@@ -178,11 +178,11 @@ def _grouped(paths: list[str], key: Callable[[PurePath], str]) -> dict[str, list
 
 
 def _most_alike(parts: Sequence[str], paths: list[str]) -> list[str]:
-    """Those of ``paths`` that end in most of ``parts``, lower-case names of folders and the file."""
+    """Those of ``paths`` that lie in most of the folders of ``parts``, lower-case names of folders and the file."""
 
     def shared(path: str) -> int:
         own = PurePath(path.casefold()).parts
-        pairs = zip(reversed(parts), reversed(own), strict=False)
+        pairs = zip(reversed(parts[:-1]), reversed(own[:-1]), strict=False)
         return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
     if len(paths) < 2:

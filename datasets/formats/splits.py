@@ -13,8 +13,8 @@ from ssdlite.images.reading import IMAGE_SUFFIXES
 
 SPLIT_WORD = re.compile(r"(train|training|trainval|val|valid|validation|minival|test|testing)\d*", re.IGNORECASE)
 PLAIN_WORDS = re.compile(
-    r"ann|anno|annotations?|boxes|coco|cvat|data|dataset|default|export|gt|instances?|json|labels?|min|objects?|output|"
-    r"project|results?|via",
+    r"ann|anno|annotations?|bbox|boxes|coco|csv|cvat|data|dataset|default|export|gt|instances?|json|labels?|min|"
+    r"objects?|oidv\d|output|project|results?|via",
     re.IGNORECASE,
 )  # of file names, which tell no split
 PROJECT = re.compile(r"project-\d+-at-[-0-9a-f]+")  # as Label Studio calls its exports
@@ -24,7 +24,10 @@ FEW = 3  # files, each of which may be beside a picture of its name by chance
 
 
 def find_split_files(
-    root: Path, ending: str, choose: Callable[[Sequence[Path]], list[Path]], folders: Sequence[str] = ()
+    root: Path,
+    ending: str | tuple[str, ...],
+    choose: Callable[[Sequence[Path]], list[Path]],
+    folders: Sequence[str] = (),
 ) -> dict[str, Path]:
     """The annotation file of every split: ``root`` itself, or one or more in ``root``, else in the folders below it.
 
@@ -48,7 +51,7 @@ def find_split_files(
     return _named(found, folders, alone)
 
 
-def few_files(folder: Path, ending: str) -> list[Path]:
+def few_files(folder: Path, ending: str | tuple[str, ...]) -> list[Path]:
     """The files of a folder that may be about all of its pictures, sorted: not one for each picture."""
     try:
         names = [entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_file()]

@@ -112,6 +112,34 @@ def _attack_voc(_: Any, random: Random, folder: Path) -> None:
     _check(folder, random)
 
 
+TABLE = """\
+filename,width,height,class,xmin,ymin,xmax,ymax
+000000122745.jpg,240,320,owl,8,4,40,20
+000000122745.jpg,240,320,cat,16,10,80,40
+000000208901.jpg,320,213,owl,16,10,80,40
+images/000000062554.jpg,,,,,,,
+"""
+
+
+def _attack_csv(_: Any, random: Random, folder: Path) -> None:
+    """Fields, separators, columns and bytes of a table, and of the list of classes beside it."""
+    _copy(DATA / "coco-cc" / "val2017", folder / "images")
+    rows = [line.split(",") for line in TABLE.splitlines()]
+    for _number in range(random.randint(0, 4)):
+        row = random.choice(rows)
+        row[random.randrange(len(row))] = strange_text(random)
+    if random.random() < 0.3:
+        column = random.randrange(8)
+        rows = [row[:column] + row[column + 1 :] for row in rows]
+    delimiter = random.choice((",", ",", ",", ";", "\t"))
+    text = "\n".join(delimiter.join(row) for row in rows)
+    data = text.encode(random.choice(("utf-8", "utf-8", "utf-8-sig", "utf-16")), "surrogatepass")
+    (folder / "labels.csv").write_bytes(data if random.random() < 0.6 else mutate_bytes(data, random))
+    if random.random() < 0.3:
+        (folder / "classes.csv").write_bytes(mutate_bytes(b"owl,0\ncat,1\n", random))
+    _check(folder, random)
+
+
 def _attack_classes(_: Any, random: Random, folder: Path) -> None:
     """Splits and class lists that are asked for."""
     from ssdlite.datasets.formats.options import LoadOptions
@@ -458,6 +486,7 @@ def _nothing(folder: Path) -> None:
 AREAS: dict[str, Area] = {
     "coco": Area(1600, _prepare_coco, _attack_coco),
     "voc": Area(1400, _nothing, _attack_voc),
+    "csv": Area(600, _nothing, _attack_csv),
     "classes": Area(400, _nothing, _attack_classes),
     "pictures": Area(2400, _prepare_pictures, _attack_picture),
     "arrays": Area(800, _prepare_detector, _attack_arrays, (SsdliteError, TypeError, ValueError)),
