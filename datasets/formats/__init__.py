@@ -5,6 +5,7 @@ from ssdlite.datasets.formats.coco import CocoFormat
 from ssdlite.datasets.formats.csv_tables import CsvTables
 from ssdlite.datasets.formats.cvat import CvatFormat
 from ssdlite.datasets.formats.label_studio import LabelStudioFormat
+from ssdlite.datasets.formats.labelme import LabelMeFormat
 from ssdlite.datasets.formats.voc import VocFormat
 
 DATA_FORMATS: dict[str, DataFormat] = {
@@ -13,4 +14,5 @@ DATA_FORMATS: dict[str, DataFormat] = {
     "cvat": CvatFormat(),
     "label-studio": LabelStudioFormat(),
     "csv": CsvTables(),
+    "labelme": LabelMeFormat(),
 }

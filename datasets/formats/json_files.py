@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from ssdlite.datasets.formats.files import read_bounded
-from ssdlite.errors import DataError
+from ssdlite.errors import DataError, quote
 
 BLOCK = 1 << 20  # bytes looked through at a time
 HEAD = 1 << 16  # bytes that tell what a file is
@@ -84,3 +84,16 @@ def decode_json(data: bytes | msgspec.Raw, kind: type[T], begin: str = "") -> T:
         raise DataError(f"{begin}{error}") from None
     except RecursionError:
         raise DataError(f"{begin}the JSON is nested too deeply") from None
+
+
+def number(value: object, name: str) -> float:
+    """
+    Raises:
+        DataError: ``value`` is no number, or too large.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(f"expected a number as {name}, got {quote(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise DataError(f"expected a number as {name}, got {quote(value)}") from None

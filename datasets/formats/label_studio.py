@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from ssdlite.datasets.formats.base import Annotations, AnnotationsBuilder, BadItems, Box
 from ssdlite.datasets.formats.finding import Found, find_pictures
-from ssdlite.datasets.formats.json_files import decode_json, read_head, read_json
+from ssdlite.datasets.formats.json_files import decode_json, number, read_head, read_json
 from ssdlite.datasets.formats.options import ReadOptions
 from ssdlite.datasets.formats.outlines import Point, box_of_ellipse, box_of_points, box_of_turned
 from ssdlite.datasets.formats.splits import find_split_files
@@ -74,8 +74,8 @@ def _read_tasks(file: Path, notes: list[str], bad: BadItems) -> Iterator[Task]:
     left_out: Counter[str] = Counter()
     several = 0
     seen: set[str] = set()  # pictures of JSON-MIN, which has an entry for each annotator
-    for number, raw in enumerate(read_json(file, list[Raw], "an export of Label Studio"), start=1):
-        where = f"task {number}"
+    for count, raw in enumerate(read_json(file, list[Raw], "an export of Label Studio"), start=1):
+        where = f"task {count}"
         try:
             task = decode_json(raw, dict[str, Raw])
             where += f" (id {bytes(task['id'])[:20].decode('utf-8', 'replace')})" if "id" in task else ""
@@ -98,7 +98,7 @@ def _read_tasks(file: Path, notes: list[str], bad: BadItems) -> Iterator[Task]:
         except DataError as error:
             bad.add("bad-annotation", file, f"{where}: {error}")
         else:
-            yield Task(number, where, image, results)
+            yield Task(count, where, image, results)
     if left_out:
         reasons = listing(f"{counted(count, 'task')} {reason}" for reason, count in sorted(left_out.items()))
         notes.append(f"{file}: left out: {reasons}")
@@ -169,8 +169,8 @@ def _add_tasks(
             continue
         size = next((size for result in task.results if (size := _stated_size(result))), None)
         position = builder.add_image(found.path, size, task.number)
-        for number, result in enumerate(task.results, start=1):
-            where = f"{task.where}, result {number}"
+        for count, result in enumerate(task.results, start=1):
+            where = f"{task.where}, result {count}"
             try:
                 value, labels = _value(result)
                 if not labels:
@@ -212,16 +212,16 @@ def _box(value: Mapping[str, Any], size: Size) -> Box:
     """In pixels; angles are clockwise, of rectangles around their upper left corner."""
     height, width = size
 
-    def number(key: str, side: float) -> float:
-        return _number(value.get(key), key) * side / 100
+    def share(key: str, side: float) -> float:
+        return number(value.get(key), key) * side / 100
 
-    rotation = _number(value.get("rotation") or 0, "rotation")
+    rotation = number(value.get("rotation") or 0, "rotation")
     if "points" in value:
         return box_of_points(_points(value["points"], size))
-    x, y = number("x", width), number("y", height)
+    x, y = share("x", width), share("y", height)
     if "radiusX" in value:
-        return box_of_ellipse((x, y), (number("radiusX", width), number("radiusY", height)), rotation)
-    return box_of_turned((x, y, x + number("width", width), y + number("height", height)), rotation, (x, y))
+        return box_of_ellipse((x, y), (share("radiusX", width), share("radiusY", height)), rotation)
+    return box_of_turned((x, y, x + share("width", width), y + share("height", height)), rotation, (x, y))
 
 
 def _points(points: object, size: Size) -> Iterator[Point]:
@@ -229,13 +229,4 @@ def _points(points: object, size: Size) -> Iterator[Point]:
     for point in points if isinstance(points, list) else [points]:
         if not isinstance(point, list) or len(point) != 2:
             raise DataError(f"expected points as [x, y], got {quote(point)}")
-        yield _number(point[0], "x") * width / 100, _number(point[1], "y") * height / 100
-
-
-def _number(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise DataError(f"expected a number as {name}, got {quote(value)}")
-    try:
-        return float(value)
-    except OverflowError:
-        raise DataError(f"expected a number as {name}, got {quote(value)}") from None
+        yield number(point[0], "x") * width / 100, number(point[1], "y") * height / 100

@@ -74,6 +74,11 @@ def subfolders(folder: Path) -> list[Path]:
     return [folder / name for name in names[:MOST_FOLDERS]]
 
 
+def split_word(name: str) -> str | None:
+    """``name`` of a folder if it is one that splits customarily have."""
+    return name if SPLIT_WORD.fullmatch(name) else None
+
+
 def _called(folder: Path, names: Sequence[str]) -> list[Path]:
     return [below for below in subfolders(folder) if below.name.lower() in names] if names else []
 
