@@ -4,6 +4,7 @@ from ssdlite.datasets.formats.base import DataFormat
 from ssdlite.datasets.formats.coco import CocoFormat
 from ssdlite.datasets.formats.csv_tables import CsvTables
 from ssdlite.datasets.formats.cvat import CvatFormat
+from ssdlite.datasets.formats.imagefolder import ImageFolderFormat
 from ssdlite.datasets.formats.label_studio import LabelStudioFormat
 from ssdlite.datasets.formats.labelme import LabelMeFormat
 from ssdlite.datasets.formats.voc import VocFormat
@@ -15,4 +16,5 @@ DATA_FORMATS: dict[str, DataFormat] = {
     "label-studio": LabelStudioFormat(),
     "csv": CsvTables(),
     "labelme": LabelMeFormat(),
+    "imagefolder": ImageFolderFormat(),
 }

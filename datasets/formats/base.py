@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -155,6 +155,11 @@ class AnnotationsBuilder:
             notes=self.notes,
             class_order=self.class_order,
         )
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Numbers by their value, then other names alphabetically."""
+    return sorted(names, key=lambda name: (not name.isdecimal(), len(name) if name.isdecimal() else 0, name))
 
 
 def build_index(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ssdlite.datasets.formats.base import Annotations, AnnotationsBuilder, BadItems, Box
+from ssdlite.datasets.formats.base import Annotations, AnnotationsBuilder, BadItems, Box, natural_order
 from ssdlite.datasets.formats.csv_columns import Columns, RowError, read_columns, read_rows
 from ssdlite.datasets.formats.finding import NOT_FOUND, find_pictures
 from ssdlite.datasets.formats.options import ReadOptions
@@ -44,7 +44,7 @@ class CsvTables:
 
     def order_classes(self, names: set[str]) -> list[str]:
         """By name, numbers by their value."""
-        return sorted(names, key=lambda name: (not name.isdecimal(), len(name) if name.isdecimal() else 0, name))
+        return natural_order(names)
 
 
 class BoxTable(NamedTuple):

@@ -1,0 +1,244 @@
+"""Hugging Face's ``imagefolder``: pictures and a ``metadata.jsonl`` (also .csv, .parquet) with their objects."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ssdlite.datasets.formats.base import Annotations, AnnotationsBuilder, BadItems, Box, natural_order
+from ssdlite.datasets.formats.files import read_bounded
+from ssdlite.datasets.formats.finding import Found, find_pictures
+from ssdlite.datasets.formats.json_files import MAX_JSON_BYTES, decode_json, number, read_head
+from ssdlite.datasets.formats.options import ReadOptions
+from ssdlite.datasets.formats.splits import find_split_files, split_word
+from ssdlite.errors import DataError, quote
+from ssdlite.images.geometry import Size
+
+METADATA_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of a folder the first
+BOX_KEYS = ("bbox", "bboxes", "boxes", "box")
+CATEGORY_KEYS = ("category", "categories", "label", "labels", "class", "classes", "category_id")
+CLASS_LISTS = ("classes.txt", "labels.txt")  # beside the metadata or in the root, a name a line
+
+
+class ImageFolderFormat:
+    """Of a ``file_name`` the ``objects``: ``bbox`` (x, y, width, height in pixels) and ``category``, name or number."""
+
+    name = "imagefolder"
+    looked_for = "metadata.jsonl with file_name and objects, as Hugging Face's imagefolder has it"
+
+    def find_splits(self, root: Path) -> list[str]:
+        return list(_find_parts(root))
+
+    def read_split(self, root: Path, split: str, bad: BadItems, options: ReadOptions) -> Annotations:
+        part = _find_parts(root)[split]
+        base = root if root.is_dir() else part.file.parent
+        rows = [row for row in _read_rows(part.file, bad) if part.folder in (None, _first_folder(row.file_name))]
+        folders = [Path(options.images)] if options.images else [part.file.parent, part.file.parent / "images"]
+        pictures = find_pictures([row.file_name for row in rows], folders, base, part.file)
+        builder = AnnotationsBuilder(f"{part.file} ({split})" if part.folder else str(part.file))
+        names = _class_list((part.file.parent, base))
+        _add_rows(builder, part.file, list(zip(rows, pictures, strict=True)), names, bad)
+        builder.class_order = names
+        return builder.build()
+
+    def order_classes(self, names: set[str]) -> Sequence[str]:
+        return natural_order(names)
+
+
+class MetadataPart(NamedTuple):
+    """A split: of ``file`` the pictures in ``folder``, None being all."""
+
+    file: Path
+    folder: str | None
+
+
+def _find_parts(root: Path) -> dict[str, MetadataPart]:
+    files = find_split_files(root, METADATA_FILES, _metadata_file)
+    if not files and (root / "data").is_dir():
+        files = find_split_files(root / "data", METADATA_FILES, _metadata_file)
+    if len(files) == 1:
+        (file,) = files.values()
+        found = (_first_folder(row.file_name) for row in _read_rows(file, BadItems(skip=True)))
+        folders = {folder for folder in found if folder and split_word(folder)}
+        if len(folders) > 1:
+            return {folder: MetadataPart(file, folder) for folder in sorted(folders)}
+    return {split: MetadataPart(file, None) for split, file in files.items()}
+
+
+def _metadata_file(files: Sequence[Path]) -> list[Path]:
+    return [path for path in sorted(files, key=_preference) if has_objects(path)][:1]
+
+
+def _preference(path: Path) -> int:
+    return next((place for place, name in enumerate(METADATA_FILES) if path.name.lower() == name), len(METADATA_FILES))
+
+
+def has_objects(path: Path) -> bool:
+    """Whether it is about objects, by its first lines or its columns."""
+    head = read_head(path)
+    if path.suffix.lower() == ".parquet":
+        return head.startswith(b"PAR1")
+    first = head.partition(b"\n")[0] if path.suffix.lower() == ".csv" else head
+    return b"file_name" in first and (b"objects" in first or b"bbox" in first)
+
+
+def _first_folder(file_name: str) -> str | None:
+    folder, slash, _ = file_name.replace("\\", "/").removeprefix("./").partition("/")
+    return folder if slash else None
+
+
+# --- Rows.
+
+
+class MetadataRow(NamedTuple):
+    number: int  # of the line or row, from 1
+    file_name: str
+    values: Mapping[str, Any]
+
+
+def _read_rows(file: Path, bad: BadItems) -> Iterator[MetadataRow]:
+    """The rows that name a picture; others go to ``bad``."""
+    for count, found in _parsed_rows(file):
+        if isinstance(found, DataError):
+            bad.add("bad-annotation", file, f"line {count}: {found}")
+        elif not isinstance(name := found.get("file_name"), str) or not name:
+            bad.add("bad-annotation", file, f"line {count}: expected a file_name, got {quote(name)}")
+        else:
+            yield MetadataRow(count, name, found)
+
+
+def _parsed_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any] | DataError]]:
+    if file.suffix.lower() == ".parquet":
+        yield from enumerate(_parquet_rows(file), start=1)
+        return
+    data = read_bounded(file, MAX_JSON_BYTES).removeprefix(b"\xef\xbb\xbf")
+    if file.suffix.lower() == ".csv":
+        try:
+            reader = csv.DictReader(io.StringIO(data.decode("utf-8"), newline=""))
+            yield from ((reader.line_num, row) for row in reader)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{file}: cannot be read as a table ({error})") from None
+        return
+    for count, line in enumerate(data.splitlines(), start=1):
+        if line.strip():
+            try:
+                yield count, decode_json(line, dict[str, Any])
+            except DataError as error:
+                yield count, error
+
+
+def _parquet_rows(file: Path) -> list[Mapping[str, Any]]:
+    try:
+        parquet: Any = importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        raise DataError(f"{file}: needs a package that is not installed: pip install pyarrow") from None
+    size = file.stat().st_size
+    if size > MAX_JSON_BYTES:
+        raise DataError(f"{file}: expected an annotation file of at most {MAX_JSON_BYTES} bytes, got {size}")
+    try:
+        return list(parquet.read_table(file).to_pylist())
+    except (OSError, ValueError, ArithmeticError) as error:  # pyarrow's own errors are of these
+        raise DataError(f"{file}: cannot be read as Parquet ({error})") from None
+
+
+# --- Objects.
+
+
+def _class_list(folders: Sequence[Path]) -> list[str]:
+    for path in (folder / name for folder in folders for name in CLASS_LISTS):
+        if path.is_file():
+            try:
+                lines = read_bounded(path, MAX_JSON_BYTES).decode("utf-8-sig").splitlines()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}: cannot be read as a list of classes ({error})") from None
+            return [line.strip() for line in lines if line.strip()]
+    return []
+
+
+def _add_rows(
+    builder: AnnotationsBuilder,
+    file: Path,
+    rows: Sequence[tuple[MetadataRow, Found]],
+    names: Sequence[str],
+    bad: BadItems,
+) -> None:
+    has_numbers = False
+    for row, found in rows:
+        if found.path is None:
+            bad.add("bad-image", found.place, found.error)
+            continue
+        position = builder.add_image(found.path, _size(row.values), row.number)
+        try:
+            objects = _objects(row.values)
+        except DataError as error:
+            bad.add("bad-annotation", file, f"line {row.number}: {error}")
+            continue
+        for count, (category, bbox) in enumerate(objects, start=1):
+            where = f"line {row.number}, object {count}"
+            try:
+                class_name, box = _class_name(category, names), _box(bbox)
+            except DataError as error:
+                bad.add("bad-annotation", file, f"{where}: {error}")
+            else:
+                has_numbers = has_numbers or (isinstance(category, int) and not names)
+                builder.add_object(position, class_name, box, file, where)
+    if has_numbers:
+        builder.notes.append(
+            f"{file}: its categories are numbers, which become the names of the classes; a classes.txt beside it, a "
+            "name a line, gives them others"
+        )
+
+
+def _size(values: Mapping[str, Any]) -> Size | None:
+    height, width = values.get("height"), values.get("width")
+    if isinstance(height, int) and isinstance(width, int) and 0 < height < 1 << 31 and 0 < width < 1 << 31:
+        return height, width
+    return None
+
+
+def _objects(values: Mapping[str, Any]) -> list[tuple[object, object]]:
+    """Category and box of each, whether they stand in two lists or as a list of pairs."""
+    objects = values.get("objects", values)
+    if isinstance(objects, str):  # a field of a table
+        objects = decode_json(objects.encode("utf-8", "surrogatepass"), Any) if objects.strip() else None
+    if objects is None:
+        return []
+    if isinstance(objects, list):
+        return [(_first_of(entry, CATEGORY_KEYS), _first_of(entry, BOX_KEYS)) for entry in objects]
+    categories, boxes = _first_of(objects, CATEGORY_KEYS), _first_of(objects, BOX_KEYS)
+    if not isinstance(categories, list) or not isinstance(boxes, list) or len(categories) != len(boxes):
+        raise DataError(
+            f"expected objects with lists bbox and category of one length, got {quote(boxes)} and {quote(categories)}"
+        )
+    return list(zip(categories, boxes, strict=True))
+
+
+def _first_of(entry: object, keys: Sequence[str]) -> Any:
+    if not isinstance(entry, dict):
+        raise DataError(f"expected an object with bbox and category, got {quote(entry)}")
+    return next((entry[key] for key in keys if key in entry), None)
+
+
+def _class_name(category: object, names: Sequence[str]) -> str:
+    if isinstance(category, str) and category.strip():
+        return category.strip()
+    if isinstance(category, bool) or not isinstance(category, int) or abs(category) >= 1 << 62:
+        raise DataError(f"expected a category's name or number, got {quote(category)}")
+    if not names:
+        return str(category)
+    if not 0 <= category < len(names):
+        raise DataError(f"expected a category from 0 to {len(names) - 1}, as many as names, got {category}")
+    return names[category]
+
+
+def _box(bbox: object) -> Box:
+    if not isinstance(bbox, list) or len(bbox) != 4:
+        raise DataError(f"expected bbox [x, y, width, height], got {quote(bbox)}")
+    x, y, width, height = (number(value, "bbox") for value in bbox)
+    if width < 0 or height < 0:
+        raise DataError(f"expected bbox [x, y, width, height], got a negative size in {quote(bbox)}")
+    return x, y, x + width, y + height
