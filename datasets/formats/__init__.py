@@ -7,6 +7,7 @@ from ssdlite.datasets.formats.cvat import CvatFormat
 from ssdlite.datasets.formats.imagefolder import ImageFolderFormat
 from ssdlite.datasets.formats.label_studio import LabelStudioFormat
 from ssdlite.datasets.formats.labelme import LabelMeFormat
+from ssdlite.datasets.formats.via import ViaFormat
 from ssdlite.datasets.formats.voc import VocFormat
 
 DATA_FORMATS: dict[str, DataFormat] = {
@@ -17,4 +18,5 @@ DATA_FORMATS: dict[str, DataFormat] = {
     "csv": CsvTables(),
     "labelme": LabelMeFormat(),
     "imagefolder": ImageFolderFormat(),
+    "via": ViaFormat(),
 }

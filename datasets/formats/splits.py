@@ -14,7 +14,7 @@ from ssdlite.images.reading import IMAGE_SUFFIXES
 SPLIT_WORD = re.compile(r"(train|training|trainval|val|valid|validation|minival|test|testing)\d*", re.IGNORECASE)
 PLAIN_WORDS = re.compile(
     r"ann|anno|annotations?|bbox|boxes|coco|csv|cvat|data|dataset|default|export|gt|instances?|json|labels?|"
-    r"metadata|min|objects?|oidv\d|output|project|results?|via",
+    r"metadata|min|objects?|oidv\d|output|project|region|results?|via",
     re.IGNORECASE,
 )  # of file names, which tell no split
 PROJECT = re.compile(r"project-\d+-at-[-0-9a-f]+")  # as Label Studio calls its exports

@@ -122,7 +122,7 @@ def test_one_file_for_the_folders_of_all_splits(tmp_path: Path) -> None:
     (row("b.png", {"bbox": [[1, 2, 3, 4]], "category": []}), "line 2: expected objects with lists bbox and"),
     (row("b.png", {"bbox": [[1, 2, 3]], "category": ["cat"]}), "line 2, object 1: expected bbox [x, y, width, height]"),
     (row("b.png", {"bbox": [[1, 2, 3, "4"]], "category": ["cat"]}), "object 1: expected a number as bbox, got '4'"),
-    (row("b.png", {"bbox": [[1, 2, -3, 4]], "category": ["cat"]}), "object 1: expected bbox [x, y, width, height], got"),
+    (row("b.png", {"bbox": [[1, 2, -3, 4]], "category": ["cat"]}), "expected bbox [x, y, width, height], got"),
     (row("b.png", {"bbox": [[1, 2, 3, 4]], "category": [None]}), "expected a category's name or number, got None"),
 ])  # fmt: skip
 def test_a_malformed_line_is_named_or_skipped(tmp_path: Path, line: Any, error: str) -> None:
