@@ -20,6 +20,8 @@ BatchNormMode = Literal["train", "reestimate", "frozen"]
 # 1: one flat table of options; 2: by part
 OPTIONS_VERSION = 2
 SHAPES = "shapes"
+AUTO = "auto"
+NO_WEIGHTS = "none"
 SHAPES_PRESET = "ssdlite192_mobilenet_v2_050"
 DATA_PRESET = "ssdlite320_mobilenet_v2"
 # what a run computes does not depend on these
@@ -44,6 +46,8 @@ class Recipe(Config, frozen=True, kw_only=True):
 
 
 RECIPES: dict[str, Recipe] = {
+    # what is not given is decided from the data: ssdlite/training/decide.py
+    AUTO: Recipe(),
     # arXiv 1512.02325 with the optimiser of today: the reference that the others are measured against
     "ssd": Recipe(),
     # for the built-in shapes, of which there are as many as one likes
@@ -154,9 +158,10 @@ class StartOptions(Config, frozen=True, kw_only=True):
     """Initial weights, and which of them are frozen."""
 
     weights: str | None = None
-    """Detector to start from, a checkpoint or what `ssdlite import-weights` wrote: its shape is kept unless --preset
-    names another, every tensor that fits is loaded, and classes of the same name keep theirs. Default: random
-    weights."""
+    """Detector to start from: openimages, which comes along, a checkpoint, or what `ssdlite import-weights` wrote; none
+    starts from scratch. Its shape is kept unless --preset names another, every tensor that fits is loaded, and classes
+    of the same name keep theirs. Default: openimages, unless --preset, --recipe or very many pictures speak against it.
+    """
     backbone_weights: str | None = None
     """Backbone to start from: imagenet, or a file of torchvision's or timm's weights. Default: random weights."""
     freeze_stages: int = 0
@@ -168,22 +173,29 @@ class StartOptions(Config, frozen=True, kw_only=True):
     def check(self) -> None:
         _require_at_least(0, self, "freeze_stages")
         require(
+            self.detector_weights is None or self.backbone_weights is None,
+            "--backbone-weights does not go with --weights, which hold a backbone already",
+        )
+
+    def require_weights(self) -> None:
+        """Raises ConfigError where there is nothing to keep that an option would keep; once weights are decided."""
+        require(
             self.has_weights or not (self.freeze_stages or self.batch_norm in ("reestimate", "frozen")),
             "--freeze-stages and --batch-norm reestimate or frozen keep what weights brought along; "
             "they go with --weights or --backbone-weights",
         )
-        require(
-            self.weights is None or self.backbone_weights is None,
-            "--backbone-weights does not go with --weights, which hold a backbone already",
-        )
+
+    @property
+    def detector_weights(self) -> str | None:
+        return None if self.weights == NO_WEIGHTS else self.weights
 
     @property
     def has_weights(self) -> bool:
-        return self.weights is not None or self.backbone_weights is not None
+        return self.detector_weights is not None or self.backbone_weights is not None
 
     @property
     def batch_norm_mode(self) -> BatchNormMode:
-        return self.batch_norm or ("train" if self.weights is None else "reestimate")
+        return self.batch_norm or ("train" if self.detector_weights is None else "reestimate")
 
 
 class OptimizationOptions(Config, frozen=True, kw_only=True):
@@ -279,8 +291,9 @@ class TrainOptions(Config, frozen=True, kw_only=True):
     """
 
     recipe: str | None = None
-    """Values for all options below that say so: ssd (the baseline); for a few hundred pictures small-data with
-    --weights, scratch without. Default: ssd; shapes for the built-in data."""
+    """Values for all options below that say so. auto: decided from the data, each decision being said; others are the
+    same for all data: ssd (the baseline), and for a few hundred pictures small-data with --weights, scratch without.
+    Default: auto; shapes for the built-in data."""
     dataset: DatasetOptions = DatasetOptions()
     detector: DetectorOptions = DetectorOptions()
     loss: LossOptions = LossOptions()
@@ -299,7 +312,7 @@ class TrainOptions(Config, frozen=True, kw_only=True):
 
     @property
     def recipe_name(self) -> str:
-        return self.recipe or ("shapes" if self.dataset.data == SHAPES else "ssd")
+        return self.recipe or ("shapes" if self.dataset.data == SHAPES else AUTO)
 
     @property
     def settings(self) -> Recipe:
@@ -324,7 +337,7 @@ class TrainOptions(Config, frozen=True, kw_only=True):
         if self.optimization.lr is not None:
             return self.optimization.lr
         rate = 0.002 if self.optimization.optimizer == "adamw" else 0.05
-        share = 1.0 if self.start.weights is None else 0.5
+        share = 1.0 if self.start.detector_weights is None else 0.5
         return float(rate * share * (self.settings.batch_size / 16) ** 0.5)
 
     @property

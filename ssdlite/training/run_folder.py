@@ -20,6 +20,7 @@ from ssdlite.errors import ConfigError, TrainingError
 from ssdlite.files import counted, remove_forgotten, write_atomically, write_json, write_text
 from ssdlite.images.drawing import plot_curves
 from ssdlite.images.geometry import ImageArray
+from ssdlite.training.decide import Decision
 from ssdlite.training.options import TrainOptions, read_description, run_path
 
 
@@ -46,12 +47,14 @@ class Description:
         detector: that the options led to, with its anchors and class names.
         source_sha256: of the tensors that the run started from, where its options name weights.
         data: of the splits "train" and "val"; None in runs of earlier versions.
+        decisions: which of the options were decided from the data, and why.
     """
 
     options: TrainOptions
     detector: DetectorConfig
     source_sha256: str | None = None
     data: dict[str, SplitFingerprint] | None = None
+    decisions: tuple[Decision, ...] = ()
 
 
 class RunFolder:
@@ -85,6 +88,7 @@ class RunFolder:
             "detector": description.detector.to_dict(),
             "source_sha256": description.source_sha256,
             "data": msgspec.to_builtins(description.data),
+            "decisions": [decision._asdict() for decision in description.decisions],
         }
         try:
             remove_forgotten(self.path)
@@ -98,13 +102,16 @@ class RunFolder:
         sha256 = content.get("source_sha256")
         try:
             data = msgspec.convert(content.get("data"), dict[str, SplitFingerprint] | None)
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"{self.path / 'config.json'}: data: {error}") from None
+            decided = msgspec.convert(content.get("decisions", []), list[dict[str, Any]])
+            decisions = tuple(Decision(**values) for values in decided)
+        except (msgspec.ValidationError, TypeError) as error:
+            raise ConfigError(f"{self.path / 'config.json'}: data or decisions: {error}") from None
         return Description(
             options,
             DetectorConfig.from_dict(content.get("detector")),
             sha256 if isinstance(sha256, str) else None,
             data,
+            decisions,
         )
 
     def load_last(self) -> Checkpoint | None:

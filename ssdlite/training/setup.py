@@ -25,9 +25,10 @@ from ssdlite.device import Processes, choose_amp, choose_device
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import counted
 from ssdlite.heads.losses import LOSSES
+from ssdlite.training.decide import Decision
 from ssdlite.training.finetune import config_for_transfer, transfer_backbone, transfer_weights
 from ssdlite.training.head_transfer import TransferReport
-from ssdlite.training.options import SHAPES, TrainOptions, next_run_folder
+from ssdlite.training.options import AUTO, SHAPES, TrainOptions, next_run_folder
 from ssdlite.training.run_folder import RunFolder, SplitFingerprint
 from ssdlite.training.state import TrainingState, read_state
 from ssdlite.weights.backbones import IMAGENET, BackboneWeights, read_backbone_weights
@@ -38,7 +39,7 @@ WeightSource = Checkpoint | BackboneWeights | None  # None: random weights
 
 @dataclass(frozen=True)
 class RunStart:
-    """What a run begins with, or goes on from; known before any data are read, and nothing is written yet.
+    """What a run begins with, or goes on from; nothing is written yet.
 
     Attributes:
         options: with everything named.
@@ -48,6 +49,7 @@ class RunStart:
         detector: of a run that is resumed.
         checkpoint: the newest of a run that is resumed; None where it was stopped before its first.
         state: what the checkpoint says of training.
+        decisions: what of the options was decided from the data.
     """
 
     options: TrainOptions
@@ -58,30 +60,40 @@ class RunStart:
     detector: DetectorConfig | None = None
     checkpoint: Checkpoint | None = None
     state: TrainingState | None = None
+    decisions: tuple[Decision, ...] = ()
 
 
-def start_run(options: TrainOptions, processes: Processes) -> RunStart:
-    """A new run, in a folder that holds none.
+def claim_folder(options: TrainOptions, processes: Processes) -> RunFolder:
+    """The folder of a new run, which holds none; before the data are read, so that a mistake is soon seen.
+
+    Raises:
+        ConfigError: it holds a run, or the device or the weights are not there.
+    """
+    choose_amp(options.system.amp, choose_device(options.system.device))
+    folder = RunFolder(Path(processes.share(options.run.output or str(next_run_folder()))))
+    folder.require_free()
+    return folder
+
+
+def start_run(options: TrainOptions, folder: RunFolder, decisions: tuple[Decision, ...]) -> RunStart:
+    """A new run in ``folder``.
 
     Raises:
         ConfigError: an option has a value that cannot be used.
     """
-    choose_amp(options.system.amp, choose_device(options.system.device))
+    options.start.require_weights()
     source = _read_weights(options)
     options = _with_defaults_of_head(options, source)
     config = _config(options, None, source)
     _check_frozen_stages(options, config)
     DetectionTransform(config.input.size, config.input.resize, options.settings.augment)
-    output = processes.share(options.run.output or str(next_run_folder()))
-    folder = RunFolder(Path(output))
-    folder.require_free()
-    options = options.override(output=output).spelled_out()
-    return RunStart(options, folder, source, None if source is None else _hash_tensors(source))
+    options = options.override(output=str(folder.path)).spelled_out()
+    return RunStart(options, folder, source, None if source is None else _hash_tensors(source), decisions=decisions)
 
 
 def _with_defaults_of_head(options: TrainOptions, source: WeightSource) -> TrainOptions:
     """Where no recipe is named, the loss and the assigner that are not given are those that the head asks for."""
-    if options.recipe is not None:
+    if options.recipe_name != AUTO:
         return options
     config = source.config if isinstance(source, Checkpoint) else preset_config(options.preset_name)
     with torch.device("meta"):  # takes no memory and no time
@@ -127,7 +139,9 @@ def continue_run(folder: RunFolder, options: TrainOptions) -> RunStart:
             "new run with another --output"
         )
     state = None if checkpoint is None else read_state(checkpoint)
-    return RunStart(options, folder, source, stored.source_sha256, stored.data, detector, checkpoint, state)
+    return RunStart(
+        options, folder, source, stored.source_sha256, stored.data, detector, checkpoint, state, stored.decisions
+    )
 
 
 def _hash_tensors(source: Checkpoint | BackboneWeights) -> str:
@@ -143,7 +157,7 @@ def _hash_tensors(source: Checkpoint | BackboneWeights) -> str:
 
 def _read_weights(options: TrainOptions) -> WeightSource:
     """What --weights or --backbone-weights name."""
-    weights, backbone_weights = options.start.weights, options.start.backbone_weights
+    weights, backbone_weights = options.start.detector_weights, options.start.backbone_weights
     if weights == IMAGENET:
         raise ConfigError(
             f"--weights {IMAGENET}: these are of a backbone alone; --backbone-weights {IMAGENET} takes them"

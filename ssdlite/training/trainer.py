@@ -31,11 +31,20 @@ from ssdlite.heads.losses import Losses
 from ssdlite.images.drawing import contact_sheet, side_by_side
 from ssdlite.images.reading import read_image
 from ssdlite.predictor import Predictor
+from ssdlite.training.decide import decide
 from ssdlite.training.finetune import Freezing, build_freezing, reestimate_norms
 from ssdlite.training.head_transfer import print_transfer
 from ssdlite.training.options import TrainOptions
 from ssdlite.training.run_folder import Description, RunFolder
-from ssdlite.training.setup import RunStart, build_for_run, continue_run, identify_data, load_splits, start_run
+from ssdlite.training.setup import (
+    RunStart,
+    build_for_run,
+    claim_folder,
+    continue_run,
+    identify_data,
+    load_splits,
+    start_run,
+)
 from ssdlite.training.state import RunProgress, TrainingState
 from ssdlite.training.step import TrainingStep, learning_rate, set_learning_rate
 
@@ -54,7 +63,13 @@ def train(options: TrainOptions, *, remark: str | None = None) -> dict[str, Any]
         SsdliteError: the options, the data or a checkpoint cannot be used, or the loss is no longer finite.
     """
     with join_processes(options.system.device) as processes:
-        return _run(start_run(options, processes), processes, remark)
+        folder = claim_folder(options, processes)
+        splits = load_splits(options, processes)
+        options, decisions = decide(options, splits.train)
+        if processes.is_first:
+            for decision in decisions:
+                print_line(f"decided {decision}")
+        return _run(start_run(options, folder, decisions), splits, processes, remark)
 
 
 def resume(folder: Path | str, options: TrainOptions | None = None, *, remark: str | None = None) -> dict[str, Any]:
@@ -70,12 +85,12 @@ def resume(folder: Path | str, options: TrainOptions | None = None, *, remark: s
     run_folder = RunFolder(Path(folder))
     options = options or run_folder.description().options
     with join_processes(options.system.device) as processes:
-        return _run(continue_run(run_folder, options), processes, remark)
+        start = continue_run(run_folder, options)
+        return _run(start, load_splits(options, processes), processes, remark)
 
 
-def _run(start: RunStart, processes: Processes, remark: str | None) -> dict[str, Any]:
+def _run(start: RunStart, splits: DataSplits, processes: Processes, remark: str | None) -> dict[str, Any]:
     options = start.options
-    splits = load_splits(options, processes)
     torch.manual_seed(options.run.seed)
     detector, report = build_for_run(start, splits.train)
     data = identify_data(splits, start)
@@ -86,7 +101,7 @@ def _run(start: RunStart, processes: Processes, remark: str | None) -> dict[str,
     if start.checkpoint is not None and start.state is not None:
         trainer.restore(start.checkpoint, start.state)
     if processes.is_first:
-        start.folder.describe(Description(options, detector.config, start.source_sha256, data))
+        start.folder.describe(Description(options, detector.config, start.source_sha256, data, start.decisions))
     try:
         if processes.is_first:
             if report is not None:
@@ -143,7 +158,7 @@ class Trainer:
         """Say what is going to be trained, how, and where it will be found."""
         config, options = self.detector.config, self.options
         precision = "float32" if self.step.amp is None else str(self.step.amp).removeprefix("torch.")
-        keeps_shape = options.start.weights is not None and options.detector.preset is None
+        keeps_shape = options.start.detector_weights is not None and options.detector.preset is None
         shape = f"the detector of {options.start.weights}" if keeps_shape else options.preset_name
         print_line(
             f"{shape}: {config.input.size[1]} x {config.input.size[0]} px, {config.num_classes} classes, "

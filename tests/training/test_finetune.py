@@ -21,7 +21,7 @@ from ssdlite.heads.losses import LOSSES, DetectionLoss, FocalLoss, MultiBoxLoss
 from ssdlite.images.reading import read_image
 from ssdlite.training.finetune import Freezing, reestimate_norms, stage_layers, transfer_weights
 from ssdlite.training.options import TrainOptions
-from ssdlite.training.setup import build_for_run, start_run
+from ssdlite.training.setup import build_for_run, claim_folder, start_run
 from ssdlite.training.trainer import Trainer, resume, train
 
 PRESET = "ssdlite192_mobilenet_v2_050"
@@ -53,7 +53,7 @@ def write_source(folder: Path, class_names: tuple[str, ...]) -> Path:
 
 def options(shapes: Path, source: Path, output: Path, **changes: Any) -> TrainOptions:
     given = {"data": str(shapes), "weights": str(source), "output": str(output), "workers": 0, "batch_size": 8}
-    given |= {"epochs": 1, "loss": "focal", "box_loss": "smooth_l1", "matcher": "ssd"}
+    given |= {"recipe": "ssd", "epochs": 1, "loss": "focal", "box_loss": "smooth_l1", "matcher": "ssd"}
     return TrainOptions().override(**{**given, **changes})
 
 
@@ -66,7 +66,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], prefix: str) ->
 def test_other_classes_anchors_and_input_size(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_source(tmp_path, ("Hexagon", "CIRCLE"))
     run = tmp_path / "run"
-    train(options(shapes, source, run, image_size=128, anchors="fit", loss=None))
+    train(options(shapes, source, run, image_size=128, anchors="fit", loss=None, recipe=None))
     printed = capsys.readouterr().out
     for line in ("predictors, stride 128", "classes kept: 1 (circle)", "classes new: 2 (square, triangle)"):
         assert line in printed
@@ -329,5 +329,6 @@ def test_the_loss_decides_the_score_function_whatever_its_name(
     for number, weights in enumerate((None, str(source))):
         given = options(shapes, source, tmp_path / f"run{number}", loss="qfl", weights=weights)
         with join_processes("cpu") as processes:
-            detector, _ = build_for_run(start_run(given, processes), load_data(shapes).train)
+            start = start_run(given, claim_folder(given, processes), ())
+            detector, _ = build_for_run(start, load_data(shapes).train)
         assert detector.config.head.score_function == ("softmax" if kind is MultiBoxLoss else "sigmoid")

@@ -90,7 +90,7 @@ def test_a_value_that_makes_no_sense_is_refused_on_construction(given: dict[str,
 @pytest.mark.parametrize("given", [{"freeze_stages": 1}, {"batch_norm": "reestimate"}, {"batch_norm": "frozen"}])
 def test_what_keeps_weights_needs_weights(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="go with --weights or --backbone-weights"):
-        TrainOptions().override(**given)
+        TrainOptions().override(**given).start.require_weights()
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_what_may_change_on_resuming_changes_also_to_its_default(stored: Path, r
         ),
         (["--seed", "1"], "--seed 1 cannot be changed on resuming: the run has 0"),
         (["-e", "61"], "--epochs 61 cannot be changed on resuming: the run has 60"),
-        (["--recipe", "small-data"], "--recipe small-data cannot be changed on resuming: the run has ssd"),
+        (["--recipe", "small-data"], "--recipe small-data cannot be changed on resuming: the run has auto"),
         (["--classes", "cat", "dog"], "--classes cat dog cannot be changed on resuming: the run has None"),
         (["--output", "elsewhere"], "--output elsewhere does not go with --resume: a run stays in its folder"),
     ],
