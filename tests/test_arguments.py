@@ -38,8 +38,8 @@ def test_the_help_of_train_is_by_part_and_gives_the_recipes_values() -> None:
     for said in (
         "─ dataset options ─",
         "─ loss options ─",
-        "also -e. (default: the recipe's, 60 (10 for shapes, 30 for small-data))",
-        "(default: the recipe's (8 for scratch and small-data), else the preset's, 16)",
+        "also -e. (default: decided from the data; with --recipe 60 (10 for shapes, 30 for small-data))",
+        "(default: decided from the data; with --recipe 8 for scratch and small-data, else the preset's, 16)",
         "--matcher {ssd,atss,simota} ",
         "--classes STR [STR ...] ",
         "--data-format STR Format of the annotations (a key of DATA_FORMATS). (default: decided from the files)",
@@ -49,9 +49,9 @@ def test_the_help_of_train_is_by_part_and_gives_the_recipes_values() -> None:
 
 def test_values_of_the_recipes() -> None:
     values = recipe_defaults()
-    assert values["matcher"] == "the recipe's, ssd (atss for scratch, simota for small-data)"
-    assert values["mosaic"] == "the recipe's, 0"
-    assert values["box_weight"] == "the recipe's (6 for small-data)"
+    assert values["matcher"] == "decided from the data; with --recipe ssd (atss for scratch, simota for small-data)"
+    assert values["mosaic"] == "decided from the data; with --recipe 0"
+    assert values["box_weight"] == "decided from the data; with --recipe 6 for small-data"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ INPUT_SIDE = 320  # px; the network that comes along was trained at 300, which i
 # arXiv 1811.08883 finds no gain from pretraining in the accuracy reached, from 10,000 COCO pictures (figure 8) on
 MOST_FINE_TUNED = 20_000
 EVALUATIONS = 25  # in a run
+PATIENCE = 10  # of them without a better AP: the cosine takes the learning rate down meanwhile, which helps for long
 SMALL_SHARE = 0.05  # of all boxes, or a quarter of a class's, from which a finer map is worth its time
 SMALL_SHARE_OF_CLASS = 0.25
 COUNTED_CLASS = 10  # boxes, from which a class counts on its own
@@ -128,16 +129,23 @@ def _batch(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
 
 def _length(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     """By the pictures that are seen: a small set needs more epochs."""
-    if options.optimization.epochs is None:
+    if options.optimization.epochs is None and options.optimization.time is None:
         length = FINE_TUNING if options.start.detector_weights else FROM_SCRATCH
         epochs = max(length.least_epochs, math.ceil(length.pictures / len(train)))
         yield Decision("epochs", epochs, f"{epochs * len(train)} pictures are seen")
 
 
 def _evaluations(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
-    epochs = options.optimization.epochs or 1
-    if options.run.eval_interval == 1 and epochs > EVALUATIONS:
-        yield Decision("eval_interval", math.ceil(epochs / EVALUATIONS), f"about {EVALUATIONS} evaluations in the run")
+    epochs = options.optimization.epochs
+    if options.run.eval_interval is None and epochs is not None:
+        interval = evaluation_interval(epochs)
+        yield Decision("eval_interval", interval, f"{math.ceil(epochs / interval)} evaluations in the run")
+    if options.run.patience is None:
+        yield Decision("patience", PATIENCE, "evaluations without a better AP end the run")
+
+
+def evaluation_interval(epochs: int) -> int:
+    return math.ceil(epochs / EVALUATIONS)
 
 
 def _asks_for_its_own_losses(options: TrainOptions) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -70,18 +71,18 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe_defaults() -> dict[str, str]:
-    """By option what the recipes say of it: ``the recipe's, 60 (10 for shapes, 30 for small-data)``."""
-    return {name: f"the recipe's{_values(name)}" for name in Recipe.__struct_fields__}
+    """By option what is taken: ``decided from the data; with --recipe 60 (10 for shapes, 30 for small-data)``."""
+    return {name: f"decided from the data; with --recipe {_values(name)}" for name in Recipe.__struct_fields__}
 
 
 def _values(name: str) -> str:
-    usual, *others = ((recipe, getattr(values, name)) for recipe, values in RECIPES.items())
+    usual, *others = ((recipe, getattr(values, name)) for recipe, values in RECIPES.items() if recipe != AUTO)
     recipes: dict[Any, list[str]] = {}
     for recipe, value in others:
         if value != usual[1]:
             recipes.setdefault(value, []).append(recipe)
     told = ", ".join(f"{_as_given(value)} for {' and '.join(names)}" for value, names in recipes.items())
-    return ("" if usual[1] is None else f", {_as_given(usual[1])}") + (f" ({told})" if told else "")
+    return told if usual[1] is None else f"{_as_given(usual[1])}" + (f" ({told})" if told else "")
 
 
 def _require_at_least(least: int, options: Config, *names: str) -> None:
@@ -90,6 +91,17 @@ def _require_at_least(least: int, options: Config, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and not least <= value < math.inf:
             raise ConfigError(f"--{name.replace('_', '-')}: expected {least} or more, got {value}")
+
+
+LONGEST_DURATION = 20  # characters
+DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
+
+
+def parse_duration(text: str) -> int:
+    """Seconds of "1h30m", "20m" or "90s"; 0 of anything else."""
+    match = DURATION.fullmatch(text.strip().lower().replace(" ", "")) if len(text) <= LONGEST_DURATION else None
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    return 3600 * hours + 60 * minutes + seconds
 
 
 class DatasetOptions(LoadOptions, frozen=True, kw_only=True):
@@ -142,7 +154,7 @@ class LossOptions(Config, frozen=True, kw_only=True):
 
     loss: ClassLossName | None = None
     """multibox (softmax with hard negatives 3:1), focal (sigmoid), or qfl (sigmoid; the score learns the box's IoU).
-    Default: the recipe's; with --weights and no --recipe, one that goes with their scores."""
+    Default: the recipe's."""
     box_loss: BoxLossName | None = None
     """smooth_l1 on the box code, or the overlap of the boxes themselves: giou, diou, ciou. Default: the recipe's."""
     box_weight: float | None = None
@@ -201,6 +213,8 @@ class StartOptions(Config, frozen=True, kw_only=True):
 class OptimizationOptions(Config, frozen=True, kw_only=True):
     """Length of the training, optimizer and learning rate."""
 
+    time: str | None = None
+    """Time for the run, in place of --epochs, such as 20m, 90s or 1h30m: as many epochs as fit. Default: no limit."""
     epochs: int | None = None
     """Passes over the training images; also -e. Default: the recipe's."""
     batch_size: int | None = None
@@ -224,7 +238,12 @@ class OptimizationOptions(Config, frozen=True, kw_only=True):
 
     def check(self) -> None:
         _require_at_least(1, self, "epochs", "batch_size")
+        require(
+            self.time is None or parse_duration(self.time) > 0,
+            f"--time: expected a time such as 20m, 90s or 1h30m, got {quote(self.time)}",
+        )
         _require_at_least(0, self, "lr", "backbone_lr", "weight_decay", "warmup_steps", "clip_norm")
+        require(self.time is None or self.epochs is None, "--time does not go with --epochs: it decides them")
         require(0 <= self.ema_decay < 1, f"--ema-decay: expected 0 to below 1, got {self.ema_decay}")
 
     @property
@@ -260,11 +279,15 @@ class RunOptions(Config, frozen=True, kw_only=True):
     """Run folder. Default: the next free runs/train-NNN."""
     seed: int = 0
     """Seed of all random choices: initial weights, order, augmentation, division of the data."""
-    eval_interval: int = 1
-    """Epochs between evaluations; the last epoch is always evaluated."""
+    eval_interval: int | None = None
+    """Epochs between evaluations; the last epoch is always evaluated. Default: decided from the data; with --recipe
+    1."""
+    patience: int | None = None
+    """Evaluations without a better AP after which training ends; 0 for never. Default: decided from the data; with
+    --recipe 0."""
 
     def check(self) -> None:
-        _require_at_least(0, self, "seed")
+        _require_at_least(0, self, "seed", "patience")
         _require_at_least(1, self, "eval_interval")
 
 
@@ -390,6 +413,7 @@ class TrainOptions(Config, frozen=True, kw_only=True):
                 "batch_norm": self.start.batch_norm_mode,
                 "lr": self.peak_lr,
                 "weight_decay": self.optimization.decay,
+                "patience": self.run.patience or 0,
             }
         )
 

@@ -28,7 +28,7 @@ from ssdlite.heads.losses import LOSSES
 from ssdlite.training.decide import Decision
 from ssdlite.training.finetune import config_for_transfer, transfer_backbone, transfer_weights
 from ssdlite.training.head_transfer import TransferReport
-from ssdlite.training.options import AUTO, SHAPES, TrainOptions, next_run_folder
+from ssdlite.training.options import AUTO, SHAPES, TrainOptions, next_run_folder, parse_duration
 from ssdlite.training.run_folder import RunFolder, SplitFingerprint
 from ssdlite.training.state import TrainingState, read_state
 from ssdlite.weights.backbones import IMAGENET, BackboneWeights, read_backbone_weights
@@ -50,6 +50,7 @@ class RunStart:
         checkpoint: the newest of a run that is resumed; None where it was stopped before its first.
         state: what the checkpoint says of training.
         decisions: what of the options was decided from the data.
+        seconds: that a new run is to take, its epochs being still to be found.
     """
 
     options: TrainOptions
@@ -61,6 +62,7 @@ class RunStart:
     checkpoint: Checkpoint | None = None
     state: TrainingState | None = None
     decisions: tuple[Decision, ...] = ()
+    seconds: int | None = None
 
 
 def claim_folder(options: TrainOptions, processes: Processes) -> RunFolder:
@@ -87,8 +89,11 @@ def start_run(options: TrainOptions, folder: RunFolder, decisions: tuple[Decisio
     config = _config(options, None, source)
     _check_frozen_stages(options, config)
     DetectionTransform(config.input.size, config.input.resize, options.settings.augment)
-    options = options.override(output=str(folder.path)).spelled_out()
-    return RunStart(options, folder, source, None if source is None else _hash_tensors(source), decisions=decisions)
+    seconds = None if options.optimization.time is None else parse_duration(options.optimization.time)
+    options = options.override(output=str(folder.path), time=None).spelled_out()
+    return RunStart(
+        options, folder, source, None if source is None else _hash_tensors(source), decisions=decisions, seconds=seconds
+    )
 
 
 def _with_defaults_of_head(options: TrainOptions, source: WeightSource) -> TrainOptions:

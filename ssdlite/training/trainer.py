@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,8 @@ from ssdlite.heads.losses import Losses
 from ssdlite.images.drawing import contact_sheet, side_by_side
 from ssdlite.images.reading import read_image
 from ssdlite.predictor import Predictor
-from ssdlite.training.decide import decide
+from ssdlite.training.decide import decide, evaluation_interval
+from ssdlite.training.duration import fit_epochs
 from ssdlite.training.finetune import Freezing, build_freezing, reestimate_norms
 from ssdlite.training.head_transfer import print_transfer
 from ssdlite.training.options import TrainOptions
@@ -96,6 +98,11 @@ def _run(start: RunStart, splits: DataSplits, processes: Processes, remark: str 
     data = identify_data(splits, start)
     if report is not None and options.start.batch_norm_mode == "reestimate":
         reestimate_norms(detector.to(choose_device(options.system.device)), splits.train, options, report)
+    if start.seconds is not None:
+        copied = copy.deepcopy(detector)
+        freezing = build_freezing(copied, options.start, report, None)
+        trial = Trainer(copied, splits, options, start.folder, processes, freezing=freezing)
+        options = _fit_to_time(start.seconds, trial)
     freezing = build_freezing(detector, options.start, report, start.state)
     trainer = Trainer(detector, splits, options, start.folder, processes, freezing=freezing)
     if start.checkpoint is not None and start.state is not None:
@@ -113,6 +120,17 @@ def _run(start: RunStart, splits: DataSplits, processes: Processes, remark: str 
     except KeyboardInterrupt:
         print_line(f"stopped; ssdlite train --resume {start.folder.path} continues behind epoch {trainer.saved_epoch}")
         raise
+
+
+def _fit_to_time(seconds: int, trial: Trainer) -> TrainOptions:
+    """The options with the epochs that fit into the time, ``trial`` being a copy of the one that is going to train."""
+    options, random_state = trial.options, torch.get_rng_state()
+    epochs = trial.processes.share(fit_epochs(seconds, trial))
+    torch.set_rng_state(random_state)
+    if trial.processes.is_first:
+        pictures = epochs * len(trial.batches) * trial.batches.batch_size
+        print_line(f"decided --epochs {epochs}: what fits into {seconds} s; {pictures} pictures are seen")
+    return options.override(epochs=epochs, eval_interval=options.run.eval_interval or evaluation_interval(epochs))
 
 
 class Trainer:
@@ -182,35 +200,51 @@ class Trainer:
             yield f"backbone at {options.backbone_lr_factor:g} of the learning rate"
         yield f"batch norm: {options.start.batch_norm_mode}"
 
-    def run(self) -> dict[str, Any]:
-        """Train the epochs that are left, saving after each, and finish the run folder."""
-        options, first = self.options, self.processes.is_first
-        loader: DataLoader[Batch] = DataLoader(
+    def build_loader(self) -> DataLoader[Batch]:
+        workers = self.options.system.workers
+        return DataLoader(
             self.dataset,  # type: ignore[arg-type]
             batch_sampler=self.batches,
-            num_workers=options.system.workers,
+            num_workers=workers,
             collate_fn=collate,
-            persistent_workers=options.system.workers > 0,
+            persistent_workers=workers > 0,
             pin_memory=self.step.device.type == "cuda",
             generator=torch.Generator(),  # the loader's own draws must not touch the global one
         )
+
+    def run(self) -> dict[str, Any]:
+        """Train the epochs that are left, saving after each, and finish the run folder."""
+        options, first = self.options, self.processes.is_first
+        loader = self.build_loader()
         metrics = None
         with explained_worker_failures(), training_progress(first) as progress:
             steps = len(self.batches) * options.settings.epochs
             task = progress.add_task("training", total=steps, rate="", figures="")
             progress.update(task, completed=self.done.epoch * len(self.batches))
-            for epoch in range(self.done.epoch, options.settings.epochs):
+            for epoch in self._epochs_left():
                 started = time.perf_counter()
                 row = self._train_epoch(epoch, loader, progress, task)
                 self._require_finite_weights(epoch)
                 self.done.epoch += 1
                 is_last = self.done.epoch == options.settings.epochs
-                scores = is_last or self.done.epoch % options.run.eval_interval == 0
-                metrics = self._evaluate(progress) if scores else None
+                is_due = is_last or self.done.epoch % (options.run.eval_interval or 1) == 0
+                metrics = self._evaluate(progress) if is_due else None
                 self.done.seconds += time.perf_counter() - started
                 self._finish_epoch(row, metrics)
             metrics = metrics or self._evaluate(progress)
+        if first and self.done.epoch < options.settings.epochs:
+            print_line(f"no better AP in {counted(options.run.patience or 0, 'evaluation')}: training ends here")
         return self._finish(metrics)
+
+    def _epochs_left(self) -> Iterator[int]:
+        while self.done.epoch < self.options.settings.epochs and not self._is_on_a_plateau():
+            yield self.done.epoch
+
+    def _is_on_a_plateau(self) -> bool:
+        """Whether the last evaluations, as many as ``--patience`` says, have brought no better AP."""
+        patience = self.options.run.patience or 0
+        scores = [row["AP"] or 0.0 for row in self.history if "AP" in row]
+        return 0 < patience < len(scores) and max(scores[-patience:]) <= max(scores[:-patience])
 
     def _train_epoch(self, epoch: int, loader: DataLoader[Batch], progress: Progress, task: TaskID) -> dict[str, Any]:
         """One pass over the training images; returns the epoch's line for metrics.jsonl."""

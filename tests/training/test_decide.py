@@ -1,7 +1,9 @@
 """What the plain command decides from the data, and that it never decides what is given."""
 
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,14 @@ import pytest
 
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.shapes import generate_shapes
+from ssdlite.errors import ConfigError
+from ssdlite.training import duration
 from ssdlite.training.decide import decide
-from ssdlite.training.options import TrainOptions
-from ssdlite.training.trainer import train
+from ssdlite.training.duration import fit_epochs
+from ssdlite.training.options import TrainOptions, parse_duration, stored_options
+from ssdlite.training.trainer import resume, train
+
+SMALL = "ssdlite192_mobilenet_v2_050"
 
 
 def pictures(count: int, sides: tuple[float, ...], names: tuple[str, ...] = ("cell",)) -> DetectionIndex:
@@ -45,6 +52,7 @@ def test_few_pictures_of_large_objects() -> None:
     assert (options.settings.epochs, options.run.eval_interval) == (144, 6)
     assert [decision.option for decision in decisions] == [
         "weights", "image_size", "anchors", "loss", "finest_stride", "batch_size", "epochs", "eval_interval",
+        "patience",
     ]  # fmt: skip
     assert str(decisions[6]) == "--epochs 144: 14400 pictures are seen"
 
@@ -84,7 +92,8 @@ def test_very_many_pictures_are_learned_from_alone() -> None:
 def test_what_is_given_is_not_decided() -> None:
     given = {
         "weights": "mine.pt", "anchors": "default", "finest_stride": 16, "loss": "multibox", "box_loss": "ciou",
-        "matcher": "atss", "batch_size": 4, "epochs": 7, "eval_interval": 2, "image_size": 256, "deepen_heads": False,
+        "matcher": "atss", "batch_size": 4, "epochs": 7, "eval_interval": 2, "patience": 3, "image_size": 256,
+        "deepen_heads": False,
         "augment": "flip", "mosaic": 0.0, "backbone_lr": 0.5, "box_weight": 2.0,
     }  # fmt: skip
     options, decisions = decide(TrainOptions().override(data="pictures", **given), pictures(100, (30.0,)))
@@ -115,7 +124,7 @@ def test_each_decision_is_said_and_kept(tmp_path: Path, capsys: pytest.CaptureFi
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("decided ")]
     assert lines[0] == "decided --weights openimages: 16 pictures are few; a trained detector learns faster from them"
     content = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert len(content["decisions"]) == len(lines) == 5
+    assert len(content["decisions"]) == len(lines) == 7
     assert content["decisions"][0] == {
         "option": "weights",
         "value": "openimages",
@@ -123,3 +132,87 @@ def test_each_decision_is_said_and_kept(tmp_path: Path, capsys: pytest.CaptureFi
     }
     assert content["options"]["recipe"] == "auto"
     assert content["options"]["loss"]["matcher"] == "simota"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [
+    ("20m", 1200), ("90s", 90), ("1h30m", 5400), ("2H", 7200), (" 1h 5m 10s ", 3910),
+    ("", 0), ("20", 0), ("m", 0), ("-5m", 0), ("5m3h", 0), ("1.5h", 0), ("9" * 30 + "s", 0), ("٣m", 0),
+])  # fmt: skip
+def test_times(text: str, seconds: int) -> None:
+    assert parse_duration(text) == seconds
+
+
+def test_a_time_takes_the_place_of_epochs() -> None:
+    options = decided(pictures(100, (200.0,)), time="20m")
+    assert (options.optimization.epochs, options.run.eval_interval) == (None, None)
+    with pytest.raises(ConfigError, match=r"^--time: expected a time such as 20m, 90s or 1h30m, got 'soon'$"):
+        decided(pictures(100, (200.0,)), time="soon")
+    with pytest.raises(ConfigError, match=r"^--time does not go with --epochs"):
+        decided(pictures(100, (200.0,)), time="20m", epochs=3)
+
+
+class FullBatch:
+    images = boxes = labels = None
+
+    def __len__(self) -> int:
+        return 8
+
+
+class ClockedStep:
+    evaluated = None
+
+    def __init__(self, trainer: "ClockedTrainer") -> None:
+        self.trainer = trainer
+
+    def __call__(self, *_: Any) -> SimpleNamespace:
+        self.trainer.now += 2
+        return SimpleNamespace(total=np.float32(1))
+
+
+class ClockedTrainer:
+    """Of 10 batches an epoch, each step 2 s by a clock of its own, and 4 pictures to validate on, 1 s each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.batches = 100.0, [FullBatch()] * 10
+        monkeypatch.setattr(duration.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(duration, "Predictor", lambda detector: None)
+        monkeypatch.setattr(duration, "detect_dataset", self._detect)
+        self.step = ClockedStep(self)
+        self.splits, self.processes = SimpleNamespace(val=range(4)), SimpleNamespace(count=1)
+        self.options = decided(pictures(80, (200.0,)))
+
+    def build_loader(self) -> list[Any]:
+        return self.batches
+
+    def _detect(self, *_: Any, positions: range, **__: Any) -> range:
+        self.now += len(positions)
+        return positions
+
+
+@pytest.mark.parametrize(("seconds", "epochs"), [(1, 1), (100, 3), (10_000, 478)])
+def test_the_epochs_that_fit(seconds: float, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trying takes 3 + 6 steps and an evaluation, 22 s, and 3 % are kept back.
+
+    (97 - 22) / (20 + 4) = 3.1; (9700 - 22 - 25 x 4) / 20 = 478.9
+    """
+    trainer = ClockedTrainer(monkeypatch)
+    assert fit_epochs(seconds, trainer) == epochs  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_training_for_a_time_and_stopping_on_a_plateau(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duration, "LEAST_SECONDS", 0.1)
+    generate_shapes(tmp_path / "shapes", train_images=16, val_images=4, seed=3)
+    given = {"data": str(tmp_path / "shapes"), "output": str(tmp_path / "run"), "image_size": 64, "workers": 0}
+    given |= {"recipe": "ssd", "preset": SMALL, "lr": 0.0, "patience": 1}
+    train(TrainOptions().override(**given, time="20s", eval_interval=1))
+    printed = capsys.readouterr().out
+    assert "no better AP in 1 evaluation: training ends here" in printed
+    epochs = int(re.search(r"decided --epochs (\d+): what fits into 20 s", printed)[1])  # type: ignore[index]
+    stored = stored_options(tmp_path / "run")
+    assert (stored.settings.epochs, stored.optimization.time) == (epochs, None)
+    ended_after = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert 1 < ended_after < epochs
+    assert resume(tmp_path / "run")["epochs"] == ended_after
