@@ -102,7 +102,7 @@ def _losses(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
 
 def _finest_stride(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     """A map of stride 8 for objects that stride 16 cannot tell apart; else none, as it costs a tenth of the time."""
-    if options.detector.finest_stride is not None:
+    if options.detector.finest_stride is not None or _asks_for_its_own_losses(options):
         return
     boxes = _boxes(options, train)
     limit = COARSE_STRIDES * 16

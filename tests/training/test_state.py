@@ -85,7 +85,7 @@ def test_an_undamaged_run_goes_on(run: Path) -> None:
 def test_a_stop_during_validation_names_the_epoch_that_is_saved(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(trainer: Trainer) -> None:
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Trainer, "_evaluate", interrupted)
