@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -138,6 +139,68 @@ def _attack_csv(_: Any, random: Random, folder: Path) -> None:
     if random.random() < 0.3:
         (folder / "classes.csv").write_bytes(mutate_bytes(b"owl,0\ncat,1\n", random))
     _check(folder, random)
+
+
+def _prepare_label_tools(folder: Path) -> dict[str, Any]:
+    """A file of each tool about the same photographs, by the name that the tool gives it."""
+    rectangle = {"name": "rect", "x": 20, "y": 30, "width": 40, "height": 50}
+    ellipse = {"name": "ellipse", "cx": 50, "cy": 40, "rx": 20, "ry": 10, "theta": 0.3}
+    regions = [{"shape_attributes": one, "region_attributes": {"name": "owl"}} for one in (rectangle, ellipse)]
+    circle = {"label": "owl", "points": [[20, 60], [80, 20]], "shape_type": "circle"}
+    sides = {"x": 10.0, "y": 20.0, "width": 30.0, "height": 40.0, "rotation": 15.0, "rectanglelabels": ["owl"]}
+    points = {"points": [[5, 10], [20, 5], [15, 60]], "polygonlabels": ["cat"]}
+    documents: dict[str, Any] = {"project.json": [], "min.json": [], "via.json": {}, "metadata.jsonl": []}
+    elements = []
+    for path in sorted((DATA / "coco-cc" / "val2017").glob("*.jpg")):
+        width, height = Image.open(path).size
+        stated = {"original_width": width, "original_height": height}
+        results = [{**stated, "value": value, "type": "rectanglelabels"} for value in (sides, points)]
+        data = {"image": f"/data/upload/1/1a2b3c4d-{path.name}"}
+        task = {"id": 1, "data": data, "annotations": [{"result": results, "was_cancelled": False}]}
+        documents["project.json"].append(task)
+        documents["min.json"].append({"image": path.name, "label": [{**stated, **sides}], "annotation_id": 2})
+        documents["via.json"][f"{path.name}47"] = {"filename": path.name, "regions": regions, "file_attributes": {}}
+        documents["metadata.jsonl"].append(
+            {"file_name": path.name, "objects": {"bbox": [[1, 2, 30, 40]], "category": ["owl"]}}
+        )
+        elements.append(
+            f'<image id="0" name="{path.name}" width="{width}" height="{height}">'
+            '<box label="owl" xtl="1.5" ytl="2" xbr="30" ybr="40" rotation="10"></box>'
+            '<polygon label="cat" points="1,2;30,40;9,60"></polygon>'
+            '<ellipse label="cat" cx="50" cy="40" rx="20" ry="10"></ellipse></image>'
+        )
+        documents[f"{path.stem}.json"] = {"version": "5", "flags": {}, "shapes": [circle], "imagePath": path.name}
+    return {**documents, "annotations.xml": f"<annotations>{''.join(elements)}</annotations>"}
+
+
+def _attack_label_tools(documents: dict[str, Any], random: Random, folder: Path) -> None:
+    _copy(DATA / "coco-cc" / "val2017", folder)
+    kind = random.choice(("project.json", "min.json", "via.json", "metadata.jsonl", "annotations.xml", "LabelMe"))
+    pages = sorted(name for name in documents if name.startswith("0"))
+    for other in pages if kind == "LabelMe" else ():
+        _write_json(folder / other, documents[other])
+    name = random.choice(pages) if kind == "LabelMe" else kind
+    document = documents[name]
+    if isinstance(document, str):
+        text = re.sub(r'"[^"]*"', lambda found: _other_value(found.group(), random), document)
+        text = text if random.random() < 0.7 else mutate_xml(text, random)
+    elif name.endswith(".jsonl"):
+        lines = mutate_document(document, random)
+        text = "\n".join(map(_as_json, lines if isinstance(lines, list) else [lines]))
+    else:
+        text = _as_json(mutate_document(document, random))
+    data = text.encode("utf-8", "surrogatepass")
+    (folder / name).write_bytes(data if random.random() < 0.8 else mutate_bytes(data, random))
+    _check(folder, random)
+
+
+def _other_value(quoted: str, random: Random) -> str:
+    return f'"{strange_text(random)}"' if random.random() < 0.01 else quoted
+
+
+def _as_json(document: Any) -> str:
+    with deep_recursion():
+        return json.dumps(document)
 
 
 def _attack_classes(_: Any, random: Random, folder: Path) -> None:
@@ -487,6 +550,7 @@ AREAS: dict[str, Area] = {
     "coco": Area(1600, _prepare_coco, _attack_coco),
     "voc": Area(1400, _nothing, _attack_voc),
     "csv": Area(600, _nothing, _attack_csv),
+    "label-tools": Area(1200, _prepare_label_tools, _attack_label_tools),
     "classes": Area(400, _nothing, _attack_classes),
     "pictures": Area(2400, _prepare_pictures, _attack_picture),
     "arrays": Area(800, _prepare_detector, _attack_arrays, (SsdliteError, TypeError, ValueError)),
