@@ -1,119 +1,17 @@
-"""Protobuf's text format, as TensorFlow's pipeline.config and label maps have it, without their schema."""
+"""What a ``pipeline.config`` beside a checkpoint of the TensorFlow Object Detection API says, and its label maps."""
 
 from __future__ import annotations
 
-import itertools
 import math
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Union
 
 from ssdlite.anchors import AnchorConfig, tensorflow_anchors
 from ssdlite.config import ScoreFunction
 from ssdlite.errors import CheckpointError, ConfigError
-
-MAX_CHARACTERS = 2**21
-MAX_MESSAGE_DEPTH = 50
-TOKEN = re.compile(
-    r"\s+|#[^\n]*"  # passed over
-    r"|(?P<word>[A-Za-z_][\w.]*|[-+]?(?:\d[\w.+-]*|\.\d[\w+-]*))"
-    r"|(?P<text>\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*')"
-    r"|(?P<mark>[{}<>:\[\],;])"
-)
-ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|[xX]([\da-fA-F]{1,2})|u([\da-fA-F]{4})|U([\da-fA-F]{8})|([abfnrtv\\'\"?]))?")
-SINGLE_ESCAPES = dict(zip("abfnrtv\\'\"?", b"\a\b\f\n\r\t\v\\'\"?", strict=True))
-
-Message = dict[str, list[Union["Message", str]]]
-
-
-def parse_textproto(text: str, where: str) -> Message:
-    """Field names to lists of messages and words (numbers, names and texts alike, as they stand).
-
-    Raises:
-        CheckpointError: it is not that format; the message begins with ``where``.
-    """
-    if len(text) > MAX_CHARACTERS:
-        raise CheckpointError(f"{where}: {len(text)} characters, more than the {MAX_CHARACTERS} that are read")
-    try:
-        return _parse_message(_tokens(text), "", 0)
-    except ValueError as error:
-        raise CheckpointError(f"{where}: not protobuf's text format, or damaged ({error})") from None
-
-
-def _tokens(text: str) -> Iterator[tuple[str, str]]:
-    """(kind, token) of each; at the end empty ones without end."""
-    position = 0
-    while position < len(text):
-        match = TOKEN.match(text, position)
-        if match is None or match.end() == position:
-            raise ValueError(f"unexpected {text[position]!r} at character {position}")
-        position = match.end()
-        if match.lastgroup:
-            yield match.lastgroup, match.group()
-    yield from itertools.repeat(("", ""))
-
-
-def _parse_message(tokens: Iterator[tuple[str, str]], end: str, depth: int) -> Message:
-    """The fields up to the token ``end``."""
-    if depth > MAX_MESSAGE_DEPTH:
-        raise ValueError(f"messages {depth} deep")
-    fields: Message = {}
-    for kind, name in tokens:
-        if name == end:
-            break
-        if name in (",", ";"):
-            continue
-        if kind != "word":
-            raise ValueError(f"expected a field, got {name or 'the end'!r}")
-        values = fields.setdefault(name, [])
-        first = next(tokens)
-        if first[1] == ":":
-            first = next(tokens)
-        if first[1] == "[":
-            listed = itertools.takewhile(lambda token: token[1] != "]", tokens)
-            values += [_parse_value(tokens, *token, depth) for token in listed if token[1] != ","]
-        else:
-            values.append(_parse_value(tokens, *first, depth))
-    return fields
-
-
-def _parse_value(tokens: Iterator[tuple[str, str]], kind: str, token: str, depth: int) -> Message | str:
-    """What begins with ``token``: a message, a text without its quotes, or a word."""
-    if token in ("{", "<"):
-        return _parse_message(tokens, "}" if token == "{" else ">", depth + 1)
-    if kind == "text":
-        return _unquoted(token)
-    if kind == "word":
-        return token
-    raise ValueError(f"expected a value, got {token or 'the end'!r}")
-
-
-def _unquoted(token: str) -> str:
-    """A text in quotes -> what it says. Its escapes stand for bytes of UTF-8, but for those of Unicode."""
-    inner, content, position = token[1:-1], bytearray(), 0
-    for match in ESCAPE.finditer(inner):
-        content += inner[position : match.start()].encode() + _escaped_bytes(match)
-        position = match.end()
-    return (content + inner[position:].encode()).decode()
-
-
-def _escaped_bytes(escape: re.Match[str]) -> bytes:
-    octal, hexadecimal, short, long, one = escape.groups()
-    if octal or hexadecimal:
-        return bytes([int(octal, 8) & 0xFF if octal else int(hexadecimal, 16)])
-    if short or long:
-        return chr(int(short or long, 16)).encode()
-    if not one:
-        raise ValueError(f"an unknown escape {escape.string[escape.start() : escape.start() + 2]!r}")
-    return bytes([SINGLE_ESCAPES[one]])
-
-
-# --- What a ``pipeline.config`` beside a checkpoint of the TensorFlow Object Detection API says, and its label maps.
+from ssdlite.protobuf import MAX_CHARACTERS, DamagedError, Message, parse_label_map, parse_textproto
 
 FILE_NAME = "pipeline.config"
-MAX_ID = 100_000
 
 
 @dataclass(frozen=True)
@@ -138,10 +36,10 @@ def read_pipeline(folder: Path) -> PipelineConfig | None:
     path = folder / FILE_NAME
     if not path.is_file():
         return None
-    root = parse_textproto(_text(path), str(path))
+    text = _text(path)
     try:
-        return _pipeline(_one(_one(root, "model"), "ssd"))
-    except (ValueError, OverflowError) as error:  # CheckpointError among them
+        return _pipeline(_one(_one(parse_textproto(text), "model"), "ssd"))
+    except (DamagedError, ValueError, OverflowError) as error:  # CheckpointError among them
         raise CheckpointError(f"{path}: {error}") from None
 
 
@@ -209,20 +107,11 @@ def read_label_map(path: Path) -> tuple[str, ...]:
     Raises:
         CheckpointError: it is damaged, or its ids are not usable.
     """
-    names: dict[int, str] = {}
-    for item in parse_textproto(_text(path), str(path)).get("item", []):
-        fields = item if isinstance(item, dict) else {}
-        try:
-            number = int(_number(fields, "id", -1))
-        except ValueError as error:
-            raise CheckpointError(f"{path}: {error}") from None
-        name = _word(fields, "display_name", "") or _word(fields, "name", "")
-        if not 0 <= number <= MAX_ID or number in names:
-            raise CheckpointError(f"{path}: {name!r} has the id {number}: expected different ones from 1 on")
-        names[number] = name
-    names.pop(0, None)  # background, where it is listed
-    if not names:
-        raise CheckpointError(f"{path}: expected items with a name and an id, found none")
+    text = _text(path)
+    try:
+        names = parse_label_map(text)
+    except DamagedError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     return tuple(names.get(number, "???") for number in range(1, max(names) + 1))
 
 
