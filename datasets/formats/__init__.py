@@ -7,6 +7,7 @@ from ssdlite.datasets.formats.cvat import CvatFormat
 from ssdlite.datasets.formats.imagefolder import ImageFolderFormat
 from ssdlite.datasets.formats.label_studio import LabelStudioFormat
 from ssdlite.datasets.formats.labelme import LabelMeFormat
+from ssdlite.datasets.formats.tfrecord import TfRecordFormat
 from ssdlite.datasets.formats.via import ViaFormat
 from ssdlite.datasets.formats.voc import VocFormat
 
@@ -16,6 +17,7 @@ DATA_FORMATS: dict[str, DataFormat] = {
     "cvat": CvatFormat(),
     "label-studio": LabelStudioFormat(),
     "csv": CsvTables(),
+    "tfrecord": TfRecordFormat(),
     "labelme": LabelMeFormat(),
     "imagefolder": ImageFolderFormat(),
     "via": ViaFormat(),

@@ -37,10 +37,10 @@ def find_split_files(
         folders: names of folders, in lower case, in which they are looked for first, within any of those.
     """
     if root.is_file():
-        return _named(choose([root]) if root.name.lower().endswith(ending) else [])
+        return name_split_files(choose([root]) if root.name.lower().endswith(ending) else [])
     for folder in (*_called(root, folders), root):
         if files := choose(few_files(folder, ending)):
-            return _named(files)
+            return name_split_files(files)
     found: list[Path] = []
     alone: list[Path] = []  # those that are the only ones of their folder, which may be named as the split
     for folder in subfolders(root):
@@ -48,7 +48,7 @@ def find_split_files(
         chosen = next((chosen for place in places if (chosen := choose(few_files(place, ending)))), [])
         found += chosen
         alone += chosen if len(chosen) == 1 else []
-    return _named(found, folders, alone)
+    return name_split_files(found, folders, alone)
 
 
 def few_files(folder: Path, ending: str | tuple[str, ...]) -> list[Path]:
@@ -83,7 +83,7 @@ def _called(folder: Path, names: Sequence[str]) -> list[Path]:
     return [below for below in subfolders(folder) if below.name.lower() in names] if names else []
 
 
-def _named(files: Sequence[Path], folders: Sequence[str] = (), alone: Sequence[Path] = ()) -> dict[str, Path]:
+def name_split_files(files: Sequence[Path], folders: Sequence[str] = (), alone: Sequence[Path] = ()) -> dict[str, Path]:
     """By split; files of one name are told apart by their folders, those called as one of ``folders`` by theirs."""
     own = [file.parent.parent if file.parent.name.lower() in folders else file.parent for file in files]
     names = [

@@ -203,6 +203,60 @@ def _as_json(document: Any) -> str:
         return json.dumps(document)
 
 
+def _prepare_tfrecord(folder: Path) -> list[bytes]:
+    """Three records as TensorFlow writes them."""
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    return [
+        _example(path.read_bytes(), [0.1, 0.2], [b"owl", b"cat"])
+        for path in sorted((DATA / "coco-cc" / "val2017").iterdir())[:3]
+    ]
+
+
+def _example(picture: bytes, corners: list[float], names: list[bytes]) -> bytes:
+    def field(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2]) + _varint(len(content)) + content
+
+    floats = np.array(corners, "<f4")
+    features = {
+        "image/encoded": field(1, field(1, picture)),
+        "image/object/class/text": field(1, b"".join(field(1, name) for name in names)),
+        "image/object/class/label": field(3, field(1, bytes(range(len(names))))),
+        **{f"image/object/bbox/{side}min": field(2, field(1, floats.tobytes())) for side in "xy"},
+        **{f"image/object/bbox/{side}max": field(2, field(1, (floats + 0.5).astype("<f4").tobytes())) for side in "xy"},
+    }
+    entries = [field(1, field(1, name.encode()) + field(2, value)) for name, value in features.items()]
+    return field(1, b"".join(entries))
+
+
+def _varint(number: int) -> bytes:
+    return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + _varint(number >> 7)
+
+
+def _attack_tfrecord(records: list[bytes], random: Random, folder: Path) -> None:
+    """The records, the frames around them with right checksums of their lengths or not, the label map."""
+    from ssdlite.datasets.formats.record_files import crc32c, mask
+
+    data = b""
+    for record in records:
+        hurt = record
+        if random.random() < 0.4:  # what is not of the picture
+            cut = record.rindex(b"image/object/bbox/ymax") - random.randint(0, 600)
+            hurt = (
+                mutate_bytes(record, random)
+                if random.random() < 0.3
+                else record[:cut] + mutate_bytes(record[cut:], random)
+            )
+        length = len(hurt).to_bytes(8, "little")
+        data += length + mask(crc32c(length)).to_bytes(4, "little") + hurt + bytes(4)
+    path = folder / random.choice(("a.record", "train.record-00000-of-00001", "a.tfrecord"))
+    path.write_bytes(data if random.random() < 0.7 else mutate_bytes(data, random))
+    if random.random() < 0.3:
+        (folder / "label_map.pbtxt").write_bytes(
+            mutate_bytes(b"item { id: 1 name: 'owl' } item { id: 2 name: 'cat' }", random)
+        )
+    _check(folder, random)
+
+
 def _attack_classes(_: Any, random: Random, folder: Path) -> None:
     """Splits and class lists that are asked for."""
     from ssdlite.datasets.formats.options import LoadOptions
@@ -551,6 +605,7 @@ AREAS: dict[str, Area] = {
     "voc": Area(1400, _nothing, _attack_voc),
     "csv": Area(600, _nothing, _attack_csv),
     "label-tools": Area(1200, _prepare_label_tools, _attack_label_tools),
+    "tfrecord": Area(600, _prepare_tfrecord, _attack_tfrecord),
     "classes": Area(400, _nothing, _attack_classes),
     "pictures": Area(2400, _prepare_pictures, _attack_picture),
     "arrays": Area(800, _prepare_detector, _attack_arrays, (SsdliteError, TypeError, ValueError)),
