@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ssdlite.errors import ConfigError
 from ssdlite.images.prediction import DetectionModel
-from ssdlite.runtime.files import is_exported
+from ssdlite.runtime.files import is_exported, run_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -93,6 +93,8 @@ def build_detector(
 def load_detector(path: str | Path, *, device: str | torch.device = "cpu") -> Detector:
     """The detector of a checkpoint (its averaged weights, where training kept an average), in evaluation mode.
 
+    Of the folder of a training its best.pt.
+
     Raises:
         CheckpointError: not a checkpoint of ours, damaged, or one that does not fit its own description.
         ConfigError: a device that is not there.
@@ -138,7 +140,9 @@ def load_any(
     threads: int | None = None,
     amp: Amp = "off",
 ) -> DetectionModel:
-    """The detector of a checkpoint on ``device``, or of an exported file or bundle (``model``: which file of it).
+    """The detector of a checkpoint or a training's folder on ``device``, or of an exported file or bundle.
+
+    ``model`` is which file of a bundle.
 
     ``threads`` that compute are for exported models; those of torch are the process's own (``torch.set_num_threads``).
     ``amp`` is for checkpoints: an exported model's precision is its own.
@@ -148,6 +152,7 @@ def load_any(
         ConfigError: a device that is not there or not for this file, or a threshold that cannot be had.
     """
     given = {name: value for name, value in (thresholds or {}).items() if value is not None}
+    path = run_checkpoint(Path(path))
     if is_exported(path):
         from ssdlite.runtime.model import load_model
 

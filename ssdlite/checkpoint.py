@@ -21,6 +21,7 @@ from torch import Tensor
 from ssdlite.config import PRESETS, DetectorConfig
 from ssdlite.errors import CheckpointError, ConfigError, quote
 from ssdlite.files import listing, write_atomically
+from ssdlite.runtime.files import run_checkpoint
 from ssdlite.stored_tensors import check_expanded, check_tensors, is_plain_tensor
 
 if TYPE_CHECKING:
@@ -131,12 +132,12 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint of ours, onto the CPU. Pickled code in it is refused, not run (``weights_only=True``).
 
     Args:
-        path: of the file, or a name in ``SHIPPED``.
+        path: of the file, or of the folder of a training, which means its best.pt; or a name in ``SHIPPED``.
 
     Raises:
         CheckpointError: no such file, not a checkpoint, truncated, hostile, or of a newer format.
     """
-    path = Path(path)
+    path = run_checkpoint(Path(path))
     if not path.exists() and str(path) in SHIPPED:
         path = SHIPPED[str(path)]
     if not path.is_file():

@@ -150,11 +150,12 @@ def _run_command(name: str, arguments: list[str]) -> int:
 
 def find_weights(path: Path) -> Path:
     """``path`` of a checkpoint or an exported model; of a run's folder the best checkpoint in it, saying so."""
-    best = path / "best.pt"
-    if not best.is_file() or (path / "contract.json").exists():
-        return path
-    print(f"{path} is the folder of a run: taking {best}", file=sys.stderr)
-    return best
+    from ssdlite.runtime.files import run_checkpoint
+
+    found = run_checkpoint(path)
+    if found != path:
+        print(f"{path} is the folder of a run: taking {found}", file=sys.stderr)
+    return found
 
 
 # --- What a program may change of its own process, and a library may not.

@@ -14,6 +14,8 @@ import torchvision
 
 import ssdlite
 from ssdlite.anchors import AnchorConfig
+from ssdlite.benchmark.detectors import find_candidates
+from ssdlite.build import load_any
 from ssdlite.checkpoint import (
     CHECKPOINT_VERSION,
     Checkpoint,
@@ -23,7 +25,9 @@ from ssdlite.checkpoint import (
 )
 from ssdlite.config import OPTIONS, DetectorConfig
 from ssdlite.detector import Detector
-from ssdlite.errors import CheckpointError
+from ssdlite.errors import CheckpointError, ContractError
+from ssdlite.export.verify.bundle import verify_bundle
+from ssdlite.runtime import load_model
 from ssdlite.stored_tensors import check_tensors
 from ssdlite.weights.pytorch.files import load_state_dict
 
@@ -121,8 +125,45 @@ def test_a_new_folder_is_made(detector, tmp_path):
 
 def test_no_file(tmp_path):
     refused(tmp_path / "nowhere.pt", "no such checkpoint file")
-    (tmp_path / "best.pt").touch()
-    refused(tmp_path, r"expected a checkpoint file, this is a folder \(inside are best.pt\)")
+    (tmp_path / "last.pt").touch()
+    refused(tmp_path, r"expected a checkpoint file, this is a folder \(inside are last.pt\)")
+
+
+def test_the_folder_of_a_training_means_its_best_checkpoint(detector, tmp_path):
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict()), tmp_path / "best.pt")
+    (tmp_path / "last.pt").write_bytes(b"")
+    assert ssdlite.load_detector(tmp_path).config == detector.config
+    assert ssdlite.load_predictor(str(tmp_path)).class_names == detector.config.class_names
+    assert load_any(tmp_path).class_names == detector.config.class_names
+    assert [one.path for one in find_candidates([tmp_path])] == [tmp_path / "best.pt"]
+
+
+def test_what_takes_a_bundle_says_what_it_was_given_and_what_to_do(detector, tmp_path):
+    run, other = tmp_path / "run", tmp_path / "other.json"
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict()), run / "best.pt")
+    other.write_text("{}")
+    (tmp_path / "bundle").mkdir()
+    inside = tmp_path / "bundle" / "decoded_fp32.onnx"
+    for file in (inside, inside.with_name("contract.json")):
+        file.touch()
+    export = "`ssdlite export {} --output BUNDLE` makes a bundle"
+    expected = "expected the folder of a bundle, as `ssdlite export` writes it: "
+    for take, path, message in (
+        (verify_bundle, run, f"{expected}this is the folder of a training; {export.format(run)} of its best.pt"),
+        (load_model, run, f"{expected}this is the folder of a training; {export.format(run)} of its best.pt"),
+        (verify_bundle, run / "best.pt", f"this is a PyTorch file; of a checkpoint {export.format(run / 'best.pt')}"),
+        (
+            load_model,
+            run / "best.pt",
+            f"this is a PyTorch file; of a checkpoint {export.format(run / 'best.pt')}, and ",
+        ),
+        (verify_bundle, tmp_path / "none", f"{expected}there is no such file or folder"),
+        (verify_bundle, other, f"{expected}this is a file"),
+        (verify_bundle, inside, f"give its folder, {inside.parent}, and for this file alone --model decoded_fp32.onnx"),
+    ):
+        with pytest.raises(ContractError) as caught:
+            take(path)
+        assert str(caught.value).startswith(f"{path}: expected") and message in str(caught.value)
 
 
 @pytest.mark.parametrize(

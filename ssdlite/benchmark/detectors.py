@@ -23,7 +23,7 @@ from ssdlite.files import write_atomically
 from ssdlite.images.geometry import resize_bilinear
 from ssdlite.images.prediction import DetectionModel, build_input_batch
 from ssdlite.images.reading import read_image
-from ssdlite.runtime.files import is_exported, read_bundle
+from ssdlite.runtime.files import is_exported, read_bundle, run_checkpoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,13 +66,13 @@ class Candidate:
 
 
 def find_candidates(paths: Iterable[Path]) -> list[Candidate]:
-    """A candidate for each file, and for each model of a bundle's contract.
+    """A candidate for each file, and for each model of a bundle's contract; of a training its best checkpoint.
 
     Raises:
         ContractError: a folder is no bundle.
     """
     candidates: list[Candidate] = []
-    for path in paths:
+    for path in map(run_checkpoint, paths):
         if path.is_dir():
             candidates += [Candidate(path, model.file) for model in read_bundle(path).models]
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,30 @@ def is_exported(path: Path) -> bool:
     return path.is_dir() or _runtime_of(path) is not None
 
 
+def run_checkpoint(path: Path) -> Path:
+    """Of the folder of a training its best checkpoint; any other path as it is."""
+    best = path / "best.pt"
+    return best if best.is_file() and not (path / CONTRACT_FILE).exists() else path
+
+
+def describe_path(path: Path) -> str:
+    """What stands at ``path``, which is no bundle, and what to do with it, for an error's message."""
+    if not path.exists():
+        return "there is no such file or folder"
+    checkpoint = run_checkpoint(path)
+    if checkpoint != path:
+        return (
+            f"this is the folder of a training; `ssdlite export {path} --output BUNDLE` makes a bundle of its best.pt"
+        )
+    if path.is_dir():
+        return f"this folder has no {CONTRACT_FILE}"
+    if path.is_file() and zipfile.is_zipfile(path):
+        return f"this is a PyTorch file; of a checkpoint `ssdlite export {path} --output BUNDLE` makes a bundle"
+    if (path.parent / CONTRACT_FILE).is_file():
+        return f"this is a file in one: give its folder, {path.parent}, and for this file alone --model {path.name}"
+    return "this is a file"
+
+
 def installed_runtimes() -> dict[str, str]:
     """Name and version of each runtime whose package is installed here."""
     packages = {name: backend.package for name, backend in BACKENDS.items()}
@@ -37,6 +62,9 @@ def open_model(path: Path, model: str | None, threads: int | None) -> Opened:
             return _open_in_bundle(path, model, threads)
         if model is not None and model != path.name:
             raise ContractError(f"{path}: is one model; {model!r} can be chosen in a bundle, which is a folder")
+        if path.is_file() and zipfile.is_zipfile(path):
+            advice = f"{describe_path(path)}, and ssdlite.load_detector loads it"
+            raise ContractError(f"{path}: expected a bundle or an exported file: {advice}")
         runtime = _runtime_of(path) or next(iter(BACKENDS))
         if not BACKENDS[runtime].carries_contract:
             return _open_in_bundle(path.parent, path.name, threads)
@@ -77,6 +105,10 @@ def choose_model(contract: Contract, name: str | None) -> ModelSpec:
 
 def read_bundle(bundle: Path) -> Contract:
     """The contract of a bundle's folder. Raises ContractError where there is none, or a damaged one."""
+    if not bundle.is_dir() or run_checkpoint(bundle) != bundle:
+        raise ContractError(
+            f"{bundle}: expected the folder of a bundle, as `ssdlite export` writes it: {describe_path(bundle)}"
+        )
     inner_file(bundle, CONTRACT_FILE, "a bundle has to have it; make one with `ssdlite export`")
     return read_contract(bundle)
 

@@ -25,6 +25,7 @@ AUTO = "auto"
 NO_WEIGHTS = "none"
 SHAPES_PRESET = "ssdlite192_mobilenet_v2_050"
 DATA_PRESET = "ssdlite320_mobilenet_v2"
+RUN_FILES = ("last.pt", "best.pt", "config.json", "metrics.jsonl", "summary.json")
 # what a run computes does not depend on these
 MAY_CHANGE_ON_RESUME = ("data", "device", "workers", "cache")
 
@@ -477,8 +478,8 @@ def upgrade_options(values: Any) -> Any:
 
 
 def run_path(path: Path | str) -> Path:
-    """The run folder that ``path`` or, where it is that of a ``last.pt``, its folder is."""
-    return Path(path).parent if Path(path).name == "last.pt" else Path(path)
+    """The run folder that ``path`` is, or that it is a file of."""
+    return Path(path).parent if Path(path).name in RUN_FILES else Path(path)
 
 
 def read_description(folder: Path) -> tuple[TrainOptions, dict[str, Any]]:
@@ -491,7 +492,10 @@ def read_description(folder: Path) -> tuple[TrainOptions, dict[str, Any]]:
         content = json.loads((folder / "config.json").read_text())
         options = content["options"]
     except OSError as error:
-        raise ConfigError(f"--resume {folder}: expected a run folder with a config.json ({error.strerror})") from None
+        raise ConfigError(
+            f"--resume {folder}: expected a run folder with a config.json ({error.strerror}); "
+            "--weights begins a new run from a checkpoint"
+        ) from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"{folder / 'config.json'}: expected the options of a run under 'options', got {quote(error)}"

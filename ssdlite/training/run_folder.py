@@ -64,7 +64,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        """``path`` may also be that of the folder's last.pt."""
+        """``path`` may also be that of the folder's last.pt, or of another file in it."""
         self.path = run_path(path)
         self.last = self.path / "last.pt"
         self.best = self.path / "best.pt"

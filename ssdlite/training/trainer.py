@@ -168,6 +168,7 @@ class Trainer:
         _require_full_batches(splits.train, self.batches.batch_size, processes.count, options.dataset.overfit)
         if processes.count > 1:
             self.step.share_gradients()
+        self.progress = training_progress(processes.is_first)
         self.done = RunProgress()
         self.saved_epoch = 0  # the one that last.pt is of
         self.history: list[dict[str, Any]] = []
@@ -217,7 +218,7 @@ class Trainer:
         options, first = self.options, self.processes.is_first
         loader = self.build_loader()
         metrics = None
-        with explained_worker_failures(), training_progress(first) as progress:
+        with explained_worker_failures(), self.progress as progress:
             steps = len(self.batches) * options.settings.epochs
             task = progress.add_task("training", total=steps, rate="", figures="")
             progress.update(task, completed=self.done.epoch * len(self.batches))
@@ -228,10 +229,10 @@ class Trainer:
                 self.done.epoch += 1
                 is_last = self.done.epoch == options.settings.epochs
                 is_due = is_last or self.done.epoch % (options.run.eval_interval or 1) == 0
-                metrics = self._evaluate(progress) if is_due else None
+                metrics = self._evaluate() if is_due else None
                 self.done.seconds += time.perf_counter() - started
                 self._finish_epoch(row, metrics)
-            metrics = metrics or self._evaluate(progress)
+            metrics = metrics or self._evaluate()
         if first and self.done.epoch < options.settings.epochs:
             print_line(f"no better AP in {counted(options.run.patience or 0, 'evaluation')}: training ends here")
         return self._finish(metrics)
@@ -323,14 +324,14 @@ class Trainer:
                 f"try a lower --lr than {self.options.peak_lr:g}"
             ) from None
 
-    def _evaluate(self, progress: Progress) -> Metrics:
+    def _evaluate(self) -> Metrics:
         """Score the evaluated weights on the validation split, each process its share of the images.
 
         In float32, as they will be used, and as ``ssdlite eval`` does.
         """
         self.processes.synchronise(self.step.evaluated)
         share = range(self.processes.rank, len(self.splits.val), self.processes.count)
-        task = progress.add_task("validating", total=len(share), rate="", figures="")
+        task = self.progress.add_task("validating", total=len(share), rate="", figures="")
         evaluation = evaluate_dataset(
             Predictor(self.step.evaluated),
             self.splits.val,
@@ -338,9 +339,9 @@ class Trainer:
             batch_size=self.options.settings.batch_size,
             workers=self.options.system.workers,
             skip_bad=self.options.dataset.skip_bad,
-            on_image=lambda: progress.advance(task),
+            on_image=lambda: self.progress.advance(task),
         )
-        progress.remove_task(task)
+        self.progress.remove_task(task)
         return evaluation.evaluator.compute()
 
     def _finish_epoch(self, row: dict[str, Any], metrics: Metrics | None) -> None:

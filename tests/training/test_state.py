@@ -12,6 +12,7 @@ import torch
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.device import choose_device
 from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.training.options import stored_options
 from ssdlite.training.trainer import Trainer, resume
 
 RUN = Path(__file__).parents[1] / "data" / "before_parts" / "run"
@@ -67,6 +68,16 @@ def test_best_pt_has_no_training_state(run: Path) -> None:
     shutil.copy(run / "best.pt", run / "last.pt")
     with pytest.raises(CheckpointError, match=r"last\.pt: its training state cannot be resumed: .*missing"):
         resume(run)
+
+
+@pytest.mark.parametrize("name", ["best.pt", "config.json", "last.pt"])
+def test_a_file_of_a_run_stands_for_its_folder(name: str, run: Path) -> None:
+    assert stored_options(run / name).run.output == str(run)
+
+
+def test_what_is_no_run_to_resume_is_told_what_takes_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"expected a run folder with a config.json .*; --weights begins a new run"):
+        stored_options(tmp_path / "best.pt")
 
 
 def test_a_config_that_is_nested_deeply_is_refused(run: Path) -> None:

@@ -23,8 +23,8 @@ from ssdlite.files import listing
 from ssdlite.runtime.backends import BACKENDS
 from ssdlite.runtime.backends.base import Backend
 from ssdlite.runtime.contract import CONTRACT_FILE, METADATA_KEY, Contract, ModelSpec
-from ssdlite.runtime.contract_file import parse_contract, read_contract
-from ssdlite.runtime.files import inner_file, installed_runtimes, open_backend
+from ssdlite.runtime.contract_file import parse_contract
+from ssdlite.runtime.files import inner_file, installed_runtimes, open_backend, read_bundle
 
 MAX_SHOWN_FACTS = 3
 
@@ -42,7 +42,7 @@ def verify_bundle(bundle: Path | str, *, dump: Path | str | None = None, model: 
             compared; or no runtime is there for any of the models.
     """
     bundle = Path(bundle)
-    contract = read_contract(bundle)
+    contract = read_bundle(bundle)
     index = load_index(bundle, contract)
     models = contract.models if model is None else contract.for_model(model).models
     runtimes = installed_runtimes()
