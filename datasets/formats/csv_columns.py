@@ -50,7 +50,8 @@ BOX_FORMS: dict[str, tuple[str, ...]] = {
     "center": ("xcenter", "ycenter", "boxwidth", "boxheight"),
     "bbox": ("bbox",),  # [x, y, width, height]
 }
-SCORES = frozenset(("score", "probability"))  # columns of detections, not of annotations
+SCORES = frozenset(("score", "probability"))  # columns of detections, which are annotations where they are named
+OTHER_FORMATS = frozenset(("regionshapeattributes", "objects"))  # columns of VIA's tables, and of an imagefolder's
 EMPTY = ("", "nan", "none", "null")  # a field of a picture without objects
 TRUE = ("1", "true", "yes", "1.0")
 AUTOML_SETS = ("TRAIN", "VALIDATION", "TEST", "UNASSIGNED", "UNASSIGN")
@@ -87,6 +88,16 @@ class Columns:
     def is_boxes(self) -> bool:
         """Whether this can be nothing else than a table of boxes, if not always a complete one."""
         return "image" in self.place and (bool(self.form) or len(set(BOX_FORMS["corners"]) & set(self.place)) > 1)
+
+    @property
+    def is_annotations(self) -> bool:
+        """Whether they are boxes and not detections."""
+        return self.is_boxes and not SCORES & set(map(_plain, self.names))
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is a table of another format."""
+        return bool(OTHER_FORMATS & set(map(_plain, self.names)))
 
     @property
     def always_fractions(self) -> bool:
@@ -182,13 +193,15 @@ def _recognized(first: str, delimiter: str) -> Columns | None:
         return None
     if len(cells) > 1 and (without := _without_header(cells, delimiter)):
         return without
-    plain = [re.sub(r"[\W_]", "", cell.lower()) for cell in cells]
+    plain = list(map(_plain, cells))
     place = _places(plain)
     form = next((form for form, wanted in BOX_FORMS.items() if set(wanted) <= place.keys()), "")
-    if SCORES & set(plain):
-        form, place = "", {}
     is_open_images = {"imageid", "labelname"} <= set(plain) and bool({"isgroupof", "confidence"} & set(plain))
     return Columns(delimiter, tuple(cells), place, form, open_images=is_open_images)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.lower())
 
 
 def _places(plain: Sequence[str]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
@@ -12,7 +13,8 @@ from typing import NamedTuple
 
 from ssdlite.datasets.formats.base import Annotations, AnnotationsBuilder, BadItems, Box, natural_order
 from ssdlite.datasets.formats.csv_columns import Columns, RowError, read_columns, read_rows
-from ssdlite.datasets.formats.finding import NOT_FOUND, find_pictures
+from ssdlite.datasets.formats.files import PictureTree
+from ssdlite.datasets.formats.finding import find_pictures
 from ssdlite.datasets.formats.options import ReadOptions
 from ssdlite.datasets.formats.splits import few_files, find_split_files
 from ssdlite.errors import DataError
@@ -62,7 +64,11 @@ def find_tables(root: Path) -> dict[str, BoxTable]:
     def choose(files: Sequence[Path]) -> list[Path]:
         found = {path: columns for path in files if (columns := read_columns(path)) is not None}
         known.update(found)
-        return [path for path, columns in found.items() if columns.is_boxes or path == root]
+        return [
+            path
+            for path, columns in found.items()
+            if columns.is_annotations or (path == root and not columns.is_foreign)
+        ]
 
     tables: dict[str, BoxTable] = {}
     for name, path in find_split_files(root, TABLE_SUFFIXES, choose, TABLE_FOLDERS).items():
@@ -116,7 +122,9 @@ def read_table(
     file, columns = table.path, table.columns
     folder = root if root.is_dir() else root.parent
     builder = AnnotationsBuilder(str(file))
-    paths, absent = _find_pictures(table, folder, split, bad, options)
+    names = _names(table, table.value)
+    absent = _drop_absent(names, options.images or folder) if columns.open_images else 0
+    paths = _find_pictures(table, names, _folders(table, folder, split, options), folder, bad)
     if absent:
         builder.notes.append(f"{file}: {counted(absent, 'picture')} of the table are not there: not used")
     classes = _find_class_list(file, folder)
@@ -126,7 +134,9 @@ def read_table(
     for path in sorted(pictures):
         _add(builder, pictures[path], file, in_fractions=fractions)
     builder.notes += _notes(table, fractions)
-    if alone := _without_row(paths, {stem for other in others for stem in map(_stem, _names(other))}):
+    others = [other for other in others if other.path != file or table.value is not None]
+    known = set(map(_stem, itertools.chain(names, *(_names(other) for other in others))))
+    if alone := _without_row(paths, known):
         builder.notes.append(
             f"{file}: {counted(len(alone), 'picture')} beside those of the table without a row in it, such as "
             f"{min(alone)}: not used (a row with empty fields makes a background picture)"
@@ -157,25 +167,32 @@ def _names(table: BoxTable, value: str | None = None) -> dict[str, int]:
     return names
 
 
-def _find_pictures(
-    table: BoxTable, root: Path, split: str, bad: BadItems, options: ReadOptions
-) -> tuple[dict[str, str], int]:
-    """The path of every picture by its name in the table, and of Open Images, of which people have a part, how many
-    are not there.
-    """
-    names = _names(table, table.value)
+def _drop_absent(names: dict[str, int], folder: Path | str) -> int:
+    """Leave those of which there is a picture, and count the others: of Open Images people have a part."""
+    stems = set(map(_stem, PictureTree(Path(folder)).paths))
+    absent = [name for name in names if _stem(name) not in stems]
+    for name in absent:
+        del names[name]
+    return len(absent)
+
+
+def _folders(table: BoxTable, root: Path, split: str, options: ReadOptions) -> list[Path]:
+    """Where the pictures of a table may be."""
+    if options.images:
+        return [Path(options.images)]
     bases = dict.fromkeys([table.path.parent, *([table.path.parent.parent] if table.path.parent != root else []), root])
-    places = ("", split, f"images/{split}", "images")
-    folders = [Path(options.images)] if options.images else [base / place for base in bases for place in places]
+    return [base / place for base in bases for place in ("", split, f"images/{split}", "images")]
+
+
+def _find_pictures(
+    table: BoxTable, names: Mapping[str, int], folders: Sequence[Path], root: Path, bad: BadItems
+) -> dict[str, str]:
+    """The path of every picture by its name in the table."""
     found = dict(zip(names, find_pictures(list(names), folders, root, table.path), strict=True))
-    absent = 0
     for name, picture in found.items():
-        if picture.path is None and table.columns.open_images and picture.error == NOT_FOUND:
-            absent += 1
-        elif picture.path is None:
+        if picture.path is None:
             bad.add("bad-image", picture.place, f"{picture.error} (line {names[name]} of {table.path.name})")
-    paths = {name: os.path.normpath(picture.path) for name, picture in found.items() if picture.path is not None}
-    return paths, absent
+    return {name: os.path.normpath(picture.path) for name, picture in found.items() if picture.path is not None}
 
 
 def _gather(
@@ -184,7 +201,10 @@ def _gather(
     """The rows by picture."""
     pictures: dict[str, _Picture] = {}
     has_classes, boxes = "class" in table.columns.place, 0
+    place = table.columns.place["image"]
     for line, cells in read_rows(table.path, table.columns):
+        if table.columns.open_images and len(cells) > place and cells[place].strip() not in paths:
+            continue  # most of 14 million rows
         try:
             row = table.columns.read(cells)
         except RowError as error:

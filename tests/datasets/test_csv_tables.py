@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssdlite.datasets.formats.csv_tables import CsvTables
 from ssdlite.datasets.formats.options import LoadOptions
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.loading import find_splits, load_data, load_split
@@ -176,6 +177,18 @@ def test_splits_by_the_names_of_tables(tmp_path: Path) -> None:
     assert objects(test) == {"a.jpg": [CAT]}
     assert Path(test.paths[0]).parent.name == "test"
     assert test.class_names == ("cat", "owl")
+
+
+def test_a_file_that_is_named_is_read_unless_it_is_of_another_format(tmp_path: Path) -> None:
+    """Detections may be labels; the tables of VIA and of an imagefolder have objects in one column."""
+    picture(tmp_path / "a.jpg")
+    table(tmp_path / "found.csv", "image,class,score,xmin,ymin,xmax,ymax", "a.jpg,owl,0.5,8,4,40,20")
+    with pytest.raises(DataError, match="no annotations found"):
+        load_split(tmp_path)
+    assert objects(load_split(tmp_path / "found.csv")) == {"a.jpg": [OWL]}
+    for header in ("filename,file_size,region_count,region_shape_attributes", "file_name,objects"):
+        table(tmp_path / "other.csv", header)
+        assert CsvTables().find_splits(tmp_path / "other.csv") == []
 
 
 def test_splits_by_folders(tmp_path: Path) -> None:
