@@ -19,7 +19,7 @@ from ssdlite import cli
 from ssdlite.build import Thresholds, load_any
 from ssdlite.console import print_line, print_table
 from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
-from ssdlite.errors import ConfigError
+from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import listing, prepare_folder, save_json, save_json_list
 from ssdlite.runtime.files import is_exported
 
@@ -36,8 +36,9 @@ class EvalOptions:
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """The checkpoint, such as best.pt of a training, the folder of a training, or an exported .onnx or .ort file or
     bundle folder."""
-    data: Path
-    """Folder or annotation file of a data set in any known format (docs/data.md); also --annotations."""
+    data: Path | None = None
+    """Folder or annotation file of a data set in any known format (docs/data.md); also --annotations. Default: what the
+    checkpoint's run validated on, also where it was divided off the training data."""
     model: str | None = None
     """Which file of a bundle. Default: the nms one, otherwise decoded, otherwise raw, in fp32 if there is one."""
     split: str | None = None
@@ -82,7 +83,7 @@ def evaluate(options: EvalOptions) -> None:
     with join_processes(options.device) as processes:
         model = _load_model(options)
         console = Console(quiet=not processes.is_first)
-        index = _load_index(options, model, console)
+        index = _load_index(options, model, console) if options.data else _validation_data(options, processes)
         start = time.perf_counter()
         evaluator = _detect(options, model, index, processes, console)
         if processes.is_first:
@@ -104,7 +105,7 @@ def _report(
     if files.figures:
         report = {
             "checkpoint": str(options.checkpoint),
-            "data": str(options.data),
+            "data": None if options.data is None else str(options.data),
             "split": evaluator.index.name,
             "images": len(evaluator.index),
             "objects": sum(evaluator.index.object_counts().values()),
@@ -161,6 +162,7 @@ def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -
     from ssdlite.datasets.index import problem_notes
     from ssdlite.datasets.loading import find_splits, load_split
 
+    assert options.data is not None  # the caller's condition
     layout = find_splits(options.data, options.reading)
     loading = options.reading.loading(model.class_names, skip_bad=options.skip_bad)
     index = load_split(layout, options.split, loading, allow_absent=True)
@@ -172,6 +174,33 @@ def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -
         notes.append(f"{index.name}: no objects of {listing(absent, 12)}; these classes are not scored")
     for note in (*notes, *problem_notes(index)):
         print_line(note, console)
+    return index
+
+
+def _validation_data(options: EvalOptions, processes: Processes) -> DetectionIndex:
+    """What the run that the checkpoint lies in has validated on.
+
+    Raises:
+        ConfigError: it lies in no folder of a run.
+        DataError: the data are not those of then.
+    """
+    from ssdlite.training.run_folder import RunFolder, SplitFingerprint
+    from ssdlite.training.setup import load_splits
+
+    folder = RunFolder(options.checkpoint.parent)
+    if options.split is not None or not (folder.path / "config.json").is_file():
+        raise ConfigError(
+            f"--data: expected a data set to score {options.checkpoint} on"
+            + (f", of which --split {options.split} is one" if options.split else "; it lies in no folder of a run")
+        )
+    stored = folder.description()
+    index = load_splits(stored.options, processes).val
+    expected = (stored.data or {}).get("val", SplitFingerprint.of(index))
+    if SplitFingerprint.of(index) != expected:
+        raise DataError(
+            f"{index.name}: expected {expected}, as {folder.path} was validated on, got {SplitFingerprint.of(index)}; "
+            "name the data with --data"
+        )
     return index
 
 

@@ -1,0 +1,64 @@
+"""``ssdlite eval RUN``: what the run validated on is known again, also where it was divided off."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ssdlite.datasets.shapes import generate_shapes
+from ssdlite.tools import eval_det
+from ssdlite.training.options import TrainOptions
+from ssdlite.training.trainer import train
+
+NAMES = ("AP", "AP50", "AP75")
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained on data without a validation split."""
+    folder = tmp_path_factory.mktemp("run")
+    generate_shapes(folder / "data", train_images=20, val_images=1, seed=3)
+    (folder / "data" / "annotations" / "instances_val.json").unlink()
+    small = {"preset": "ssdlite192_mobilenet_v2_050", "width_mult": 0.25, "image_size": 64, "epochs": 1, "workers": 0}
+    train(TrainOptions().override(**small, data=str(folder / "data"), output=str(folder / "run")))
+    return folder
+
+
+def test_the_pictures_that_were_divided_off_are_scored(run: Path, tmp_path: Path) -> None:
+    assert eval_det.main([str(run / "run"), "--json", str(tmp_path / "figures.json"), "--workers", "0"]) == 0
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert (figures["images"], figures["split"]) == (4, "data/train (to validate)")
+    (row,) = map(json.loads, (run / "run" / "metrics.jsonl").read_text().splitlines())
+    assert {name: figures[name] for name in ("AP", "AP50", "AP75")} == {
+        name: row[name] for name in ("AP", "AP50", "AP75")
+    }
+
+
+def test_changed_data_are_not_scored_in_its_place(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run / "run", tmp_path / "run")
+    config = tmp_path / "run" / "config.json"
+    content = json.loads(config.read_text())
+    content["data"]["val"]["sha256"] = "0" * 64
+    config.write_text(json.dumps(content))
+    assert eval_det.main([str(tmp_path / "run")]) == 2
+    assert "data/train (to validate): expected 4 images with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ([], "--data: expected a data set to score openimages on; it lies in no folder of a run"),
+    (["--split", "val"], "--data: expected a data set to score openimages on, of which --split val is one"),
+])  # fmt: skip
+def test_without_a_run_the_data_are_asked_for(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert eval_det.main(["openimages", *arguments]) == 2
+    assert capsys.readouterr().err == f"ssdlite eval: error: {message}\n"
