@@ -42,7 +42,8 @@ class CocoFormat:
         files = _find_files(root)
         file = files[split]
         others = [other for other in files.values() if other != file]
-        root = root if root.is_dir() else _own_folder(root)
+        if root.is_file() or root.name.lower() in ANNOTATION_FOLDERS:
+            root = _own_folder(file)
         folders = [Path(options.images)] if options.images else _image_folders(root, file, split)
         return read_coco(file, folders, bad, root, others)
 

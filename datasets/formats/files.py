@@ -88,7 +88,8 @@ def split_safely(file_name: str, folder: Path) -> tuple[str, str]:
     """(directory, name), both relative to the folder, of a file name that stays inside it by its letters."""
     if file_name and file_name != ".." and not set(file_name) & set("/\\:"):
         return "", file_name
-    for flavor in (PurePosixPath, PureWindowsPath):
+    plain = ".." not in file_name and not file_name.startswith("/") and not set(file_name) & set("\\:")
+    for flavor in () if plain else (PurePosixPath, PureWindowsPath):
         path = flavor(file_name)
         depth = 0
         for part in path.parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib
 import io
@@ -62,8 +63,10 @@ def _find_parts(root: Path) -> dict[str, MetadataPart]:
         files = find_split_files(root / "data", METADATA_FILES, _metadata_file)
     if len(files) == 1:
         (file,) = files.values()
-        found = (_first_folder(row.file_name) for row in _read_rows(file, BadItems(skip=True)))
-        folders = {folder for folder in found if folder and split_word(folder)}
+        folders: set[str] = set()
+        with contextlib.suppress(DataError):  # said where it is read for its objects
+            found = (_first_folder(row.file_name) for row in _read_rows(file, BadItems(skip=True)))
+            folders.update(folder for folder in found if folder and split_word(folder))
         if len(folders) > 1:
             return {folder: MetadataPart(file, folder) for folder in sorted(folders)}
     return {split: MetadataPart(file, None) for split, file in files.items()}

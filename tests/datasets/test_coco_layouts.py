@@ -149,6 +149,11 @@ def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
         load_data(tmp_path)
 
 
+def test_the_folder_of_the_annotations_can_be_given(tmp_path: Path) -> None:
+    write(tmp_path, {"annotations/train.json": coco(AB), **AB_PICTURES})
+    assert load_split(tmp_path / "annotations").paths == tuple(str(tmp_path / name) for name in AB_PICTURES)
+
+
 def test_a_file_for_each_picture_is_not_looked_into(tmp_path: Path) -> None:
     for name in ("a", "b", "c", "d"):
         write(tmp_path, {f"{name}.jpg": None, f"{name}.json": coco([f"{name}.jpg"])})
