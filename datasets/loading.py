@@ -81,7 +81,8 @@ def find_splits(root: Path, options: ReadOptions = READ_OPTIONS) -> DataLayout:
 def _not_recognized(root: Path, known: Collection[DataFormat]) -> DataError:
     if not root.is_dir():
         found = f"this is a file; {_instead_of_file(root)}" if root.is_file() else "found no folder of that name"
-        return DataError(f"{root}: expected a folder with {_format_names(known)} annotations, {found}")
+        place = "folder or file" if root.is_file() else "folder"
+        return DataError(f"{root}: expected a {place} with {_format_names(known)} annotations, {found}")
     return DataError(
         f"{root}: no annotations found. Looked for "
         + "; ".join(f"{known_format.looked_for} ({known_format.name})" for known_format in known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import re
 from collections import Counter
@@ -77,9 +78,10 @@ def is_cvat(path: Path) -> bool:
 
 def _subsets(file: Path) -> dict[str, CvatPart]:
     """By the subsets that the pictures are marked with, where there are several."""
-    names = {
-        html.unescape(name.decode("utf-8", "replace")) for name in SUBSET.findall(read_bounded(file, MAX_CVAT_BYTES))
-    }
+    names: set[str] = set()
+    with contextlib.suppress(DataError):  # said where it is read for its objects
+        found = SUBSET.findall(read_bounded(file, MAX_CVAT_BYTES))
+        names.update(html.unescape(name.decode("utf-8", "replace")) for name in found)
     if len(names) < 2:
         return {WHOLE_FOLDER: CvatPart(file, None)}
     return {name: CvatPart(file, name) for name in sorted(names)}

@@ -147,3 +147,10 @@ def test_it_is_audited(tmp_path: Path) -> None:
     write(data, *(image(i, f"{i}.jpg", box()) for i in range(4)), pictures=tuple(f"images/{i}.jpg" for i in range(4)))
     assert check_tool.main([str(data), "--anchors", "default", "--output", str(tmp_path / "report")]) == 0
     assert len(load_data(data).train) == 3
+
+
+def test_a_file_that_is_too_large_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path, image(0, "a.jpg", box()), pictures=("a.jpg",))
+    monkeypatch.setattr("ssdlite.datasets.formats.cvat.MAX_CVAT_BYTES", 100)
+    with pytest.raises(DataError, match=rf"{file}: expected an annotation file of at most 100 bytes, got \d+"):
+        load_data(tmp_path)

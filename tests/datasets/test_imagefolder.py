@@ -145,3 +145,11 @@ def test_a_parquet_file_needs_its_package(tmp_path: Path) -> None:
     error = "needs a package that is not installed: pip install pyarrow" if missing else "cannot be read as Parquet"
     with pytest.raises(DataError, match=rf"metadata\.parquet: {error}"):
         load_data(tmp_path)
+
+
+def test_a_parquet_file_beside_other_annotations_is_no_hindrance(tmp_path: Path) -> None:
+    write(tmp_path, [row("a.png")], "a.png")
+    (tmp_path / "metadata.parquet").write_bytes(b"PAR1" + bytes(40) + b"PAR1")
+    assert load_split(tmp_path).boxes.tolist() == [[1, 2, 11, 22]]
+    (tmp_path / "metadata.jsonl").unlink()
+    assert find_splits(tmp_path).splits == ("all",)

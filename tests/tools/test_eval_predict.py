@@ -262,7 +262,7 @@ def test_a_preset_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         ("a.json", "this is a file; give the folder that holds it and the pictures: "),
         ("data.yaml", "this is a file; YOLO's lists and labels are not read: export the data set as COCO"),
-        ("a.csv", "this is a file; export the data set as COCO or VOC"),
+        ("a.txt", "this is a file; export the data set as COCO or VOC"),
     ],
 )
 def test_a_file_given_as_data_is_answered(name: str, message: str, tmp_path: Path) -> None:
