@@ -104,7 +104,9 @@ class Annotations:
     boxes: npt.NDArray[np.float64]  # [T, 4]
     classes: npt.NDArray[np.int64]  # [T] positions in ``class_names``
     where: Callable[[int], tuple[str, str]]  # row of an object -> (file, object), for messages
-    areas: npt.NDArray[np.float64] | None = None  # [T] pixels, of the mask; NaN or None: the box's own
+    areas: npt.NDArray[np.float64] | None = (
+        None  # [T] pixels, of the mask; the box's own for None, NaN, more than the picture has
+    )
     ignore: npt.NDArray[np.bool_] | None = None  # [T] crowd regions and difficult objects
     category_ids: Sequence[int] = ()  # [C]; where a format has none, results are written with 1, 2, ...
     notes: Sequence[str] = ()  # what was decided by looking, for people
@@ -204,7 +206,8 @@ def build_index(
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     if found.areas is not None:
         stated = found.areas[rows]
-        areas = np.where(np.isfinite(stated) & (stated > 0), stated, areas)
+        possible = (stated > 0) & (stated <= sizes[images[rows]].astype(np.float64).prod(axis=1))
+        areas = np.where(possible, stated, areas)
     return DetectionIndex(
         name=name,
         class_names=class_names,

@@ -18,8 +18,10 @@ import numpy.typing as npt
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.detections import Detections
 
-REPORTING = ("evaluate", "accumulate", "summarize")  # methods of COCOeval that print
+REPORTING = ("evaluate", "accumulate")  # methods of COCOeval that print
 MOST_DETECTIONS = 100_000  # looked at together, where they are of more than one class
+MOST_CLASSES_TOGETHER = 250  # 50 MB of precisions
+MOST_PAIRS = 200_000  # of a class and an image
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -44,30 +46,47 @@ class ScoredDetections(NamedTuple):
     scores: npt.NDArray[np.float32]  # [N]
 
 
-def score(
-    truth: ScoredObjects, found: ScoredDetections, image_ids: IntArray, classes: int
-) -> tuple[list[float], FloatArray]:
-    """The twelve figures of ``COCOeval.stats``, and precision [10 IoUs, 101 recalls, classes, 4 areas, 3 limits]."""
-    images = [{"id": image_id} for image_id in image_ids.tolist()]
-    evaluation = None
-    precisions, recalls = [], []
-    for first, last in _class_ranges(found.labels, classes):
-        evaluation = _evaluate(_within(truth, first, last), _within(found, first, last), images, first, last)
-        precisions.append(evaluation.eval["precision"])
-        recalls.append(evaluation.eval["recall"])
-    assert evaluation is not None  # there is at least one class
-    precision = np.concatenate(precisions, axis=2)
-    evaluation.eval |= {"precision": precision, "recall": np.concatenate(recalls, axis=1)}
-    evaluation.summarize()
-    return evaluation.stats.tolist(), precision
+class ClassScores(NamedTuple):
+    """Of K classes, by IoU threshold, class, area and, for recalls, number of detections allowed; -1: no object."""
+
+    precisions: FloatArray  # [10, K, 4], the mean over 101 recalls, with 100 detections
+    recalls: FloatArray  # [10, K, 4, 3]
 
 
-def _class_ranges(labels: IntArray, classes: int) -> Iterator[tuple[int, int]]:
-    """Ranges of classes, each of one, or of several with at most MOST_DETECTIONS detections."""
+def score(truth: ScoredObjects, found: ScoredDetections, image_ids: IntArray, classes: int) -> ClassScores:
+    """What COCOeval accumulates, some classes and the images that have to do with them at a time."""
+    truth, found = (_by_class(rows, image_ids) for rows in (truth, found))
+    parts = []
+    for first, last in _class_ranges(found.labels, classes, len(image_ids)):
+        evaluation = _evaluate(_within(truth, first, last), _within(found, first, last), first, last).eval
+        parts.append(ClassScores(evaluation["precision"][..., -1].mean(axis=1), evaluation["recall"]))
+    return ClassScores(*(np.concatenate(columns, axis=1) for columns in zip(*parts, strict=True)))
+
+
+def summarize(scores: ClassScores) -> list[float]:
+    """The twelve figures of ``COCOeval.stats``; -1: no object."""
+    precisions, recalls = scores
+    tables = [precisions[..., 0], precisions[0, :, 0], precisions[5, :, 0]]
+    tables += [precisions[..., area] for area in (1, 2, 3)]
+    tables += [recalls[..., 0, limit] for limit in (0, 1, 2)]
+    tables += [recalls[..., area, 2] for area in (1, 2, 3)]
+    return [float(known.mean()) if (known := table[table > -1]).size else -1.0 for table in tables]
+
+
+def _by_class(rows: Any, image_ids: IntArray) -> Any:
+    """In the order of their classes, images by their rank: the fast library does not take every id."""
+    rows = rows._replace(image_ids=np.searchsorted(np.sort(image_ids), rows.image_ids))
+    order = np.argsort(rows.labels, kind="stable")
+    return type(rows)(*(column[order] for column in rows))
+
+
+def _class_ranges(labels: IntArray, classes: int, images: int) -> Iterator[tuple[int, int]]:
+    """Ranges of classes, each of one, or of several within the bounds that stand above."""
+    together = max(1, min(MOST_CLASSES_TOGETHER, MOST_PAIRS // max(1, images)))
     counts = np.bincount(labels, minlength=classes).tolist()
     first = total = 0
     for label, count in enumerate(counts):
-        if label > first and total + count > MOST_DETECTIONS:
+        if label > first and (total + count > MOST_DETECTIONS or label - first == together):
             yield first, label
             first, total = label, 0
         total += count
@@ -75,15 +94,15 @@ def _class_ranges(labels: IntArray, classes: int) -> Iterator[tuple[int, int]]:
 
 
 def _within(rows: Any, first: int, last: int) -> Any:
-    chosen = (rows.labels >= first) & (rows.labels < last)
-    return type(rows)(*(column[chosen] for column in rows))
+    """Of rows in the order of their classes."""
+    start, stop = np.searchsorted(rows.labels, (first, last))
+    return type(rows)(*(column[start:stop] for column in rows))
 
 
-def _evaluate(
-    truth: ScoredObjects, found: ScoredDetections, images: list[dict[str, int]], first: int, last: int
-) -> Any:
+def _evaluate(truth: ScoredObjects, found: ScoredDetections, first: int, last: int) -> Any:
     """COCOeval behind its accumulation; labels are its category ids."""
     coco, coco_eval = _library()
+    images = [{"id": image} for image in np.union1d(truth.image_ids, found.image_ids).tolist()]
     categories = [{"id": label, "name": str(label)} for label in range(first, last)]
     tables = []
     for entries in (
@@ -247,9 +266,9 @@ class Evaluator:
             areas=index.areas,
             ignore=index.ignore,
         )
-        stats, precision = score(truth, found, index.image_ids, len(index.class_names))
-        figures = {name: _known(value) for name, value in zip(FIGURES, stats, strict=True)}
-        return Metrics(**figures, per_class=_per_class(index.class_names, precision))
+        scores = score(truth, found, index.image_ids, len(index.class_names))
+        figures = {name: _known(value) for name, value in zip(FIGURES, summarize(scores), strict=True)}
+        return Metrics(**figures, per_class=_per_class(index.class_names, scores.precisions))
 
     def coco_results(self) -> list[dict[str, Any]]:
         """The detections as COCO's result format has them, with the data set's own image and category ids."""
@@ -288,22 +307,13 @@ def _to_xywh(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     return np.concatenate([wide[:, :2], wide[:, 2:] - wide[:, :2]], axis=1)
 
 
-def _per_class(class_names: tuple[str, ...], precision: npt.NDArray[np.float64]) -> dict[str, ClassMetrics]:
-    """precision [IoU threshold, recall, class, area, detections allowed], as COCOeval accumulates it."""
-    everything = precision[:, :, :, 0, -1]  # all areas, 100 detections
+def _per_class(class_names: tuple[str, ...], precisions: FloatArray) -> dict[str, ClassMetrics]:
+    """precisions [10 IoUs, K, 4 areas]."""
+    everywhere = precisions[..., 0].T.tolist()  # thresholds are 0.50, 0.55, ...
     return {
-        name: ClassMetrics(
-            AP=_mean(everything[:, :, label]),
-            AP50=_mean(everything[0, :, label]),
-            AP75=_mean(everything[5, :, label]),  # thresholds are 0.50, 0.55, ...
-        )
-        for label, name in enumerate(class_names)
+        name: ClassMetrics(*(_known(value) for value in (float(np.mean(by_iou)), by_iou[0], by_iou[5])))
+        for name, by_iou in zip(class_names, everywhere, strict=True)
     }
-
-
-def _mean(precision: npt.NDArray[np.float64]) -> float | None:
-    known = precision[precision > -1]
-    return float(known.mean()) if known.size else None
 
 
 def _known(value: float) -> float | None:

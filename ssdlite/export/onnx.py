@@ -60,6 +60,7 @@ def export_onnx(detector: Detector, options: GraphOptions) -> onnx.ModelProto:
     model = program.model_proto
     _name_nodes(model)
     _strip(model)
+    _drop_allowzero(model)
     merge_padding(model)
     pool_globally(model)
     set_opset(model, options.opset)
@@ -123,6 +124,16 @@ def _strip(model: onnx.ModelProto) -> None:
     del graph.value_info[:]
     graph.name = "ssdlite"
     model.producer_name, model.producer_version = "ssdlite", ""
+
+
+def _drop_allowzero(model: onnx.ModelProto) -> None:
+    """From every Reshape to a constant shape without a zero, where it says nothing, and mobile runtimes refuse it."""
+    shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Reshape" and node.input[1] in shapes and shapes[node.input[1]].all():
+            kept = [attribute for attribute in node.attribute if attribute.name != "allowzero"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
 
 
 def set_opset(model: onnx.ModelProto, opset: int | None) -> None:

@@ -123,7 +123,7 @@ def picture_remarks(path: Path | str, *, max_pixels: int = opencv_reader.MOST_DE
 def _open(pillow: Any, path: Path | str) -> Image:
     """With Pillow, and what it has no reader of with pillow-heif."""
     if Path(path).suffix.lower() in HEIF_SUFFIXES and find_spec("pillow_heif"):
-        heif: Image = import_module("pillow_heif").open_heif(path).to_pillow()
+        heif: Image = import_module("pillow_heif").HeifImageFile(path)  # upright, and decoded when needed
         return heif
     picture: Image = pillow.open(path)
     return picture

@@ -85,6 +85,12 @@ def test_category_ids_with_gaps_become_labels_in_the_order_of_the_ids(coco: Coco
     assert index.name == "train"
 
 
+@pytest.mark.parametrize(("area", "expected"), [(3072, 3072), (3073, 200), (1e300, 200), (-1, 200), (0, 200)])
+def test_an_area_that_is_more_than_the_pictures_is_the_boxs(coco: Coco, area: float, expected: int) -> None:
+    coco.add([1, 2, 10, 20], area=area)
+    assert coco.load().areas.tolist() == [expected]
+
+
 def test_objects_go_to_their_images_with_xyxy_boxes(coco: Coco) -> None:
     coco.add([5, 6, 10, 20], image_id=30, segmentation=[[1, 2, 3, 4, 5, 6]], area=55.5)
     coco.add([0, 0, 64, 48], image_id=10)

@@ -296,3 +296,32 @@ def test_mistakes_are_named() -> None:
         evaluator.update(0, make_detections([], [], [], ("cat", "dog", "horse")))
     with pytest.raises(ValueError, match="image ids"):
         Evaluator(make_index([image, image]))
+
+
+def test_ids_of_any_64_bits_are_scored() -> None:
+    first = 1 << 62
+    images = [{"id": first + i, "boxes": [[0, 0, 50, 50]], "labels": [0]} for i in (1, 0)]
+    evaluator = Evaluator(make_index(images, category_ids=(first, first - 1, -first)))
+    evaluator.update(0, make_detections([[0, 0, 50, 50]], [0.5], [0]))
+    assert pytest.approx(51 / 101) == evaluator.compute().AP50  # recall 0.5 at most: 51 of the 101 that are looked at
+    (result,) = evaluator.coco_results()
+    assert (result["image_id"], result["category_id"]) == (4611686018427387905, 4611686018427387904)
+
+
+def test_thousands_of_classes_are_scored_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """COCOeval's table of 30,000 would take 3 GB: so they take 220 MiB and 4 s, with pycocotools 180 MiB and 15 s."""
+    evaluate, parts = coco_scoring._evaluate, []
+    monkeypatch.setattr(coco_scoring, "MOST_DETECTIONS", 100_000)
+    monkeypatch.setattr(coco_scoring, "_evaluate", lambda *given: (parts.append(given[2:]), evaluate(*given))[1])
+    names = tuple(f"class {label}" for label in range(3000))
+    boxes = [[10 * j, j, 10 * j + 40, j + 40] for j in range(5)]
+    images = [{"id": i, "boxes": boxes, "labels": range(500 * i, 500 * i + 5)} for i in range(6)]
+    evaluator = Evaluator(make_index(images, names, range(3000)))
+    for i in range(5):
+        evaluator.update(i, make_detections(boxes, [0.5] * 5, list(range(500 * i, 500 * i + 5)), names))
+    metrics = evaluator.compute()
+    assert parts == [(first, first + 250) for first in range(0, 3000, 250)]
+    assert pytest.approx(25 / 30) == metrics.AP
+    assert pytest.approx(25 / 30) == metrics.AR1
+    assert metrics.AP_small is None
+    assert [metrics.per_class[f"class {label}"].AP75 for label in (2004, 2500, 2999)] == [pytest.approx(1), 0, None]

@@ -246,6 +246,7 @@ def test_v3_with_torchvisions_weights_exports_to_torchvisions_detections() -> No
 def test_the_lowest_opset_is_taken(golden_bundles: Path, variant: str, opset: int, ir_version: int) -> None:
     lowest = onnx.load(golden_bundles / "stretch" / f"{variant}.uint8_NCHW.onnx")
     assert (opset_of(lowest), lowest.ir_version) == (opset, ir_version)
+    assert "allowzero" not in {attribute.name for node in lowest.graph.node for attribute in node.attribute}
     assert {"TopK", "NonMaxSuppression"} & {node.op_type for node in lowest.graph.node} == (
         {"TopK", "NonMaxSuppression"} if variant == "nms" else set()
     )

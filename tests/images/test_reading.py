@@ -2,14 +2,17 @@
 
 import io
 import struct
+import sys
 import zlib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 
 from ssdlite.errors import DataError
 from ssdlite.images import opencv_reader, reading
@@ -150,6 +153,22 @@ def test_pictures_of_rarer_formats_are_read(tmp_path: Path, suffix: str) -> None
     assert np.abs(read_image(tmp_path / f"a{suffix}").astype(int) - [200, 100, 50]).max() <= 4
     assert read_image_size(tmp_path / f"a{suffix}") == ((8, 16), (8, 16))
     assert picture_remarks(tmp_path / f"a{suffix}") == []
+
+
+def test_heic_goes_through_pillow_heif_undecoded_until_its_size_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was tried with pillow-heif 1.8.1: colours, an alpha channel, 10 bits, a turned and a damaged picture."""
+    quarters().save(tmp_path / "a.heic", "PNG")
+    library = ModuleType("pillow_heif")
+    library.HeifImageFile = PngImageFile  # type: ignore[attr-defined]  # as its reader, one of Pillow's kind
+    monkeypatch.setitem(sys.modules, "pillow_heif", library)
+    monkeypatch.setattr(reading, "find_spec", lambda name: name)
+    assert read_image(tmp_path / "a.heic")[0, 0].tolist() == list(RED)
+    assert read_image_size(tmp_path / "a.heic") == ((20, 40), (20, 40))
+    monkeypatch.setattr(PngImageFile, "load", lambda picture: pytest.fail("decoded"))
+    with pytest.raises(DataError, match="40 x 20 pixels, more than the 799 allowed"):
+        read_image(tmp_path / "a.heic", max_pixels=799)
 
 
 def test_hidden_and_other_files_are_no_pictures() -> None:
