@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from torch.utils.data import get_worker_info
 from ssdlite.errors import SsdliteError
 
 SHARED_MEMORY = "/dev/shm"  # where Linux has it; a container has 64 MB of it by default
+LEAST_FREE = 1 << 16  # bytes; below, it is what an error of a full disk is about
 REMEDY = "use a smaller --batch-size, fewer --workers or --workers 0, or a larger memory (docker run --shm-size 1g)"
 TORCH_SAYS = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ([^.]+)")
 
@@ -51,7 +53,8 @@ def hand_over(tensors: Sequence[Tensor]) -> None:
 
 @contextmanager
 def explained_worker_failures() -> Iterator[None]:
-    """A loading process that dies while the block runs ends it with a WorkerError, wherever torch notices.
+    """A loading process that dies while the block runs, or cannot be started for want of shared memory, ends it with a
+    WorkerError, wherever torch notices.
 
     It looks every five seconds, and in the main thread hears of it at once, whatever that is doing.
     """
@@ -59,6 +62,10 @@ def explained_worker_failures() -> Iterator[None]:
         yield
     except WorkerError as error:
         raise error from None
+    except OSError as error:  # of the queues and locks that loading processes are started with
+        if error.errno != errno.ENOSPC or not _is_full():
+            raise
+        raise SharedMemoryError from error
     except RuntimeError as error:
         died = TORCH_SAYS.match(str(error))
         if died is None:
@@ -66,6 +73,13 @@ def explained_worker_failures() -> Iterator[None]:
         full = "Bus error" in died[2]
         cause = f"no room in shared memory{_size()}" if full else "out of memory, or ended from outside"
         raise WorkerError(f"a process that loads pictures died (pid {died[1]} {died[2]}): {cause}; {REMEDY}") from error
+
+
+def _is_full() -> bool:
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free < LEAST_FREE
+    except OSError:
+        return False
 
 
 def _size() -> str:

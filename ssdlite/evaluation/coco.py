@@ -21,7 +21,7 @@ from ssdlite.detections import Detections
 REPORTING = ("evaluate", "accumulate")  # methods of COCOeval that print
 MOST_DETECTIONS = 100_000  # looked at together, where they are of more than one class
 MOST_CLASSES_TOGETHER = 250  # 50 MB of precisions
-MOST_PAIRS = 200_000  # of a class and an image
+MOST_CLASS_IMAGES = 200_000  # classes times images
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -82,7 +82,7 @@ def _by_class(rows: Any, image_ids: IntArray) -> Any:
 
 def _class_ranges(labels: IntArray, classes: int, images: int) -> Iterator[tuple[int, int]]:
     """Ranges of classes, each of one, or of several within the bounds that stand above."""
-    together = max(1, min(MOST_CLASSES_TOGETHER, MOST_PAIRS // max(1, images)))
+    together = max(1, min(MOST_CLASSES_TOGETHER, MOST_CLASS_IMAGES // max(1, images)))
     counts = np.bincount(labels, minlength=classes).tolist()
     first = total = 0
     for label, count in enumerate(counts):

@@ -1,10 +1,13 @@
 """Loading processes that die, or find no room in shared memory, end the work with one error and in bounded time."""
 
+import errno
 import os
 import resource
+import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -70,6 +73,22 @@ def test_a_failing_process_is_one_error_in_bounded_time(shapes: Path, harm: Any,
         load_all(shapes, harm)
     assert time.monotonic() - started < 30
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("free", "kind", "message"), [
+    (0, SharedMemoryError, r"^no room for a batch .* in shared memory \(/dev/shm has 67 MB\): .*--workers 0"),
+    (1 << 20, OSError, "No space left on device"),  # on another one
+])  # fmt: skip
+def test_shared_memory_that_is_full_from_the_start_is_one_error(
+    free: int, kind: type[Exception], message: str, shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: Any, **more: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", refuse)  # as the system does
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=1 << 26, free=free))
+    with pytest.raises(kind, match=message):
+        load_all(shapes, lambda: None)
 
 
 @pytest.mark.usefixtures("without_pictures")
