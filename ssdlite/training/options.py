@@ -28,6 +28,7 @@ DATA_PRESET = "ssdlite320_mobilenet_v2"
 RUN_FILES = ("last.pt", "best.pt", "config.json", "metrics.jsonl", "summary.json")
 # what a run computes does not depend on these
 MAY_CHANGE_ON_RESUME = ("data", "device", "workers", "cache")
+MAY_MOVE = ("weights", "backbone_weights")  # to another place, where they have to be the same tensors
 
 
 class Recipe(Config, frozen=True, kw_only=True):
@@ -426,7 +427,8 @@ class TrainOptions(Config, frozen=True, kw_only=True):
         )
         for name, value in {"recipe": self.recipe, **{name: self.get(name) for name in PART_OF}}.items():
             kept = stored.recipe if name == "recipe" else stored.get(name)
-            if value != kept and name not in MAY_CHANGE_ON_RESUME:
+            moved = name in MAY_MOVE and None not in (value, kept)
+            if value != kept and name not in MAY_CHANGE_ON_RESUME and not moved:
                 option = f"--{name.replace('_', '-')}"
                 raise ConfigError(
                     f"{option} {_as_given(value)} cannot be changed on resuming: the run has {_as_given(kept)}; "

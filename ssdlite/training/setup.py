@@ -22,7 +22,7 @@ from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.detector import Detector, detector_from_config
 from ssdlite.device import Processes, choose_amp, choose_device
-from ssdlite.errors import ConfigError, DataError
+from ssdlite.errors import CheckpointError, ConfigError, DataError
 from ssdlite.files import counted
 from ssdlite.heads.losses import LOSSES
 from ssdlite.training.decide import Decision
@@ -135,18 +135,34 @@ def continue_run(folder: RunFolder, options: TrainOptions) -> RunStart:
     choose_amp(options.system.amp, choose_device(options.system.device))
     checkpoint = folder.load_last()
     detector = stored.detector if checkpoint is None else checkpoint.config
-    source = _read_weights(options) if checkpoint is None else None
-    if source is not None and _hash_tensors(source) != stored.source_sha256:
-        raise ConfigError(
-            f"--resume {folder.path}: stopped before its first checkpoint, the run would begin again, but the weights "
-            f"of {options.start.weights or options.start.backbone_weights} are not known to be those that it began "
-            f"with (SHA-256 of the tensors: expected {stored.source_sha256}, got {_hash_tensors(source)}); begin a "
-            "new run with another --output"
-        )
+    source = None
+    if checkpoint is None or options.start != stored.options.start:
+        source = _read_same_weights(options, folder, stored.source_sha256)
     state = None if checkpoint is None else read_state(checkpoint)
+    source = source if checkpoint is None else None  # which has them already
     return RunStart(
         options, folder, source, stored.source_sha256, stored.data, detector, checkpoint, state, stored.decisions
     )
+
+
+def _read_same_weights(options: TrainOptions, folder: RunFolder, sha256: str | None) -> WeightSource:
+    """The weights that a run to be resumed began with, wherever they are now. Raises ConfigError for others."""
+    option, name = "--weights", options.start.weights
+    if name is None:
+        option, name = "--backbone-weights", options.start.backbone_weights
+    try:
+        source = _read_weights(options)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; where the weights that the run began with have moved, {option} NEWPLACE names them"
+        ) from None
+    if source is not None and _hash_tensors(source) != sha256:
+        raise ConfigError(
+            f"--resume {folder.path}: the weights of {name} are not known to be those that it began with (SHA-256 of "
+            f"the tensors: expected {sha256}, got {_hash_tensors(source)}); name the same ones with {option}, or begin "
+            "a new run with another --output"
+        )
+    return source
 
 
 def _hash_tensors(source: Checkpoint | BackboneWeights) -> str:

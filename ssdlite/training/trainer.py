@@ -24,7 +24,7 @@ from ssdlite.datasets.transforms import DetectionTransform, build_mosaic
 from ssdlite.datasets.workers import explained_worker_failures
 from ssdlite.detector import Detector, require_finite
 from ssdlite.device import Processes, choose_device, join_processes
-from ssdlite.errors import CheckpointError, ConfigError, TrainingError
+from ssdlite.errors import CheckpointError, ConfigError, DataError, TrainingError
 from ssdlite.evaluation.coco import Metrics
 from ssdlite.evaluation.inference import detect_dataset, evaluate_dataset, refuse_bad
 from ssdlite.files import counted
@@ -88,7 +88,17 @@ def resume(folder: Path | str, options: TrainOptions | None = None, *, remark: s
     options = options or run_folder.description().options
     with join_processes(options.system.device) as processes:
         start = continue_run(run_folder, options)
-        return _run(start, load_splits(options, processes), processes, remark)
+        return _run(start, _load_again(options, processes), processes, remark)
+
+
+def _load_again(options: TrainOptions, processes: Processes) -> DataSplits:
+    """The data of a run that is resumed; where they are gone, the error says how to name their new place."""
+    try:
+        return load_splits(options, processes)
+    except DataError as error:
+        if Path(options.dataset.data).exists():
+            raise
+        raise DataError(f"{error}; where the data of the run have moved, --data NEWPLACE names them") from None
 
 
 def _run(start: RunStart, splits: DataSplits, processes: Processes, remark: str | None) -> dict[str, Any]:

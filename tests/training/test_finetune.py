@@ -1,6 +1,7 @@
 """Runs that start from weights: what they train, what they keep, and that they resume exactly."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ssdlite.datasets.loading import load_data
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.device import join_processes
-from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.errors import CheckpointError, ConfigError, DataError
 from ssdlite.heads.losses import LOSSES, DetectionLoss, FocalLoss, MultiBoxLoss
 from ssdlite.images.reading import read_image
 from ssdlite.training.finetune import Freezing, reestimate_norms, stage_layers, transfer_weights
-from ssdlite.training.options import TrainOptions
+from ssdlite.training.options import TrainOptions, stored_options
 from ssdlite.training.setup import build_for_run, claim_folder, start_run
 from ssdlite.training.trainer import Trainer, resume, train
 
@@ -228,9 +229,16 @@ def test_a_run_whose_weights_have_changed_does_not_begin_again(
     with pytest.raises(ConfigError, match=r"start\.pt are not known to be those that it began with"):
         resume(run)
     start.unlink()
-    with pytest.raises(CheckpointError, match=r"start\.pt: no such checkpoint file"):
+    with pytest.raises(
+        CheckpointError, match=r"start\.pt: no such checkpoint file.* have moved, --weights NEWPLACE names"
+    ):
         resume(run)
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+    moved = tmp_path / "moved.pt"
+    save_checkpoint(checkpoint, moved)
+    with pytest.raises(ConfigError, match=r"moved\.pt are not known to be those that it began with"):
+        resume(run, stored_options(run).override(weights=str(moved)))
 
     start.write_bytes(source.read_bytes())
     description = json.loads((run / "config.json").read_text())
@@ -238,6 +246,24 @@ def test_a_run_whose_weights_have_changed_does_not_begin_again(
     (run / "config.json").write_text(json.dumps(description))
     with pytest.raises(ConfigError, match=r"expected None, got [0-9a-f]{64}"):
         resume(run)
+
+
+def test_an_identical_copy_of_weights_and_data_at_another_place_is_taken(
+    shapes: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, run, data = tmp_path / "start.pt", tmp_path / "run", tmp_path / "data"
+    shutil.copyfile(source, start)
+    shutil.copytree(shapes, data)
+    stop_before_the_first_checkpoint(options(data, start, run, overfit=8, epochs=1), monkeypatch)
+    shutil.move(start, tmp_path / "moved.pt")
+    shutil.move(data, tmp_path / "moved")
+    moved = {"weights": str(tmp_path / "moved.pt"), "data": str(tmp_path / "moved")}
+    with pytest.raises(DataError, match="where the data of the run have moved, --data NEWPLACE names them"):
+        resume(run, stored_options(run).override(weights=moved["weights"]))
+    assert resume(run, stored_options(run).override(**moved))["epochs"] == 1
+    (tmp_path / "moved.pt").rename(tmp_path / "again.pt")  # its checkpoint has the weights; a name is still compared
+    moved["weights"] = str(tmp_path / "again.pt")
+    assert resume(run, stored_options(run).override(**moved))["epochs"] == 1
 
 
 def test_a_backbone_of_torchvision_begins_with_its_normalisation(
