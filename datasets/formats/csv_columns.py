@@ -23,17 +23,27 @@ MAX_TABLE_BYTES = 1 << 32  # Open Images' training boxes, the largest known tabl
 # The names of a column, without case, spaces and marks; earlier ones are preferred, and a column holds one thing.
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "class": (
-        "class", "classname", "label", "labelname", "category", "categoryname", "name", "classid", "categoryid",
-        "labelid",
+        "class", "classname", "label", "labelname", "category", "categoryname", "annotationtag", "name", "classid",
+        "categoryid", "labelid",
     ),
     "image": (
         "filename", "imagepath", "path", "file", "filepath", "imagename", "imagefile", "image", "img", "imgpath",
-        "imgname", "imageid", "name",
+        "imgname", "frame", "imageid", "name",
     ),
-    "xmin": ("xmin", "x0", "x1", "left", "minx", "x", "bboxxmin", "bboxx1", "bboxx", "boxx", "bboxleft"),
-    "ymin": ("ymin", "y0", "y1", "top", "miny", "y", "bboxymin", "bboxy1", "bboxy", "boxy", "bboxtop"),
-    "xmax": ("xmax", "x2", "x1", "right", "maxx", "bboxxmax", "bboxx2", "bboxright"),
-    "ymax": ("ymax", "y2", "y1", "bottom", "maxy", "bboxymax", "bboxy2", "bboxbottom"),
+    "xmin": (
+        "xmin", "x0", "x1", "left", "minx", "x", "bboxxmin", "bboxx1", "bboxx", "boxx", "bboxleft", "xtl", "roix1",
+        "upperleftcornerx",
+    ),
+    "ymin": (
+        "ymin", "y0", "y1", "top", "miny", "y", "bboxymin", "bboxy1", "bboxy", "boxy", "bboxtop", "ytl", "roiy1",
+        "upperleftcornery",
+    ),
+    "xmax": (
+        "xmax", "x2", "x1", "right", "maxx", "bboxxmax", "bboxx2", "bboxright", "xbr", "roix2", "lowerrightcornerx",
+    ),
+    "ymax": (
+        "ymax", "y2", "y1", "bottom", "maxy", "bboxymax", "bboxy2", "bboxbottom", "ybr", "roiy2", "lowerrightcornery",
+    ),
     "xcenter": ("xcenter", "centerx", "cx", "xc"),
     "ycenter": ("ycenter", "centery", "cy", "yc"),
     "bbox": ("bbox", "box", "boundingbox"),
@@ -44,6 +54,10 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "ignore": ("isgroupof", "iscrowd", "difficult"),
     "split": ("split", "set", "subset"),
 }  # fmt: skip
+CLASS_ENDING = re.compile(r"(?!image|img|file|annotation|box|bbox|shape|media).+(class|label|category|type|species)")
+NO_CLASS = frozenset(
+    ("", "source", "id", "index", "unnamed0", "confidence", "area", "timestamp", "date", "author", "annotator")
+)  # columns that a table without classes may have, which is of one class; any other might be the class
 BOX_FORMS: dict[str, tuple[str, ...]] = {
     "corners": ("xmin", "ymin", "xmax", "ymax"),
     "size": ("xmin", "ymin", "boxwidth", "boxheight"),
@@ -106,6 +120,9 @@ class Columns:
     def missing(self) -> list[str]:
         """What a table of boxes needs and this one has not, in the words of a header."""
         absent = [] if "image" in self.place else ["filename"]
+        others = {_plain(name) for column, name in enumerate(self.names) if column not in self.place.values()}
+        if "class" not in self.place and others - NO_CLASS:
+            absent.append("class")
         return absent + ([] if self.form else [name for name in BOX_FORMS["corners"] if name not in self.place])
 
     def read(self, cells: list[str]) -> TableRow:
@@ -211,6 +228,11 @@ def _places(plain: Sequence[str]) -> dict[str, int]:
         found = [plain.index(name) for name in names if name in plain]
         if free := [column for column in found if column not in place.values()]:
             place[what] = free[0]
+    if "image" not in place and plain[place.get("class", 0)] == "name":
+        place["image"] = place.pop("class", 0)
+    free = [column for column in range(len(plain)) if column not in place.values()]
+    if "class" not in place and (likely := [column for column in free if CLASS_ENDING.fullmatch(plain[column])]):
+        place["class"] = likely[0]
     boxed = bool({"xmax", "ymax", "bbox", "boxwidth", "boxheight"} & place.keys())
     if not boxed and {"imagewidth", "imageheight"} <= place.keys():
         place |= {"boxwidth": place.pop("imagewidth"), "boxheight": place.pop("imageheight")}
@@ -218,12 +240,16 @@ def _places(plain: Sequence[str]) -> dict[str, int]:
 
 
 def _without_header(cells: Sequence[str], delimiter: str) -> Columns | None:
-    """RetinaNet's ``path,x1,y1,x2,y2,class``, TensorFlow's or MakeSense's columns without their names, or AutoML's."""
+    """RetinaNet's ``path,x1,y1,x2,y2,class``, also with the picture's size behind it (SKU-110K), TensorFlow's or
+    MakeSense's columns without their names, or AutoML's.
+    """
     names: tuple[str, ...] = ()
     if len(cells) == 6 and _is_picture(cells[0]) and _are_numbers(cells[1:5]):
         names = ("image", "xmin", "ymin", "xmax", "ymax", "class")
     elif len(cells) == 8 and _is_picture(cells[0]) and _are_numbers([*cells[1:3], *cells[4:]]):
         names = ("image", "imagewidth", "imageheight", "class", "xmin", "ymin", "xmax", "ymax")
+    elif len(cells) == 8 and _is_picture(cells[0]) and _are_numbers([*cells[1:5], *cells[6:]]):
+        names = ("image", "xmin", "ymin", "xmax", "ymax", "class", "imagewidth", "imageheight")
     elif len(cells) == 8 and _is_picture(cells[5]) and _are_numbers([*cells[1:5], *cells[6:]]):
         names = ("class", *BOX_FORMS["size"], "image", "imagewidth", "imageheight")
     elif cells[0].upper() in AUTOML_SETS and _is_picture(cells[1]):

@@ -27,7 +27,7 @@ TABLE_FOLDERS = ("labels", "annotations")
 MOST_SPLITS = 12  # of a column of splits; with more values it is something else
 MOST_BOXES = 5_000_000  # of one split
 ONLY_CLASS = "object"  # of a table without a column of classes
-CLASS_LIST = re.compile(r"class(es|[-_]?(descriptions|names|list|map)).*\.csv", re.IGNORECASE)
+CLASS_LIST = re.compile(r"_?class(es|[-_]?(descriptions|names|list|map)).*\.csv", re.IGNORECASE)
 MAX_CLASS_LIST_BYTES = 1 << 24
 
 

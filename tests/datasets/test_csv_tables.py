@@ -76,6 +76,20 @@ VARIANTS = {
     "fractions": ["image,label,xmin,ymin,xmax,ymax", "a.jpg,owl,0.1,0.1,.5,5e-1", "b.jpg,cat,0.2,0.25,1,1.0"],
     "RetinaNet, without a header": ["a.jpg,8,4,40,20,owl", "b.jpg,16,10,80,40,cat"],
     "TensorFlow's, without a header": ["a.jpg,80,40,owl,8,4,40,20", "b.jpg,80,40,cat,16,10,80,40"],
+    "RetinaNet with the picture's size (SKU-110K)": ["a.jpg,8,4,40,20,owl,80,40", "b.jpg,16,10,80,40,cat,80,40"],
+    "LISA's traffic signs": [
+        "Filename;Annotation tag;Upper left corner X;Upper left corner Y;Lower right corner X;Lower right corner Y",
+        "a.jpg;owl;8;4;40;20",
+        "b.jpg;cat;16;10;80;40",
+    ],
+    "GTSRB": [
+        "Width,Height,Roi.X1,Roi.Y1,Roi.X2,Roi.Y2,Class,Path",
+        "80,40,8,4,40,20,owl,a.jpg",
+        "80,40,16,10,80,40,cat,b.jpg",
+    ],
+    "the picture called name": ["name,x1,y1,x2,y2,species", "a.jpg,8,4,40,20,owl", "b.jpg,16,10,80,40,cat"],
+    "BCCD's cell types": ["filename,cell_type,xmin,xmax,ymin,ymax", "a.jpg,owl,8,40,4,20", "b.jpg,cat,16,80,10,40"],
+    "left, width, top, height": ["image,label,left,width,top,height", "a.jpg,owl,8,32,4,16", "b.jpg,cat,16,64,10,30"],
     "AutoML": ["TRAIN,gs://bucket/1/a.jpg,owl,0.1,0.1,,,0.5,0.5,,", "TRAIN,gs://x/b.jpg,cat,.2,.25,1,.25,1,1,.2,1"],
     "quoted": ['"filename","class","xmin","ymin","xmax","ymax"', '"a.jpg","owl",8,4,40,20', 'b.jpg,"cat",16,10,80,40,'],
     "foreign paths": [
@@ -264,10 +278,14 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
         "ymin, xmax, ymax; missing: "
     )
     assert str(caught.value) == f"{expected}ymax; got: filename, width, height, class, xmin, ymin, xmax"
+    table(file, "filename,animal,xmin,ymin,xmax,ymax", "a.jpg,owl,8,4,40,20")
+    with pytest.raises(DataError) as caught:
+        load_split(tmp_path)
+    assert str(caught.value) == f"{expected}class; got: filename, animal, xmin, ymin, xmax, ymax"
     table(file, "epoch,loss", "1,2.5")
     with pytest.raises(DataError) as caught:
         load_split(file)
-    assert str(caught.value) == f"{expected}filename, xmin, ymin, xmax, ymax; got: epoch, loss"
+    assert str(caught.value) == f"{expected}filename, class, xmin, ymin, xmax, ymax; got: epoch, loss"
     with pytest.raises(DataError, match="no annotations found"):
         load_split(tmp_path)
 
