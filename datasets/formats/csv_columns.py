@@ -54,7 +54,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "ignore": ("isgroupof", "iscrowd", "difficult"),
     "split": ("split", "set", "subset"),
 }  # fmt: skip
-CLASS_ENDING = re.compile(r"(?!image|img|file|annotation|box|bbox|shape|media).+(class|label|category|type|species)")
+CLASS_ENDING = re.compile(r"(?!image|img|file|annotation|box|bbox|shape|media).*(class|label|category|type|species)")
 NO_CLASS = frozenset(
     ("", "source", "id", "index", "unnamed0", "confidence", "area", "timestamp", "date", "author", "annotator")
 )  # columns that a table without classes may have, which is of one class; any other might be the class
