@@ -19,7 +19,7 @@ from ssdlite import __version__
 from ssdlite.errors import SsdliteError, quote
 
 COMMANDS = {  # name: (module with main(argv), what it does)
-    "train": ("ssdlite.tools.train_det", "train a detector on COCO, VOC or built-in data"),
+    "train": ("ssdlite.tools.train_det", "train a detector on annotated pictures or built-in data"),
     "eval": ("ssdlite.tools.eval_det", "score a checkpoint or an exported model on annotated data"),
     "predict": ("ssdlite.tools.predict", "detect in images, folders and videos"),
     "export": ("ssdlite.tools.export_onnx", "turn a checkpoint into files for phones, checked and measured"),

@@ -42,7 +42,7 @@ class BenchmarkOptions:
     memory: bool = True
     """Measure the memory of each model in a process of its own."""
     data: Path | None = None
-    """Folder of a data set (COCO, VOC, ...): average precision beside the times. Default: times alone."""
+    """Data set in any known format (docs/data.md): average precision beside the times. Default: times alone."""
     split: str | None = None
     """Which split of --data. Default: val, otherwise test, otherwise the only one."""
     output: Path | None = None

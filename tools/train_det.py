@@ -36,7 +36,7 @@ class TrainCommand(ResumeCommand, frozen=True, kw_only=True):
 
 
 def train_det(command: TrainCommand) -> None:
-    """Train a detector on a data set (COCO, VOC, ...), or on the built-in shapes."""
+    """Train a detector on a data set in any known format (docs/data.md), or on the built-in shapes."""
     remark = set_threads(command.threads, command.wait)
     from ssdlite.device import names_gpu
     from ssdlite.training.trainer import resume, train

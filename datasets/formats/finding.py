@@ -146,7 +146,7 @@ def _require_elsewhere(name: str, places: Sequence[Path], error: UnsafePathError
         except (OSError, ValueError):  # ValueError: a name that cannot be a file name at all
             continue
         if exists and not target.startswith(inside):
-            raise error
+            raise UnsafePathError(f"{error}; if the pictures are there, name their folder with --images")
 
 
 def _find_by_name(name: str, folder: Path, tree: PictureTree, known_folders: set[str]) -> str | DataError | None:

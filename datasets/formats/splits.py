@@ -43,8 +43,10 @@ def find_split_files(
             return name_split_files(files)
     found: list[Path] = []
     alone: list[Path] = []  # those that are the only ones of their folder, which may be named as the split
-    for folder in subfolders(root):
-        places = (folder, *_called(folder, folders))
+    below = subfolders(root)
+    for folder in below:
+        is_part = len(below) == 1 or split_word(folder.name)  # of this data set, not one of several
+        places = (folder, *_called(folder, folders if is_part else ()))
         chosen = next((chosen for place in places if (chosen := choose(few_files(place, ending)))), [])
         found += chosen
         alone += chosen if len(chosen) == 1 else []

@@ -149,6 +149,13 @@ def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
         load_data(tmp_path)
 
 
+def test_a_folder_of_several_data_sets_is_none(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write(tmp_path / name, {"annotations/train.json": coco(AB), **AB_PICTURES})
+    with pytest.raises(DataError, match="no annotations found"):
+        find_splits(tmp_path)
+
+
 def test_the_folder_of_the_annotations_can_be_given(tmp_path: Path) -> None:
     write(tmp_path, {"annotations/train.json": coco(AB), **AB_PICTURES})
     assert load_split(tmp_path / "annotations").paths == tuple(str(tmp_path / name) for name in AB_PICTURES)
@@ -186,8 +193,17 @@ def test_pictures_that_could_be_meant_are_not_guessed(tmp_path: Path, names: Seq
 def test_a_path_to_a_file_outside_is_refused_though_one_inside_has_its_name(tmp_path: Path, name: str) -> None:
     write(tmp_path, {"outside/b.jpg": None, "data/images/a.jpg": None, "data/images/sub/b.jpg": None})
     write(tmp_path / "data", {"result.json": coco(["a.jpg", name.format(outside=tmp_path / "outside")])})
-    with pytest.raises(DataError, match=r"result\.json: .*refused: this image path leads out of"):
+    with pytest.raises(DataError, match=r"result\.json: .*refused: this image path leads out of") as caught:
         load_split(tmp_path / "data", options=LoadOptions(skip_bad=True))
+    hint = "; if the pictures are there, name their folder with --images"
+    assert str(caught.value).endswith(hint) == (not name.startswith("//"))
+
+
+def test_absolute_paths_to_a_folder_that_is_named_are_read(tmp_path: Path) -> None:
+    write(tmp_path, {"pictures/one/a.jpg": None, "pictures/two/a.jpg": None, "ann/pictures/a.jpg": None})
+    write(tmp_path / "ann", {"result.json": coco([str(tmp_path / "pictures" / "two" / "a.jpg")])})
+    index = load_split(tmp_path / "ann", options=LoadOptions(images=str(tmp_path / "pictures")))
+    assert index.paths == (str(tmp_path / "pictures" / "two" / "a.jpg"),)
 
 
 def test_an_absolute_path_inside_is_that_picture(tmp_path: Path) -> None:
