@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ssdlite.config import COCO_NAMES
-from ssdlite.errors import CheckpointError
+from ssdlite.errors import CheckpointError, quote
 from ssdlite.files import counted
 from ssdlite.weights.tensorflow.pipeline_config import read_label_map
 
@@ -26,7 +28,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         CheckpointError: it cannot be read, is damaged, or has no names.
     """
     if path.suffix == ".pbtxt":
-        return read_label_map(path)
+        return require_no_control_characters(read_label_map(path), str(path))
     try:
         with path.open("rb") as file:
             return parse_labels(file.read(MAX_LABEL_BYTES + 1), str(path))
@@ -47,13 +49,21 @@ def parse_labels(content: bytes, where: str) -> tuple[str, ...]:
         raise CheckpointError(f"{where}: expected a name a line, in UTF-8; it is not text") from None
     if len(content) > MAX_LABEL_BYTES:
         raise CheckpointError(f"{where}: expected a name a line, it has more than {MAX_LABEL_BYTES} bytes")
-    names = tuple(line.strip() for line in text.rstrip().splitlines())
-    if not names:
+    names = tuple(line.strip(" \t") for line in re.split("\r\n?|\n", text.rstrip(" \t\r\n")))
+    if names == ("",):
         raise CheckpointError(f"{where}: expected a name a line, it is empty")
     if "" in names:
         raise CheckpointError(
             f"{where}: expected a name a line, line {names.index('') + 1} is empty; a row without a class is ???"
         )
+    return require_no_control_characters(names, where)
+
+
+def require_no_control_characters(names: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """The names. Raises CheckpointError for one with a NUL, a tab, a line break or the like in it."""
+    for number, name in enumerate(names, 1):
+        if any(unicodedata.category(character) == "Cc" for character in name):
+            raise CheckpointError(f"{where}: class name {number}: expected no control characters, got {quote(name)}")
     return names
 
 
@@ -159,6 +169,7 @@ def name_rows(
         else:
             why = f" ({'; '.join(faults)})" if faults else ""
             raise CheckpointError(f"{path}: the names of its {count} classes are not in the file; {HOW_TO_NAME}{why}")
+    require_no_control_characters(tuple(names), path)
     if len(names) not in (num_logits, count):
         raise CheckpointError(
             f"{path}: the model has {count} classes and background, but got {counted(len(names), 'class name')}; "
