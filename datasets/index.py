@@ -230,7 +230,7 @@ def describe_causes(problems: Sequence[Problem]) -> str:
 
 def _cause(detail: str) -> str:
     """A problem without what is of the one file: "not well-formed XML (line 3, column 5)" -> "not well-formed XML"."""
-    detail = re.sub(r"^(object|annotations?|images)\b[^:]*: ", "", detail)
+    detail = re.sub(r"^(object|line|annotations?|images)\b[^:]*: ", "", detail)
     return re.sub(r"\d+", "N", re.split(r" \(|: |, got ", detail)[0])
 
 

@@ -93,7 +93,7 @@ def _instead_of_file(path: Path) -> str:
     if path.suffix.lower() in (".json", ".xml"):
         return f"give the folder that holds it and the pictures: {path.parent if path.parent.name else 'its own'}"
     if path.suffix.lower() in (".yaml", ".yml"):
-        return "YOLO's lists and labels are not read: export the data set as COCO"
+        return "YOLO's description of a data set has names, train and val"
     return f"export the data set as {_format_names(DATA_FORMATS.values())}"
 
 

@@ -10,10 +10,12 @@ from ssdlite.datasets.formats.labelme import LabelMeFormat
 from ssdlite.datasets.formats.tfrecord import TfRecordFormat
 from ssdlite.datasets.formats.via import ViaFormat
 from ssdlite.datasets.formats.voc import VocFormat
+from ssdlite.datasets.formats.yolo import YoloFormat
 
 DATA_FORMATS: dict[str, DataFormat] = {
     "coco": CocoFormat(),
     "voc": VocFormat(),
+    "yolo": YoloFormat(),
     "cvat": CvatFormat(),
     "label-studio": LabelStudioFormat(),
     "csv": CsvTables(),

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite.datasets.formats.options import ExifBoxes, ReadOptions
-from ssdlite.datasets.formats.pictures import read_pictures, turn_boxes
+from ssdlite.datasets.formats.pictures import read_pictures, stored_sizes, turn_boxes
 from ssdlite.datasets.index import PROBLEM_KINDS, DetectionIndex, Problem, label_names, match_classes
 from ssdlite.errors import DataError
 from ssdlite.files import counted
@@ -93,7 +93,7 @@ class BadItems:
 
 @dataclass(frozen=True)
 class Annotations:
-    """One split as its files have it: I images, T objects of C classes, boxes xyxy in pixels, not yet clipped."""
+    """One split as its files have it: I images, T objects of C classes, boxes xyxy, not yet clipped."""
 
     source: str  # for messages: the file or the folders
     image_ids: Sequence[int]  # [I]
@@ -101,7 +101,7 @@ class Annotations:
     stated_sizes: Sequence[Size | None]  # [I] as annotated, None where nothing is stated
     class_names: Sequence[str]  # [C]
     images: npt.NDArray[np.int64]  # [T] positions in ``paths``
-    boxes: npt.NDArray[np.float64]  # [T, 4]
+    boxes: npt.NDArray[np.float64]  # [T, 4] in pixels, or with ``in_fractions`` of the picture's width and height
     classes: npt.NDArray[np.int64]  # [T] positions in ``class_names``
     where: Callable[[int], tuple[str, str]]  # row of an object -> (file, object), for messages
     areas: npt.NDArray[np.float64] | None = (
@@ -110,14 +110,16 @@ class Annotations:
     ignore: npt.NDArray[np.bool_] | None = None  # [T] crowd regions and difficult objects
     category_ids: Sequence[int] = ()  # [C]; where a format has none, results are written with 1, 2, ...
     notes: Sequence[str] = ()  # what was decided by looking, for people
+    in_fractions: bool = False
     class_order: Sequence[str] = ()  # as a list beside the data has it, of the classes that occur and others
 
 
 class AnnotationsBuilder:
     """Gathers the pictures and objects of a split one by one, and makes ``Annotations`` of them."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, *, in_fractions: bool = False) -> None:
         self.source = source
+        self.in_fractions = in_fractions
         self.notes: list[str] = []
         self.class_order: Sequence[str] = ()
         self._paths: list[str] = []
@@ -135,7 +137,7 @@ class AnnotationsBuilder:
     def add_object(
         self, image: int, class_name: str, box: Box, file: str | Path, detail: str, *, ignore: bool = False
     ) -> None:
-        """``box``: xyxy in pixels; ``file`` and ``detail`` ("line 3") tell people where it stands."""
+        """``box``: xyxy, in pixels or fractions; ``file`` and ``detail`` ("line 3") tell people where it stands."""
         self._objects.append((image, class_name, box, ignore, str(file), detail))
 
     def build(self, class_names: Sequence[str] | None = None) -> Annotations:
@@ -155,6 +157,7 @@ class AnnotationsBuilder:
             where=lambda row: (objects[row][4], f"{objects[row][5]} ({objects[row][1]})"),
             ignore=np.array([row[3] for row in objects], np.bool_),
             notes=self.notes,
+            in_fractions=self.in_fractions,
             class_order=self.class_order,
         )
 
@@ -197,9 +200,13 @@ def build_index(
     rows = np.flatnonzero((images >= 0) & (labels >= 0))
     rows = rows[np.argsort(images[rows], kind="stable")]
     other_spellings = _other_spellings(found, class_names, label_of, found.classes[rows])
-    _require_pixels(found, rows)
-    upright = turn_boxes(found.boxes[rows], pictures.turns[images[rows]], sizes[images[rows]])
-    boxes, kinds = clean_boxes(upright, sizes[images[rows]])
+    turns, row_sizes = pictures.turns[images[rows]], sizes[images[rows]]
+    given = found.boxes[rows]
+    if found.in_fractions:
+        given = given * stored_sizes(row_sizes, turns)[:, [1, 0, 1, 0]]
+    else:
+        _require_pixels(found, rows)
+    boxes, kinds = clean_boxes(turn_boxes(given, turns, row_sizes), row_sizes)
     mended = [Problem(str(kinds[i]), *found.where(int(rows[i]))) for i in np.flatnonzero(kinds != "")]
     keep = ~np.isin(kinds, [kind for kind, row in PROBLEM_KINDS.items() if row.drops_box])
     rows, boxes = rows[keep], boxes[keep]

@@ -65,6 +65,19 @@ class ImageFiles:
                     return path
         return None
 
+    def pictures(self) -> list[str]:
+        """The paths of all pictures below the folder, sorted folder by folder. Links to folders are not followed.
+
+        Raises:
+            UnsafePathError: a picture is a link that leads out.
+        """
+        found = []
+        for path, is_link in walk_pictures(self.folder):
+            if is_link:
+                self._require_inside(path)
+            found.append(path)
+        return found
+
     def _listing(self, parent: str) -> dict[str, bool]:
         if parent not in self._listings:
             directory = self.folder / parent
@@ -147,7 +160,7 @@ class PictureTree:
     @cached_property
     def paths(self) -> list[str]:
         """Of all pictures, folder by folder, sorted."""
-        return list(self._walk())
+        return [path for path, is_link in walk_pictures(self.root) if not is_link]
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
@@ -157,18 +170,24 @@ class PictureTree:
     def _by_stem(self) -> dict[str, list[str]]:
         return _grouped(self.paths, lambda path: path.stem)
 
-    def _walk(self) -> Iterator[str]:
-        listed = 0
-        for directory, folders, names in os.walk(self.root):
-            folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-            listed += len(names)
-            if listed > MOST_LISTED:
-                raise DataError(f"{self.root}: expected a data set, found more than {MOST_LISTED} files below it")
-            for name in sorted(names):
-                path = os.path.join(directory, name)  # noqa: PTH118 (once per file: 10 times faster)
-                ending = os.path.splitext(name)[1].lower()  # noqa: PTH122
-                if ending in IMAGE_SUFFIXES and not name.startswith(".") and not os.path.islink(path):  # noqa: PTH114
-                    yield path
+
+def walk_pictures(root: Path) -> Iterator[tuple[str, bool]]:
+    """The paths of all pictures below ``root``, and whether each is a link. Hidden folders and files are left out.
+
+    Raises:
+        DataError: there are more than ``MOST_LISTED`` files.
+    """
+    listed = 0
+    for directory, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        listed += len(names)
+        if listed > MOST_LISTED:
+            raise DataError(f"{root}: expected a data set, found more than {MOST_LISTED} files below it")
+        for name in sorted(names):
+            path = os.path.join(directory, name)  # noqa: PTH118 (once per file: 10 times faster)
+            ending = os.path.splitext(name)[1].lower()  # noqa: PTH122
+            if ending in IMAGE_SUFFIXES and not name.startswith("."):
+                yield path, os.path.islink(path)  # noqa: PTH114
 
 
 def _grouped(paths: list[str], key: Callable[[PurePath], str]) -> dict[str, list[str]]:

@@ -114,3 +114,9 @@ def turn_boxes(
             y0, y1 = height - y1, height - y0
         turned[rows] = np.stack([x0, y0, x1, y1], axis=1)
     return turned
+
+
+def stored_sizes(sizes: npt.NDArray[np.int32], turns: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """Upright sizes [T, 2] (height, width) -> those of the pixels that boxes were drawn on; ``turns`` as above."""
+    swapped = np.isin(turns, [orientation for orientation, (swaps, *_) in ORIENTATIONS.items() if swaps])
+    return np.where(swapped[:, None], sizes[:, ::-1], sizes)

@@ -261,7 +261,7 @@ def test_a_preset_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture
     ("name", "message"),
     [
         ("a.json", "this is a file; give the folder that holds it and the pictures: "),
-        ("data.yaml", "this is a file; YOLO's lists and labels are not read: export the data set as COCO"),
+        ("data.yaml", "this is a file; YOLO's description of a data set has names, train and val"),
         ("a.txt", "this is a file; export the data set as COCO or VOC"),
     ],
 )
