@@ -42,13 +42,15 @@ class CvatFormat:
 
     def read_split(self, root: Path, split: str, bad: BadItems, options: ReadOptions) -> Annotations:
         part = _find_parts(root)[split]
-        images = [image for image in read_cvat_file(part.file) if part.subset in (None, image.subset)]
+        labels, everything = read_cvat_file(part.file)
+        images = [image for image in everything if part.subset in (None, image.subset)]
         base = part.file.parent
         places = (f"images/{part.subset}", "images", part.subset, "data", "") if part.subset else ("images", "data", "")
         folders = [Path(options.images)] if options.images else [base / place for place in places]
         boundary = base if root.is_file() else root
         pictures = find_pictures([image.name for image in images], folders, boundary, part.file)
         builder = AnnotationsBuilder(f"{part.file} ({split})")
+        builder.class_order = labels
         _add_images(builder, part.file, zip(images, pictures, strict=True), bad)
         return builder.build()
 
@@ -95,8 +97,10 @@ class CvatImage(NamedTuple):
     shapes: list[Any]
 
 
-def read_cvat_file(path: Path) -> list[CvatImage]:
-    """The pictures of a file, whose shapes are elements still. Entities and document types are forbidden.
+def read_cvat_file(path: Path) -> tuple[list[str], list[CvatImage]]:
+    """The labels in CVAT's order, and the pictures, whose shapes are elements still.
+
+    Entities and document types are forbidden.
 
     Raises:
         DataError: the file is missing, not well-formed, hostile, of a video, or not CVAT's.
@@ -115,7 +119,8 @@ def read_cvat_file(path: Path) -> list[CvatImage]:
             f"{path}: expected CVAT for images 1.1, got the tracks of a video; export the task as CVAT for images 1.1 "
             "with its pictures, or as COCO"
         )
-    return [
+    labels = [name.text.strip() for name in root.findall("meta/*/labels/label/name") if name.text]
+    return labels, [
         CvatImage(number, element.get("name", ""), element.get("subset", ""), _size(element), list(element))
         for number, element in enumerate(root.findall("image"), start=1)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -88,17 +89,14 @@ def _called(folder: Path, names: Sequence[str]) -> list[Path]:
 def name_split_files(files: Sequence[Path], folders: Sequence[str] = (), alone: Sequence[Path] = ()) -> dict[str, Path]:
     """By split; files of one name are told apart by their folders, those called as one of ``folders`` by theirs."""
     own = [file.parent.parent if file.parent.name.lower() in folders else file.parent for file in files]
+    lone = set(alone)
     names = [
-        _split_name(file, folder if file in alone else None, only=len(files) == 1)
+        _split_name(file, folder if file in lone else None, only=len(files) == 1)
         for file, folder in zip(files, own, strict=True)
     ]
-    stems = [file.stem for file in files]
+    named, stems = Counter(names), Counter(file.stem for file in files)
     return {
-        name
-        if names.count(name) == 1
-        else file.stem
-        if stems.count(file.stem) == 1
-        else f"{folder.name}-{file.stem}": file
+        name if named[name] == 1 else file.stem if stems[file.stem] == 1 else f"{folder.name}-{file.stem}": file
         for name, file, folder in zip(names, files, own, strict=True)
     }
 

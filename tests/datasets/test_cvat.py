@@ -99,6 +99,13 @@ def test_subsets_are_splits(tmp_path: Path) -> None:
     assert (data.train.labels.tolist(), data.val.labels.tolist()) == ([0, 0], [1])
 
 
+def test_classes_stand_in_the_order_of_the_labels(tmp_path: Path) -> None:
+    labels = "".join(f"<label><name>{name}</name></label>" for name in ("queen", "king", "ace"))
+    head = f"<annotations><meta><project><labels>{labels}</labels></project></meta>"
+    write(tmp_path, image(0, "a.jpg", box("ace") + box("king") + box("ten")), pictures=("a.jpg",), head=head)
+    assert load_split(tmp_path).class_names == ("king", "ace", "ten")
+
+
 def test_a_file_for_each_split_and_pictures_that_moved(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write(tmp_path / split, image(0, f"old/{split}.jpg", box(), "default"), pictures=(f"images/{split}.PNG",))
