@@ -16,6 +16,7 @@ from ssdlite.datasets.formats.csv_columns import Columns, RowError, read_columns
 from ssdlite.datasets.formats.files import PictureTree
 from ssdlite.datasets.formats.finding import find_pictures
 from ssdlite.datasets.formats.options import ReadOptions
+from ssdlite.datasets.formats.outlines import are_fractions
 from ssdlite.datasets.formats.splits import few_files, find_split_files
 from ssdlite.errors import DataError
 from ssdlite.files import counted
@@ -26,6 +27,7 @@ TABLE_SUFFIXES = (".csv", ".tsv")
 TABLE_FOLDERS = ("labels", "annotations")
 MOST_SPLITS = 12  # of a column of splits; with more values it is something else
 MOST_BOXES = 5_000_000  # of one split
+MOST_OF_ALL = 0.9
 ONLY_CLASS = "object"  # of a table without a column of classes
 CLASS_LIST = re.compile(r"_?class(es|[-_]?(descriptions|names|list|map)).*\.csv", re.IGNORECASE)
 MAX_CLASS_LIST_BYTES = 1 << 24
@@ -132,7 +134,7 @@ def read_table(
     pictures = _gather(table, paths, classes, bad)
     fractions = columns.always_fractions or _are_fractions(pictures.values())
     for path in sorted(pictures):
-        _add(builder, pictures[path], file, in_fractions=fractions)
+        _add(builder, pictures[path], file, bad if fractions else None)
     builder.notes += _notes(table, fractions)
     others = [other for other in others if other.path != file or table.value is not None]
     known = set(map(_stem, itertools.chain(names, *(_names(other) for other in others))))
@@ -224,27 +226,34 @@ def _gather(
 
 
 def _are_fractions(pictures: Iterable[_Picture]) -> bool:
-    boxes = [row[2] for picture in pictures for row in picture.rows if all(map(math.isfinite, row[2]))]
-    return bool(boxes) and all(min(box) >= 0 and max(box) <= 1 for box in boxes)
+    """Whether nearly all boxes are within 0..1, where boxes in pixels never are: the others are mistakes."""
+    boxes = [row[2] for picture in pictures for row in picture.rows]
+    within = sum(min(box) >= 0 and max(box) <= 1 for box in boxes)
+    return within > 0 and within >= MOST_OF_ALL * len(boxes)
 
 
-def _add(builder: AnnotationsBuilder, picture: _Picture, file: Path, *, in_fractions: bool) -> None:
+def _add(builder: AnnotationsBuilder, picture: _Picture, file: Path, bad: BadItems | None) -> None:
+    """``bad``: of boxes in fractions, where those that are none go to."""
     position = builder.add_image(picture.path, picture.size)
     width, height = 1.0, 1.0
-    if in_fractions and picture.rows:
+    if bad is not None and picture.rows:
         try:
             height, width = picture.size or read_header(picture.path).upright
         except DataError:  # said where the pictures are read
             height = width = math.nan
-    for line, name, (x0, y0, x1, y1), ignore in picture.rows:
-        box = (x0 * width, y0 * height, x1 * width, y1 * height)
-        builder.add_object(position, name, box, file, f"line {line}", ignore=ignore)
+    for line, name, box, ignore in picture.rows:
+        if bad is not None and not are_fractions(box):
+            shown = ", ".join(f"{value:g}" for value in box)
+            bad.add("bad-annotation", file, f"line {line}: expected fractions as in the other rows, got {shown}")
+            continue
+        scaled = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
+        builder.add_object(position, name, scaled, file, f"line {line}", ignore=ignore)
 
 
 def _notes(table: BoxTable, fractions: bool) -> Iterator[str]:
     columns = table.columns
     if fractions:
-        reason = "as in all tables of this kind" if columns.always_fractions else "none is over 1"
+        reason = "as in all tables of this kind" if columns.always_fractions else "they are not over 1"
         yield f"{table.path}: boxes are read as fractions of the picture's width and height: {reason}"
     if columns.form == "bbox":
         yield f"{table.path}: the column {columns.names[columns.place['bbox']]} is read as x, y, width, height"

@@ -24,7 +24,10 @@ LEFT_FREE = 1 << 30  # bytes of the disk
 
 def picture_cache() -> Path:
     """``ssdlite/pictures`` in the user's folder for caches, which may be deleted at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssdlite" / "pictures"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssdlite" / "pictures"
+    except RuntimeError:
+        raise DataError("there is no home folder for the cache of pictures: set XDG_CACHE_HOME to a folder") from None
 
 
 class EmbeddedPictures:

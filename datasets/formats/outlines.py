@@ -9,6 +9,7 @@ from ssdlite.datasets.formats.base import Box
 from ssdlite.errors import DataError
 
 Point = tuple[float, float]
+FARTHEST = 1.5  # a fraction that overshoots by more is none; less is clipped later
 
 
 def box_of_points(points: Iterable[Point]) -> Box:
@@ -21,6 +22,11 @@ def box_of_points(points: Iterable[Point]) -> Box:
         raise DataError("expected points, got none")
     xs, ys = zip(*points, strict=True)
     return min(xs), min(ys), max(xs), max(ys)
+
+
+def are_fractions(box: Box) -> bool:
+    """Whether corners can be fractions of a picture's sides, some of which reach outside it. NaN may be anything."""
+    return all(1 - FARTHEST <= value <= FARTHEST for value in box if math.isfinite(value))
 
 
 def turned(points: Sequence[Point], center: Point, degrees: float) -> list[Point]:

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ssdlite.datasets.formats.base import Annotations, AnnotationsBuilder, BadItems
+from ssdlite.datasets.formats.base import Annotations, AnnotationsBuilder, BadItems, Box
 from ssdlite.datasets.formats.embedded import EmbeddedPictures
 from ssdlite.datasets.formats.files import read_bounded
 from ssdlite.datasets.formats.options import ReadOptions
+from ssdlite.datasets.formats.outlines import are_fractions
 from ssdlite.datasets.formats.record_files import Values, is_record_file, read_example, read_records
 from ssdlite.datasets.formats.splits import few_files, name_split_files, subfolders
 from ssdlite.errors import DataError
@@ -33,7 +34,6 @@ WANTED = (
     PICTURE, "image/filename", "image/height", "image/width", *BOX_FEATURES, CLASS_TEXT, CLASS_ID, *IGNORE_FEATURES,
 )  # fmt: skip
 PROBED_RECORDS = 3  # that tell whether they hold pictures and boxes
-FARTHEST = 1.5  # a fraction that overshoots by more is none
 
 
 class TfRecordFormat:
@@ -157,7 +157,7 @@ def _add_record(
     if path is None:
         place.bad.add("bad-image", place.file, f"{where}: expected a picture in {PICTURE}, got none")
         return
-    boxes = list(zip(*_columns(example), strict=True))
+    boxes = _boxes(example)
     classes = _classes(example, names, len(boxes))
     ignored = [_flags(example, name, len(boxes)) for name in IGNORE_FEATURES]
     size = _size(example)
@@ -165,7 +165,7 @@ def _add_record(
     height, width = size or (_size_of_file(path) if boxes else (1, 1))
     for number, (corners, name, *flags) in enumerate(zip(boxes, classes, *ignored, strict=True), start=1):
         what = f"{where}, object {number}"
-        if any(not 1 - FARTHEST <= value <= FARTHEST for value in corners if math.isfinite(value)):
+        if not are_fractions(corners):
             shown = ", ".join(f"{value:g}" for value in corners)
             detail = f"{what}: expected fractions of the picture's width and height, got {shown}"
             place.bad.add("bad-annotation", place.file, detail)
@@ -185,13 +185,13 @@ def _numbers_of(example: Mapping[str, Values], name: str) -> list[float]:
     return [value for value in example.get(name, []) if not isinstance(value, memoryview)]
 
 
-def _columns(example: Mapping[str, Values]) -> list[list[float]]:
-    """xmin, ymin, xmax and ymax of the objects."""
+def _boxes(example: Mapping[str, Values]) -> list[Box]:
+    """Of the objects, as fractions."""
     columns = [_numbers_of(example, name) for name in BOX_FEATURES]
     if len({len(column) for column in columns}) > 1:
         counts = ", ".join(str(len(column)) for column in columns)
         raise DamagedError(f"expected as many xmin, ymin, xmax and ymax, got {counts}")
-    return columns
+    return list(zip(columns[0], columns[1], columns[2], columns[3], strict=True))
 
 
 def _classes(example: Mapping[str, Values], names: Mapping[int, str], count: int) -> list[str]:

@@ -267,6 +267,20 @@ def test_bad_rows_are_named_or_skipped(tmp_path: Path) -> None:
     assert split.problems[5].detail == "line 7: expected four numbers in xmin, ymin, xmax, ymax, got '8, , 40, 20'"
 
 
+def test_a_row_in_pixels_among_fractions(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    file = tmp_path / "boxes.csv"
+    good = ["a.jpg,owl,0.1,0.1,0.5,0.5"] * 18
+    table(file, "image,label,xmin,ymin,xmax,ymax", *good, "a.jpg,owl,8,4,40,20", "a.jpg,owl,0.5,0.5,1.25,1")
+    with pytest.raises(DataError) as caught:
+        load_split(tmp_path)
+    assert f"\n  {file}: line 20: expected fractions as in the other rows, got 8, 4, 40, 20\n" in str(caught.value)
+    split = load_split(tmp_path, options=LoadOptions(skip_bad=True))
+    assert split.problem_counts() == {"bad-annotation": 1, "clipped": 1}
+    assert objects(split) == {"a.jpg": [OWL] * 18 + [("owl", [40.0, 20.0, 80.0, 40.0])]}
+    assert f"{file}: boxes are read as fractions of the picture's width and height: they are not over 1" in split.notes
+
+
 def test_missing_columns_are_named(tmp_path: Path) -> None:
     picture(tmp_path / "a.jpg")
     file = tmp_path / "boxes.csv"
