@@ -12,7 +12,7 @@ import torch
 from torch import distributed, nn
 
 from ssdlite.config import Amp
-from ssdlite.errors import ConfigError, quote
+from ssdlite.errors import ConfigError, ProcessError, quote
 from ssdlite.files import counted
 
 
@@ -116,6 +116,9 @@ def join_processes(device: str) -> Iterator[Processes]:
 
     A process group that the caller has initialised is used, and stays. Otherwise the group that torchrun's environment
     describes is joined (nccl on GPUs, gloo on CPUs) and left again; without one this process is alone.
+
+    Raises:
+        ProcessError: one of the others has ended, by an interrupt for example.
     """
     if distributed.is_available() and distributed.is_initialized():
         yield Processes(distributed.get_rank(), distributed.get_world_size())
@@ -130,5 +133,12 @@ def join_processes(device: str) -> Iterator[Processes]:
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield Processes(int(os.environ["RANK"]), count)
+    except RuntimeError as error:
+        if not isinstance(error, distributed.DistError) and "gloo/transport" not in str(error):
+            raise
+        raise ProcessError(
+            f"another of the {count} processes has ended, so that process {os.environ['RANK']} ends too; "
+            "what that one has printed says why"
+        ) from error
     finally:
         distributed.destroy_process_group()

@@ -59,3 +59,7 @@ class ExportError(SsdliteError, RuntimeError):
 
 class TrainingError(SsdliteError, RuntimeError):
     """Training cannot go on, for example because the loss is no longer finite."""
+
+
+class ProcessError(SsdliteError, RuntimeError):
+    """One of several processes that train or score together has ended, and the others cannot go on without it."""

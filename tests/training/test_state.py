@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from ssdlite.datasets.shapes import generate_shapes
-from ssdlite.device import choose_device
-from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.device import choose_device, join_processes
+from ssdlite.errors import CheckpointError, ConfigError, ProcessError
 from ssdlite.training.options import stored_options
 from ssdlite.training.trainer import Trainer, resume
 
@@ -108,6 +108,20 @@ def test_a_stop_during_validation_names_the_epoch_that_is_saved(
 def test_a_device_without_values_is_refused() -> None:
     with pytest.raises(ConfigError, match="device 'meta' cannot be used here"):
         choose_device("meta")
+
+
+def test_the_end_of_another_process_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    said = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:34723."
+    with pytest.raises(ProcessError) as caught, join_processes("cpu"):
+        raise RuntimeError(said)
+    expected = "another of the 2 processes has ended, so that process 0 ends too; what that one has printed says why"
+    assert str(caught.value) == expected
+    with pytest.raises(RuntimeError, match="a fault of ours"), join_processes("cpu"):
+        raise RuntimeError("a fault of ours")
 
 
 @pytest.mark.parametrize("name", ["gpu", "", "cuda:x"])
