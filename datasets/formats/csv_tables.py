@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from ssdlite.datasets.formats.splits import few_files, find_split_files
 from ssdlite.errors import DataError
 from ssdlite.files import counted
 from ssdlite.images.geometry import Size
-from ssdlite.images.reading import IMAGE_SUFFIXES, is_picture_name, read_header
+from ssdlite.images.reading import IMAGE_SUFFIXES, is_picture_name
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 TABLE_FOLDERS = ("labels", "annotations")
@@ -132,10 +131,10 @@ def read_table(
     classes = _find_class_list(file, folder)
     builder.class_order = list(dict.fromkeys(classes.values()))
     pictures = _gather(table, paths, classes, bad)
-    fractions = columns.always_fractions or _are_fractions(pictures.values())
+    builder.in_fractions = columns.always_fractions or _are_fractions(pictures.values())
     for path in sorted(pictures):
-        _add(builder, pictures[path], file, bad if fractions else None)
-    builder.notes += _notes(table, fractions)
+        _add(builder, pictures[path], file, bad)
+    builder.notes += _notes(table, builder.in_fractions)
     others = [other for other in others if other.path != file or table.value is not None]
     known = set(map(_stem, itertools.chain(names, *(_names(other) for other in others))))
     if alone := _without_row(paths, known):
@@ -232,22 +231,14 @@ def _are_fractions(pictures: Iterable[_Picture]) -> bool:
     return within > 0 and within >= MOST_OF_ALL * len(boxes)
 
 
-def _add(builder: AnnotationsBuilder, picture: _Picture, file: Path, bad: BadItems | None) -> None:
-    """``bad``: of boxes in fractions, where those that are none go to."""
+def _add(builder: AnnotationsBuilder, picture: _Picture, file: Path, bad: BadItems) -> None:
     position = builder.add_image(picture.path, picture.size)
-    width, height = 1.0, 1.0
-    if bad is not None and picture.rows:
-        try:
-            height, width = picture.size or read_header(picture.path).upright
-        except DataError:  # said where the pictures are read
-            height = width = math.nan
     for line, name, box, ignore in picture.rows:
-        if bad is not None and not are_fractions(box):
+        if builder.in_fractions and not are_fractions(box):
             shown = ", ".join(f"{value:g}" for value in box)
             bad.add("bad-annotation", file, f"line {line}: expected fractions as in the other rows, got {shown}")
-            continue
-        scaled = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
-        builder.add_object(position, name, scaled, file, f"line {line}", ignore=ignore)
+        else:
+            builder.add_object(position, name, box, file, f"line {line}", ignore=ignore)
 
 
 def _notes(table: BoxTable, fractions: bool) -> Iterator[str]:

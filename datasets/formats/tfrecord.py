@@ -20,7 +20,6 @@ from ssdlite.datasets.formats.splits import few_files, name_split_files, subfold
 from ssdlite.errors import DataError
 from ssdlite.files import counted
 from ssdlite.images.geometry import Size
-from ssdlite.images.reading import read_header
 from ssdlite.protobuf import MAX_CHARACTERS, DamagedError, parse_label_map
 
 RECORD_FILE = re.compile(
@@ -104,7 +103,7 @@ def read_record_set(records: RecordSet, root: Path, bad: BadItems) -> Annotation
     Raises:
         DataError: a file cannot be read to its end, the label map is damaged, or the cache cannot be written.
     """
-    builder = AnnotationsBuilder(str(records.name if len(records.shards) > 1 else records.shards[0]))
+    builder = AnnotationsBuilder(str(records.name if len(records.shards) > 1 else records.shards[0]), in_fractions=True)
     names = _read_label_map(records.shards[0].parent, root)
     builder.class_order = list(names.values())
     pictures = EmbeddedPictures(sum(path.stat().st_size for path in records.shards), builder.source)
@@ -160,9 +159,7 @@ def _add_record(
     boxes = _boxes(example)
     classes = _classes(example, names, len(boxes))
     ignored = [_flags(example, name, len(boxes)) for name in IGNORE_FEATURES]
-    size = _size(example)
-    position = builder.add_image(path, size)
-    height, width = size or (_size_of_file(path) if boxes else (1, 1))
+    position = builder.add_image(path, _size(example))
     for number, (corners, name, *flags) in enumerate(zip(boxes, classes, *ignored, strict=True), start=1):
         what = f"{where}, object {number}"
         if not are_fractions(corners):
@@ -172,9 +169,7 @@ def _add_record(
         elif not name:
             place.bad.add("bad-annotation", place.file, f"{what}: expected a class, got none")
         else:
-            x0, y0, x1, y1 = corners
-            box = (x0 * width, y0 * height, x1 * width, y1 * height)
-            builder.add_object(position, name, box, place.file, what, ignore=any(flags))
+            builder.add_object(position, name, corners, place.file, what, ignore=any(flags))
 
 
 def _bytes(example: Mapping[str, Values], name: str) -> list[memoryview]:
@@ -212,13 +207,6 @@ def _flags(example: Mapping[str, Values], name: str, count: int) -> list[bool]:
 def _size(example: Mapping[str, Values]) -> Size | None:
     height, width = (next(iter(_numbers_of(example, f"image/{side}")), 0) for side in ("height", "width"))
     return (int(height), int(width)) if 0 < height < math.inf and 0 < width < math.inf else None
-
-
-def _size_of_file(path: str) -> tuple[float, float]:
-    try:
-        return read_header(path).upright
-    except DataError:  # said where the pictures are read
-        return math.nan, math.nan
 
 
 def _read_label_map(folder: Path, root: Path) -> dict[int, str]:
