@@ -143,8 +143,19 @@ def _parquet_rows(file: Path) -> list[Mapping[str, Any]]:
     if size > MAX_JSON_BYTES:
         raise DataError(f"{file}: expected an annotation file of at most {MAX_JSON_BYTES} bytes, got {size}")
     try:
-        return list(parquet.read_table(file).to_pylist())
-    except (OSError, ValueError, ArithmeticError) as error:  # pyarrow's own errors are of these
+        wanted = {"file_name", "objects", "width", "height", *BOX_KEYS, *CATEGORY_KEYS}
+        columns = [
+            name for name in parquet.read_schema(file).names if name in wanted
+        ]  # without pictures, if it has any
+        return list(parquet.read_table(file, columns=columns).to_pylist())
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        NotImplementedError,
+        MemoryError,
+    ) as error:  # pyarrow's are such
         raise DataError(f"{file}: cannot be read as Parquet ({error})") from None
 
 
