@@ -77,7 +77,8 @@ def _annotation_files(files: Sequence[Path]) -> list[Path]:
     """Of JSON files those with objects to detect: by their names where there are such, else by what is in them."""
     files = [path for path in files if not path.name.startswith(OTHER_FILES)]
     named = [path for path in files if path.name.startswith("instances_") or path.name == ROBOFLOW_FILE]
-    return named or [path for path in files if _holds_lists(path)]
+    found = named or [path for path in files if _holds_lists(path)]
+    return [path for path in found if "keypoint" not in path.name.lower()] or found  # which have boxes too, of persons
 
 
 def _holds_lists(path: Path) -> bool:

@@ -105,6 +105,8 @@ AB_PICTURES: dict[str, Any] = {"images/a.jpg": None, "images/b.jpg": None}
      AB),
     ({"result.json": coco(["images/1a2b3c4d-a.jpg", "images/0f0f0f0f-b.jpg"]), **AB_PICTURES}, ["all"], AB),
     ({"result.json": coco(AB), **AB_PICTURES, **OTHERS}, ["all"], AB),
+    ({"boxes.json": coco(AB), "keypoints.json": coco(AB[:1]), **AB_PICTURES}, ["all"], AB),
+    ({"keypoints.json": coco(AB), **AB_PICTURES}, ["keypoints"], AB),
     ({"annotations/all.json": coco(AB), **AB_PICTURES, **{f"annotations/{k}": v for k, v in OTHERS.items()}},
      ["all"], AB),
 ])  # fmt: skip
