@@ -6,7 +6,8 @@ import itertools
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
@@ -57,8 +58,10 @@ class YoloData:
     notes: list[str] = field(default_factory=list)
 
 
-def find_yolo_data(root: Path) -> YoloData | None:
+def find_yolo_data(root: Path, *, nested: bool = False) -> YoloData | None:
     """The data set in a folder or that a file describes; None where it is none of YOLO's.
+
+    Where a folder has nothing of it and only one sub-folder, as of unpacked archives, that is looked at (``nested``).
 
     Raises:
         DataError: it is one, and what describes it cannot be read.
@@ -75,7 +78,9 @@ def find_yolo_data(root: Path) -> YoloData | None:
             data.notes += [f"{data.file}: {reason}; what is there is used" for reason in data.missing.values()]
             data.splits, data.missing = looked, {}
         elif not data.splits:
-            return None
+            below = subfolders(root) if root.is_dir() and not nested else []
+            return find_yolo_data(below[0], nested=True) if len(below) == 1 else None
+    _note_repeated_names(data)
     return data
 
 
@@ -86,11 +91,22 @@ def _with_names(folder: Path, described: YoloDescription | None) -> YoloData:
         data.keypoint_numbers = described.keypoint_numbers
     if data.names is None and (listed := _find_class_list(folder, described)):
         data.file, data.names = listed
+        if described is not None and described.classes not in (None, len(data.names)):
+            raise DataError(
+                f"{described.file}: expected as many names as classes says, got classes {described.classes} and "
+                f"{len(data.names)} names in {data.file}"
+            )
     if data.names is None:
         data.notes.append(
             f"{folder}: no list of class names (data.yaml, classes.txt): classes are called by their numbers"
         )
     return data
+
+
+def _note_repeated_names(data: YoloData) -> None:
+    counts = Counter((data.names or {}).values())
+    if repeated := [quote(name) for name, count in counts.items() if count > 1]:
+        data.notes.append(f"{data.file}: class names that are listed more than once are one class: {listing(repeated)}")
 
 
 def _add_stated_splits(data: YoloData, described: YoloDescription) -> None:
@@ -123,6 +139,7 @@ class YoloDescription:
     base: str = ""
     names: Mapping[int, str] | None = None
     names_file: str = ""
+    classes: int | None = None  # Darknet's number of names
     keypoint_numbers: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -162,7 +179,8 @@ def _read_darknet(path: Path, text: str) -> YoloDescription | None:
     splits = {key: [values[key]] for key in SPLIT_KEYS if values.get(key)}
     if not splits and "names" not in values:
         return None
-    return YoloDescription(path, splits, names_file=values.get("names", ""))
+    number = _whole_number(path, "classes", values["classes"]) if values.get("classes") else None
+    return YoloDescription(path, splits, names_file=values.get("names", ""), classes=number)
 
 
 class _TextLoader(yaml.SafeLoader):  # type: ignore[misc] # PyYAML has no types
@@ -252,7 +270,7 @@ def _keypoint_numbers(path: Path, shape: Any) -> int:
     return numbers[0] * numbers[1]
 
 
-def _find_class_list(folder: Path, described: YoloDescription | None) -> tuple[Path, Mapping[int, str] | None] | None:
+def _find_class_list(folder: Path, described: YoloDescription | None) -> tuple[Path, Mapping[int, str]] | None:
     """``classes.txt`` and the like: that which is named, else of the folder, its ``labels``, or one of its splits."""
     places = [folder, *_called(folder, "labels")]
     places += [below for place in places for below in subfolders(place) if SPLIT_FOLDER.fullmatch(below.name)]
@@ -261,9 +279,8 @@ def _find_class_list(folder: Path, described: YoloDescription | None) -> tuple[P
         place / name for place in places for name in sorted(_listing(place), key=_list_rank) if is_class_list(name)
     ]
     if described is not None and described.names_file:
-        named = _find_place(described.names_file, "", folder)
-        if named is not None and named.inside and named.place.is_file():
-            return named.place, _read_class_list(named.place)
+        if (named := _within(described.names_file, folder, _is_file)) is not None:
+            return named, _read_class_list(named)
         described.notes.append(f"{described.file}: names: there is no {described.names_file}; passed over")
     for path in dict.fromkeys(paths):
         if not looks_like_labels(path) and (names := _read_class_list(path)):
@@ -302,44 +319,50 @@ def _find_place(text: str, base: str, folder: Path) -> Source | None:
     """
     absolute = _is_absolute(text)
     full = text if absolute or not base else f"{base}/{text}"
-    if full.startswith(("//", "\\\\")):  # a share in the network, which is not looked at
-        return _within(full, folder)
-    if Path(full).is_absolute() and _exists(full):
-        return _as_source(Path(full), folder)
-    if (source := _within(full, folder)) is not None:
-        return source
-    for path in [folder / one for one in (full, text) if not _is_absolute(one)]:
-        if _exists(path):
-            return _as_source(path.resolve(), folder)
-    return None
+    if not full.startswith(("//", "\\\\")):  # a share in the network is not looked at
+        if Path(full).is_absolute() and _is_place(full):
+            return _as_source(Path(full), folder)
+        outside = [folder / one for one in (full, text) if not _is_absolute(one)]
+    else:
+        outside = []
+    if (path := _within(full, folder, _is_place)) is not None:
+        return Source(path)
+    return next((_as_source(path, folder) for path in outside if _is_place(path)), None)
 
 
-def _exists(path: Path | str) -> bool:
-    return os.path.exists(path)  # noqa: PTH110 (Path's own raises where a name is too long)
+def _is_place(path: Path | str) -> bool:
+    return os.path.isdir(path) or (str(path).lower().endswith(".txt") and _is_file(path))  # noqa: PTH112
+
+
+def _is_file(path: Path | str) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 (Path's own raises where a name is too long)
 
 
 def _is_absolute(text: str) -> bool:
     return PurePosixPath(text).is_absolute() or bool(PureWindowsPath(text).anchor)
 
 
-def _as_source(path: Path, folder: Path) -> Source:
+def _as_source(path: Path, folder: Path) -> Source | None:
+    """None for a folder around the data folder: pictures of others, or all of a disk."""
     target, home = path.resolve(), folder.resolve()
-    return Source(folder / target.relative_to(home)) if target.is_relative_to(home) else Source(path, inside=False)
+    if target.is_relative_to(home):
+        return Source(folder / target.relative_to(home))
+    return None if home.is_relative_to(target) else Source(target, inside=False)
 
 
-def _within(full: str, folder: Path) -> Source | None:
+def _within(full: str, folder: Path, is_wanted: Callable[[Path], bool]) -> Path | None:
     """The longest end of a path that is there below ``folder``; never without the name of its split."""
-    normal = posixpath.normpath(full.replace("\\", "/"))
-    parts = [part for part in normal.split("/") if part not in ("", ".", "..") and not part.endswith(":")]
+    normal = posixpath.normpath(full.replace("\\", "/")).split("/")
+    parts = [part for part in normal if part not in ("", ".", "..") and not part.endswith(":")]
     if not parts:
-        return Source(folder) if ".." not in normal.split("/") and not normal.startswith("/") else None
+        return folder if normal == ["."] else None
     for start in range(len(parts)):
         path = folder.joinpath(*parts[start:])
-        if _exists(path):
-            return Source(path)
+        if is_wanted(path):
+            return path
         if SPLIT_FOLDER.fullmatch(parts[start]):
             return None
-    return Source(folder) if parts[-1] == folder.resolve().name else None
+    return folder if parts[-1] == folder.resolve().name and is_wanted(folder) else None
 
 
 # --- Where nothing describes the data set: by looking.

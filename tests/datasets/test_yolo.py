@@ -1,5 +1,6 @@
 """YOLO data sets as Roboflow, CVAT, Label Studio, LabelImg, MakeSense and Ultralytics' tools write them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -357,6 +358,17 @@ def test_pictures_outside_the_folder_of_the_description(tmp_path: Path) -> None:
         load_split(root)
 
 
+@pytest.mark.parametrize("place", ["/", "..", "../..", "../disk/note.csv", "//server/images", "\\\\server\\images"])
+def test_folders_around_the_data_and_other_files_are_not_read(tmp_path: Path, place: str) -> None:
+    write(tmp_path / "disk", {"a.jpg": None, "a.txt": ACE, "note.csv": "a.jpg"})
+    root = write(tmp_path / "cards", {"data.yaml": f"train: '{place}'\nnames: [ace]\n", "b.jpg": None})
+    with pytest.raises(DataError) as caught:
+        load_split(root)
+    assert str(caught.value).startswith(
+        f"{root / 'data.yaml'}: train: expected a folder or a list of pictures, found none called "
+    )
+
+
 def test_links_that_lead_out_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "other", {"a.jpg": None, "a.txt": ACE})
     root = write(tmp_path / "cards", {"classes.txt": "ace", "images/b.jpg": None, "labels/b.txt": ACE})
@@ -415,8 +427,44 @@ def test_several_descriptions_are_asked_about(tmp_path: Path) -> None:
     assert load_split(root / "b.yaml").class_names == ("ace",)
 
 
-def test_it_is_audited(tmp_path: Path) -> None:
+def test_a_description_whose_folders_are_gone_does_not_hide_what_is_there(tmp_path: Path) -> None:
+    text = "train: /data/a/first\nval: /data/a/second\nnames: [ace, king, ace]\n"
+    files = {"images/train/a.jpg": None, "labels/train/a.txt": "2" + ACE[1:], "images/val/b.jpg": None}
+    root = write(tmp_path, files | {"labels/val/b.txt": KING, "data.yaml": text})
+    found = load_data(root)
+    assert (contents(found.train), contents(found.val)) == (
+        {"a.jpg": [("ace", ACE_BOX)]},
+        {"b.jpg": [("king", KING_BOX)]},
+    )
+    yaml = root / "data.yaml"
+    expected = "expected a folder or a list of pictures, found none called"
+    assert f"{yaml}: train: {expected} '/data/a/first'; what is there is used" in found.notes
+    assert f"{yaml}: val: {expected} '/data/a/second'; what is there is used" in found.notes
+    assert f"{yaml}: class names that are listed more than once are one class: 'ace'" in found.notes
+
+
+def test_a_folder_in_a_folder_as_archives_leave_it(tmp_path: Path) -> None:
+    write(tmp_path / "cards" / "cards-1", ROBOFLOW_FILES | {"data.yaml": ROBOFLOW})
+    assert contents(load_data(tmp_path / "cards").train) == TRAIN
+
+
+def test_darknets_number_of_classes_has_to_be_that_of_the_names(tmp_path: Path) -> None:
+    files = {"obj.data": CVAT.replace("2", "3"), "obj.names": CLASSES, "obj_train_data/a.jpg": None}
+    root = write(tmp_path, files | {"obj_train_data/a.txt": ACE})
+    with pytest.raises(DataError) as caught:
+        load_split(root)
+    assert str(caught.value) == (
+        f"{root}/obj.data: expected as many names as classes says, got classes 3 and 2 names in {root}/obj.names"
+    )
+
+
+def test_it_is_audited_and_nothing_is_written(tmp_path: Path) -> None:
     root = write(tmp_path / "cards", ROBOFLOW_FILES | {"data.yaml": ROBOFLOW})
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     assert check_tool.main([str(root), "--anchors", "default", "--output", str(tmp_path / "report")]) == 0
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+    splits = json.loads((tmp_path / "report" / "report.json").read_text())["splits"]
+    assert {name: split["classes"] for name, split in splits.items()} == {
+        "train": {"ace": 1, "king": 1},
+        "val": {"ace": 0, "king": 1},
+    }

@@ -257,6 +257,54 @@ def _attack_tfrecord(records: list[bytes], random: Random, folder: Path) -> None
     _check(folder, random)
 
 
+YOLO_YAML = """\
+path: ../datasets/coco  # dataset root
+train: ../images
+val: [images, "/content/coco/images"]
+test: list.txt
+kpt_shape: [2, 3]
+nc: 3
+names:
+  0: owl
+  1: cat
+  2: dog
+"""
+YOLO_LABELS = """\
+0 0.5 0.5 0.25 0.5
+1 0.25 0.25 0.5 0.5 0.93
+2 0.1 0.1 0.9 0.1 0.9 0.8 0.1 0.8
+1 0.5 0.5 0.2 0.2 0.1 0.2 2 0.3 0.4 1
+"""
+
+
+def _attack_yolo(_: Any, random: Random, folder: Path) -> None:
+    """A description, label files, a list of pictures and a list of classes."""
+    _copy(DATA / "coco-cc" / "val2017", folder / "images")
+    (folder / "labels").mkdir()
+    pictures = sorted((folder / "images").iterdir())
+    for picture in pictures:
+        lines = [line.split(" ") for line in YOLO_LABELS.splitlines()]
+        for _number in range(random.randint(0, 2)):
+            line = random.choice(lines)
+            line[random.randrange(len(line))] = random.choice((strange_text(random), "1e308", "-0.2", "nan", "7"))
+        data = "\n".join(map(" ".join, lines)).encode("utf-8", "surrogatepass")
+        data = data if random.random() < 0.7 else mutate_bytes(data, random)
+        (folder / "labels" / f"{picture.stem}.txt").write_bytes(data)
+    names = [picture.name for picture in pictures] + [strange_text(random), "../../a.jpg", "/etc/a.jpg"]
+    listed = "\n".join(random.sample(names, 4)).encode("utf-8", "surrogatepass")
+    (folder / "list.txt").write_bytes(listed)
+    text = YOLO_YAML
+    for _number in range(random.randint(0, 3)):
+        old = random.choice(["images", "owl", "cat", "0", "3", "names", "../", "list.txt", "[", ":", "\n", "2"])
+        text = text.replace(old, random.choice((strange_text(random), "&a ", "*a", "[[", "{", "..", "/", "")), 1)
+    data = text.encode("utf-8", "surrogatepass")
+    if random.random() < 0.8:
+        (folder / "data.yaml").write_bytes(data if random.random() < 0.6 else mutate_bytes(data, random))
+    if random.random() < 0.5:
+        (folder / "classes.txt").write_bytes(mutate_bytes(b"owl\ncat\ndog\n", random))
+    _check(folder, random)
+
+
 def _attack_classes(_: Any, random: Random, folder: Path) -> None:
     """Splits and class lists that are asked for."""
     from ssdlite.datasets.formats.options import LoadOptions
@@ -603,6 +651,7 @@ def _nothing(folder: Path) -> None:
 AREAS: dict[str, Area] = {
     "coco": Area(1600, _prepare_coco, _attack_coco),
     "voc": Area(1400, _nothing, _attack_voc),
+    "yolo": Area(800, _nothing, _attack_yolo),
     "csv": Area(600, _nothing, _attack_csv),
     "label-tools": Area(1200, _prepare_label_tools, _attack_label_tools),
     "tfrecord": Area(600, _prepare_tfrecord, _attack_tfrecord),
