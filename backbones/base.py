@@ -27,12 +27,16 @@ class FeatureMap(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """``repeats`` blocks to ``channels``; the first has the ``stride``. ``expansion`` is that of inverted residuals."""
+    """``repeats`` blocks to ``channels``; the first has the ``stride``.
+
+    ``expansion`` and ``kernel_size`` are those of inverted residuals.
+    """
 
     channels: int
     repeats: int
     stride: int
     expansion: int = 1
+    kernel_size: int = 3
 
 
 class Backbone(nn.Module):

@@ -124,7 +124,7 @@ class DepthwiseSeparableConv(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1x1, depthwise 3x3, project 1x1 without activation (the linear bottleneck; arXiv 1801.04381, table 1).
+    """Expand 1x1, depthwise, project 1x1 without activation (the linear bottleneck; arXiv 1801.04381, table 1).
 
     [B, in_channels, H, W] -> [B, out_channels, ceil(H / stride), ceil(W / stride)]; the input is added where the
     shapes agree. An ``expansion`` of 1 has no expanding convolution. Keys are torchvision's.
@@ -137,6 +137,7 @@ class InvertedResidual(nn.Module):
         stride: int = 1,
         *,
         expansion: int = 6,
+        kernel_size: int = 3,
         layers: LayerConfig = TORCHVISION_LAYERS,
     ) -> None:
         super().__init__()
@@ -146,7 +147,7 @@ class InvertedResidual(nn.Module):
         expand = [] if expansion == 1 else [ConvNormActivation(in_channels, hidden, 1, layers=layers)]
         self.conv = nn.Sequential(
             *expand,
-            ConvNormActivation(hidden, hidden, 3, stride, groups=hidden, layers=layers),
+            ConvNormActivation(hidden, hidden, kernel_size, stride, groups=hidden, layers=layers),
             build_conv(hidden, out_channels, 1, layers=layers),
             build_norm(out_channels, layers),
         )

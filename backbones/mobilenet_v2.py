@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -36,6 +36,9 @@ V2_TAPS = {8: 7, 16: 14}  # stride -> the block that leaves it; SSDLite taps the
 class MobileNetV2(Backbone):
     """Layer ``features[i]`` is torchvision's; TensorFlow's ``expanded_conv_k`` is ``features[k + 1]``."""
 
+    block_stages: ClassVar[tuple[Stage, ...]] = V2_STAGES
+    tapped_blocks: ClassVar[Mapping[int, int]] = V2_TAPS
+
     def __init__(
         self,
         *,
@@ -52,18 +55,25 @@ class MobileNetV2(Backbone):
         last_channels = round_channels(LAST_CHANNELS * last_width, least=least)
         layer_strides = [2]
         modules: list[Any] = [ConvNormActivation(3, channels, 3, 2, layers=layers)]
-        for stage in V2_STAGES:
+        for stage in self.block_stages:
             for repeat in range(stage.repeats):
                 layer_strides.append(stage.stride if repeat == 0 else 1)
                 width = round_channels(stage.channels * width_mult, least=least)
                 modules.append(
-                    InvertedResidual(channels, width, layer_strides[-1], expansion=stage.expansion, layers=layers)
+                    InvertedResidual(
+                        channels,
+                        width,
+                        layer_strides[-1],
+                        expansion=stage.expansion,
+                        kernel_size=stage.kernel_size,
+                        layers=layers,
+                    )
                 )
                 channels = width
         modules.append(ConvNormActivation(channels, last_channels, 1, layers=layers))
         self.features = nn.Sequential(*modules)
         self.classifier = build_classifier(last_channels, num_classes, dropout)
-        taps = wanted_taps(strides, V2_TAPS)
+        taps = wanted_taps(strides, self.tapped_blocks)
         self.taps = tuple(taps.values())
         self.stages = group_by_stride([*layer_strides, 1])
         self.feature_maps = (

