@@ -38,7 +38,7 @@ def test_help_takes_less_than_a_second_and_loads_nothing_heavy(command: str) -> 
     [
         (
             ["trian"],
-            "ssdlite: error: unknown command 'trian'; did you mean 'train'? Known: train, eval, predict, export",
+            "ssdlite: error: unknown command 'trian'; did you mean 'train'? Known: train, eval, predict, classify",
         ),
         (
             ["train", "--epoch", "3"],
@@ -49,8 +49,8 @@ def test_help_takes_less_than_a_second_and_loads_nothing_heavy(command: str) -> 
             "ssdlite train: error: --epochs: expected a whole number, got 'x'; see ssdlite train --help",
         ),
         (
-            ["eval", "a.pt"],
-            "ssdlite eval: error: Missing from ssdlite eval: --data PATH; see ssdlite eval",
+            ["check-data", "--seed", "1"],
+            "ssdlite check-data: error: Missing from ssdlite check-data: PATH; see ssdlite check-data",
         ),
         (
             ["export", "a", "--variant", "b"],

