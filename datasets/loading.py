@@ -94,11 +94,12 @@ def _instead_of_file(path: Path) -> str:
         return f"give the folder that holds it and the pictures: {path.parent if path.parent.name else 'its own'}"
     if path.suffix.lower() in (".yaml", ".yml"):
         return "YOLO's description of a data set has names, train and val"
-    return f"export the data set as {_format_names(DATA_FORMATS.values())}"
+    return "export the data set as COCO or VOC, for example"
 
 
 def _format_names(formats: Collection[DataFormat]) -> str:
-    return " or ".join(one.name for one in formats)
+    *others, last = (one.name for one in formats)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _only_one(layouts: dict[str, DataLayout], options: ReadOptions) -> DataLayout:

@@ -80,16 +80,8 @@ def with_full_names(words: Sequence[str], names: Mapping[str, str]) -> list[str]
     for name, own in names.items():
         if {name, own} <= given:
             raise ConfigError(f"{name} and {own}: expected one of them, two names of the same option")
-    full: list[str] = []
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name not in names:
-            full.append(word)
-        elif own := names[name]:
-            full.append(own + equals + value)
-        elif equals:
-            full.append(value)
-    return full
+    parts = (word.partition("=") for word in words)
+    return [names.get(name, name) + equals + value for name, equals, value in parts]
 
 
 # --- What the help says.

@@ -58,7 +58,7 @@ def run(
 
     Args:
         defaults: makes of the arguments the values of options that are not among them.
-        short: other names of flags, each not to be given beside its own; "" for that of a positional argument.
+        short: other names of flags, each not to be given beside its own.
         recipes: of an option whose default is a recipe's, what that is.
     """
     from ssdlite.arguments import parse_arguments, with_full_names

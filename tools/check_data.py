@@ -18,6 +18,7 @@ from ssdlite.console import print_json
 from ssdlite.datasets.audit.checks import CheckOptions, DataCheck, check_data
 from ssdlite.datasets.audit.report import draw_report, draw_samples, print_report, report_values
 from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
+from ssdlite.errors import ConfigError
 from ssdlite.files import prepare_folder, write_json
 
 PLAIN_WIDTH = 160  # characters, where the output is not a terminal
@@ -25,8 +26,10 @@ PLAIN_WIDTH = 160  # characters, where the output is not a terminal
 
 @dataclass(frozen=True)
 class Options:
-    data: Annotated[Path, tyro.conf.Positional]
-    """Folder or annotation file of a data set in any known format (docs/data.md); also --annotations FILE."""
+    data: Annotated[Path | None, tyro.conf.Positional] = None
+    """Folder or annotation file of a data set in any known format (docs/data.md)."""
+    annotations: Path | None = None
+    """The same, by the name that it has in other programs."""
     train_split: str | None = None
     """Split to fit and audit anchors on. Default: the customary one."""
     val_split: str | None = None
@@ -70,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _write(check, options)
         failed = options.strict and bool(check.problems)
 
-    return run(work, Options, argv, "ssdlite check-data", short={"--annotations": ""}) or int(failed)
+    return run(work, Options, argv, "ssdlite check-data") or int(failed)
 
 
 def _check(options: Options) -> DataCheck:
@@ -90,11 +93,19 @@ def _check(options: Options) -> DataCheck:
             task = bar.add_task("reading pictures", total=total)
             return lambda: bar.advance(task)
 
-        return check_data(options.data, config, wanted, progress)
+        return check_data(_source(options), config, wanted, progress)
+
+
+def _source(options: Options) -> Path:
+    given = [path for path in (options.data, options.annotations) if path is not None]
+    if len(given) != 1:
+        wrong = f"both: {given[0]} and {given[1]}" if given else "neither"
+        raise ConfigError(f"expected a data set, either as DATA or as --annotations, got {wrong}")
+    return given[0]
 
 
 def _output_folder(options: Options) -> Path:
-    return options.output or Path("runs") / "check" / options.data.resolve().name
+    return options.output or Path("runs") / "check" / _source(options).resolve().name
 
 
 def _write(check: DataCheck, options: Options) -> None:

@@ -236,4 +236,7 @@ def test_annotations_is_another_name_of_data(tmp_path: Path, capsys: pytest.Capt
         given = [*arguments, f"--annotations={tmp_path / 'none.json'}", "--output", str(tmp_path / "empty" / "run")]
         assert program.main(given) == 2
         assert "none.json" in capsys.readouterr().err or program is eval_det
-    assert check_tool.main([str(tmp_path), "--annotations", file]) == 2
+    for given, got in (([str(tmp_path), "--annotations", file], f"both: {tmp_path} and {file}"), ([], "neither")):
+        assert check_tool.main(given) == 2
+        message = f"error: expected a data set, either as DATA or as --annotations, got {got}\n"
+        assert capsys.readouterr().err.endswith(message)

@@ -189,7 +189,7 @@ def test_int8_from_a_folder_of_pictures(export: Callable[..., Any], tmp_path: Pa
         (["--precision", "int8"], "--precision int8 is calibrated on real pictures"),
         (["--precision", "int8", "--calibration-folder", "nowhere"], "nowhere: expected a folder of pictures"),
         (["--precision", "int8", "--calibration-folder", "{empty}"], "expected pictures to calibrate on, found none"),
-        (["--data", "nowhere"], "nowhere: expected a folder with COCO or VOC"),
+        (["--data", "nowhere"], "nowhere: expected a folder with COCO, VOC"),
         (["--data", "{empty}"], "no annotations found"),
         (["--max-ap-drop", "0.01"], "--max-ap-drop needs --data"),
         (["--batch", "many"], "--batch: expected 1 to 1024 or dynamic, got 'many'"),
