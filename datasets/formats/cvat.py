@@ -19,8 +19,7 @@ from ssdlite.datasets.formats.finding import Found, find_pictures
 from ssdlite.datasets.formats.json_files import read_head
 from ssdlite.datasets.formats.options import ReadOptions
 from ssdlite.datasets.formats.outlines import box_of_ellipse, box_of_points, box_of_turned
-from ssdlite.datasets.formats.splits import find_split_files
-from ssdlite.datasets.formats.voc import WHOLE_FOLDER
+from ssdlite.datasets.formats.splits import WHOLE_FOLDER, find_split_files
 from ssdlite.errors import DataError, quote
 from ssdlite.files import listing
 from ssdlite.images.geometry import Size

@@ -20,6 +20,10 @@ class UnsafePathError(DataError):
     """A file name that leads out of the data folder: refused, never skipped."""
 
 
+class AmbiguousPictureError(DataError):
+    """Several pictures could be meant."""
+
+
 class ImageFiles:
     """The files below one folder, each directory listed once.
 
@@ -30,6 +34,7 @@ class ImageFiles:
         self.folder = folder
         self._inside = tuple({str(path.resolve()) for path in (folder, boundary or folder)})
         self._listings: dict[str, dict[str, bool]] = {}  # directory -> {name: is it a link?}
+        self._stems: dict[str, dict[str, list[str]]] = {}
 
     def find(self, file_name: str) -> str | None:
         """The path of ``file_name`` below the folder; None where there is no such file.
@@ -43,7 +48,7 @@ class ImageFiles:
             return None
         path = os.path.join(self.folder, parent, name)  # noqa: PTH118 (called once per image: 10 times faster)
         if is_link:
-            self._require_inside(path)
+            self.require_inside(path)
         return path
 
     def stems(self, suffix: str) -> list[str]:
@@ -74,9 +79,36 @@ class ImageFiles:
         found = []
         for path, is_link in walk_pictures(self.folder):
             if is_link:
-                self._require_inside(path)
+                self.require_inside(path)
             found.append(path)
         return found
+
+    def by_stem(self, directory: str = "") -> dict[str, list[str]]:
+        """Names of the pictures directly in a directory below the folder, by their stems; hidden ones are left out."""
+        if directory not in self._stems:
+            stems: dict[str, list[str]] = {}
+            for name in sorted(self._listing(directory)):
+                stem, ending = os.path.splitext(name)  # noqa: PTH122
+                if ending.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                    stems.setdefault(stem, []).append(name)
+            self._stems[directory] = stems
+        return self._stems[directory]
+
+    def find_only(self, stem: str) -> str | None:
+        """The picture called ``stem`` with any known suffix in any case; None where there is none.
+
+        Raises:
+            AmbiguousPictureError: there are several, naming them.
+            UnsafePathError: see ``find``.
+        """
+        directory, own = split_safely(stem, self.folder)
+        names = self.by_stem(directory).get(own, [])
+        if len(names) > 1:
+            raise AmbiguousPictureError(
+                f"expected one picture called {own!r}, found {len(names)}: {', '.join(names[:SHOWN_PATHS])}"
+                + (" ..." if len(names) > SHOWN_PATHS else "")
+            )
+        return self.find(os.path.join(directory, names[0])) if names else None  # noqa: PTH118
 
     def _listing(self, parent: str) -> dict[str, bool]:
         if parent not in self._listings:
@@ -87,11 +119,12 @@ class ImageFiles:
             except (OSError, ValueError):  # ValueError: a name that cannot be a file name at all
                 listing = {}
             else:
-                self._require_inside(directory)
+                self.require_inside(directory)
             self._listings[parent] = listing
         return self._listings[parent]
 
-    def _require_inside(self, path: Path | str) -> None:
+    def require_inside(self, path: Path | str) -> None:
+        """An UnsafePathError where links lead out of the folder and the boundary."""
         target = os.path.realpath(path)
         if not any(target == inside or target.startswith(inside.rstrip(os.sep) + os.sep) for inside in self._inside):
             raise UnsafePathError(f"{path}: refused: this link leads out of the data folder, to {target}")
@@ -111,10 +144,6 @@ def split_safely(file_name: str, folder: Path) -> tuple[str, str]:
                 raise UnsafePathError(f"{file_name!r}: refused: this image path leads out of {folder}")
     directory, name = os.path.split(os.path.normpath(file_name))
     return directory, name
-
-
-class AmbiguousPictureError(DataError):
-    """Several pictures could be meant."""
 
 
 class PictureTree:

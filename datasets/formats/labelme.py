@@ -18,8 +18,7 @@ from ssdlite.datasets.formats.finding import find_pictures, leads_out
 from ssdlite.datasets.formats.json_files import decode_json, number, read_head, read_json
 from ssdlite.datasets.formats.options import ReadOptions
 from ssdlite.datasets.formats.outlines import Point, box_of_ellipse, box_of_points
-from ssdlite.datasets.formats.splits import split_word, subfolders
-from ssdlite.datasets.formats.voc import WHOLE_FOLDER
+from ssdlite.datasets.formats.splits import WHOLE_FOLDER, split_word, subfolders
 from ssdlite.errors import DataError, quote
 from ssdlite.files import counted, listing
 from ssdlite.images.geometry import Size

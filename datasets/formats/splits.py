@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ssdlite.datasets.formats.voc import WHOLE_FOLDER
 from ssdlite.images.reading import IMAGE_SUFFIXES
 
+WHOLE_FOLDER = "all"  # the one split of a folder that tells none
 SPLIT_WORD = re.compile(r"(train|training|trainval|val|valid|validation|minival|test|testing)\d*", re.IGNORECASE)
 PLAIN_WORDS = re.compile(
     r"ann|anno|annotations?|bbox|boxes|coco|csv|cvat|data|dataset|default|export|gt|instances?|json|labels?|"

@@ -13,7 +13,7 @@ from ssdlite.datasets.formats.files import ImageFiles, read_bounded
 from ssdlite.datasets.formats.finding import find_pictures
 from ssdlite.datasets.formats.options import ReadOptions
 from ssdlite.datasets.formats.outlines import box_of_points
-from ssdlite.datasets.formats.voc import WHOLE_FOLDER
+from ssdlite.datasets.formats.splits import WHOLE_FOLDER
 from ssdlite.datasets.formats.yolo_data import Source, YoloData, find_yolo_data, is_label_name, looks_like_labels
 from ssdlite.errors import DataError, quote
 from ssdlite.files import counted

@@ -16,8 +16,7 @@ import yaml
 
 from ssdlite.datasets.formats.files import ImageFiles, read_bounded
 from ssdlite.datasets.formats.json_files import read_head
-from ssdlite.datasets.formats.splits import SPLIT_WORD, subfolders
-from ssdlite.datasets.formats.voc import WHOLE_FOLDER
+from ssdlite.datasets.formats.splits import SPLIT_WORD, WHOLE_FOLDER, subfolders
 from ssdlite.datasets.index import MOST_CLASSES
 from ssdlite.errors import DataError, quote
 from ssdlite.files import listing

@@ -12,7 +12,9 @@ from PIL import Image
 
 from ssdlite.datasets.formats.base import BadItems, build_index
 from ssdlite.datasets.formats.options import ReadOptions, VocCorners
-from ssdlite.datasets.formats.voc import VocFormat, image_sets, read_voc, read_voc_file
+from ssdlite.datasets.formats.voc import VocFormat, read_voc
+from ssdlite.datasets.formats.voc_files import read_voc_file
+from ssdlite.datasets.formats.voc_folders import image_sets
 from ssdlite.datasets.index import DetectionIndex, problem_notes, select_classes
 from ssdlite.errors import DataError
 
