@@ -27,9 +27,9 @@ PLAIN_WIDTH = 160  # characters, where the output is not a terminal
 @dataclass(frozen=True)
 class Options:
     data: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder or annotation file of a data set in any known format (docs/data.md)."""
+    """Folder or annotation file of a data set in any known format (docs/data.md). Default: that of --annotations."""
     annotations: Path | None = None
-    """The same, by the name that it has in other programs."""
+    """The same as PATH, by the name that it has in other programs. Default: PATH."""
     train_split: str | None = None
     """Split to fit and audit anchors on. Default: the customary one."""
     val_split: str | None = None
@@ -100,7 +100,7 @@ def _source(options: Options) -> Path:
     given = [path for path in (options.data, options.annotations) if path is not None]
     if len(given) != 1:
         wrong = f"both: {given[0]} and {given[1]}" if given else "neither"
-        raise ConfigError(f"expected a data set, either as DATA or as --annotations, got {wrong}")
+        raise ConfigError(f"expected a data set, either as PATH or as --annotations, got {wrong}")
     return given[0]
 
 

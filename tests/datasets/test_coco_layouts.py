@@ -238,5 +238,5 @@ def test_annotations_is_another_name_of_data(tmp_path: Path, capsys: pytest.Capt
         assert "none.json" in capsys.readouterr().err or program is eval_det
     for given, got in (([str(tmp_path), "--annotations", file], f"both: {tmp_path} and {file}"), ([], "neither")):
         assert check_tool.main(given) == 2
-        message = f"error: expected a data set, either as DATA or as --annotations, got {got}\n"
+        message = f"error: expected a data set, either as PATH or as --annotations, got {got}\n"
         assert capsys.readouterr().err.endswith(message)
