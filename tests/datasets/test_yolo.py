@@ -188,6 +188,9 @@ WHOLE: dict[str, dict[str, Any]] = {
     "LabelImg, labels in a folder": {
         "labels/classes.txt": CLASSES, "a.JPG": None, "b.png": None, "labels/a.txt": ACE, "labels/b.txt": KING
     },
+    "MakeSense, with the list that it imports": {
+        "labels.txt": CLASSES, "a.jpg": None, "b.PNG": None, "a.txt": ACE, "b.txt": KING
+    },
     "names without splits": {
         "data.yaml": "names: [ace, king]\n", "images/a.jpg": None, "images/b.png": None,
         "labels/a.txt": ACE, "labels/b.txt": KING,
@@ -414,6 +417,23 @@ def test_labels_alone_with_pictures_elsewhere(tmp_path: Path) -> None:
 def test_what_is_not_yolos_is_not_claimed(tmp_path: Path, files: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="no annotations found"):
         find_splits(write(tmp_path, files))
+
+
+def test_beside_another_format_the_choice_is_asked_for_by_name(tmp_path: Path) -> None:
+    coco = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}],
+        "categories": [{"id": 1, "name": "owl"}],
+        "annotations": [{"id": i, "image_id": 1, "category_id": 1, "bbox": [1, 2, 10, 20]} for i in (1, 2)],
+    }
+    files = {"images/a.jpg": None, "labels/a.txt": ACE, "classes.txt": "ace", "result.json": json.dumps(coco)}
+    root = write(tmp_path, files)
+    with pytest.raises(DataError) as caught:
+        load_split(root)
+    assert str(caught.value) == (
+        f"{root}: expected annotations of one format, found several that differ: COCO, 2 objects in 1 picture "
+        "(--data-format coco); YOLO, 1 object in 1 picture (--data-format yolo)"
+    )
+    assert load_split(root, options=LoadOptions(data_format="yolo")).class_names == ("ace",)
 
 
 def test_several_descriptions_are_asked_about(tmp_path: Path) -> None:
