@@ -72,11 +72,16 @@ def select_classes(
         raise DataError(f"{source}: expected different class names, got {', '.join(classes) or 'none'}")
     unknown = [name for name in classes if name not in set(known)]
     if unknown and not (allow_absent and label_names(classes, known)):
-        near = difflib.get_close_matches(unknown[0], known, n=3, cutoff=0.5)
-        nearest_first = listing(near + [name for name in known if name not in near], NAMED_CLASSES)
-        asked = listing([repr(name) for name in unknown])
-        raise DataError(f"{source}: no class {asked}; known, nearest first: {nearest_first}")
+        raise unknown_classes(unknown, known, source)
     return tuple(classes)
+
+
+def unknown_classes(unknown: Sequence[str], known: Sequence[str], source: str) -> DataError:
+    """The error for names that are not known, with those that are."""
+    near = difflib.get_close_matches(unknown[0], known, n=3, cutoff=0.5)
+    nearest_first = listing(near + [name for name in known if name not in near], NAMED_CLASSES)
+    asked = listing([repr(name) for name in unknown])
+    return DataError(f"{source}: no class {asked}; known, nearest first: {nearest_first}")
 
 
 def _plain_name(name: str) -> str:

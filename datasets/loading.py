@@ -7,7 +7,7 @@ import difflib
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ import numpy as np
 
 from ssdlite.datasets.formats import DATA_FORMATS
 from ssdlite.datasets.formats.base import Annotations, BadItems, DataFormat, build_index
-from ssdlite.datasets.formats.options import LOAD_OPTIONS, READ_OPTIONS, LoadOptions, ReadOptions
+from ssdlite.datasets.formats.options import LOAD_OPTIONS, READ_OPTIONS, LoadOptions, ReadOptions, parse_renames
 from ssdlite.datasets.index import (
     DetectionIndex,
     describe_causes,
@@ -24,7 +24,9 @@ from ssdlite.datasets.index import (
     one_spelling,
     problem_notes,
     select_classes,
+    unknown_classes,
 )
+from ssdlite.datasets.renaming import rename_classes, unknown_names
 from ssdlite.errors import DataError
 from ssdlite.files import counted
 from ssdlite.validation import require_known
@@ -207,6 +209,10 @@ def _load_splits(
     found = [
         layout.format.read_split(layout.root, name, items, options) for name, items in zip(names, bad, strict=True)
     ]
+    if options.rename:
+        renames = parse_renames(options.rename)
+        _require_renamed(layout, renames, found, options, allow_absent=allow_absent)
+        found = [rename_classes(split, renames) for split in found]
     others = [name for name in classes_of if name not in names]
     known, source = _known_classes(layout, names, found, options, others)
     if not known:
@@ -246,12 +252,36 @@ def _known_classes(
         if options.classes is None:
             _require_known(found, layout.label(names[0]))
     elif others:
-        for name in others:
-            with contextlib.suppress(DataError):  # of a split that was not asked for
-                occurring |= set(layout.format.read_split(layout.root, name, BadItems(skip=True), options).class_names)
+        for split in _read_others(layout, others, options):
+            occurring |= set(rename_classes(split, parse_renames(options.rename)).class_names)
         known = _ordered(layout, occurring, options) or ()
     order = {name: place for place, name in enumerate(found[0].class_order)}
     return sorted(known, key=lambda name: order.get(name, len(order))), source
+
+
+def _read_others(layout: DataLayout, names: Sequence[str], options: LoadOptions) -> Iterator[Annotations]:
+    """Splits that were not asked for, as far as they can be read."""
+    for name in names:
+        with contextlib.suppress(DataError):
+            yield layout.format.read_split(layout.root, name, BadItems(skip=True), options)
+
+
+def _require_renamed(
+    layout: DataLayout,
+    renames: Mapping[str, str],
+    found: Sequence[Annotations],
+    options: LoadOptions,
+    *,
+    allow_absent: bool,
+) -> None:
+    """A DataError for a class to rename that no split has; with ``allow_absent`` where none of them is there."""
+    known = {name for split in found for name in split.class_names}
+    if unknown_names(renames, known):
+        for split in _read_others(layout, layout.splits, options):
+            known |= set(split.class_names)
+    unknown = unknown_names(renames, known)
+    if unknown and not (allow_absent and len(unknown) < len(renames)):
+        raise unknown_classes(unknown, sorted(known), f"{layout.root}: --rename")
 
 
 def _ordered(layout: DataLayout, occurring: set[str], options: LoadOptions) -> Sequence[str] | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
+from ssdlite.errors import ConfigError, quote
 from ssdlite.validation import Config
 
 VocCorners = Literal["auto", "one-based", "canvas"]  # see the corners' section of voc.py
@@ -24,6 +26,12 @@ class ReadOptions(Config, frozen=True, kw_only=True):
     """How VOC files count corners: as VOC's own pixels, from 1, or as positions on the picture; auto looks."""
     exif_boxes: ExifBoxes = "auto"
     """What boxes were drawn on where EXIF turns a picture: it upright, or as stored; auto goes by its stated size."""
+    rename: tuple[str, ...] | None = None
+    """Other names for classes, as "car=vehicle,truck=vehicle", all at once; classes of one name become one. Before a
+    comma or = that belongs to a name goes a backslash. Default: the data's own."""
+
+    def check(self) -> None:
+        parse_renames(self.rename)
 
     def loading(self, classes: Sequence[str] | None = None, *, skip_bad: bool = False) -> LoadOptions:
         """With what is used of that which is read."""
@@ -39,6 +47,24 @@ class LoadOptions(ReadOptions, frozen=True, kw_only=True):
     """Names of the classes to use. Default: all of the data."""
     skip_bad: bool = False
     """Leave out images and annotations that cannot be used, counting them, instead of stopping."""
+
+
+def parse_renames(entries: Sequence[str] | None) -> dict[str, str]:
+    """New names by the old ones, of ``ReadOptions.rename``.
+
+    Raises:
+        ConfigError: an entry is not OLD=NEW, or an old name has two new ones.
+    """
+    renames: dict[str, str] = {}
+    for entry in entries or ():
+        for pair in re.split(r"(?<!\\),", entry):
+            names = [re.sub(r"\\([,=])", r"\1", name).strip() for name in re.split(r"(?<!\\)=", pair)]
+            if len(names) != 2 or not all(names):
+                raise ConfigError(f"--rename: expected OLD=NEW,OLD=NEW ..., got {quote(pair)} in {quote(entry)}")
+            old, new = names
+            if renames.setdefault(old, new) != new:
+                raise ConfigError(f"--rename: expected one new name of {old!r}, got {renames[old]!r} and {new!r}")
+    return renames
 
 
 READ_OPTIONS = ReadOptions()

@@ -121,6 +121,7 @@ class DatasetOptions(LoadOptions, frozen=True, kw_only=True):
     Default: all of the splits."""
 
     def check(self) -> None:
+        super().check()
         _require_at_least(1, self, "overfit")
 
 
