@@ -148,7 +148,8 @@ def read_xml_folders(root: Path, split: str, bad: BadItems, options: ReadOptions
 
 def _holding_pictures(folder: Path, root: Path, options: ReadOptions) -> list[ImageFiles]:
     if options.images:
-        return [ImageFiles(Path(options.images))]
+        elsewhere = Path(options.images)
+        return [ImageFiles(place, elsewhere) for place in (elsewhere / folder.relative_to(root), elsewhere)]
     whole = ImageFiles(root)
     places = [ImageFiles(place, root) for place in picture_folders(folder, root)]
     holding = [files for files in places if files.by_stem()]
@@ -247,7 +248,7 @@ def _find_image(
     if named and Path(named).stem == Path(stem).name:
         return named
     try:
-        own = next((path for files in folders if (path := files.find_only(stem))), None)
+        own = next((path for files in folders if (path := _find_own(stem, files))), None)
         if not own and not named and name:
             plain = os.path.splitext(name)[0] if is_picture_name(name) else name  # noqa: PTH122
             named = next((path for files in folders if (path := files.find_only(plain))), None)
@@ -264,3 +265,8 @@ def _find_image(
         place = folders[0].folder if folders else annotation.file.parent
         bad.add("bad-image", place / (name or f"{stem}.jpg"), "no such image file")
     return own or named
+
+
+def _find_own(stem: str, files: ImageFiles) -> str | None:
+    """The picture "a.jpg" of "a.xml", or of "a.jpg.xml"."""
+    return files.find_only(stem) or (files.find(stem) if is_picture_name(Path(stem).name) else None)

@@ -14,7 +14,7 @@ from ssdlite.errors import DataError
 
 YEAR = re.compile(r"VOC\d{4}", re.IGNORECASE)
 CLASS_LINE = re.compile(r"\S.*\s(-1|0|1)")  # of a per-class image set: "000012 -1"
-XML_WORDS = ("annotation", "annotations", "annots", "label", "labels", "xml", "xmls")  # as folders, in any case
+XML_WORD = re.compile(r"(annotations?|annots?|labels?|xmls?)([-_ ].*)?", re.IGNORECASE)  # "labels_my-project"
 PICTURE_WORDS = ("jpegimages", "images", "image", "imgs", "img", "pictures", "photos")
 VOC_ROOT = re.compile(rb"<annotation[\s>]")
 PROBED_FILES = 3  # of a folder
@@ -24,15 +24,17 @@ DEEPEST = 4  # folders below the root of the data
 # --- Devkits, whose image sets are the splits.
 
 
-def find_devkits(root: Path) -> list[Path]:
-    """The folders with ``Annotations/``: the years of a devkit, or ``root`` itself."""
+def find_devkits(root: Path, deepest: int = DEEPEST) -> list[Path]:
+    """The folders with ``Annotations/``: the years of a devkit, or ``root`` itself, or its only folder."""
     for base in (root, root / "VOCdevkit"):
-        if base.is_dir():
-            years = [path for path in sorted(base.iterdir()) if YEAR.fullmatch(path.name)]
-            if devkit := [path for path in years if (path / "Annotations").is_dir()]:
-                return devkit
+        years = [path for path in subfolders(base) if YEAR.fullmatch(path.name)]
+        if devkit := [path for path in years if (path / "Annotations").is_dir()]:
+            return devkit
     folders = nested_folders(root / "Annotations") if set_files(root) else [root / "Annotations"]
-    return [root] if any(ImageFiles(folder, root).stems(".xml") for folder in folders) else []
+    if any(ImageFiles(folder, root).stems(".xml") for folder in folders):
+        return [root]
+    below = subfolders(root) if deepest else []
+    return find_devkits(below[0], deepest - 1) if len(below) == 1 and not below[0].is_symlink() else []
 
 
 def image_sets(root: Path) -> list[str]:
@@ -90,7 +92,7 @@ def _walk(root: Path, folder: Path, deepest: int) -> Iterator[Path]:
         yield folder
     below = subfolders(folder) if deepest else []
     for sub in below:
-        known = split_word(sub.name) or sub.name.lower() in XML_WORDS + PICTURE_WORDS
+        known = split_word(sub.name) or XML_WORD.fullmatch(sub.name) or sub.name.lower() in PICTURE_WORDS
         if known or folder != root or len(below) == 1:
             yield from _walk(root, sub, deepest - 1)
         elif ImageFiles(sub).by_stem() and _holds_voc(sub):
@@ -116,7 +118,7 @@ def picture_folders(folder: Path, root: Path) -> list[Path]:
     parts = folder.relative_to(root).parts
     found = [folder]
     for position, part in enumerate(parts):
-        if part.lower() in XML_WORDS:
+        if XML_WORD.fullmatch(part):
             parent, rest = root.joinpath(*parts[:position]), parts[position + 1 :]
             siblings = [sub for sub in subfolders(parent) if sub.name.lower() in PICTURE_WORDS]
             found += [place.joinpath(*rest) for place in siblings] + siblings + [parent.joinpath(*rest), parent]

@@ -97,6 +97,11 @@ LAYOUTS: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
     "pictures in a folder of another name": (
         {"scans/a.jpg": None, "annotations/a.xml": xml("a.jpg")}, {"all": ["scans/a.jpg"]},
     ),
+    "endings before .xml": (
+        {"images/a.jpg": None, "annotations/a.jpg.xml": xml("x"),
+         "images/b.png": None, "annotations/b.png.xml": xml("")},
+        {"all": ["images/a.jpg", "images/b.png"]},
+    ),
     "a folder for each day": (
         {"monday/a.jpg": None, "monday/a.xml": xml("a.jpg"), "friday/b.jpg": None, "friday/b.xml": xml("b.jpg")},
         {"all": ["friday/b.jpg", "monday/a.jpg"]},
@@ -104,6 +109,22 @@ LAYOUTS: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
     "an archive with one folder": (
         {"cards/train/a.jpg": None, "cards/train/a.xml": xml("a.jpg"), "__MACOSX/cards/train/._a.xml": ""},
         {"train": ["cards/train/a.jpg"]},
+    ),
+    "MakeSense": (
+        {"images/a.jpg": None,
+         "labels_my-project-name_2024-05-01-10-30-00/a.xml":
+            xml("a.jpg").replace("Unknown", "Unspecified").replace("C:\\tensorflow_cards\\train\\", "/my-project/")},
+        {"all": ["images/a.jpg"]},
+    ),
+    "a devkit's year in an archive with one folder": (
+        {"cards/VOC2007/Annotations/a.xml": xml("a.jpg"), "cards/VOC2007/JPEGImages/a.jpg": None,
+         "cards/VOC2007/ImageSets/Main/test.txt": "a\n"},
+        {"test": ["cards/VOC2007/JPEGImages/a.jpg"]},
+    ),
+    "image sets in an archive with one folder": (
+        {"cards/Annotations/a.xml": xml("a.jpg"), "cards/JPEGImages/a.jpg": None,
+         "cards/ImageSets/Main/test.txt": "a\n"},
+        {"test": ["cards/JPEGImages/a.jpg"]},
     ),
     "CVAT": (
         {"labelmap.txt": "# label:color_rgb:parts:actions\nace:255,0,0::\n",
@@ -251,3 +272,12 @@ def test_the_playing_cards_as_they_were_published() -> None:
     assert train.problems == test.problems == ()
     record = train.record([Path(path).name for path in train.paths].index("IMG_2385.JPG"))
     assert (record.boxes.tolist(), record.labels.tolist()) == ([[92, 183, 223, 348]], [2])
+
+
+def test_the_folder_of_the_pictures_can_be_named(tmp_path: Path) -> None:
+    names = ("train/a", "val/b")
+    root = write(tmp_path / "xml", {f"{name}.xml": xml(name) for name in names})
+    images = write(tmp_path / "images", {"train/a.jpg": None, "b.JPG": None, "val/c.jpg": None})
+    options = LoadOptions(images=str(images))
+    assert pictures(load_split(root, "train", options), images) == ["train/a.jpg"]
+    assert pictures(load_split(root, "val", options), images) == ["b.JPG"]

@@ -110,6 +110,10 @@ def _attack_voc(_: Any, random: Random, folder: Path) -> None:
             target.write_text(mutate_xml(text, random) if number == 1 else text)
     if random.random() < 0.2:
         (lists / "val.txt").write_bytes(mutate_bytes((lists / "val.txt").read_bytes(), random))
+    if random.random() < 0.3:  # as LabelImg leaves them
+        (folder / "val").mkdir()
+        for path in (*(folder / "Annotations").iterdir(), *(folder / "JPEGImages").iterdir()):
+            path.rename(folder / "val" / path.name)
     _check(folder, random)
 
 
