@@ -11,7 +11,7 @@ import msgspec
 from ssdlite.errors import ConfigError, quote
 from ssdlite.validation import Config
 
-VocCorners = Literal["auto", "one-based", "canvas"]  # see the corners' section of voc.py
+VocCorners = Literal["auto", "one-based", "canvas"]  # see the corners' section of voc_files.py
 ExifBoxes = Literal["auto", "upright", "stored"]  # what boxes were drawn on, where a picture is stored turned
 
 

@@ -242,9 +242,12 @@ def _find_image(
     """
     name = annotation.image_name or ""
     try:
-        named = next((path for files in folders if name and (path := files.find(name))), None)
+        named = _find_named(name, folders)
     except UnsafePathError as error:
-        raise UnsafePathError(f"{annotation.file}: {error}") from None
+        name = name.replace("\\", "/").rpartition("/")[2]
+        if Path(name).stem != Path(stem).name:  # otherwise it says where its own picture once was
+            raise UnsafePathError(f"{annotation.file}: {error}") from None
+        named = _find_named(name, folders)
     if named and Path(named).stem == Path(stem).name:
         return named
     try:
@@ -270,3 +273,10 @@ def _find_image(
 def _find_own(stem: str, files: ImageFiles) -> str | None:
     """The picture "a.jpg" of "a.xml", or of "a.jpg.xml"."""
     return files.find_only(stem) or (files.find(stem) if is_picture_name(Path(stem).name) else None)
+
+
+def _find_named(name: str, folders: Sequence[ImageFiles]) -> str | None:
+    """The file of a <filename>, which some tools make that of the annotation itself."""
+    if not name or name.lower().endswith(".xml"):
+        return None
+    return next((path for files in folders if (path := files.find(name))), None)

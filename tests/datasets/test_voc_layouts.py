@@ -160,10 +160,14 @@ def test_a_layout_is_recognized(tmp_path: Path, layout: str) -> None:
     ("a", ["a.JPG"], "a.JPG"),
     ("a.png", ["a.jpg"], "a.jpg"),
     ("IMG_1.jpg", ["a.Jpeg"], "a.Jpeg"),
+    ("a.xml", ["a.jpg"], "a.jpg"),
     ("", ["a.webp"], "a.webp"),
     ("IMG_1.jpg", ["IMG_1.jpg"], "IMG_1.jpg"),
     ("IMG_1", ["IMG_1.JPG"], "IMG_1.JPG"),
     ("IMG_1.bmp", ["IMG_1.JPG"], "IMG_1.JPG"),
+    ("C:\\cards\\a.jpg", ["a.jpg"], "a.jpg"),
+    ("/home/ann/cards/a.png", ["a.JPG"], "a.JPG"),
+    ("../old/a.png", ["a.jpg", "a.png"], "a.png"),
     ("a.png", ["a.jpg", "a.png"], "a.png"),  # which of them is stated
 ])  # fmt: skip
 def test_the_picture_is_that_of_the_xmls_name_else_the_named_one(
