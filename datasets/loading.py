@@ -316,6 +316,7 @@ def _require_known(found: Sequence[Annotations], first: str) -> None:
 
 VAL_SHARE = 0.2  # of a data set that has to be divided
 DIVIDED_TO_TRAIN = " (to train)"  # behind the name of the larger part
+UNION_NAMES = ("trainval",)  # of train and val
 TRAIN_NAMES = ("train", "training", "trainval")  # whatever their case
 VAL_NAMES = ("val", "valid", "validation", "minival")
 TEST_NAMES = ("test", "testing")  # scored when nothing else is there, and never chosen on unless asked for
@@ -355,6 +356,9 @@ def choose_splits(names: Sequence[str], train: str | None, val: str | None) -> S
     if train is None:
         others = [name for name in names if name != val] or list(names)
         train = _first_of(TRAIN_NAMES, names) or (others[0] if len(others) == 1 else None)
+        union = _first_of(UNION_NAMES, names)
+        if val is not None and train is not None and union is not None and not _contains(union, val):
+            train = union  # where the test split is scored on, the validation split is learned from too
     if train is None:
         raise DataError(f"none of the splits {', '.join(names)} is called train; name one with --train-split")
     if val is None:

@@ -352,7 +352,8 @@ def test_the_customary_splits(names: list[str], train: str, val: str | None) -> 
 @pytest.mark.parametrize(("asked", "chosen"), [
     (("trainval", None), ("trainval", None)),
     (("train2014", None), ("train2014", "val2014")),
-    ((None, "test"), ("train2014", "test")),
+    ((None, "test"), ("trainval", "test")),
+    ((None, "val"), ("train2014", "val")),
     (("test", None), ("test", "val")),
 ])  # fmt: skip
 def test_named_splits_and_their_customary_other(asked: tuple[str | None, str | None], chosen: tuple[str, str]) -> None:
