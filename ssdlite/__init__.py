@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ssdlite.build import build_detector as build_detector
     from ssdlite.build import list_detectors as list_detectors
     from ssdlite.build import load_detector as load_detector
+    from ssdlite.build import load_operating_points as load_operating_points
     from ssdlite.build import load_predictor as load_predictor
     from ssdlite.config import PRESETS as PRESETS
     from ssdlite.config import DetectorConfig as DetectorConfig
@@ -65,6 +66,7 @@ if not TYPE_CHECKING:
             "list_weights": "ssdlite.weights.catalog",
             "load_backbone_weights": "ssdlite.weights.backbones",
             "load_detector": "ssdlite.build",
+            "load_operating_points": "ssdlite.build",
             "load_predictor": "ssdlite.build",
         },
         packages=("backbones", "datasets", "evaluation", "export", "heads", "runtime", "training", "weights"),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from ssdlite.errors import ConfigError
+from ssdlite.errors import CheckpointError, ConfigError, ContractError, SsdliteError
 from ssdlite.images.prediction import DetectionModel
 from ssdlite.runtime.files import is_exported, run_checkpoint
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ssdlite.config import Amp
     from ssdlite.detector import Detector
     from ssdlite.predictor import Predictor
+    from ssdlite.runtime.operating_points import OperatingPoint
 
 
 def list_detectors() -> list[str]:
@@ -168,6 +169,30 @@ def load_any(
     detector = load_detector(path, device=chosen)
     detector.config = override(detector.config, **given)
     return Predictor(detector, amp=choose_amp(amp, chosen))
+
+
+def load_operating_points(path: str | Path, model: str | None = None) -> dict[str, OperatingPoint]:
+    """For each class the score threshold with the best F1 on the validation data, as stored with the model.
+
+    Of a checkpoint, of a training's folder its best.pt, of an exported file or a bundle, ``model`` being a file of it.
+
+    Raises:
+        CheckpointError, ContractError: the file is missing, not ours, damaged, or has none.
+    """
+    found = run_checkpoint(Path(path))
+    remedy = "`ssdlite train` writes them, and `ssdlite eval --output DIR` into its metrics.json"
+    if is_exported(found):
+        from ssdlite.runtime.files import open_model
+
+        points = open_model(found, model, None)[0].operating_points
+        error: type[SsdliteError] = ContractError
+    else:
+        from ssdlite.checkpoint import load_checkpoint
+
+        points, error = load_checkpoint(found).operating_points, CheckpointError
+    if not points:
+        raise error(f"{path}: holds no operating points, a score threshold for each class; {remedy}")
+    return points
 
 
 def check_runs_on_cpu(path: Path, device: str) -> None:

@@ -22,6 +22,8 @@ from ssdlite.config import PRESETS, DetectorConfig
 from ssdlite.errors import CheckpointError, ConfigError, quote
 from ssdlite.files import listing, write_atomically
 from ssdlite.runtime.files import run_checkpoint
+from ssdlite.runtime.operating_points import OperatingPoint, parse_operating_points
+from ssdlite.runtime.plain import PlainError
 from ssdlite.stored_tensors import check_expanded, check_tensors, is_plain_tensor
 
 if TYPE_CHECKING:
@@ -52,6 +54,15 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     path: str = "the checkpoint"
+
+    @property
+    def operating_points(self) -> dict[str, OperatingPoint]:
+        """By class name, as its metrics have them; empty where it was never scored. Raises CheckpointError."""
+        try:
+            values = self.metrics.get("operating_points", {})
+            return parse_operating_points(values, self.config.class_names, "operating_points")
+        except PlainError as error:
+            raise CheckpointError(f"{self.path}: metrics: {error}") from None
 
     def build_detector(self) -> Detector:
         """The detector with these weights.

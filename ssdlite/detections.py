@@ -85,8 +85,14 @@ class Detections:
     def names(self) -> list[str]:
         return [self.class_names[label] for label in self.labels.tolist()]
 
-    def above(self, score_threshold: float) -> Detections:
-        """Only the detections with ``score >= score_threshold``."""
+    def above(self, score_threshold: float | npt.NDArray[np.float64]) -> Detections:
+        """Only the detections with ``score >= score_threshold``: one for all, or an array [K], one for each class."""
+        if isinstance(score_threshold, np.ndarray) and score_threshold.ndim:
+            if score_threshold.shape != (len(self.class_names),):
+                raise ValueError(
+                    f"expected a threshold for each of {len(self.class_names)} classes, got {score_threshold.shape}"
+                )
+            return self[self.scores >= score_threshold.astype(np.float32)[self.labels]]
         return self[self.scores >= score_threshold]
 
     def to_picture(self, window: CropWindow, size: tuple[int, int]) -> Detections:

@@ -9,17 +9,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ssdlite import cli
-from ssdlite.build import load_any
+from ssdlite.build import load_any, load_operating_points
 from ssdlite.console import print_line
+from ssdlite.detections import Detections
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.files import prepare_folder, save_json_list, writing
+from ssdlite.files import listing, prepare_folder, save_json_list, writing
 from ssdlite.images.drawing import draw_detections, draw_detections_on
 from ssdlite.images.geometry import ImageArray
 from ssdlite.images.media import (
@@ -33,6 +36,7 @@ from ssdlite.images.media import (
 )
 from ssdlite.images.prediction import DetectionModel
 from ssdlite.images.reading import MAX_PIXELS, picture_remarks, read_image
+from ssdlite.runtime.operating_points import UNMEASURED_THRESHOLD, score_thresholds
 
 T = TypeVar("T")
 HELD_BYTES = 1 << 25  # decoded pictures that wait for their batch; larger ones go through the network alone
@@ -50,8 +54,9 @@ class PredictOptions:
     output: Path | None = None
     """Folder for the pictures and videos with boxes, and detections.json. Default: predictions, or where that is there
     the next free predictions-NNN."""
-    score_threshold: float = 0.3
-    """Draw and report only what scores at least this, 0 to 1."""
+    score_threshold: float | Literal["auto"] = 0.3
+    """Draw and report only what scores at least this, 0 to 1. auto: of each class what scores at least its threshold
+    with the best F1 on the validation data, which training stored."""
     batch_size: int = 8
     """Images or frames that go through the network together."""
     max_pixels: int = MAX_PIXELS
@@ -69,8 +74,14 @@ class Run:
     output: Path
     progress: Progress
     entries: list[dict[str, Any]]
+    thresholds: npt.NDArray[np.float64]  # [K] by label
     objects: int = 0
     failures: int = 0
+
+    def detect(self, pictures: list[ImageArray]) -> list[Detections]:
+        """One result for each picture, of what reaches the threshold of its class."""
+        found = self.detector.predict(pictures, score_threshold=float(self.thresholds.min()))
+        return [one.above(self.thresholds) for one in found]
 
     def fail(self, message: str) -> None:
         self.failures += 1
@@ -91,10 +102,12 @@ def predict(options: PredictOptions) -> None:
     sources, problems, passed_over = find_sources(options.sources, output)
     if not sources:
         raise DataError("; ".join(problems))
-    detector = load_any(cli.find_weights(options.weights), model=options.model, device=options.device)
+    weights = cli.find_weights(options.weights)
+    detector = load_any(weights, model=options.model, device=options.device)
+    thresholds = _thresholds(options, weights, detector.class_names)
     prepare_folder(output)
     with _progress() as progress:
-        run = Run(detector, options, output, progress, [])
+        run = Run(detector, options, output, progress, [], thresholds)
         if passed_over:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(passed_over.items()))
             run.say(f"skipped, neither pictures nor videos: {kinds}")
@@ -122,10 +135,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check(options: PredictOptions) -> None:
     if not options.sources:
         raise ConfigError("expected one or more images, folders or videos, got none")
-    if not 0 <= options.score_threshold <= 1:
-        raise ConfigError(f"--score-threshold: expected 0 to 1, got {options.score_threshold}")
+    if options.score_threshold != "auto" and not 0 <= options.score_threshold <= 1:
+        raise ConfigError(f"--score-threshold: expected 0 to 1, or auto, got {options.score_threshold}")
     if options.batch_size < 1:
         raise ConfigError(f"--batch-size: expected 1 or more, got {options.batch_size}")
+
+
+def _thresholds(options: PredictOptions, weights: Path, class_names: Sequence[str]) -> npt.NDArray[np.float64]:
+    """[K] by label. Raises what ``load_operating_points`` does."""
+    if options.score_threshold != "auto":
+        return np.full(len(class_names), options.score_threshold)
+    points = load_operating_points(weights, options.model)
+    if unmeasured := [name for name in class_names if name not in points]:
+        print_line(f"no operating point of {listing(unmeasured)}: score threshold {UNMEASURED_THRESHOLD:g}")
+    return score_thresholds(class_names, points)
 
 
 def _progress() -> Progress:
@@ -153,8 +176,7 @@ def _predict_images(run: Run, sources: Sequence[MediaFile]) -> None:
 
 def _predict_batch(run: Run, waiting: list[tuple[MediaFile, ImageArray]]) -> None:
     """Detect, draw and save; ``waiting`` is empty afterwards."""
-    found = run.detector.predict([image for _, image in waiting], score_threshold=run.options.score_threshold)
-    for detections in found:
+    for detections in run.detect([image for _, image in waiting]):
         source, image = waiting.pop(0)
         target = run.output / source.target
         picture = into_pillow(image)
@@ -213,8 +235,7 @@ def _annotate_video(run: Run, source: MediaFile) -> tuple[dict[str, Any], int]:
     with VideoReader(source.path) as video, VideoWriter(target, video.info.frames_per_second) as writer:
         task = run.progress.add_task(source.path.name, total=video.info.frame_count or None)
         for batch in _batches(video, run.options.batch_size):
-            found = run.detector.predict(batch, score_threshold=run.options.score_threshold)
-            for image, detections in zip(batch, found, strict=True):
+            for image, detections in zip(batch, run.detect(batch), strict=True):
                 shape = shape or image.shape
                 writer.write(draw_detections(image, detections))
                 seconds = round(len(frames) / video.info.frames_per_second, 3)
@@ -246,7 +267,9 @@ def _save_entries(run: Run, sources: Sequence[MediaFile]) -> None:
     order = {str(source.path): position for position, source in enumerate(sources)}
     entries = sorted(run.entries, key=lambda entry: order[entry["file"]])
     save_json_list(run.output / DETECTIONS_FILE, entries)
-    found = f"{run.objects} objects with a score of {run.options.score_threshold:g} or more"
+    threshold = run.options.score_threshold
+    least = "the threshold of their class" if threshold == "auto" else f"{threshold:g}"
+    found = f"{run.objects} objects with a score of {least} or more"
     print_line(f"{len(entries)} of {len(sources)} files, {found} -> {run.output}")
 
 

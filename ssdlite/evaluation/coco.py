@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -17,6 +17,9 @@ import numpy.typing as npt
 
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.detections import Detections
+from ssdlite.evaluation.analysis.curves import operating_points
+from ssdlite.evaluation.analysis.matching import match
+from ssdlite.runtime.operating_points import OperatingPoint
 
 REPORTING = ("evaluate", "accumulate")  # methods of COCOeval that print
 MOST_DETECTIONS = 100_000  # looked at together, where they are of more than one class
@@ -194,6 +197,8 @@ class Metrics:
     AP50 and AP75 are at that one IoU; AR1, AR10 and AR100 allow that many detections an image. Small,
     medium and large are areas below 32^2, below 96^2 and above. None stands where there is no object to
     find (pycocotools' -1).
+
+    ``operating_points``: for each class that is there and found, the score threshold with the best F1 at IoU 0.5.
     """
 
     AP: float | None
@@ -209,13 +214,14 @@ class Metrics:
     AR_medium: float | None
     AR_large: float | None
     per_class: dict[str, ClassMetrics]
+    operating_points: dict[str, OperatingPoint] = field(default_factory=dict)
 
     def figures(self) -> dict[str, float | None]:
         """The twelve figures alone, in COCO's order."""
         return {name: getattr(self, name) for name in FIGURES}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: the figures and ``per_class: {name: {"AP": ..., "AP50": ...}}``."""
+        """Plain values for JSON: the figures, ``per_class: {name: {"AP": ..., ...}}`` and ``operating_points``."""
         return asdict(self)
 
 
@@ -268,7 +274,11 @@ class Evaluator:
         )
         scores = score(truth, found, index.image_ids, len(index.class_names))
         figures = {name: _known(value) for name, value in zip(FIGURES, summarize(scores), strict=True)}
-        return Metrics(**figures, per_class=_per_class(index.class_names, scores.precisions))
+        return Metrics(
+            **figures,
+            per_class=_per_class(index.class_names, scores.precisions),
+            operating_points=operating_points(index, match(index, self._results)),
+        )
 
     def coco_results(self) -> list[dict[str, Any]]:
         """The detections as COCO's result format has them, with the data set's own image and category ids."""

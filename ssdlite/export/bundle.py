@@ -28,6 +28,7 @@ from ssdlite.runtime.contract import (
     Provenance,
     ResizeSpec,
 )
+from ssdlite.runtime.operating_points import OperatingPoint
 
 CARD_FILE = "README.md"  # the model card, where hubs and people look for it
 
@@ -55,7 +56,11 @@ def staged_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def build_contract(
-    detector: Detector, models: Sequence[ModelSpec], provenance: Provenance, max_candidates: int
+    detector: Detector,
+    models: Sequence[ModelSpec],
+    provenance: Provenance,
+    max_candidates: int,
+    operating_points: dict[str, OperatingPoint] | None = None,
 ) -> Contract:
     """The facts about ``detector`` and these exported ``models`` of it."""
     config = detector.config
@@ -76,6 +81,7 @@ def build_contract(
         anchors=_anchors(detector) if raw else None,
         models=tuple(models),
         provenance=provenance,
+        operating_points=operating_points or None,
     )
 
 

@@ -49,6 +49,7 @@ def export_bundle(options: ExportOptions, notify: Callable[[str], object] = lamb
             options=options,
             detector=detector,
             provenance=provenance_of(options.checkpoint, checkpoint, options.license),
+            operating_points=checkpoint.operating_points,
             pictures=find_pictures(options, detector),
             folder=folder,
             notify=notify,

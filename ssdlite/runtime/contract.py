@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite.errors import ContractError
+from ssdlite.runtime.operating_points import OperatingPoint
 from ssdlite.runtime.plain import to_plain
 
 CONTRACT_FORMAT = "ssdlite-contract"
@@ -217,6 +218,7 @@ class Contract:
     anchors: AnchorSpec | None = None  # where a model of variant raw is there
     models: tuple[ModelSpec, ...]
     provenance: Provenance
+    operating_points: dict[str, OperatingPoint] | None = None  # by class name, where the checkpoint brought them
 
     def for_model(self, file: str) -> Contract:
         """The document of one file alone, as it stands in that file's own metadata.

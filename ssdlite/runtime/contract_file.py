@@ -22,6 +22,7 @@ from ssdlite.runtime.contract import (
     ModelSpec,
     PostprocessSpec,
 )
+from ssdlite.runtime.operating_points import check_operating_points
 from ssdlite.runtime.plain import PlainError, from_plain, parse_json
 
 NAMES_IN_VERSION_1 = {
@@ -100,6 +101,7 @@ def _check_contract(contract: Contract) -> None:
     )
     _expect(0 <= contract.resize.padding_value <= 255, "resize.padding_value: expected 0 to 255")
     _check_postprocess(contract.postprocess)
+    check_operating_points(contract.operating_points or {}, contract.class_names, "operating_points")
     _expect(1 <= len(contract.models) <= MAX_MODELS, f"models: expected 1 to {MAX_MODELS}, got {len(contract.models)}")
     files = [name for model in contract.models for name in model.files]
     _expect(len(set(files)) == len(files), "models: files must differ")

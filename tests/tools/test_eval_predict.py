@@ -20,6 +20,7 @@ from ssdlite.errors import DataError
 from ssdlite.images.drawing import class_color
 from ssdlite.images.media import VideoReader, VideoWriter
 from ssdlite.images.reading import read_image
+from ssdlite.runtime.operating_points import OperatingPoint
 from ssdlite.tools import eval_det, export_onnx, predict
 
 NAMES = ("thing", "other", "none")
@@ -101,6 +102,23 @@ def test_predict_writes_pictures_and_json(tmp_path: Path, capsys: pytest.Capture
     assert (image[30:80, 10] == class_color(0)).all()
     assert (read_image(out / "sub" / "a.png") == 40).all()
     assert capsys.readouterr().out == f"3 of 3 files, 2 objects with a score of 0.3 or more -> {out}\n"
+
+
+@pytest.mark.usefixtures("white_detector")
+def test_predict_at_the_operating_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = {"thing": OperatingPoint(0.95, 1.0, 0.5, 2 / 3), "other": OperatingPoint(0.25, 1.0, 0.5, 2 / 3)}
+    monkeypatch.setattr(predict, "load_operating_points", lambda path, model: points)
+    save(tmp_path / "a.png", picture((10, 30, 50, 80)))
+    out = tmp_path / "out"
+    assert run_predict(tmp_path / "a.png", "--weights", "w.pt", "--output", out, "--score-threshold", "auto") == 0
+    (entry,) = json.loads((out / "detections.json").read_text())
+    assert [(one["name"], one["score"]) for one in entry["detections"]] == [("other", 0.25)]
+    assert capsys.readouterr().out == (
+        "no operating point of none: score threshold 0.3\n"
+        f"1 of 1 files, 1 objects with a score of the threshold of their class or more -> {out}\n"
+    )
 
 
 @pytest.mark.usefixtures("white_detector")
@@ -206,7 +224,7 @@ def test_predict_score_threshold(tmp_path: Path) -> None:
     [
         ((), "expected one or more images, folders or videos, got none"),
         (("none.jpg",), "none.jpg: no such file or folder"),
-        (("a.png", "--score-threshold", "2"), "--score-threshold: expected 0 to 1, got 2.0"),
+        (("a.png", "--score-threshold", "2"), "--score-threshold: expected 0 to 1, or auto, got 2.0"),
         (("a.png", "--batch-size", "0"), "--batch-size: expected 1 or more, got 0"),
         (("a.png", "--output", "a.png/out"), "a.png/out: cannot be written"),
         (("a.png", "--output", "."), "a.png is a source; choose another folder with --output"),

@@ -19,6 +19,7 @@ from ssdlite.export.options import ExportOptions, GraphOptions
 from ssdlite.images.prediction import DetectionModel
 from ssdlite.predictor import Predictor
 from ssdlite.runtime.contract import Contract, ModelSpec, Provenance
+from ssdlite.runtime.operating_points import OperatingPoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class ExportJob:
     options: ExportOptions
     detector: Detector
     provenance: Provenance
+    operating_points: dict[str, OperatingPoint]
     pictures: ExportPictures
     folder: Path
     notify: Callable[[str], object]
@@ -48,7 +50,7 @@ class ExportJob:
 
     def contract(self, specs: Sequence[ModelSpec]) -> Contract:
         """The facts about the detector, and these models of it."""
-        return build_contract(self.detector, specs, self.provenance, self.options.max_candidates)
+        return build_contract(self.detector, specs, self.provenance, self.options.max_candidates, self.operating_points)
 
     def accuracy(self, model: DetectionModel) -> Accuracy:
         """Of ``model`` on the split that is scored, which there has to be."""

@@ -1,0 +1,1 @@
+"""What stands behind a figure: which objects are found, missed and confused, and what to do about it. No torch."""

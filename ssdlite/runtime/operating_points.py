@@ -1,0 +1,51 @@
+"""Score thresholds that were measured: for each class the one with the best F1 on validation data. Needs numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite.runtime.plain import PlainError, from_plain
+
+UNMEASURED_THRESHOLD = 0.3  # of a class without an operating point: the default of ``predict``
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What a class's detections of at least ``score_threshold`` are worth, at IoU 0.5 on the validation data."""
+
+    score_threshold: float
+    precision: float
+    recall: float
+    f1: float
+
+
+def parse_operating_points(values: Any, class_names: Sequence[str], where: str) -> dict[str, OperatingPoint]:
+    """By class name, from plain values of a file that anyone may have written.
+
+    Raises:
+        PlainError: another form, numbers out of 0..1, or a class that is not one of ``class_names``.
+    """
+    points = from_plain(dict[str, OperatingPoint], values, where)
+    check_operating_points(points, class_names, where)
+    return points
+
+
+def check_operating_points(points: Mapping[str, OperatingPoint], class_names: Sequence[str], where: str) -> None:
+    """Raises PlainError for numbers out of 0..1, or a class that is not one of ``class_names``."""
+    known = set(class_names)
+    for name, point in points.items():
+        if name not in known:
+            raise PlainError(f"{where}: {name[:60]!r} is not one of the classes")
+        for field, value in vars(point).items():
+            if not 0 <= value <= 1:
+                raise PlainError(f"{where}.{name[:60]}.{field}: expected 0 to 1, got {value}")
+
+
+def score_thresholds(class_names: Sequence[str], points: Mapping[str, OperatingPoint]) -> npt.NDArray[np.float64]:
+    """[K] by label, for ``Detections.above``; ``UNMEASURED_THRESHOLD`` where a class has no operating point."""
+    return np.array([points[name].score_threshold if name in points else UNMEASURED_THRESHOLD for name in class_names])
