@@ -1,11 +1,19 @@
 """The one result type: equality, parts, thresholds, and the way to a picture's own pixels."""
 
+import io
 import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssdlite.detections import Detection, Detections
+from ssdlite.errors import ConfigError, DataError
 from ssdlite.images.geometry import CropWindow
 
 NAMES = ("cat", "dog")
@@ -76,3 +84,135 @@ def test_plain_values() -> None:
 def test_arrays_that_do_not_belong_together_are_refused() -> None:
     with pytest.raises(ValueError, match=r"got \(3, 4\), \(2,\), \(3,\)"):
         Detections(found().boxes, found().scores[:2], found().labels, NAMES)
+
+
+def test_told_in_a_line() -> None:
+    assert repr(found()) == "<Detections: 3 objects: 2 cat (best 0.75), 1 dog (best 0.50)>"
+    assert repr(found((0.75,))) == "<Detections: 1 object: 1 cat (best 0.75)>"
+    assert repr(found(())) == "<Detections: 0 objects>"
+
+
+def test_chosen_by_score_class_and_area() -> None:
+    """Areas of 4, 400 and 25 square pixels."""
+    assert found().areas.tolist() == [4, 400, 25]
+    assert found().where() == found()
+    assert found().where(score_threshold=0.5).scores.tolist() == [0.75, 0.5]
+    assert found().where(classes="cat").scores.tolist() == [0.75, 0.25]
+    assert found().where(classes=1).names == found().where(classes=("dog",)).names == ["dog"]
+    assert found().where(classes=["cat", np.int64(1)]) == found()
+    assert found().where(classes=[]).names == []
+    assert found().where(min_area=25).scores.tolist() == [0.5, 0.25]
+    assert found().where(classes="cat", min_area=4, max_area=24).scores.tolist() == [0.75]
+    with pytest.raises(ConfigError, match=r"expected of cat, dog, or labels 0..1, got 'cow'"):
+        found().where(classes="cow")
+    with pytest.raises(ConfigError, match="got 2"):
+        found().where(classes=2)
+
+
+def test_drawn_on_the_file_that_they_know(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (60, 50), (0, 0, 0)).save(photo)
+    known = replace(found()[1:2], path=str(photo))
+    assert known == found()[1:2]
+    assert known[:1].path == known.above(0.1).path == known.where(classes="dog").path == str(photo)
+    drawn = known.plot()
+    assert (drawn.size, drawn.getpixel((15, 39)), drawn.getpixel((50, 45))) == ((60, 50), (64, 160, 255), (0, 0, 0))
+    known.save(tmp_path / "drawn.png")
+    assert Image.open(tmp_path / "drawn.png").tobytes() == drawn.tobytes()
+    shown = Image.open(io.BytesIO(known._repr_png_() or b""))
+    assert (shown.format, shown.size) == ("PNG", (60, 50))
+    with pytest.raises(ConfigError, match=r"drawn.txt: expected a name that ends as pictures do"):
+        known.save(tmp_path / "drawn.txt")
+    photo.unlink()
+    assert known._repr_png_() is None
+    with pytest.raises(DataError, match=r"photo.png"):
+        known.plot()
+
+
+def test_a_large_picture_is_shown_small(tmp_path: Path) -> None:
+    Image.new("RGB", (2048, 512)).save(tmp_path / "wide.png")
+    shown = replace(found(), path=str(tmp_path / "wide.png"))._repr_png_()
+    assert Image.open(io.BytesIO(shown or b"")).size == (1024, 256)
+
+
+def test_detections_in_pixels_are_drawn_on_what_is_given() -> None:
+    assert found().path is None
+    assert found()._repr_png_() is None
+    assert found().plot(np.zeros((50, 60, 3), np.uint8)).getpixel((15, 39)) == (64, 160, 255)
+    with pytest.raises(ValueError, match=r"expected the picture, plot\(picture\)"):
+        found().plot()
+
+
+def test_columns_and_coco_results() -> None:
+    assert found((0.75, 0.5)).to_dict() == {
+        "boxes": [[1, 2, 3, 4], [10, 20, 30, 40]],
+        "scores": [0.75, 0.5],
+        "labels": [0, 1],
+        "names": ["cat", "dog"],
+    }
+    assert found((0.75, 0.5)).to_coco(7) == [
+        {"image_id": 7, "category_id": 1, "bbox": [1, 2, 2, 2], "score": 0.75},
+        {"image_id": 7, "category_id": 2, "bbox": [10, 20, 20, 20], "score": 0.5},
+    ]
+    assert [row["category_id"] for row in found().to_coco(7, (17, 18))] == [17, 18, 17]
+
+
+def test_a_table_of_pandas() -> None:
+    pytest.importorskip("pandas", reason="pandas, of the extra dev, is not installed")
+    table = found((0.75, 0.5)).to_pandas()
+    assert list(table.columns) == ["name", "label", "score", "x0", "y0", "x1", "y1"]
+    assert table.to_numpy().tolist() == [["cat", 0, 0.75, 1, 2, 3, 4], ["dog", 1, 0.5, 10, 20, 30, 40]]
+    assert found(()).to_pandas().shape == (0, 7)
+
+
+@pytest.mark.parametrize("package", ["pandas", "supervision"])
+def test_a_package_that_is_not_there_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError, match=f"needs {package}, which is not installed: pip install {package}$"):
+        getattr(found(), f"to_{package}")()
+
+
+def test_to_supervision_and_back() -> None:
+    sv = pytest.importorskip("supervision", reason="supervision, of the extra dev, is not installed")
+    there = found().to_supervision()
+    assert (there.xyxy.tolist()[1], there.confidence.tolist()) == ([10, 20, 30, 40], [0.75, 0.5, 0.25])
+    assert (there.class_id.tolist(), there.data["class_name"].tolist()) == ([0, 1, 0], ["cat", "dog", "cat"])
+    assert Detections.from_supervision(there) == found()
+    assert Detections.from_supervision(there[there.class_id == 1]).class_names == ("0", "dog")
+    assert Detections.from_supervision(there[::-1], NAMES) == found()
+    assert Detections.from_supervision(found(()).to_supervision(), NAMES) == found(())
+    assert len(Detections.from_supervision(sv.Detections.empty(), NAMES)) == 0
+    with pytest.raises(ValueError, match=r"class_id in 0..0, got 0 to 1"):
+        Detections.from_supervision(there, NAMES[:1])
+    with pytest.raises(ValueError, match="with confidence and class_id, got None"):
+        Detections.from_supervision(sv.Detections(there.xyxy))
+
+
+def byte_track(sv: Any) -> Callable[[Any], Any]:
+    """supervision's own, which later versions leave to the package ``trackers``."""
+    if hasattr(sv, "ByteTrack"):
+        return sv.ByteTrack().update_with_detections
+    trackers = pytest.importorskip("trackers", reason="supervision has no ByteTrack; trackers is not installed")
+    return trackers.ByteTrackTracker().update
+
+
+def test_bytetrack_of_supervision_keeps_its_ids_over_a_video() -> None:
+    """Two squares pass each other, 40 pixels apart; one frame in ten shows the first one less surely."""
+    sv = pytest.importorskip("supervision", reason="supervision, of the extra dev, is not installed")
+    update = byte_track(sv)
+    annotator = sv.BoxAnnotator()
+    ids: dict[str, list[int]] = {"cat": [], "dog": []}
+    for frame in range(30):
+        picture = np.zeros((120, 200, 3), np.uint8)
+        boxes = np.array([[5 + 4 * frame, 10, 45 + 4 * frame, 40], [150 - 4 * frame, 80, 190 - 4 * frame, 110]])
+        for x0, y0, x1, y1 in boxes.tolist():
+            picture[y0:y1, x0:x1] = 90
+        scores = np.array([0.3 if frame % 10 == 9 else 0.9, 0.8], np.float32)
+        detections = Detections(boxes.astype(np.float32), scores, np.array([0, 1]), NAMES)
+        tracked = update(detections.to_supervision())
+        for name, number in zip(tracked.data["class_name"].tolist(), tracked.tracker_id.tolist(), strict=True):
+            ids[name] += [number] if number >= 0 else []  # trackers: -1 until it is sure of a track
+        assert len(tracked) == 2
+        assert annotator.annotate(picture.copy(), tracked).any(axis=2).sum() > picture.any(axis=2).sum()
+    assert min(map(len, ids.values())) >= 28
+    assert len(set(ids["cat"])) == len(set(ids["dog"])) == len({*ids["cat"], *ids["dog"]}) / 2 == 1

@@ -239,6 +239,17 @@ def test_stretched_boxes_come_back_to_the_picture(detector, monkeypatch):
     np.testing.assert_allclose(found.scores, [0.9, 0.8])
 
 
+def test_results_know_the_file_and_hold_no_picture(detector, picture, tmp_path, monkeypatch):
+    from PIL import Image
+
+    plant(monkeypatch, detector, [[10.0, 10, 50, 50]], [0.9])
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    found = detector.predict([tmp_path / "a.png", str(tmp_path / "a.png"), picture, Image.fromarray(picture)])
+    assert [one.path for one in found] == [str(tmp_path / "a.png")] * 2 + [None, None]
+    assert found[0] == found[2]
+    assert found[0].plot().size == (70, 50)
+
+
 def test_letterboxed_boxes_come_back_to_the_picture(monkeypatch):
     """A picture 192 wide and 96 high is halved into an input of 96 x 64, and padded by 8 above and below."""
     detector = ssdlite.build_detector(SMALL, num_classes=2, width_mult=0.25, image_size=(64, 96), resize="letterbox")

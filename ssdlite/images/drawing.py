@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from ssdlite.detections import Detections
 from ssdlite.files import write_atomically
 from ssdlite.images.geometry import ImageArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from ssdlite.detections import Detections
 
 Color = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]

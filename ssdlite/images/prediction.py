@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeGuard
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeGuar
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite.detections import Detections
 from ssdlite.errors import DataError, quote
 from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform, Size
 from ssdlite.images.reading import MAX_PIXELS, read_image, to_rgb
@@ -19,6 +19,8 @@ from ssdlite.images.reading import MAX_PIXELS, read_image, to_rgb
 if TYPE_CHECKING:
     import PIL.Image
     import torch
+
+    from ssdlite.detections import Detections
 
 
 Picture: TypeAlias = "str | Path | PIL.Image.Image | npt.NDArray[np.uint8] | torch.Tensor"
@@ -68,7 +70,9 @@ def predict_pictures(
     for start in range(0, len(pictures), batch_size):
         arrays = (to_array(picture, start + i) for i, picture in enumerate(pictures[start : start + batch_size]))
         found = detect_batch(model, build_input_batch(arrays, input_transform))
-        results += [one.above(score_threshold) for one in found]
+        for one, picture in zip(found, pictures[start : start + batch_size], strict=True):
+            path = str(picture) if isinstance(picture, (str, Path)) else None
+            results.append(replace(one.above(score_threshold), path=path))
     return results
 
 
