@@ -186,6 +186,22 @@ def load_split(
     return _load_splits(layout, [name], options, allow_absent=allow_absent, classes_of=layout.splits)[0]
 
 
+def load_all(
+    root: Path | DataLayout, options: LoadOptions = LOAD_OPTIONS, *, splits: Sequence[str] | None = None
+) -> dict[str, DetectionIndex]:
+    """Every split, or those named, with one class list: the training split's where each comes with its own.
+
+    Raises:
+        DataError: as ``load_split``.
+    """
+    layout = _as_layout(root, options)
+    names = [layout.match(name, "--splits") for name in splits] if splits else list(layout.splits)
+    first = _first_of(TRAIN_NAMES, names)
+    ordered = sorted(dict.fromkeys(names), key=lambda name: name != first)
+    found = dict(zip(ordered, _load_splits(layout, ordered, options, allow_absent=False), strict=True))
+    return {name: found[name] for name in dict.fromkeys(names)}
+
+
 def _as_layout(root: Path | DataLayout, options: ReadOptions) -> DataLayout:
     return root if isinstance(root, DataLayout) else find_splits(root, options)
 

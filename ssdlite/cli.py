@@ -29,6 +29,7 @@ COMMANDS = {  # name: (module with main(argv), what it does)
     "import-weights": ("ssdlite.tools.import_weights", "turn another project's SSD into a checkpoint"),
     "benchmark": ("ssdlite.tools.benchmark", "time detectors side by side, stage by stage"),
     "check-data": ("ssdlite.tools.check_data", "audit a data set and the anchors for it"),
+    "convert-data": ("ssdlite.tools.convert_data", "write a data set in another format, all of it or some"),
 }
 PACKAGE_NAMES = {"cv2": "opencv-python-headless", "PIL": "pillow"}  # modules whose package has another name
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if sys.platform != "win32" else {errno.ENOSPC}
