@@ -221,12 +221,12 @@ class DetectionIndex:
 
 def describe_causes(problems: Sequence[Problem]) -> str:
     """The causes of what cannot be used: "3 x no such image file; 1 x box dropped (zero-size); the first: ..."."""
+    problems = [one for one in problems if one.kind.startswith("bad-") or PROBLEM_KINDS[one.kind].drops_box]
     if not problems:
         return ""
     causes = Counter(
         _cause(problem.detail) if problem.kind.startswith("bad-") else f"box {PROBLEM_KINDS[problem.kind].what}"
         for problem in problems
-        if problem.kind.startswith("bad-") or PROBLEM_KINDS[problem.kind].drops_box
     )
     counts = "; ".join(f"{count} x {cause}" for cause, count in causes.most_common(SHOWN_CAUSES))
     first = problems[0]

@@ -318,6 +318,16 @@ def require_objects(train: DetectionIndex) -> None:
         )
 
 
+def require_two_images(index: DetectionIndex, purpose: str = "to train on, so add pictures") -> None:
+    """A DataError with the causes where there are less."""
+    if len(index) < 2:
+        causes = describe_causes(index.problems)
+        raise DataError(
+            f"{index.name}: expected two or more usable images, got {len(index)}, {purpose}"
+            + (f"; what cannot be used: {causes}" if causes else "")
+        )
+
+
 def _require_known(found: Sequence[Annotations], first: str) -> None:
     known = found[0].class_names
     for split in found[1:]:
@@ -403,11 +413,7 @@ def divide(index: DetectionIndex, seed: int) -> tuple[DetectionIndex, DetectionI
     Raises:
         DataError: it has fewer than two images.
     """
-    if len(index) < 2:
-        raise DataError(
-            f"{index.name}: expected two or more images to divide into training and validation, got 1; training itself "
-            "needs two, so add pictures"
-        )
+    require_two_images(index, "to divide into training and validation; training itself needs two, so add pictures")
     order = np.random.default_rng(seed).permutation(len(index))
     count = max(1, round(VAL_SHARE * len(index)))
     train = index.subset(sorted(order[count:].tolist()), index.name + DIVIDED_TO_TRAIN)

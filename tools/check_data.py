@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import msgspec
 import tyro
 from rich.console import Console
 from rich.progress import Progress
 
 from ssdlite.cli import run
 from ssdlite.config import preset_config
-from ssdlite.console import print_json
+from ssdlite.console import print_json, print_line
 from ssdlite.datasets.audit.checks import CheckOptions, DataCheck, check_data
 from ssdlite.datasets.audit.report import draw_report, draw_samples, print_report, report_values
+from ssdlite.datasets.audit.verdict import NOT_USABLE, DataVerdict, judge
 from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
 from ssdlite.errors import ConfigError
 from ssdlite.files import prepare_folder, write_json
 
+# those that ``ssdlite train`` has too; ``reading`` is carried as well
+CARRIED_OPTIONS = ("train_split", "val_split", "classes", "preset", "image_size", "resize", "anchor_budget", "seed")
 PLAIN_WIDTH = 160  # characters, where the output is not a terminal
 
 
@@ -109,7 +114,7 @@ def _output_folder(options: Options) -> Path:
 
 
 def _write(check: DataCheck, options: Options) -> None:
-    values = report_values(check)
+    verdict, values = judge(check), report_values(check)
     if options.json:
         print_json(values)
     else:
@@ -121,6 +126,23 @@ def _write(check: DataCheck, options: Options) -> None:
     draw_samples(check, folder / "samples.png")
     if not options.json:
         print(f"written: {folder}/report.json, report.png, samples.png")
+        print_line(f"verdict: {verdict}", console)
+        print(f"next: {shlex.join(_next_command(options, verdict))}")
+
+
+def _next_command(options: Options, verdict: DataVerdict) -> list[str]:
+    """The training on what was checked, with what it needs; where it cannot be, the check of what was mended."""
+    data = str(_source(options))
+    if verdict.level == NOT_USABLE:
+        start = ["ssdlite", "check-data", data]
+    else:
+        start = ["ssdlite", "train", "--data", data, *(["--skip-bad"] if verdict.skip_bad else [])]
+    given = {name: getattr(options, name) for name in CARRIED_OPTIONS} | msgspec.structs.asdict(options.reading)
+    defaults = {name: getattr(Options(), name) for name in CARRIED_OPTIONS} | msgspec.structs.asdict(READ_OPTIONS)
+    for name, value in given.items():
+        if value != defaults[name]:
+            start += [f"--{name.replace('_', '-')}", *([str(value)] if not isinstance(value, tuple) else value)]
+    return start
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from rich.text import Text
 from ssdlite.console import print_line, print_table
 from ssdlite.datasets.anchor_coverage import ALL, COARSE_STRIDES, AnchorCoverage, GroupCoverage
 from ssdlite.datasets.audit.checks import FINDING_KINDS, DataCheck, DataFinding
+from ssdlite.datasets.audit.verdict import judge
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.errors import DataError
 from ssdlite.files import write_atomically
@@ -45,6 +46,7 @@ def report_values(check: DataCheck) -> dict[str, Any]:
         "splits": {name: _split_values(index) for name, index in check.splits.items()},
         "box_sides": {name: row for name, _, row in _side_rows(check)},
         "problems": len(check.problems),
+        "verdict": judge(check)._asdict(),
         "findings": [finding._asdict() | {"problem": finding.is_problem} for finding in check.findings],
         "anchors": {"budget": check.budget, "fitted_to": check.train.name}
         | {
@@ -237,6 +239,7 @@ def _in_words(check: DataCheck) -> Iterator[Text]:
 def shortcomings(coverage: AnchorCoverage) -> Iterator[str]:
     """Sentences about the classes that the anchors serve badly, those with most boxes first."""
     finest = coverage.strides[0]
+    finer = "" if finest <= 8 else "--finest-stride 8, which ssdlite train decides on by itself, or "
     classes = [group for group in coverage.groups if group.size == ALL and group.class_name != ALL]
     for group in sorted(classes, key=lambda group: -group.boxes):
         if 1 - group.covered >= NOTED_FROM:
@@ -250,7 +253,7 @@ def shortcomings(coverage: AnchorCoverage) -> Iterator[str]:
         elif group.too_coarse >= NOTED_FROM:
             yield (
                 f"{group.class_name}: {group.too_coarse:.0%} of the boxes are small even for the finest map (stride "
-                f"{finest}); a larger --image-size would help them"
+                f"{finest}); {finer}a larger --image-size would help them"
             )
         if count := group.without_anchor:
             boxes = "1 box loses its" if count == 1 else f"{count} boxes lose their"

@@ -194,7 +194,10 @@ def test_shortcomings_are_put_into_words() -> None:
     words = "\n".join(shortcomings(report))
     assert "cell: 100% of the boxes are served by a map that is too coarse for them (100% by one of stride 32" in words
     assert "speck: no anchor covers 100% of 1 boxes" in words
-    assert "speck: 100% of the boxes are small even for the finest map (stride 16)" in words
+    assert (
+        "speck: 100% of the boxes are small even for the finest map (stride 16); --finest-stride 8, which ssdlite "
+        "train decides on by itself, or a larger --image-size would help them" in words
+    )
 
 
 def test_bccd(small_data: Path) -> None:
@@ -246,6 +249,60 @@ def test_the_command_writes_text_json_and_pictures(
             assert min(image.size) > 400
 
 
+def last_lines(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> list[str]:
+    """The verdict of the command and what to run next."""
+    assert tool.main([*map(str, arguments), "--anchors", "default"]) == 0
+    return capsys.readouterr().out.splitlines()[-2:]
+
+
+def test_the_command_ends_with_a_verdict_and_what_to_run_next(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = ("--output", tmp_path / "out")
+    assert last_lines(capsys, data, *output) == [
+        "verdict: sound: 6 images, 0 problems, 0 warnings",
+        f"next: ssdlite train --data {data}",
+    ]
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["verdict"]["level"] == "sound"
+    (data / "train" / "3.png").write_bytes((data / "train" / "0.png").read_bytes())
+    assert last_lines(capsys, data, *output)[0] == (
+        "verdict: usable with notes: 1 problem (1 duplicate-image), 0 warnings"
+    )
+    (data / "val" / "5.png").unlink()  # on which training stops
+    given = (
+        "--data-format", "coco", "--val-split", "val", "--rename", "cat=big cat", "--classes", "dog", "big cat"
+    )  # fmt: skip
+    verdict, command = last_lines(capsys, data, *given, *output)
+    assert verdict == "verdict: usable with notes: 2 problems (1 bad-image, 1 duplicate-image), 0 warnings"
+    assert command == (
+        f"next: ssdlite train --data {data} --skip-bad --val-split val --classes dog 'big cat' --data-format coco "
+        "--rename 'cat=big cat'"
+    )
+
+
+def test_a_split_that_training_does_not_read_asks_for_no_option(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_split(data, "test", {"6.png": [[10, 10, 30, 30]], "7.png": [[10, 10, 30, 30]]})
+    (data / "test" / "7.png").unlink()
+    assert last_lines(capsys, data, "--output", tmp_path / "out")[1] == f"next: ssdlite train --data {data}"
+    path = data / "train" / "2.png"
+    path.write_bytes(path.read_bytes()[:-200])  # found by decoding alone
+    assert last_lines(capsys, data, "--output", tmp_path / "out")[1] == f"next: ssdlite train --data {data} --skip-bad"
+
+
+def test_the_verdict_on_what_cannot_be_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_split(tmp_path, "train", {"0.png": [[10, 10, 30, 30]], "1.png": [[10, 10, 30, 30]]})
+    write_split(tmp_path, "val", {"2.png": [[10, 10, 30, 30]]})
+    (tmp_path / "train" / "1.png").unlink()
+    verdict, command = last_lines(capsys, tmp_path, "--output", tmp_path / "out")
+    assert verdict.startswith(
+        f"verdict: not usable: {tmp_path.name}/train: expected two or more usable images, got 1, to train on, so add "
+        "pictures; what cannot be used: 1 x no such image file"
+    )
+    assert command == f"next: ssdlite check-data {tmp_path}"
+
+
 def test_json_names_the_uncovered_boxes_in_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_split(tmp_path, "train", {"0.png": [[10, 10, 30, 30]], "1.png": [[1, 1, 2, 2]] * 30})
     write_split(tmp_path, "val", {"2.png": [[10, 10, 30, 30]]})
@@ -291,6 +348,16 @@ def test_errors(tmp_path: Path, data: Path) -> None:
         check(data, budget=3)
     with pytest.raises(DataError, match="zebra"):
         check(data, loading=LoadOptions(classes=("zebra",)))
+
+
+def test_what_cannot_be_used_is_the_cause_of_too_few_pictures_to_divide(tmp_path: Path) -> None:
+    write_split(tmp_path, "all", {f"{i}.png": [[10, 10, 30, 30]] for i in range(4)})
+    for i in range(3):
+        (tmp_path / "all" / f"{i}.png").unlink()
+    with pytest.raises(
+        DataError, match=r"two or more usable images, got 1, .*cannot be used: 3 x no such image file; "
+    ):
+        check(tmp_path)
 
 
 def test_a_picture_with_very_many_objects_is_not_searched_for_repeated_ones(tmp_path: Path) -> None:
