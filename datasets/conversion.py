@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import unicodedata
@@ -16,7 +15,13 @@ from ssdlite.datasets.formats.options import LOAD_OPTIONS, LoadOptions
 from ssdlite.datasets.index import DetectionIndex, problem_notes
 from ssdlite.datasets.loading import DataLayout, find_splits, load_all
 from ssdlite.datasets.writers import LABEL_WRITERS
-from ssdlite.datasets.writers.base import LabeledPicture, LabelWriter, is_writable, require_class_names
+from ssdlite.datasets.writers.base import (
+    LabeledPicture,
+    LabelWriter,
+    below_common_folder,
+    is_writable,
+    require_class_names,
+)
 from ssdlite.errors import ConfigError, DataError, quote
 from ssdlite.files import counted, listing, temporary_path, writing
 from ssdlite.validation import require_known
@@ -170,15 +175,14 @@ class _Places:
 
     def fill(self, split: str, index: DetectionIndex) -> Iterator[LabeledPicture]:
         """Copies or links the pictures one by one, and gives what is known of each."""
-        paths = [Path.cwd() / path for path in index.paths]
-        common = Path(os.path.commonpath([path.parent for path in paths]))
         folder = self.writer.picture_folder(split)
-        for position, path in enumerate(paths):
+        for position, below in enumerate(below_common_folder(index.paths)):
             record = index.record(position)
+            path = Path(record.path)
             key = folder, path, record.boxes.tobytes() + record.labels.tobytes() + record.ignore.tobytes()
             place = self._known.get(key)
             if place is None or place.split == split:  # else it is there, with the same objects, for another split
-                place = self._known[key] = _Place(split, self._name(folder, path.relative_to(common)))
+                place = self._known[key] = _Place(split, self._name(folder, below))
                 _place_picture(path, self.folder / folder / place.name, self.placing)
             self.advance()
             yield LabeledPicture(

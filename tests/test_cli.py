@@ -50,7 +50,7 @@ def test_help_takes_less_than_a_second_and_loads_nothing_heavy(command: str) -> 
         ),
         (
             ["check-data", "--seed", "1"],
-            "ssdlite check-data: error: Missing from ssdlite check-data: PATH; see ssdlite check-data",
+            "ssdlite check-data: error: expected a data set, either as PATH or as --annotations, got neither",
         ),
         (
             ["export", "a", "--variant", "b"],

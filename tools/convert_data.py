@@ -21,7 +21,7 @@ from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
 @dataclass(frozen=True)
 class ConvertOptions:
     data: Annotated[Path, tyro.conf.Positional]
-    """Folder or annotation file of a data set in any known format (docs/data.md); also --annotations FILE."""
+    """Folder or annotation file of a data set in any known format (docs/data.md)."""
     to: Literal["coco", "voc", "yolo", "csv", "label-studio"]
     """The format to write."""
     output: Path
@@ -61,7 +61,7 @@ def convert(options: ConvertOptions) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(convert, ConvertOptions, argv, "ssdlite convert-data", short={"--annotations": ""})
+    return run(convert, ConvertOptions, argv, "ssdlite convert-data")
 
 
 if __name__ == "__main__":

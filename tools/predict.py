@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from ssdlite.build import load_any, load_operating_points
 from ssdlite.console import print_line
 from ssdlite.detections import Detections
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.files import listing, prepare_folder, save_json_list, writing
+from ssdlite.files import counted, listing, prepare_folder, save_json_list, writing
 from ssdlite.images.drawing import draw_detections, draw_detections_on
 from ssdlite.images.geometry import ImageArray
 from ssdlite.images.media import (
@@ -38,7 +38,11 @@ from ssdlite.images.prediction import DetectionModel
 from ssdlite.images.reading import MAX_PIXELS, picture_remarks, read_image
 from ssdlite.runtime.operating_points import UNMEASURED_THRESHOLD, score_thresholds
 
+if TYPE_CHECKING:
+    from ssdlite.datasets.writers.pre_annotations import PreAnnotations
+
 T = TypeVar("T")
+LABELS_FOLDER = "labels"  # in the output
 HELD_BYTES = 1 << 25  # decoded pictures that wait for their batch; larger ones go through the network alone
 
 
@@ -57,6 +61,9 @@ class PredictOptions:
     score_threshold: float | Literal["auto"] = 0.3
     """Draw and report only what scores at least this, 0 to 1. auto: of each class what scores at least its threshold
     with the best F1 on the validation data, which training stored."""
+    labels: Literal["coco", "yolo", "voc", "csv", "label-studio"] | None = None
+    """Write what is found in pictures, not in videos, to labels/ in the output folder too, in this format, to be
+    corrected in a label tool and trained on. Default: no labels."""
     batch_size: int = 8
     """Images or frames that go through the network together."""
     max_pixels: int = MAX_PIXELS
@@ -75,6 +82,7 @@ class Run:
     progress: Progress
     entries: list[dict[str, Any]]
     thresholds: npt.NDArray[np.float64]  # [K] by label
+    labels: PreAnnotations | None = None
     objects: int = 0
     failures: int = 0
 
@@ -105,9 +113,10 @@ def predict(options: PredictOptions) -> None:
     weights = cli.find_weights(options.weights)
     detector = load_any(weights, model=options.model, device=options.device)
     thresholds = _thresholds(options, weights, detector.class_names)
+    labels = _pre_annotations(options, sources, detector.class_names)
     prepare_folder(output)
     with _progress() as progress:
-        run = Run(detector, options, output, progress, [], thresholds)
+        run = Run(detector, options, output, progress, [], thresholds, labels)
         if passed_over:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(passed_over.items()))
             run.say(f"skipped, neither pictures nor videos: {kinds}")
@@ -149,6 +158,20 @@ def _thresholds(options: PredictOptions, weights: Path, class_names: Sequence[st
     if unmeasured := [name for name in class_names if name not in points]:
         print_line(f"no operating point of {listing(unmeasured)}: score threshold {UNMEASURED_THRESHOLD:g}")
     return score_thresholds(class_names, points)
+
+
+def _pre_annotations(
+    options: PredictOptions, sources: Sequence[MediaFile], class_names: Sequence[str]
+) -> PreAnnotations | None:
+    """Where labels are to be written. Raises what ``PreAnnotations`` does."""
+    if options.labels is None:
+        return None
+    from ssdlite.datasets.writers.pre_annotations import PreAnnotations
+
+    pictures = [source.path for source in sources if not source.is_video]
+    if len(pictures) < len(sources):
+        print_line(f"labels are of pictures alone: none of {counted(len(sources) - len(pictures), 'video')}")
+    return PreAnnotations(options.labels, pictures, class_names, str(options.weights))
 
 
 def _progress() -> Progress:
@@ -267,6 +290,9 @@ def _save_entries(run: Run, sources: Sequence[MediaFile]) -> None:
     order = {str(source.path): position for position, source in enumerate(sources)}
     entries = sorted(run.entries, key=lambda entry: order[entry["file"]])
     save_json_list(run.output / DETECTIONS_FILE, entries)
+    if run.labels is not None:
+        with writing(run.output / LABELS_FOLDER):
+            run.labels.write(run.output / LABELS_FOLDER, entries)
     threshold = run.options.score_threshold
     least = "the threshold of their class" if threshold == "auto" else f"{threshold:g}"
     found = f"{run.objects} objects with a score of {least} or more"

@@ -77,7 +77,7 @@ def _find_split(
     data: YoloData, split: str, bad: BadItems, options: ReadOptions, notes: list[str]
 ) -> list[tuple[str, str | None]]:
     """Pictures and their label files, None for background, in order of the pictures' paths."""
-    files = _LabelFiles(data.folder)
+    files = _LabelFiles(data.folder, options.images)
     pictures: dict[str, Source] = {}
     for source in data.splits[split]:
         pictures |= dict.fromkeys(_find_pictures(source, data, bad, options, notes), source)
@@ -112,7 +112,7 @@ def _find_pictures(
     pictures = ImageFiles(folder).pictures()
     if len(data.splits) == 1:
         return pictures
-    labels = _LabelFiles(data.folder)
+    labels = _LabelFiles(data.folder, options.images)
     return [path for path in pictures if labels.find(path, source)]
 
 
@@ -150,10 +150,11 @@ def _outside(name: str, folder: Path, base: Path) -> str | None:
 
 
 class _LabelFiles:
-    """Finds the label files of pictures; each folder is listed once."""
+    """Finds the label files of pictures; each folder is listed once. ``images``: --images."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, images: str | None) -> None:
         self._root = root
+        self._images = Path(images) if images else None
         self._folders: dict[tuple[str, Source], list[_LabelFolder]] = {}
         self._listed: dict[Path, _LabelFolder] = {}
 
@@ -185,11 +186,15 @@ class _LabelFiles:
 
     def _places(self, directory: Path, source: Source) -> list[Path]:
         places = self._parallel(directory)
-        below = directory.is_relative_to(source.place)
-        if not below:  # pictures of another folder, --images
-            places += self._parallel(source.place)
+        below = Path()  # in the folder of the pictures
+        if directory.is_relative_to(source.place):
+            below = directory.relative_to(source.place)
+        else:
+            if self._images is not None and directory.is_relative_to(self._images):
+                below = directory.relative_to(self._images)
+            places += [place for label in self._parallel(source.place) for place in (label / below, label)]
         if source.labels is not None:
-            own = source.labels / directory.relative_to(source.place) if below else source.labels
+            own = source.labels / below
             places.append(own if own.is_dir() else source.labels)
         return list(dict.fromkeys(places))
 

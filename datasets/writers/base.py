@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -100,6 +101,13 @@ def require_class_names(names: Sequence[str], source: str, remedy: str = "") -> 
                 f"{source}: expected class names without control characters, line ends, and spaces around them, "
                 f"got {quote(name)}{remedy}"
             )
+
+
+def below_common_folder(paths: Iterable[str | Path]) -> list[Path]:
+    """Paths of files, each relative to the folder that holds them all."""
+    absolute = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 (links keep their names)
+    common = Path(os.path.commonpath([path.parent for path in absolute])) if absolute else Path()
+    return [path.relative_to(common) for path in absolute]
 
 
 def plain_number(value: float) -> float | int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from xml.sax.saxutils import escape
 
-from ssdlite.datasets.writers.base import LabeledPicture, LabelWriter, plain_number, write_label_file
+from ssdlite.datasets.writers.base import LabeledPicture, LabelWriter, plain_number, with_ending, write_label_file
 
 TOOLS_DATABASE = "Unknown"  # as LabelImg writes it: corners are positions from 0, not VOC's pixels from 1
 PICTURE_FOLDER = "JPEGImages"
@@ -42,23 +42,24 @@ class VocWriter(LabelWriter):
         """Each file has all of it."""
 
     def label_file(self, picture: str) -> str:
-        return f"{PurePosixPath(picture).stem}.xml"
+        return with_ending(picture, ".xml")
 
     def write_labels(
         self, folder: Path, pictures: Iterable[LabeledPicture], class_names: Sequence[str], model: str
     ) -> None:
         for picture in pictures:
             text = _annotation(picture, PurePosixPath(picture.file).parent.name, class_names)
-            write_label_file(folder / "Annotations" / self.label_file(picture.file), text)
+            write_label_file(folder / self.label_file(picture.file), text)
 
 
 def _annotation(picture: LabeledPicture, folder: str, class_names: Sequence[str]) -> str:
     height, width = picture.size
+    file_name = PurePosixPath(picture.file).name
     return "\n".join(
         [
             "<annotation>",
             f"\t<folder>{escape(folder)}</folder>",
-            f"\t<filename>{escape(picture.file)}</filename>",
+            f"\t<filename>{escape(file_name)}</filename>",
             f"\t<source><database>{TOOLS_DATABASE}</database></source>",
             f"\t<size><width>{width}</width><height>{height}</height><depth>3</depth></size>",
             "\t<segmented>0</segmented>",
