@@ -10,7 +10,7 @@ import tyro
 
 from ssdlite.arguments import pick_arguments
 from ssdlite.cli import Waiting, keep_freed_memory, run, set_threads
-from ssdlite.training.options import TrainOptions, recipe_defaults, stored_options
+from ssdlite.training.options import TrainOptions, options_to_repeat, recipe_defaults, stored_options
 from ssdlite.validation import Config, require
 
 SHORT = {"-e": "--epochs", "-b": "--batch-size", "--annotations": "--data"}
@@ -20,6 +20,9 @@ class ResumeCommand(Config, frozen=True, kw_only=True):
     resume: str | None = None
     """Run folder to continue, with its own options; the result is that of an uninterrupted run.
     Default: a new run begins."""
+    config: str | None = None
+    """config.json of a run: its options, also those that were decided from the data, are those of a new run in a new
+    folder, where others are not given. Default: none."""
 
 
 class TrainCommand(ResumeCommand, frozen=True, kw_only=True):
@@ -50,8 +53,11 @@ def train_det(command: TrainCommand) -> None:
 
 
 def defaults(arguments: list[str]) -> TrainCommand:
-    """What an option is that is not given: in a run that is resumed, what it was there."""
+    """What an option is that is not given: in a run that is resumed or repeated, what it was there."""
     given = pick_arguments(ResumeCommand, arguments)
+    require(given.resume is None or given.config is None, "--config begins a new run, and does not go with --resume")
+    if given.config is not None:
+        return TrainCommand(options=options_to_repeat(given.config))
     return TrainCommand() if given.resume is None else TrainCommand(options=stored_options(given.resume))
 
 

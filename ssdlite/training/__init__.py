@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING
 from ssdlite.lazy import attach
 
 if TYPE_CHECKING:
+    from ssdlite.training.callbacks import Callback as Callback
+    from ssdlite.training.callbacks import CheckpointEvent as CheckpointEvent
+    from ssdlite.training.callbacks import EndEvent as EndEvent
+    from ssdlite.training.callbacks import EpochEvent as EpochEvent
+    from ssdlite.training.callbacks import StartEvent as StartEvent
+    from ssdlite.training.callbacks import StepEvent as StepEvent
     from ssdlite.training.options import RECIPES as RECIPES
     from ssdlite.training.options import AugmentationOptions as AugmentationOptions
     from ssdlite.training.options import DatasetOptions as DatasetOptions
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     from ssdlite.training.trainer import resume as resume
     from ssdlite.training.trainer import train as train
 else:
+    _EVENTS = ("Callback", "CheckpointEvent", "EndEvent", "EpochEvent", "StartEvent", "StepEvent")
     _OPTIONS = (
         "RECIPES",
         "AugmentationOptions",
@@ -39,6 +46,7 @@ else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
         {
+            **dict.fromkeys(_EVENTS, "ssdlite.training.callbacks"),
             **dict.fromkeys(_OPTIONS, "ssdlite.training.options"),
             "resume": "ssdlite.training.trainer",
             "train": "ssdlite.training.trainer",

@@ -27,7 +27,7 @@ SHAPES_PRESET = "ssdlite192_mobilenet_v2_050"
 DATA_PRESET = "ssdlite320_mobilenet_v2"
 RUN_FILES = ("last.pt", "best.pt", "config.json", "metrics.jsonl", "summary.json")
 # what a run computes does not depend on these
-MAY_CHANGE_ON_RESUME = ("data", "device", "workers", "cache")
+MAY_CHANGE_ON_RESUME = ("data", "device", "workers", "cache", "logger")
 MAY_MOVE = ("weights", "backbone_weights")  # to another place, where they have to be the same tensors
 
 
@@ -288,6 +288,9 @@ class RunOptions(Config, frozen=True, kw_only=True):
     patience: int | None = None
     """Evaluations without a better AP after which training ends; 0 for never. Default: decided from the data; with
     --recipe 0."""
+    logger: Literal["tensorboard", "wandb", "mlflow", "none"] | None = None
+    """Where the figures of the epochs go beside metrics.jsonl: tensorboard (the run folder), wandb (Weights & Biases),
+    mlflow, or none. Default: tensorboard where it is installed."""
 
     def check(self) -> None:
         _require_at_least(0, self, "seed", "patience")
@@ -492,24 +495,38 @@ def read_description(folder: Path) -> tuple[TrainOptions, dict[str, Any]]:
         ConfigError: there is none, or not of a run.
     """
     try:
-        content = json.loads((folder / "config.json").read_text())
-        options = content["options"]
+        options, content = _read_config(folder / "config.json")
     except OSError as error:
         raise ConfigError(
             f"--resume {folder}: expected a run folder with a config.json ({error.strerror}); "
             "--weights begins a new run from a checkpoint"
         ) from None
+    return options.override(output=str(folder)), content
+
+
+def _read_config(file: Path) -> tuple[TrainOptions, dict[str, Any]]:
+    try:
+        content = json.loads(file.read_text())
+        options = content["options"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(
-            f"{folder / 'config.json'}: expected the options of a run under 'options', got {quote(error)}"
-        ) from None
-    return TrainOptions.from_dict(options).override(output=str(folder)), content
+        raise ConfigError(f"{file}: expected the options of a run under 'options', got {quote(error)}") from None
+    return TrainOptions.from_dict(options), content
 
 
 def stored_options(folder: Path | str) -> TrainOptions:
     """The options of the run in ``folder``, to be resumed as they are or with some changed. Raises ConfigError."""
     options, _ = read_description(run_path(folder))
     return options
+
+
+def options_to_repeat(config: Path | str) -> TrainOptions:
+    """The options in config.json of a run, to be run again in a folder of its own. Raises ConfigError."""
+    file = Path(config) / "config.json" if Path(config).is_dir() else Path(config)
+    try:
+        options, _ = _read_config(file)
+    except OSError as error:
+        raise ConfigError(f"--config {config}: expected config.json of a run ({error.strerror})") from None
+    return options.override(output=None)
 
 
 def next_run_folder(parent: Path = Path("runs")) -> Path:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,17 +56,13 @@ class Description:
 
 
 class RunFolder:
-    """config.json, metrics.jsonl (a line per epoch), summary.json, best.pt, last.pt, curves.png, samples.png.
-
-    Where tensorboard is installed the lines of metrics.jsonl also go to ``tensorboard/``.
-    """
+    """config.json, metrics.jsonl (a line per epoch), summary.json, best.pt, last.pt, curves.png, samples.png."""
 
     def __init__(self, path: Path) -> None:
         """``path`` may also be that of the folder's last.pt, or of another file in it."""
         self.path = run_path(path)
         self.last = self.path / "last.pt"
         self.best = self.path / "best.pt"
-        self._tensorboard: Any = None
 
     def require_free(self) -> None:
         """Raise ConfigError where the folder holds a run already."""
@@ -129,30 +123,8 @@ class RunFolder:
             save_checkpoint(checkpoint, self.last)
         except (OSError, RuntimeError) as error:  # torch says RuntimeError when the disk is full
             raise TrainingError(f"{self.path}: the epoch cannot be saved ({error}); make room and --resume") from error
-        self._log_to_tensorboard(history)
-
-    def _log_to_tensorboard(self, history: Sequence[dict[str, Any]]) -> None:
-        """Log the newest line; on the first call of a process all earlier ones, in place of what was logged before."""
-        if self._tensorboard is None:
-            if importlib.util.find_spec("tensorboard") is None:
-                return
-            from torch.utils.tensorboard import SummaryWriter
-
-            shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
-            self._tensorboard = SummaryWriter(str(self.path / "tensorboard"))
-            self._log_rows(history[:-1])
-        self._log_rows(history[-1:])
-
-    def _log_rows(self, rows: Sequence[dict[str, Any]]) -> None:
-        for row in rows:
-            for name, value in row.items():
-                if name != "epoch" and value is not None:
-                    self._tensorboard.add_scalar(name, value, row["epoch"])
-        self._tensorboard.flush()
 
     def finish(self, summary: dict[str, Any], history: Sequence[dict[str, Any]], samples: ImageArray | None) -> None:
-        if self._tensorboard is not None:
-            self._tensorboard.close()
         plot_curves(history, self.path / "curves.png")
         if samples is not None:
             _, encoded = cv2.imencode(".png", samples[:, :, ::-1])

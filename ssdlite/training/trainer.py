@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,16 @@ from ssdlite.heads.losses import Losses
 from ssdlite.images.drawing import contact_sheet, side_by_side
 from ssdlite.images.reading import read_image
 from ssdlite.predictor import Predictor
+from ssdlite.training.callbacks import (
+    Callback,
+    CallbackList,
+    CheckpointEvent,
+    EndEvent,
+    EpochEvent,
+    StartEvent,
+    StepEvent,
+    build_loggers,
+)
 from ssdlite.training.decide import decide, evaluation_interval
 from ssdlite.training.duration import fit_epochs
 from ssdlite.training.finetune import Freezing, build_freezing, reestimate_norms
@@ -55,31 +65,39 @@ SAMPLE_COUNT = 8  # validation images in samples.png
 SAMPLE_SCORE = 0.4
 
 
-def train(options: TrainOptions, *, remark: str | None = None) -> dict[str, Any]:
+def train(options: TrainOptions, *, remark: str | None = None, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
     """Begin a run as ``options`` say and return what ``summary.json`` holds.
 
     Args:
         remark: of the caller, which is printed once training begins.
+        callbacks: who is told of steps, epochs and checkpoints, beside the logger of ``options.run.logger``.
 
     Raises:
         SsdliteError: the options, the data or a checkpoint cannot be used, or the loss is no longer finite.
     """
     with join_processes(options.system.device) as processes:
+        followers = _followers(options, callbacks, processes)
         folder = claim_folder(options, processes)
         splits = load_splits(options, processes)
         options, decisions = decide(options, splits.train)
         if processes.is_first:
             for decision in decisions:
                 print_line(f"decided {decision}")
-        return _run(start_run(options, folder, decisions), splits, processes, remark)
+        return _run(start_run(options, folder, decisions), splits, processes, remark, followers)
 
 
-def resume(folder: Path | str, options: TrainOptions | None = None, *, remark: str | None = None) -> dict[str, Any]:
+def resume(
+    folder: Path | str,
+    options: TrainOptions | None = None,
+    *,
+    remark: str | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any]:
     """Go on with the run in ``folder``, and return what ``summary.json`` holds.
 
     Args:
         options: the run's own (``stored_options``) with those changed that may (``MAY_CHANGE_ON_RESUME``).
-        remark: of the caller, which is printed once training begins.
+        remark, callbacks: as ``train`` takes them.
 
     Raises:
         SsdliteError: as ``train``; ConfigError where the options would make it another run.
@@ -87,8 +105,14 @@ def resume(folder: Path | str, options: TrainOptions | None = None, *, remark: s
     run_folder = RunFolder(Path(folder))
     options = options or run_folder.description().options
     with join_processes(options.system.device) as processes:
+        followers = _followers(options, callbacks, processes)
         start = continue_run(run_folder, options)
-        return _run(start, _load_again(options, processes), processes, remark)
+        return _run(start, _load_again(options, processes), processes, remark, followers)
+
+
+def _followers(options: TrainOptions, callbacks: Sequence[Callback], processes: Processes) -> CallbackList:
+    """Who is told of the run; before anything is read, so that a logger that is not installed is soon seen."""
+    return CallbackList([*build_loggers(options.run.logger), *callbacks] if processes.is_first else [])
 
 
 def _load_again(options: TrainOptions, processes: Processes) -> DataSplits:
@@ -101,7 +125,9 @@ def _load_again(options: TrainOptions, processes: Processes) -> DataSplits:
         raise DataError(f"{error}; where the data of the run have moved, --data NEWPLACE names them") from None
 
 
-def _run(start: RunStart, splits: DataSplits, processes: Processes, remark: str | None) -> dict[str, Any]:
+def _run(
+    start: RunStart, splits: DataSplits, processes: Processes, remark: str | None, followers: CallbackList
+) -> dict[str, Any]:
     options = start.options
     torch.manual_seed(options.run.seed)
     detector, report = build_for_run(start, splits.train)
@@ -114,7 +140,7 @@ def _run(start: RunStart, splits: DataSplits, processes: Processes, remark: str 
         trial = Trainer(copied, splits, options, start.folder, processes, freezing=freezing)
         options = _fit_to_time(start.seconds, trial)
     freezing = build_freezing(detector, options.start, report, start.state)
-    trainer = Trainer(detector, splits, options, start.folder, processes, freezing=freezing)
+    trainer = Trainer(detector, splits, options, start.folder, processes, freezing=freezing, followers=followers)
     if start.checkpoint is not None and start.state is not None:
         trainer.restore(start.checkpoint, start.state)
     if processes.is_first:
@@ -155,9 +181,11 @@ class Trainer:
         processes: Processes,
         *,
         freezing: Freezing,
+        followers: Callback | None = None,
     ) -> None:
         self.options, self.folder, self.processes, self.splits = options, folder, processes, splits
         self.freezing = freezing
+        self.followers = followers or Callback()
         self.step = TrainingStep(detector, options)
         self.detector = self.step.detector
         config = detector.config
@@ -227,6 +255,7 @@ class Trainer:
         """Train the epochs that are left, saving after each, and finish the run folder."""
         options, first = self.options, self.processes.is_first
         loader = self.build_loader()
+        self.followers.on_start(StartEvent(self.folder.path, options, tuple(self.history)))
         metrics = None
         with explained_worker_failures(), self.progress as progress:
             steps = len(self.batches) * options.settings.epochs
@@ -270,6 +299,7 @@ class Trainer:
         for step, (batch, losses) in enumerate(self._steps(epoch, loader)):
             sums += torch.stack(losses).detach()
             images += len(batch) * self.processes.count
+            self._tell_step(epoch * steps + step, losses)
             if not progress.disable and due.is_due():
                 lr = learning_rate(epoch * steps + step, total, self.options)
                 progress.update(
@@ -290,6 +320,13 @@ class Trainer:
             "lr": learning_rate((epoch + 1) * steps - 1, total, self.options),
             "images_per_second": round(rate, 2),
         }
+
+    def _tell_step(self, step: int, losses: Losses) -> None:
+        """``step``: of the whole run, from 0."""
+        steps, total = len(self.batches), len(self.batches) * self.options.settings.epochs
+        loss, class_loss, box_loss = (losses.total.detach(), losses.classification.detach(), losses.box.detach())
+        lr = learning_rate(step, total, self.options)
+        self.followers.on_step(StepEvent(step // steps + 1, step + 1, total, lr, loss, class_loss, box_loss))
 
     def _steps(self, epoch: int, loader: DataLoader[Batch]) -> Iterator[tuple[Batch, Losses]]:
         """Take the optimiser's steps of an epoch. A loss is looked at once the next step is under way.
@@ -366,6 +403,8 @@ class Trainer:
         self.done.best_ap = max(self.done.best_ap, ap)
         self.folder.save_epoch(self._checkpoint(metrics), self.history, is_best)
         self.saved_epoch = self.done.epoch
+        self.followers.on_epoch(EpochEvent(self.done.epoch, self.options.settings.epochs, row, metrics))
+        self.followers.on_checkpoint(CheckpointEvent(self.done.epoch, self.folder.last, is_best))
         scores = "" if metrics is None else f"  AP {format_figure(metrics.AP)}  AP50 {format_figure(metrics.AP50)}"
         print_line(
             f"epoch {row['epoch']}/{self.options.settings.epochs}  loss {row['loss']:.3f}{scores}  "
@@ -404,6 +443,7 @@ class Trainer:
         }
         if self.processes.is_first:
             self.folder.finish(summary, self.history, self._draw_samples())
+            self.followers.on_end(EndEvent(self.folder.path, summary))
             print_metrics(f"{self.splits.val.name}, last epoch", metrics.figures(), summary["per_class"])
             best = max(self.history, key=lambda row: (row.get("AP") or -1.0, row["epoch"]))
             print_line(f"best.pt: epoch {best['epoch']}, AP {format_figure(best.get('AP'))}")
