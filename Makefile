@@ -16,7 +16,7 @@ demo: install
 	$(BIN)/ssdlite eval $(RUN)/best.pt --data data/shapes --split val --output $(RUN)/eval
 	$(BIN)/ssdlite predict data/shapes/val --weights $(RUN)/best.pt --output $(RUN)/predictions
 	@echo
-	@echo "Ground truth and detections side by side:  $(RUN)/samples.png"
+	@echo "Ground truth and detections side by side:  $(RUN)/samples.jpg"
 	@echo "Every validation picture with its boxes:   $(RUN)/predictions/"
 	@echo "Loss and AP curves:                        $(RUN)/curves.png"
 	@echo "The detector, for ssdlite.load_detector(): $(RUN)/best.pt"

@@ -37,7 +37,7 @@ def real_data(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training ends without samples.png and curves.png, which take half of the time of a run of two epochs."""
+    """Training ends without samples.jpg and curves.png, which take half of the time of a run of two epochs."""
     from ssdlite.training import run_folder, trainer
 
     monkeypatch.setattr(trainer.Trainer, "_draw_samples", lambda self: None)
