@@ -230,7 +230,7 @@ class Outline(NamedTuple):
 
 @dataclass(frozen=True)
 class Style:
-    """Outline width, letter size and space beside a caption, in pixels, for a picture of one size."""
+    """Line width, letter size and space beside a caption, in pixels, for a picture of one size."""
 
     line: int
     font_size: int
