@@ -233,7 +233,7 @@ def _place_picture(path: Path, target: Path, placing: PicturePlacing) -> None:
         try:
             shutil.copyfile(path, target)
         except OSError as error:
-            if error.filename == path:
+            if str(error.filename) == str(path):
                 raise DataError(f"{path}: cannot be read ({error.strerror})") from None
             raise
         return
