@@ -82,8 +82,7 @@ def convert_data(
             writer.write_split(folder, split, places.fill(split, index), class_names)
             notes += [_said(split, index), *problem_notes(index)]
         writer.finish(folder, list(targets), class_names)
-    notes += [*_losses(writer, list(targets.values())), *places.notes()]
-    return list(dict.fromkeys(notes))
+    return [*notes, *_losses(writer, list(targets.values())), *places.notes()]
 
 
 def _require_new(output: Path, root: Path) -> None:
@@ -230,12 +229,7 @@ def _plain(part: str) -> str:
 def _place_picture(path: Path, target: Path, placing: PicturePlacing) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if placing == "copy":
-        try:
-            shutil.copyfile(path, target)
-        except OSError as error:
-            if str(error.filename) == str(path):
-                raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-            raise
+        shutil.copyfile(path, target)
         return
     try:
         target.hardlink_to(path.resolve())

@@ -44,7 +44,9 @@ class EvalOptions:
     split: str | None = None
     """Which split to score on. Default: val, otherwise test, otherwise the only one."""
     output: Path | None = None
-    """Folder for metrics.json and coco_results.json. Default: neither is written."""
+    """Folder for metrics.json, coco_results.json and the report. Default: none of them is written."""
+    report: bool = True
+    """Write report.html, which shows in pictures what goes wrong, and the same as report.json into --output."""
     json: Path | None = None
     """Write the figures to this file. Default: metrics.json in --output, where that is given."""
     coco_results: Path | None = None
@@ -116,9 +118,13 @@ def _report(
         save_json(files.figures, report)
     if files.coco_results:
         save_json_list(files.coco_results, evaluator.coco_results())
-    for path in files:
-        if path:
-            print_line(f"wrote {path}", console)
+    written = [path for path in files if path]
+    if options.output and options.report:
+        from ssdlite.evaluation.analysis.report import write_report
+
+        written += write_report(options.output, evaluator, metrics, str(options.checkpoint))
+    for path in written:
+        print_line(f"wrote {path}", console)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

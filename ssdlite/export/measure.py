@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ssdlite.benchmark.timing import processor_name, take_turns, timed
+from ssdlite.datasets.formats.options import LoadOptions
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.loading import find_splits, load_data
 from ssdlite.datasets.shapes import draw_scene
@@ -63,10 +64,10 @@ def find_pictures(options: ExportOptions, detector: Detector) -> ExportPictures:
     calibration: Sequence[str] = ()
     name, gate = "", None
     if options.data is not None:
-        layout = find_splits(options.data, options.reading)
+        layout = find_splits(options.data)
         splits = load_data(
             layout,
-            options.reading.loading(detector.class_names),
+            LoadOptions(classes=tuple(detector.class_names)),
             train_split=options.calibration_split and layout.match(options.calibration_split, "--calibration-split"),
             val_split=options.split and layout.match(options.split),
             allow_absent=True,

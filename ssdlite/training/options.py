@@ -27,7 +27,7 @@ SHAPES_PRESET = "ssdlite192_mobilenet_v2_050"
 DATA_PRESET = "ssdlite320_mobilenet_v2"
 RUN_FILES = ("last.pt", "best.pt", "config.json", "metrics.jsonl", "summary.json")
 # what a run computes does not depend on these
-MAY_CHANGE_ON_RESUME = ("data", "device", "workers", "cache", "logger")
+MAY_CHANGE_ON_RESUME = ("data", "device", "workers", "cache", "logger", "report")
 MAY_MOVE = ("weights", "backbone_weights")  # to another place, where they have to be the same tensors
 
 
@@ -291,6 +291,10 @@ class RunOptions(Config, frozen=True, kw_only=True):
     logger: Literal["tensorboard", "wandb", "mlflow", "none"] | None = None
     """Where the figures of the epochs go beside metrics.jsonl: tensorboard (the run folder), wandb (Weights & Biases),
     mlflow, or none. Default: tensorboard where it is installed."""
+
+    report: bool = True
+    """At the end write report.html, which shows in pictures what best.pt does wrong on the validation data, and the
+    same as report.json into the run folder."""
 
     def check(self) -> None:
         _require_at_least(0, self, "seed", "patience")

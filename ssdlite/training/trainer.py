@@ -15,7 +15,7 @@ import torch
 from rich.progress import Progress, TaskID
 from torch.utils.data import DataLoader
 
-from ssdlite.checkpoint import Checkpoint
+from ssdlite.checkpoint import Checkpoint, load_checkpoint
 from ssdlite.console import Interval, format_figure, format_rate, print_line, print_metrics, training_progress
 from ssdlite.datasets.dataset import Batch, DetectionDataset, PictureCache, ShuffledBatches, collate
 from ssdlite.datasets.index import DetectionIndex
@@ -25,11 +25,13 @@ from ssdlite.datasets.workers import explained_worker_failures
 from ssdlite.detector import Detector, require_finite
 from ssdlite.device import Processes, choose_device, join_processes
 from ssdlite.errors import CheckpointError, ConfigError, DataError, TrainingError
-from ssdlite.evaluation.analysis.panels import draw_panels
-from ssdlite.evaluation.coco import Metrics
+from ssdlite.evaluation.analysis.report import PAGE_FILE, write_report
+from ssdlite.evaluation.coco import Evaluator, Metrics
 from ssdlite.evaluation.inference import detect_dataset, evaluate_dataset, refuse_bad
 from ssdlite.files import counted
 from ssdlite.heads.losses import Losses
+from ssdlite.images.drawing import contact_sheet, side_by_side
+from ssdlite.images.reading import read_image
 from ssdlite.predictor import Predictor
 from ssdlite.training.callbacks import (
     Callback,
@@ -60,7 +62,8 @@ from ssdlite.training.state import RunProgress, TrainingState
 from ssdlite.training.step import TrainingStep, learning_rate, set_learning_rate
 
 STATUS_INTERVAL = 0.5  # seconds between updates of the progress bar: reading the loss makes a GPU wait
-SAMPLE_COUNT = 8  # validation images in samples.jpg
+SAMPLE_COUNT = 8  # validation images in samples.png
+SAMPLE_SCORE = 0.4
 
 
 def train(options: TrainOptions, *, remark: str | None = None, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
@@ -208,6 +211,7 @@ class Trainer:
         self.done = RunProgress()
         self.saved_epoch = 0  # the one that last.pt is of
         self.history: list[dict[str, Any]] = []
+        self.best: tuple[Evaluator, Metrics] | None = None  # of best.pt, where this process has scored it
 
     def introduce(self) -> None:
         """Say what is going to be trained, how, and where it will be found."""
@@ -375,10 +379,15 @@ class Trainer:
         In float32, as they will be used, and as ``ssdlite eval`` does.
         """
         self.processes.synchronise(self.step.evaluated)
+        self.evaluator = self._detect(self.step.evaluated)
+        return self.evaluator.compute()
+
+    def _detect(self, detector: Detector) -> Evaluator:
+        """What it finds in the validation split, in all processes."""
         share = range(self.processes.rank, len(self.splits.val), self.processes.count)
         task = self.progress.add_task("validating", total=len(share), rate="", figures="")
         evaluation = evaluate_dataset(
-            Predictor(self.step.evaluated),
+            Predictor(detector),
             self.splits.val,
             self.processes,
             batch_size=self.options.settings.batch_size,
@@ -387,18 +396,20 @@ class Trainer:
             on_image=lambda: self.progress.advance(task),
         )
         self.progress.remove_task(task)
-        return evaluation.evaluator.compute()
+        return evaluation.evaluator
 
     def _finish_epoch(self, row: dict[str, Any], metrics: Metrics | None) -> None:
         row |= {"images_seen": self.done.images_seen, "seconds": round(self.done.seconds, 2)}
         if metrics is not None:
             row |= {name: metrics.figures()[name] for name in ("AP", "AP50", "AP75")}
         self.history.append(row)
-        if not self.processes.is_first:
-            return
         ap = -1.0 if metrics is None else (metrics.AP or 0.0)
         is_best = metrics is not None and ap >= self.done.best_ap
         self.done.best_ap = max(self.done.best_ap, ap)
+        if is_best and metrics is not None:
+            self.best = self.evaluator, metrics
+        if not self.processes.is_first:
+            return
         self.folder.save_epoch(self._checkpoint(metrics), self.history, is_best)
         self.saved_epoch = self.done.epoch
         self.followers.on_epoch(EpochEvent(self.done.epoch, self.options.settings.epochs, row, metrics))
@@ -433,26 +444,46 @@ class Trainer:
         summary: dict[str, Any] = {
             **metrics.figures(),
             "per_class": metrics.to_dict()["per_class"],
+            "operating_points": metrics.to_dict()["operating_points"],
             "images_seen": self.done.images_seen,
             "seconds": round(self.done.seconds, 2),
             "epochs": self.done.epoch,
             "skipped_images": self.done.skipped_images,
             "output": str(self.folder.path),
         }
+        if self.options.run.report:
+            self._report()
         if self.processes.is_first:
             self.folder.finish(summary, self.history, self._draw_samples())
             self.followers.on_end(EndEvent(self.folder.path, summary))
             print_metrics(f"{self.splits.val.name}, last epoch", metrics.figures(), summary["per_class"])
             best = max(self.history, key=lambda row: (row.get("AP") or -1.0, row["epoch"]))
             print_line(f"best.pt: epoch {best['epoch']}, AP {format_figure(best.get('AP'))}")
-            print_line(f"run folder: {self.folder.path} (best.pt, last.pt, samples.jpg, curves.png)")
+            print_line(f"run folder: {self.folder.path} (best.pt, last.pt, samples.png, curves.png)")
+            if self.options.run.report:
+                print_line(f"what to do next, in pictures: {self.folder.path / PAGE_FILE}")
         return summary
+
+    def _report(self) -> None:
+        """On best.pt, which is scored again where an earlier process has scored it. Every process takes its share."""
+        if self.best is None:
+            detector = load_checkpoint(self.folder.best).build_detector().to(self.step.device).eval()
+            evaluator = self._detect(detector)
+            self.best = evaluator, evaluator.compute()
+        if self.processes.is_first:
+            write_report(self.folder.path, *self.best, str(self.folder.best))
 
     def _draw_samples(self) -> npt.NDArray[np.uint8] | None:
         index = self.splits.val
         positions = list(range(0, len(index), max(len(index) // SAMPLE_COUNT, 1)))[:SAMPLE_COUNT]
-        found = dict(detect_dataset(Predictor(self.step.evaluated), index, positions=positions, skip_bad=True))
-        return draw_panels(index, found) if found else None
+        pictures = []
+        for position, found in detect_dataset(
+            Predictor(self.step.evaluated), index, positions=positions, skip_bad=True
+        ):
+            record = index.record(position)
+            image = read_image(record.path)
+            pictures.append(side_by_side(image, record, found.above(SAMPLE_SCORE)))
+        return contact_sheet(pictures, columns=2, cell=960) if pictures else None
 
 
 def _require_full_batches(train: DetectionIndex, batch_size: int, processes: int, overfit: int | None) -> None:

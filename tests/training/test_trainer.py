@@ -30,7 +30,8 @@ from ssdlite.training.trainer import resume, train
 TRAIN_DET = Path(__file__).parents[2] / "tools" / "train_det.py"
 EVAL_DET = TRAIN_DET.with_name("eval_det.py")
 SMALL = {"preset": "ssdlite192_mobilenet_v2_050", "width_mult": 0.25, "image_size": 96, "batch_size": 8}
-RUN_FILES = {"config.json", "metrics.jsonl", "summary.json", "best.pt", "last.pt", "curves.png", "samples.jpg"}
+RUN_FILES = {"config.json", "metrics.jsonl", "summary.json", "best.pt", "last.pt", "curves.png", "samples.png"}
+REPORT = {"report.html", "report.json"}
 TENSORBOARD = {"tensorboard"} if importlib.util.find_spec("tensorboard") else set()
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
@@ -59,7 +60,7 @@ def test_a_run_leaves_its_files_and_a_checkpoint_that_needs_nothing_else(
 ) -> None:
     monkeypatch.undo()  # with its pictures
     summary = train(options(shapes, tmp_path / "run"))
-    assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES | TENSORBOARD
+    assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES | REPORT | TENSORBOARD
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
     assert {"AP", "AP50", "AP75", "per_class", "images_seen", "seconds"} <= summary.keys()
     assert summary["images_seen"] == 48
@@ -70,6 +71,28 @@ def test_a_run_leaves_its_files_and_a_checkpoint_that_needs_nothing_else(
     detector = load_detector(tmp_path / "run" / "last.pt")
     assert detector.class_names == ("circle", "square", "triangle")
     assert detector.config.input.size == (96, 96)
+
+
+def test_the_report_is_of_the_best_weights_and_the_same_of_a_resumed_run(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    folder = tmp_path / "run"
+    train(options(shapes, folder, epochs=1))
+    best = load_checkpoint(folder / "best.pt")
+    report = (folder / "report.json").read_text()
+    values = json.loads(report)
+    assert values["title"] == str(folder / "best.pt") and values["images"] == 8
+    assert {name: values[name] for name in best.metrics} == best.metrics
+    assert "<h1>" in (folder / "report.html").read_text()
+    for name in REPORT:
+        (folder / name).unlink()
+    resume(folder)  # nothing is left to train; best.pt is scored again
+    assert (folder / "report.json").read_text() == report
+    for name in REPORT:
+        (folder / name).unlink()
+    resume(folder, stored_options(folder).override(report=False))
+    assert not any((folder / name).exists() for name in REPORT)
 
 
 def test_the_bar_moves_by_time_while_training_and_by_images_while_validating(
@@ -198,7 +221,7 @@ def test_two_processes_train_as_one_writer_and_score_the_same(shapes: Path, tmp_
     scoring = [str(EVAL_DET), f"{folder}/last.pt", "--data", str(shapes), "--json", f"{folder}/eval.json"]
     scored = subprocess.run([*launcher, *scoring], env=environment, capture_output=True, text=True, check=False)
     assert scored.returncode == 0, scored.stderr
-    assert {path.name for path in folder.iterdir()} == RUN_FILES | TENSORBOARD | {"eval.json"}
+    assert {path.name for path in folder.iterdir()} == RUN_FILES | REPORT | TENSORBOARD | {"eval.json"}
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["images_seen"] == 72
     assert done.stdout.count("epoch 3/3") == 1

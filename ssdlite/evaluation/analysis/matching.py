@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,15 @@ def match(index: DetectionIndex, results: Mapping[int, Detections]) -> Matches:
     nothing = _match_picture(0, _NO_RECORD, 0, Detections(*_NO_DETECTIONS, ()))
     columns = zip(*(vars(part).values() for part in (nothing, *parts)), strict=True)
     return Matches(*(np.concatenate(column) for column in columns))
+
+
+def overlaps_by_picture(index: DetectionIndex, matches: Matches) -> Iterator[tuple[IntArray, IntArray, FloatArray]]:
+    """Of each picture with detections: their rows [D'], its objects' rows [N'], and the IoU of each with each."""
+    starts = np.searchsorted(matches.pictures, np.arange(len(index) + 1))
+    for picture in np.unique(matches.pictures).tolist():
+        rows = np.arange(starts[picture], starts[picture + 1])
+        objects = np.arange(index.offsets[picture], index.offsets[picture + 1])
+        yield rows, objects, pairwise_iou(matches.boxes[rows], index.boxes[objects].astype(np.float64))
 
 
 _NO_DETECTIONS = np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64)

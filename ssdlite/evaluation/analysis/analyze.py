@@ -1,0 +1,123 @@
+"""All that is found out about a detector on a split, from its detections alone: for ``report.json`` and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite.datasets.index import DetectionIndex
+from ssdlite.detections import Detections
+from ssdlite.evaluation.analysis.confusion import SizeBucket, confusion_matrix, pixel_sizes, relative_sizes
+from ssdlite.evaluation.analysis.curves import best_f1, class_curves, interpolated, positives_of
+from ssdlite.evaluation.analysis.errors import ErrorWeights, error_counts, weigh_errors
+from ssdlite.evaluation.analysis.matching import FloatArray, IntArray, Matches, match
+from ssdlite.evaluation.analysis.pictures import LabelSuspect, PictureErrors, label_suspects, picture_errors
+from ssdlite.runtime.operating_points import OperatingPoint, score_thresholds
+
+REPORT_FORMAT = "ssdlite-report"
+REPORT_VERSION = 1
+WORST_PICTURES = 20  # the worst, that are listed
+MOST_SUSPECTS = 200  # of each kind, that are listed
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Counts are at the operating points where nothing else is said, and of the classes that have objects.
+
+    Attributes:
+        every: all detections of classes that have objects, matched.
+        matches: those that reach the threshold of their class.
+        curves: by label, the best precision at 101 recalls, at IoU 0.5.
+        confusion: [K + 1, K + 1] objects by what they were taken for; the last of both is background.
+        pictures: those with errors, most of them first.
+        suspects: by SUSPECT_KINDS.
+    """
+
+    index: DetectionIndex
+    points: dict[str, OperatingPoint]
+    thresholds: npt.NDArray[np.float64]  # [K]
+    every: Matches
+    matches: Matches
+    curves: dict[int, FloatArray]
+    confusion: IntArray
+    weights: ErrorWeights
+    error_counts: dict[str, int]
+    pixel_sizes: list[SizeBucket]
+    relative_sizes: list[SizeBucket]
+    pictures: list[PictureErrors]
+    suspects: dict[str, list[LabelSuspect]]
+
+    def confusions(self) -> list[tuple[str, str, int]]:
+        """(annotated class, detected class, how often) of those taken for another, most often first."""
+        names, counts = self.index.class_names, self.confusion[:-1, :-1].copy()
+        np.fill_diagonal(counts, 0)
+        pairs = [
+            (names[row], names[column], int(counts[row, column])) for row, column in np.argwhere(counts > 0).tolist()
+        ]
+        return sorted(pairs, key=lambda pair: -pair[2])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; file names are those of the index."""
+        names = (*self.index.class_names, None)
+        return {
+            "format": REPORT_FORMAT,
+            "format_version": REPORT_VERSION,
+            "split": self.index.name,
+            "images": len(self.index),
+            "objects": int((~self.index.ignore).sum()),
+            "operating_points": {name: asdict(point) for name, point in self.points.items()},
+            "precision_at_recall": {  # 0, 0.01, ..., 1
+                names[label]: [round(value, 4) for value in curve.tolist()] for label, curve in self.curves.items()
+            },
+            "confusion": [  # null is background
+                {"annotated": names[row], "detected": names[column], "count": int(self.confusion[row, column])}
+                for row, column in np.argwhere(self.confusion > 0).tolist()
+            ],
+            "errors": {
+                kind: {"count": self.error_counts[kind], "AP50_loss": loss} for kind, loss in self.weights.loss.items()
+            },
+            "sizes": [asdict(bucket) for bucket in self.pixel_sizes],
+            "relative_sizes": [asdict(bucket) for bucket in self.relative_sizes],
+            "worst_pictures": [
+                {"file": self.index.paths[one.position], "found": one.found, "missed": one.missed, "wrong": one.wrong}
+                for one in self.pictures[:WORST_PICTURES]
+            ],
+            "label_suspects": {
+                kind: {"count": len(suspects), "boxes": [self._suspect(one) for one in suspects[:MOST_SUSPECTS]]}
+                for kind, suspects in self.suspects.items()
+            },
+        }
+
+    def _suspect(self, one: LabelSuspect) -> dict[str, Any]:
+        values = asdict(one)
+        return {"file": self.index.paths[values.pop("position")], **values, "box": list(one.box)}
+
+
+def analyze(index: DetectionIndex, results: Mapping[int, Detections]) -> Analysis:
+    """``results`` by position in the index, as ``Evaluator.state()`` has them."""
+    positives = positives_of(index)
+    every = match(index, results)
+    every = every.where(positives[every.labels] > 0)  # what is never annotated may be there: nothing can be said of it
+    curves = class_curves(every, positives)
+    points = {index.class_names[label]: point for label, one in curves.items() if (point := best_f1(one)) is not None}
+    thresholds = score_thresholds(index.class_names, points)
+    matches = every.where(every.scores >= thresholds[every.labels])
+    return Analysis(
+        index=index,
+        points=points,
+        thresholds=thresholds,
+        every=every,
+        matches=matches,
+        curves={label: interpolated(one) for label, one in curves.items()},
+        confusion=confusion_matrix(index, matches),
+        weights=weigh_errors(index, every),
+        error_counts=error_counts(index, matches),
+        pixel_sizes=pixel_sizes(index, matches, every),
+        relative_sizes=relative_sizes(index, matches, every),
+        pictures=picture_errors(index, matches),
+        suspects=label_suspects(index, every, thresholds),
+    )

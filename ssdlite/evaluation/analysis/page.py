@@ -1,0 +1,355 @@
+"""The report as one HTML page that needs nothing else: no network, no script. Names in it are untrusted text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from ssdlite.evaluation.analysis.advice import REMEDIES, advice
+from ssdlite.evaluation.analysis.analyze import WORST_PICTURES, Analysis
+from ssdlite.evaluation.analysis.confusion import SizeBucket
+from ssdlite.evaluation.analysis.curves import RECALL_LEVELS
+from ssdlite.evaluation.analysis.drawn import Drawer
+from ssdlite.evaluation.analysis.matching import FloatArray
+from ssdlite.evaluation.analysis.pictures import SUSPECT_KINDS, LabelSuspect
+from ssdlite.evaluation.coco import Metrics
+from ssdlite.files import counted, listing
+from ssdlite.runtime.operating_points import OperatingPoint
+
+MOST_CURVES = 24  # classes with a curve of their own, those with the most objects
+MOST_MATRIX = 20  # classes in the matrix of confusions, those that are confused most
+SHOWN_SUSPECTS = 12  # of each kind
+SECTIONS = {  # by id
+    "next": "What to do next",
+    "classes": "Classes",
+    "errors": "What is lost, and why",
+    "sizes": "Results by object size",
+    "confusions": "Confusions",
+    "worst": "The worst pictures",
+    "labels": "Annotations to look at again",
+}
+NOTES = {  # what each section says, and what to do with it
+    "next": """Counts on this page are at the score thresholds of the table below (ssdlite predict \
+--score-threshold auto), with boxes that overlap the annotated one by half or more (IoU 0.5).""",
+    "classes": """Threshold: the score from which on detections of the class give the best F1, the balance of \
+precision (how many detections are right) and recall (how many objects are found). Choose a higher one where false \
+alarms are worse, a lower one where misses are.""",
+    "curves": "The further a curve reaches to the upper right, the better; the dot is the threshold.",
+    "errors": """AP50 lost: what AP50 would gain without this kind of error, over all scores (TIDE, arXiv \
+2008.08115). Start with the longest bar; the number of errors, at the thresholds, says less.""",
+    "sizes": """Where small objects are missed that larger ones are not: train with --finest-stride 8 or a larger \
+--image-size. Found at any score but not at the threshold: the detector sees them and is not sure; more pictures of \
+such objects help.""",
+    "relative": "A picture is scaled to the network's input: what counts there is the size beside the picture's.",
+    "confusions": """A row for the objects of each class: in the column of the same class they were found, in that \
+of background missed. The row of background has detections where no such object is. Classes that are taken for each \
+other: label them by one rule, or make them one with --rename.""",
+    "worst": """Those with the most errors; first the annotations, then the detections. Orange: objects that were \
+missed, and detections that are wrong; blue: found, and right; grey: left out of the count.""",
+    "labels": """Where detector and annotations disagree most, and the annotations may be the ones that are wrong \
+(orange among the blue annotated boxes). Correct what is wrong and train again; what is right teaches what is hard.""",
+}
+STYLE = """
+:root { --ink: #1d2330; --soft: #5d6678; --line: #dfe3ea; --paper: #fff; --back: #f4f6f9; --blue: #2f7de1;
+  --orange: #e06c10 }
+@media (prefers-color-scheme: dark) { :root { --ink: #e7eaf0; --soft: #a0a9ba; --line: #343b49; --paper: #1b202a;
+  --back: #12161d; --blue: #62a5f5; --orange: #ff9a4a } }
+* { box-sizing: border-box }
+body { margin: 0; background: var(--back); color: var(--ink);
+  font: 16px/1.5 system-ui, "Segoe UI", Roboto, Arial, sans-serif }
+main { max-width: 1180px; margin: 0 auto; padding: 20px 16px 60px }
+h1 { font-size: 1.6rem; margin: 8px 0 2px; overflow-wrap: anywhere } h2 { font-size: 1.2rem; margin: 0 0 4px }
+h3 { font-size: 1rem; margin: 22px 0 6px }
+p { margin: 4px 0 12px } .soft { color: var(--soft) } p.soft { max-width: 78ch }
+nav { display: flex; flex-wrap: wrap; gap: 6px 16px; margin: 10px 0 18px; font-size: .92rem }
+a { color: var(--blue); text-decoration: none } a:hover { text-decoration: underline }
+section { background: var(--paper); border: 1px solid var(--line); border-radius: 12px; padding: 18px 20px;
+  margin: 0 0 18px }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 0 0 18px }
+.card { background: var(--paper); border: 1px solid var(--line); border-radius: 12px; padding: 12px 16px }
+.card b { display: block; font-size: 1.7rem; line-height: 1.25 } .card span { color: var(--soft); font-size: .88rem }
+.scroll { overflow-x: auto }
+table { border-collapse: collapse; font-size: .92rem; min-width: 100% }
+th, td { padding: 6px 10px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
+th { color: var(--soft); font-weight: 600; vertical-align: bottom } th:first-child, td:first-child { text-align: left }
+td.text, th.text { text-align: left; white-space: normal; min-width: 230px }
+td:first-child { max-width: 260px; overflow: hidden; text-overflow: ellipsis }
+.bar { display: inline-block; width: 90px; height: 8px; border-radius: 4px; background: var(--line); margin-left: 8px;
+  vertical-align: middle; overflow: hidden } .bar i { display: block; height: 100%; background: var(--blue) }
+.bar.loss i { background: var(--orange) }
+.matrix td, .matrix th { text-align: center; padding: 5px 7px } .matrix td:first-child { text-align: left }
+.matrix thead th + th { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; max-height: 150px;
+  overflow: hidden }
+code { font-size: .92em; white-space: nowrap }
+ol, ul { margin: 4px 0; padding-left: 22px } li { margin: 6px 0; max-width: 90ch; overflow-wrap: anywhere }
+.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 14px }
+.curves figure, .tiles figure { margin: 0 }
+figcaption { font-size: .85rem; color: var(--soft); overflow-wrap: anywhere }
+svg { width: 100%; height: auto; display: block }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 10px; margin: 14px 0 4px }
+.tiles img { width: 100% }
+.pair img, .tiles img { max-width: 100%; max-height: 480px; height: auto; border-radius: 8px; display: block }
+.picture { border-top: 1px solid var(--line); padding-top: 12px; margin-top: 16px }
+.picture p { margin: 0; overflow-wrap: anywhere }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 14px; align-items: end }
+.blue { color: var(--blue); font-weight: 600 } .orange { color: var(--orange); font-weight: 600 }
+@media (max-width: 640px) { main { padding: 12px 10px 40px } section { padding: 14px 12px }
+  .pair { grid-template-columns: 1fr } .cards { grid-template-columns: 1fr 1fr } .card b { font-size: 1.4rem }
+  .tiles { grid-template-columns: 1fr 1fr } .bar { width: 44px } th, td { padding: 6px } }
+"""
+OPTION, CODE = r"--[a-z][a-z-]+( \d+| auto)?", r"<code>\g<0></code>"
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Report: {title}</title>
+<style>{style}</style>
+</head>
+<body><main>
+<h1>{title}</h1>
+<p class="soft">{subtitle}</p>
+<nav>{links}</nav>
+<div class="cards">{cards}</div>
+{sections}
+</main></body>
+</html>
+"""
+
+
+def render_page(analysis: Analysis, metrics: Metrics, title: str) -> str:
+    """``title`` says what was scored."""
+    drawer = Drawer(analysis)
+    index = analysis.index
+    parts = {
+        "next": _next(analysis),
+        "classes": _classes(analysis, metrics),
+        "errors": _errors(analysis),
+        "sizes": _sizes(analysis, metrics),
+        "confusions": _confusions(analysis),
+        "worst": _worst(analysis, drawer),
+        "labels": _labels(analysis, drawer),
+    }
+    objects = sum(index.object_counts().values())
+    return PAGE.format(
+        title=escape(title),
+        style=STYLE,
+        subtitle=f"on {_name(index.name)}: {counted(len(index), 'picture')}, {counted(objects, 'object')} to find",
+        links="".join(f'<a href="#{name}">{heading}</a>' for name, heading in SECTIONS.items()),
+        cards=_cards(analysis, metrics),
+        sections="\n".join(
+            f'<section id="{name}"><h2>{heading}</h2>{parts[name]}</section>' for name, heading in SECTIONS.items()
+        ),
+    )
+
+
+def _name(text: str) -> str:
+    """Untrusted text, kept from turning the text around it."""
+    return f"<bdi>{escape(text)}</bdi>"
+
+
+def _prose(text: str) -> str:
+    """A text of our own, or with names in it, whose options stand out and are not broken."""
+    return re.sub(OPTION, CODE, escape(text))
+
+
+def _note(section: str) -> str:
+    text = re.sub(r"(?i)\b(orange|blue)\b", lambda it: f'<span class="{it[0].lower()}">{it[0]}</span>', NOTES[section])
+    return f'<p class="soft">{re.sub(OPTION, CODE, text)}</p>'
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.0%}" if whole else "-"
+
+
+def _bar(value: float | None, kind: str = "") -> str:
+    width = 0 if value is None else min(100, max(0, round(100 * value)))
+    return f'<span class="bar {kind}"><i style="width:{width}%"></i></span>'
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
+    """Headings and cells are HTML; a cell may bring its own ``<td``."""
+    head = "".join(heading if heading.startswith("<th") else f"<th>{heading}</th>" for heading in headings)
+    body = "".join(
+        "<tr>" + "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _cards(analysis: Analysis, metrics: Metrics) -> str:
+    matches = analysis.matches
+    found, wrong = int((matches.objects >= 0).sum()), int(((matches.objects < 0) & ~matches.ignored).sum())
+    objects = sum(analysis.index.object_counts().values())
+    cards = (
+        (_figure(metrics.AP), "AP, average precision over IoU 0.50 to 0.95: the usual single figure"),
+        (_figure(metrics.AP50), "AP50, where a box counts that overlaps by half"),
+        (_share(found, objects), f"of the objects are found (recall): {found} of {objects}"),
+        (_share(found, found + wrong), f"of the detections are right (precision): {found} of {found + wrong}"),
+    )
+    return "".join(f'<div class="card"><b>{value}</b><span>{text}</span></div>' for value, text in cards)
+
+
+def _next(analysis: Analysis) -> str:
+    return f"<ol>{''.join(f'<li>{_prose(line)}</li>' for line in advice(analysis))}</ol>" + _note("next")
+
+
+def _classes(analysis: Analysis, metrics: Metrics) -> str:
+    def rows() -> Iterator[list[str]]:
+        for name, count in analysis.index.object_counts().items():
+            if not count:
+                continue
+            own, point = metrics.per_class[name], analysis.points.get(name)
+            values = [point.score_threshold, point.precision, point.recall, point.f1] if point else [None] * 4
+            yield [_name(name), str(count), _figure(own.AP) + _bar(own.AP), _figure(own.AP50), *map(_figure, values)]
+
+    table = _table(["class", "objects", "AP", "AP50", "threshold", "precision", "recall", "F1"], rows())
+    counts = list(analysis.index.object_counts().values())
+    shown = sorted(analysis.curves, key=lambda label: -counts[label])[:MOST_CURVES]
+    names = analysis.index.class_names
+    curves = "".join(_curve(names[i], analysis.curves[i], analysis.points.get(names[i])) for i in shown)
+    return (
+        f"{_note('classes')}{table}{_unscored(analysis)}<h3>Precision over recall</h3>"
+        f'{_note("curves")}<div class="curves">{curves}</div>'
+    )
+
+
+def _unscored(analysis: Analysis) -> str:
+    absent = analysis.index.absent_classes()
+    if not absent:
+        return ""
+    names = listing([_name(name) for name in absent], 30)
+    return f'<p class="soft">Not scored, as no object of them is annotated here: {names}.</p>'
+
+
+def _curve(name: str, precision: FloatArray, point: OperatingPoint | None) -> str:
+    line = " ".join(f"{x * 100:.0f},{100 - y * 100:.1f}" for x, y in zip(RECALL_LEVELS, precision, strict=True))
+    dot = ""
+    if point is not None:
+        x, y = point.recall * 100, 100 - point.precision * 100
+        dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="var(--orange)"/>'
+    return (
+        '<figure><svg viewBox="-4 -4 108 108" role="img"><rect width="100" height="100" fill="none" '
+        'stroke="var(--line)"/><path d="M0 50H100M50 0V100" stroke="var(--line)" stroke-width=".6"/>'
+        f'<polyline points="{line}" fill="none" stroke="var(--blue)" stroke-width="2"/>{dot}</svg>'
+        f"<figcaption>{_name(name)}, AP50 {precision.mean():.3f}</figcaption></figure>"
+    )
+
+
+def _errors(analysis: Analysis) -> str:
+    loss = sorted(analysis.weights.loss.items(), key=lambda pair: -pair[1])
+    largest = max(loss[0][1], 1e-9)
+    rows = (
+        [
+            escape(kind),
+            str(analysis.error_counts[kind]),
+            f"{value:.3f}{_bar(value / largest, 'loss')}",
+            f'<td class="text">{escape(REMEDIES[kind][0])}</td>',
+            f'<td class="text">{_prose(REMEDIES[kind][1])}</td>',
+        ]
+        for kind, value in loss
+    )
+    texts = (f'<th class="text">{heading}</th>' for heading in ("what it means", "what helps"))
+    headings = ["kind of error", "errors", "AP50 lost", *texts]
+    return _note("errors") + _table(headings, rows)
+
+
+def _sizes(analysis: Analysis, metrics: Metrics) -> str:
+    def rows(buckets: list[SizeBucket], *more: list[float | None]) -> Iterator[list[str]]:
+        for number, one in enumerate(buckets):
+            share = one.found / one.objects if one.objects else None
+            yield [
+                f"{escape(one.name)} <span class=soft>{escape(one.meaning)}</span>",
+                str(one.objects),
+                _share(one.found, one.objects) + _bar(share),
+                _share(one.found_at_any_score, one.objects),
+                *(_figure(column[number]) for column in more),
+            ]
+
+    headings = ["size of the object", "objects", "found", "found at any score"]
+    pixels = rows(analysis.pixel_sizes, [metrics.AP_small, metrics.AP_medium, metrics.AP_large])
+    relative = rows(analysis.relative_sizes)
+    return (
+        f"{_note('sizes')}{_table([*headings, 'AP'], pixels)}"
+        f"<h3>Beside the picture</h3>{_note('relative')}{_table(headings, relative)}"
+    )
+
+
+def _confusions(analysis: Analysis) -> str:
+    counts, names = analysis.confusion, analysis.index.class_names
+    objects, detections = counts[:-1].sum(axis=1), counts[:, :-1].sum(axis=0)
+    wrong = counts.sum(axis=1)[:-1] + counts.sum(axis=0)[:-1] - 2 * counts.diagonal()[:-1]
+    used = [int(i) for i in np.argsort(-wrong, kind="stable") if objects[i] or detections[i]][:MOST_MATRIX]
+    shown = [*sorted(used), len(names)]
+    labels = [*map(_name, names), "<em>background</em>"]
+
+    def row(i: int) -> list[str]:
+        total = max(1, int(counts[i].sum()))
+        return [labels[i], *(_cell(int(counts[i, j]), total, i == j) for j in shown)]
+
+    matrix = _table(["annotated \\ found as", *(labels[i] for i in shown)], map(row, shown), "matrix")
+    pairs = _table(
+        ["annotated", "found as", "times"],
+        ([_name(a), f'<td class="text">{_name(b)}</td>', str(count)] for a, b, count in analysis.confusions()[:10]),
+    )
+    left_out = f"<p>The {MOST_MATRIX} classes with most errors are shown.</p>" if len(used) == MOST_MATRIX else ""
+    confused = f"<h3>Taken for another</h3>{pairs}" if analysis.confusions() else "<p>None is taken for another.</p>"
+    return _note("confusions") + left_out + matrix + confused
+
+
+def _cell(count: int, total: int, is_right: bool) -> str:
+    color = "47,125,225" if is_right else "224,108,16"
+    style = f' style="background:rgba({color},{0.08 + 0.6 * count / total:.2f})"' if count else ' class="soft"'
+    return f"<td{style}>{count or '·'}</td>"
+
+
+def _worst(analysis: Analysis, drawer: Drawer) -> str:
+    if not analysis.pictures:
+        return "<p>No picture has an error at the thresholds.</p>"
+    parts = [_note("worst")]
+    for one in analysis.pictures[:WORST_PICTURES]:
+        panes = drawer.panes(one.position)
+        images = "<p class=soft>(no picture: it cannot be read, or the page would be too large)</p>"
+        if panes:
+            views = zip(("annotations", "detections"), panes, strict=True)
+            images = "".join(f'<img alt="{name}" src="{data}">' for name, data in views)
+            images = f'<div class="pair">{images}</div>'
+        parts.append(
+            f'<div class="picture"><p>{_file(analysis, one.position)}: {one.missed} missed, {one.wrong} wrong, '
+            f"{one.found} found</p>{images}</div>"
+        )
+    return "".join(parts)
+
+
+def _labels(analysis: Analysis, drawer: Drawer) -> str:
+    parts = [_note("labels")]
+    for kind, meaning in SUSPECT_KINDS.items():
+        suspects = analysis.suspects[kind]
+        first = f", the first {SHOWN_SUSPECTS}" if len(suspects) > SHOWN_SUSPECTS else ""
+        parts.append(f"<h3>{escape(meaning).capitalize()}: {len(suspects)}{first}</h3>")
+        tiles = "".join(_tile(analysis, one, drawer.crop(one)) for one in suspects[:SHOWN_SUSPECTS])
+        parts.append(f'<div class="tiles">{tiles}</div>')
+    return "".join(parts)
+
+
+def _tile(analysis: Analysis, one: LabelSuspect, source: str | None) -> str:
+    image = f'<img alt="" src="{source}">' if source else ""
+    annotated = f"annotated {_name(one.annotated)}" if one.annotated is not None else "not annotated"
+    detected = f", found as {_name(one.detected)} {one.score:.2f}" if one.detected is not None else ""
+    return f"<figure>{image}<figcaption>{annotated}{detected}; {_file(analysis, one.position)}</figcaption></figure>"
+
+
+def _file(analysis: Analysis, position: int) -> str:
+    """The file's name in its folder: the page may go to people whom the rest of the path is no business of."""
+    return _name("/".join(Path(analysis.index.paths[position]).parts[-2:]))
