@@ -16,7 +16,7 @@ demo: install
 	$(BIN)/ssdlite eval $(RUN)/best.pt --data data/shapes --split val --output $(RUN)/eval
 	$(BIN)/ssdlite predict data/shapes/val --weights $(RUN)/best.pt --output $(RUN)/predictions
 	@echo
-	@echo "Ground truth and detections side by side:  $(RUN)/samples.png"
+	@echo "Ground truth and detections side by side:  $(RUN)/samples.jpg"
 	@echo "Every validation picture with its boxes:   $(RUN)/predictions/"
 	@echo "Loss and AP curves:                        $(RUN)/curves.png"
 	@echo "The detector, for ssdlite.load_detector(): $(RUN)/best.pt"
@@ -36,7 +36,7 @@ lint: install
 
 install: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml
+$(VENV)/installed: pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "Python 3.10 or newer is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -45,4 +45,4 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .editable build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

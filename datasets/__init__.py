@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ssdlite.datasets.anchor_fitting import fit_anchors as fit_anchors
     from ssdlite.datasets.audit.checks import CheckOptions as CheckOptions
     from ssdlite.datasets.audit.checks import check_data as check_data
+    from ssdlite.datasets.conversion import convert_data as convert_data
     from ssdlite.datasets.dataset import Batch as Batch
     from ssdlite.datasets.dataset import DetectionDataset as DetectionDataset
     from ssdlite.datasets.dataset import collate as collate
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ssdlite.datasets.samples import Sample as Sample
     from ssdlite.datasets.shapes import generate_shapes as generate_shapes
     from ssdlite.datasets.transforms import DetectionTransform as DetectionTransform
+    from ssdlite.datasets.writers import LABEL_WRITERS as LABEL_WRITERS
+    from ssdlite.datasets.writers.base import LabelWriter as LabelWriter
 else:
     __getattr__, __dir__, __all__ = attach(
         __name__,
@@ -37,9 +40,12 @@ else:
             "DetectionIndex": "ssdlite.datasets.index",
             "DetectionTransform": "ssdlite.datasets.transforms",
             "InputBoxes": "ssdlite.datasets.anchor_coverage",
+            "LABEL_WRITERS": "ssdlite.datasets.writers",
+            "LabelWriter": "ssdlite.datasets.writers.base",
             "Sample": "ssdlite.datasets.samples",
             "check_data": "ssdlite.datasets.audit.checks",
             "collate": "ssdlite.datasets.dataset",
+            "convert_data": "ssdlite.datasets.conversion",
             "find_splits": "ssdlite.datasets.loading",
             "fit_anchors": "ssdlite.datasets.anchor_fitting",
             "generate_shapes": "ssdlite.datasets.shapes",

@@ -82,7 +82,8 @@ def convert_data(
             writer.write_split(folder, split, places.fill(split, index), class_names)
             notes += [_said(split, index), *problem_notes(index)]
         writer.finish(folder, list(targets), class_names)
-    return [*notes, *_losses(writer, list(targets.values())), *places.notes()]
+    notes += [*_losses(writer, list(targets.values())), *places.notes()]
+    return list(dict.fromkeys(notes))
 
 
 def _require_new(output: Path, root: Path) -> None:
@@ -229,7 +230,12 @@ def _plain(part: str) -> str:
 def _place_picture(path: Path, target: Path, placing: PicturePlacing) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if placing == "copy":
-        shutil.copyfile(path, target)
+        try:
+            shutil.copyfile(path, target)
+        except OSError as error:
+            if str(error.filename) == str(path):
+                raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+            raise
         return
     try:
         target.hardlink_to(path.resolve())

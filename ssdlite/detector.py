@@ -23,7 +23,7 @@ from ssdlite.heads.necks import NECKS
 from ssdlite.heads.postprocess import postprocess
 from ssdlite.heads.ssd_head import HEADS
 from ssdlite.images.geometry import ImageArray, InputTransform
-from ssdlite.images.prediction import Picture, predict_pictures
+from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, Picture, predict_pictures
 from ssdlite.validation import require_known
 
 
@@ -103,7 +103,11 @@ class Detector(GeometryModule):
 
     @torch.no_grad()
     def predict(
-        self, images: Picture | Iterable[Picture], *, score_threshold: float = 0.3, batch_size: int = 16
+        self,
+        images: Picture | Iterable[Picture],
+        *,
+        score_threshold: float = DEFAULT_SCORE_THRESHOLD,
+        batch_size: int = 16,
     ) -> list[Detections]:
         """Detect in pictures of any size: paths, PIL images, RGB arrays [H, W, 3] or tensors [3, H, W] in 0..255.
 

@@ -21,7 +21,7 @@ from ssdlite.device import autocast
 from ssdlite.heads.base import Outputs
 from ssdlite.heads.postprocess import postprocess
 from ssdlite.images.geometry import InputTransform
-from ssdlite.images.prediction import Picture, predict_pictures
+from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, Picture, predict_pictures
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -70,7 +70,11 @@ class Predictor:
         return InputTransform(self.config.input.size, self.config.input.resize)
 
     def predict(
-        self, images: Picture | Iterable[Picture], *, score_threshold: float = 0.3, batch_size: int = 16
+        self,
+        images: Picture | Iterable[Picture],
+        *,
+        score_threshold: float = DEFAULT_SCORE_THRESHOLD,
+        batch_size: int = 16,
     ) -> list[Detections]:
         """Detect in pictures of any size, as ``Detector.predict`` does, with the same errors."""
         return predict_pictures(self, images, score_threshold, batch_size)

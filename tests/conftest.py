@@ -37,7 +37,7 @@ def real_data(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training ends without samples.png, curves.png and the report: half of the time of a run of two epochs."""
+    """Training ends without samples.jpg, curves.png and the report: half of the time of a run of two epochs."""
     from ssdlite.training import run_folder, trainer
 
     monkeypatch.setattr(trainer.Trainer, "_draw_samples", lambda self: None)

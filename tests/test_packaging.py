@@ -16,8 +16,8 @@ STAGES = ("backbones", "heads", "datasets", "tools")
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that the build leaves nothing in the checkout."""
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy, so that what is built from it leaves nothing in the checkout."""
     for module in ("build", "setuptools"):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"needs {module} to build the wheel")
@@ -25,8 +25,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     for name in ("ssdlite", *STAGES):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(output), str(source)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -58,6 +63,22 @@ def test_every_module_is_in_the_wheel_and_nothing_else(wheel: Path):
         expected |= {f"{prefix}/{path.relative_to(ROOT / root).as_posix()}" for path in (ROOT / root).rglob("*.py")}
     assert {f"ssdlite/{stage}/__init__.py" for stage in STAGES} < expected
     assert files == expected
+
+
+def test_an_editable_install_is_a_path_that_type_checkers_follow(source: Path, tmp_path: Path):
+    """They run no import hooks; and nothing else of the checkout becomes importable."""
+    build = f"from setuptools.build_meta import build_editable; build_editable({str(tmp_path)!r})"
+    result = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (built,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        files = [name for name in archive.namelist() if ".dist-info/" not in name]
+        assert len(files) == 1 and files[0].endswith(".pth")
+        path = Path(archive.read(files[0]).decode().strip())
+    assert path.is_absolute() and [entry.name for entry in path.iterdir()] == ["ssdlite"]
+    for name in ("py.typed", "__init__.py", "assets/openimages.safetensors", *(f"{one}/__init__.py" for one in STAGES)):
+        assert (path / "ssdlite" / name).is_file()
+    assert (path / "ssdlite" / "errors.py").samefile(source / "ssdlite" / "errors.py"), "what is changed is seen"
 
 
 def test_the_metadata_names_licence_and_command(wheel: Path):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ssdlite import cli
+from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
 from ssdlite.errors import ConfigError
 from ssdlite.files import counted
 
@@ -45,6 +46,7 @@ class BenchmarkOptions:
     """Data set in any known format (docs/data.md): average precision beside the times. Default: times alone."""
     split: str | None = None
     """Which split of --data. Default: val, otherwise test, otherwise the only one."""
+    reading: ReadOptions = READ_OPTIONS
     output: Path | None = None
     """Folder for benchmark.json, benchmark.md and benchmark.png (AP against latency, or the stages).
     Default: none is written."""
@@ -107,13 +109,12 @@ def _check(options: BenchmarkOptions) -> None:
 
 def _accuracy(candidate: Candidate, options: BenchmarkOptions) -> Accuracy:
     from ssdlite.console import print_line
-    from ssdlite.datasets.formats.options import LoadOptions
     from ssdlite.datasets.loading import load_split
     from ssdlite.export.measure import measure_accuracy
 
     assert options.data is not None  # the caller's condition
     model = candidate.load(device=options.device)
-    index = load_split(options.data, options.split, LoadOptions(classes=tuple(model.class_names)), allow_absent=True)
+    index = load_split(options.data, options.split, options.reading.loading(model.class_names), allow_absent=True)
     print_line(f"scoring {candidate.name} on {index.name}, {counted(len(index), 'image')}")
     return measure_accuracy(model, index)
 
@@ -126,7 +127,10 @@ def _pictures(options: BenchmarkOptions) -> Iterator[list[Path]]:
     elif options.data is not None:
         from ssdlite.datasets.loading import load_split
 
-        yield [Path(path) for path in load_split(options.data, options.split).paths[:MOST_PICTURES]]
+        yield [
+            Path(path)
+            for path in load_split(options.data, options.split, options.reading.loading()).paths[:MOST_PICTURES]
+        ]
     else:
         from ssdlite.benchmark.detectors import write_pictures
 

@@ -57,7 +57,7 @@ class Options:
     """Most anchors that a fit may use. Default: as many as the preset has."""
 
     output: Path | None = None
-    """Folder for report.json, report.png and samples.png. Default: runs/check/NAME."""
+    """Folder for report.json, report.png and samples.jpg. Default: runs/check/NAME."""
     json: bool = False
     """Print the report as JSON in place of tables."""
     strict: bool = False
@@ -123,9 +123,9 @@ def _write(check: DataCheck, options: Options) -> None:
     folder = _output_folder(options)
     write_json(folder / "report.json", values)
     draw_report(check, folder / "report.png")
-    draw_samples(check, folder / "samples.png")
+    draw_samples(check, folder / "samples.jpg")
     if not options.json:
-        print(f"written: {folder}/report.json, report.png, samples.png")
+        print(f"written: {folder}/report.json, report.png, samples.jpg")
         print_line(f"verdict: {verdict}", console)
         print(f"next: {shlex.join(_next_command(options, verdict))}")
 

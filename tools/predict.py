@@ -34,9 +34,9 @@ from ssdlite.images.media import (
     into_pillow,
     save_picture,
 )
-from ssdlite.images.prediction import DetectionModel
+from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, DetectionModel
 from ssdlite.images.reading import MAX_PIXELS, picture_remarks, read_image
-from ssdlite.runtime.operating_points import UNMEASURED_THRESHOLD, score_thresholds
+from ssdlite.runtime.operating_points import score_thresholds
 
 if TYPE_CHECKING:
     from ssdlite.datasets.writers.pre_annotations import PreAnnotations
@@ -58,7 +58,7 @@ class PredictOptions:
     output: Path | None = None
     """Folder for the pictures and videos with boxes, and detections.json. Default: predictions, or where that is there
     the next free predictions-NNN."""
-    score_threshold: float | Literal["auto"] = 0.3
+    score_threshold: float | Literal["auto"] = DEFAULT_SCORE_THRESHOLD
     """Draw and report only what scores at least this, 0 to 1. auto: of each class what scores at least its threshold
     with the best F1 on the validation data, which training stored."""
     labels: Literal["coco", "yolo", "voc", "csv", "label-studio"] | None = None
@@ -156,7 +156,7 @@ def _thresholds(options: PredictOptions, weights: Path, class_names: Sequence[st
         return np.full(len(class_names), options.score_threshold)
     points = load_operating_points(weights, options.model)
     if unmeasured := [name for name in class_names if name not in points]:
-        print_line(f"no operating point of {listing(unmeasured)}: score threshold {UNMEASURED_THRESHOLD:g}")
+        print_line(f"no operating point of {listing(unmeasured)}: score threshold {DEFAULT_SCORE_THRESHOLD:g}")
     return score_thresholds(class_names, points)
 
 

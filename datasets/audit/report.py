@@ -318,10 +318,10 @@ def draw_report(check: DataCheck, path: Path) -> None:
 
 
 def draw_samples(check: DataCheck, path: Path) -> None:
-    """A contact sheet of pictures to train on with their boxes, as a PNG; those with findings first."""
+    """A contact sheet of pictures to train on with their boxes, as a JPEG; those with findings first."""
     tiles = [_tile(check, position, note) for position, note in _choose_samples(check)]
     sheet = contact_sheet([tile for tile in tiles if tile is not None], COLUMNS)
-    write_atomically(path, lambda file: Image.fromarray(sheet).save(file, format="PNG"))
+    write_atomically(path, lambda file: Image.fromarray(sheet).save(file, format="JPEG", quality=90))
 
 
 def _groups(check: DataCheck) -> list[tuple[str, str, npt.NDArray[np.bool_]]]:

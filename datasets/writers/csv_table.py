@@ -6,6 +6,8 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ssdlite.datasets.formats.csv_tables import CLASS_LIST
+from ssdlite.datasets.formats.splits import SPLIT_WORD
 from ssdlite.datasets.writers.base import LabeledPicture, LabelWriter, only_to_find, plain_number
 from ssdlite.files import replacing
 
@@ -14,7 +16,7 @@ NO_BOX = ("",) * 5
 
 
 class CsvWriter(LabelWriter):
-    """``SPLIT_labels.csv`` beside the pictures in ``images/SPLIT``; ``classes.csv`` has the order of the classes.
+    """``train_labels.csv`` beside the pictures in ``images/train``; ``classes.csv`` has the order of the classes.
 
     A picture without objects has a row with empty fields.
     """
@@ -29,7 +31,10 @@ class CsvWriter(LabelWriter):
     def write_split(
         self, root: Path, split: str, pictures: Iterable[LabeledPicture], class_names: Sequence[str]
     ) -> None:
-        _write(root / f"{split}_labels.csv", pictures, class_names, f"{self.picture_folder(split)}/")
+        name = f"{split}.csv"  # is read as the split of that name, unless it is a word for one or looks like classes
+        if SPLIT_WORD.fullmatch(split) or CLASS_LIST.fullmatch(name):
+            name = f"{split}_labels.csv"
+        _write(root / name, pictures, class_names, f"{self.picture_folder(split)}/")
 
     def finish(self, root: Path, splits: Sequence[str], class_names: Sequence[str]) -> None:
         if not any(name.isdecimal() for name in class_names):  # which would be taken for the numbers of other classes

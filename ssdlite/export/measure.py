@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from ssdlite.benchmark.timing import processor_name, take_turns, timed
-from ssdlite.datasets.formats.options import LoadOptions
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.loading import find_splits, load_data
 from ssdlite.datasets.shapes import draw_scene
@@ -64,10 +63,10 @@ def find_pictures(options: ExportOptions, detector: Detector) -> ExportPictures:
     calibration: Sequence[str] = ()
     name, gate = "", None
     if options.data is not None:
-        layout = find_splits(options.data)
+        layout = find_splits(options.data, options.reading)
         splits = load_data(
             layout,
-            LoadOptions(classes=tuple(detector.class_names)),
+            options.reading.loading(detector.class_names),
             train_split=options.calibration_split and layout.match(options.calibration_split, "--calibration-split"),
             val_split=options.split and layout.match(options.split),
             allow_absent=True,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
 from ssdlite.errors import ConfigError
 from ssdlite.runtime.contract import Precision, Variant
 
@@ -88,6 +89,7 @@ class ExportOptions:
     activation_type: Literal["auto", "uint8", "int8"] = "auto"
     """Of int8 models: uint8 is the faster on x86 and what NNAPI takes, int8 what XNNPACK takes; auto is int8 where
     xnnpack is the only --target."""
+    reading: ReadOptions = READ_OPTIONS
     max_ap_drop: float | None = None
     """Fail when a file's AP is this much below PyTorch's; int8 keeps layers in float until it holds.
     Default: any drop is taken."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,7 @@ IGNORED_COLOR: Color = (190, 190, 190)
 DARKEST_LUMA = 110  # of 255; darker lines are lost in shadows
 PAPER: Color = (255, 255, 255)
 INK: Color = (25, 25, 25)
+LEGEND_GROUND: Color = (95, 95, 95)  # behind the lines of a legend, which are chosen for photographs
 GLYPH_TEST_SIZE = 32
 SMALLEST_FONT = 10  # pixels; the default face cannot be read below
 
@@ -101,24 +102,15 @@ def draw_ground_truth(image: ImageArray, ground_truth: GroundTruth, class_names:
     return draw_boxes(image, ground_truth.boxes, captions, colors)
 
 
-def side_by_side(image: ImageArray, ground_truth: GroundTruth, detections: Detections) -> ImageArray:
-    """image [H, W, 3] RGB -> ground truth on the left, detections on the right, each under a caption."""
-    panes = (
-        (
-            draw_ground_truth(image, ground_truth, detections.class_names),
-            "ground truth",
-            len(ground_truth.labels),
-        ),
-        (draw_detections(image, detections), "detections", len(detections)),
-    )
-    left, right = (add_caption(pane, f"{title} ({count})") for pane, title, count in panes)
-    gap = np.full((left.shape[0], max(2, image.shape[1] // 100), 3), PAPER, np.uint8)
-    return np.concatenate([left, gap, right], axis=1)
+def side_by_side(panes: Sequence[ImageArray]) -> ImageArray:
+    """Pictures [H, W, 3] of one height, from left to right."""
+    gap = np.full((panes[0].shape[0], max(2, panes[0].shape[1] // 100), 3), PAPER, np.uint8)
+    return np.concatenate([part for pane in panes for part in (gap, pane)][1:], axis=1)
 
 
-def add_caption(image: ImageArray, text: str) -> ImageArray:
+def add_caption(image: ImageArray, text: str, style: Style | None = None) -> ImageArray:
     """image [H, W, 3] -> the image below a strip with ``text``, shortened where it is too wide."""
-    style = Style.for_size(image.shape[0], image.shape[1])
+    style = style or Style.for_size(image.shape[0], image.shape[1])
     margin = max(2, style.font_size // 3)
     text = drawable(text)
     strip = Image.new("RGB", (image.shape[1], style.font_size + 3 * margin), PAPER)
@@ -126,6 +118,27 @@ def add_caption(image: ImageArray, text: str) -> ImageArray:
     while len(text) > 1 and draw.textlength(text, style.font) > strip.width - 2 * margin:
         text = text[:-2] + "…"
     draw.text((margin, margin), text, INK, style.font)
+    return np.concatenate([np.asarray(strip), image])
+
+
+def add_legend(image: ImageArray, title: str, entries: Mapping[str, Outline], style: Style) -> ImageArray:
+    """image [H, W, 3] -> the image below ``title`` and what its lines mean, in as many rows as that takes."""
+    sample, space = 3 * style.font_size, style.font_size
+    margin, row = space // 2, 2 * style.font_size
+    places, x, y = [], margin, 0
+    for text in (title, *entries):
+        width = (0 if text == title else sample + margin) + math.ceil(_text_width(text, style.font_size))
+        if x > margin and (x + width > image.shape[1] - margin or y == 0):
+            x, y = margin, y + row
+        places.append((x, y))
+        x += width + 2 * space
+    strip = Image.new("RGB", (image.shape[1], y + row), PAPER)
+    draw = ImageDraw.Draw(strip)
+    draw.text((places[0][0], row / 2), title, INK, style.font, anchor="lm")
+    for (x, y), (text, line) in zip(places[1:], entries.items(), strict=True):
+        draw.rectangle((x, y + 2, x + sample, y + row - 3), fill=LEGEND_GROUND)
+        _draw_rectangle(draw, (x + 5, y + 6, x + sample - 5, y + row - 7), line, style.line)
+        draw.text((x + sample + margin, y + row / 2), text, INK, style.font, anchor="lm")
     return np.concatenate([np.asarray(strip), image])
 
 
@@ -155,34 +168,64 @@ def draw_boxes(
     image: ImageArray,
     boxes: npt.NDArray[np.float32],
     captions: Sequence[str],
-    colors: Sequence[Color],
+    colors: Sequence[Color | Outline],
+    style: Style | None = None,
 ) -> ImageArray:
     """image [H, W, 3] RGB -> a copy with boxes [N, 4] xyxy pixels, each in its colour under its caption.
 
-    Give the most important box first: it is drawn on top and its caption chooses its place first. Lines and
-    letters grow with the picture.
+    Give the most important box first: it is drawn on top and its caption chooses its place first. Without a
+    ``style`` lines and letters grow with the picture.
     """
     picture = Image.fromarray(image)
-    _draw_boxes_on(picture, boxes, captions, colors)
+    _draw_boxes_on(picture, boxes, captions, colors, style)
     return np.array(picture)
 
 
 def _draw_boxes_on(
-    picture: Image.Image, boxes: npt.NDArray[np.float32], captions: Sequence[str], colors: Sequence[Color]
+    picture: Image.Image,
+    boxes: npt.NDArray[np.float32],
+    captions: Sequence[str],
+    colors: Sequence[Color | Outline],
+    style: Style | None = None,
 ) -> None:
     captions = [drawable(caption) for caption in captions]
+    lines = [color if isinstance(color, Outline) else Outline(color) for color in colors]
     draw = ImageDraw.Draw(picture)
-    style = Style.for_size(picture.height, picture.width)
+    style = style or Style.for_size(picture.height, picture.width)
     edges = [_visible(box, picture.size) for box in boxes.tolist()]
-    for edge, color in reversed(list(zip(edges, colors, strict=True))):
-        draw.rectangle(edge, outline=color, width=style.line)
+    for edge, line in reversed(list(zip(edges, lines, strict=True))):
+        _draw_rectangle(draw, edge, line, style.line)
     places: list[Rectangle] = []
     for edge, caption in zip(edges, captions, strict=True):
         places.append(_place_caption(edge, style.caption_size(caption), picture.size, style.line, places))
-    for place, caption, color in reversed(list(zip(places, captions, colors, strict=True))):
-        draw.rectangle(place, fill=color)
+    for place, caption, line in reversed(list(zip(places, captions, lines, strict=True))):
+        draw.rectangle(place, fill=line.color)
         middle = (place[1] + place[3]) / 2
-        draw.text((place[0] + style.padding, middle), caption, _ink_on(color), style.font, anchor="lm")
+        draw.text((place[0] + style.padding, middle), caption, _ink_on(line.color), style.font, anchor="lm")
+
+
+def _draw_rectangle(draw: ImageDraw.ImageDraw, edge: Rectangle, line: Outline, width: int) -> None:
+    """Its outermost pixels are those of ``edge``; dashes lie on a dark line, so that they are seen on any ground."""
+    draw.rectangle(edge, outline=INK if line.dash else line.color, width=width)
+    if line.dash is None:
+        return
+    on, off = line.dash
+    x0, y0, x1, y1 = edge
+    for start in range(round(x0), round(x1) + 1, on + off):
+        end = min(start + on - 1, x1)
+        draw.rectangle((start, y0, end, min(y0 + width - 1, y1)), fill=line.color)
+        draw.rectangle((start, max(y1 - width + 1, y0), end, y1), fill=line.color)
+    for start in range(round(y0), round(y1) + 1, on + off):
+        end = min(start + on - 1, y1)
+        draw.rectangle((x0, start, min(x0 + width - 1, x1), end), fill=line.color)
+        draw.rectangle((max(x1 - width + 1, x0), start, x1, end), fill=line.color)
+
+
+class Outline(NamedTuple):
+    """How a box is drawn: ``dash`` is (drawn, left out) pixels, None for a solid line."""
+
+    color: Color
+    dash: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

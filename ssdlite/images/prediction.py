@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 Picture: TypeAlias = "str | Path | PIL.Image.Image | npt.NDArray[np.uint8] | torch.Tensor"
+DEFAULT_SCORE_THRESHOLD = 0.3  # of every ``predict``
 ENCODED = (bytes, bytearray, memoryview)
 _ENCODED = "; Image.open(io.BytesIO(data)) of Pillow makes a picture of an encoded file"
 
@@ -40,7 +41,11 @@ class DetectionModel(Protocol):
         """How a picture becomes the input."""
 
     def predict(
-        self, images: Picture | Iterable[Picture], *, score_threshold: float = 0.3, batch_size: int = 16
+        self,
+        images: Picture | Iterable[Picture],
+        *,
+        score_threshold: float = DEFAULT_SCORE_THRESHOLD,
+        batch_size: int = 16,
     ) -> list[Detections]:
         """Detect in pictures of any size; see ``Detector.predict``."""
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ssdlite.detections import Detections
 from ssdlite.errors import ConfigError, ContractError
 from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform, Size
-from ssdlite.images.prediction import Picture, predict_pictures
+from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, Picture, predict_pictures
 from ssdlite.runtime.backends.base import Array, Network
 from ssdlite.runtime.contract import Contract, Meaning, ModelSpec, PostprocessSpec
 from ssdlite.runtime.files import open_model
@@ -74,7 +74,11 @@ class RuntimeDetector:
         return InputTransform(self.input_size, self.contract.resize.mode, self.contract.resize.padding_value)
 
     def predict(
-        self, images: Picture | Iterable[Picture], *, score_threshold: float = 0.3, batch_size: int = 16
+        self,
+        images: Picture | Iterable[Picture],
+        *,
+        score_threshold: float = DEFAULT_SCORE_THRESHOLD,
+        batch_size: int = 16,
     ) -> list[Detections]:
         """Detect in pictures of any size: paths, PIL images, RGB arrays [H, W, 3] or tensors [3, H, W] in 0..255.
 

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD
 from ssdlite.runtime.plain import PlainError, from_plain
-
-UNMEASURED_THRESHOLD = 0.3  # of a class without an operating point: the default of ``predict``
 
 
 @dataclass(frozen=True)
@@ -47,5 +46,7 @@ def check_operating_points(points: Mapping[str, OperatingPoint], class_names: Se
 
 
 def score_thresholds(class_names: Sequence[str], points: Mapping[str, OperatingPoint]) -> npt.NDArray[np.float64]:
-    """[K] by label, for ``Detections.above``; ``UNMEASURED_THRESHOLD`` where a class has no operating point."""
-    return np.array([points[name].score_threshold if name in points else UNMEASURED_THRESHOLD for name in class_names])
+    """[K] by label, for ``Detections.above``; ``DEFAULT_SCORE_THRESHOLD`` where a class has no operating point."""
+    return np.array(
+        [points[name].score_threshold if name in points else DEFAULT_SCORE_THRESHOLD for name in class_names]
+    )

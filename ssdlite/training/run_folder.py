@@ -56,7 +56,7 @@ class Description:
 
 
 class RunFolder:
-    """config.json, metrics.jsonl (a line per epoch), summary.json, best.pt, last.pt, curves.png, samples.png,
+    """config.json, metrics.jsonl (a line per epoch), summary.json, best.pt, last.pt, curves.png, samples.jpg,
     report.html and report.json."""
 
     def __init__(self, path: Path) -> None:
@@ -128,6 +128,6 @@ class RunFolder:
     def finish(self, summary: dict[str, Any], history: Sequence[dict[str, Any]], samples: ImageArray | None) -> None:
         plot_curves(history, self.path / "curves.png")
         if samples is not None:
-            _, encoded = cv2.imencode(".png", samples[:, :, ::-1])
-            write_atomically(self.path / "samples.png", lambda file: file.write(encoded.tobytes()))
+            _, encoded = cv2.imencode(".jpg", samples[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+            write_atomically(self.path / "samples.jpg", lambda file: file.write(encoded.tobytes()))
         write_json(self.path / "summary.json", summary)

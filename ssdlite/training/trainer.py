@@ -25,13 +25,12 @@ from ssdlite.datasets.workers import explained_worker_failures
 from ssdlite.detector import Detector, require_finite
 from ssdlite.device import Processes, choose_device, join_processes
 from ssdlite.errors import CheckpointError, ConfigError, DataError, TrainingError
+from ssdlite.evaluation.analysis.panels import draw_panels
 from ssdlite.evaluation.analysis.report import PAGE_FILE, write_report
 from ssdlite.evaluation.coco import Evaluator, Metrics
 from ssdlite.evaluation.inference import detect_dataset, evaluate_dataset, refuse_bad
 from ssdlite.files import counted
 from ssdlite.heads.losses import Losses
-from ssdlite.images.drawing import contact_sheet, side_by_side
-from ssdlite.images.reading import read_image
 from ssdlite.predictor import Predictor
 from ssdlite.training.callbacks import (
     Callback,
@@ -62,8 +61,7 @@ from ssdlite.training.state import RunProgress, TrainingState
 from ssdlite.training.step import TrainingStep, learning_rate, set_learning_rate
 
 STATUS_INTERVAL = 0.5  # seconds between updates of the progress bar: reading the loss makes a GPU wait
-SAMPLE_COUNT = 8  # validation images in samples.png
-SAMPLE_SCORE = 0.4
+SAMPLE_COUNT = 8  # validation images in samples.jpg
 
 
 def train(options: TrainOptions, *, remark: str | None = None, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
@@ -459,7 +457,7 @@ class Trainer:
             print_metrics(f"{self.splits.val.name}, last epoch", metrics.figures(), summary["per_class"])
             best = max(self.history, key=lambda row: (row.get("AP") or -1.0, row["epoch"]))
             print_line(f"best.pt: epoch {best['epoch']}, AP {format_figure(best.get('AP'))}")
-            print_line(f"run folder: {self.folder.path} (best.pt, last.pt, samples.png, curves.png)")
+            print_line(f"run folder: {self.folder.path} (best.pt, last.pt, samples.jpg, curves.png)")
             if self.options.run.report:
                 print_line(f"what to do next, in pictures: {self.folder.path / PAGE_FILE}")
         return summary
@@ -476,14 +474,8 @@ class Trainer:
     def _draw_samples(self) -> npt.NDArray[np.uint8] | None:
         index = self.splits.val
         positions = list(range(0, len(index), max(len(index) // SAMPLE_COUNT, 1)))[:SAMPLE_COUNT]
-        pictures = []
-        for position, found in detect_dataset(
-            Predictor(self.step.evaluated), index, positions=positions, skip_bad=True
-        ):
-            record = index.record(position)
-            image = read_image(record.path)
-            pictures.append(side_by_side(image, record, found.above(SAMPLE_SCORE)))
-        return contact_sheet(pictures, columns=2, cell=960) if pictures else None
+        found = dict(detect_dataset(Predictor(self.step.evaluated), index, positions=positions, skip_bad=True))
+        return draw_panels(index, found) if found else None
 
 
 def _require_full_batches(train: DetectionIndex, batch_size: int, processes: int, overfit: int | None) -> None:

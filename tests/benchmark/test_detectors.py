@@ -127,6 +127,19 @@ def test_the_tool(
     assert "scoring bundle/raw.onnx on data/val2017, 2 images" in capsys.readouterr().out
 
 
+def test_data_are_read_as_the_options_say(
+    colour_bundle: Path, colour_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file,) = (colour_pictures / "annotations").iterdir()
+    file.write_text(file.read_text().replace('"red"', '"crimson"'))
+    arguments = [str(colour_bundle / "nms.onnx"), "--data", str(colour_pictures), "--runs", "1", "--no-memory"]
+    assert benchmark.main([*arguments, "--data-format", "voc"]) == 2
+    assert "no annotations found" in capsys.readouterr().err
+    assert benchmark.main([*arguments, "--rename", "crimson=red", "--output", str(tmp_path / "out")]) == 0
+    (row,) = json.loads((tmp_path / "out" / "benchmark.json").read_text())["rows"]
+    assert row["AP"] == pytest.approx(1)
+
+
 def test_made_up_pictures_and_stages_drawn(colour_bundle: Path, tmp_path: Path) -> None:
     assert benchmark.main([str(colour_bundle), "--runs", "1", "--no-memory", "--output", str(tmp_path / "out")]) == 0
     report = json.loads((tmp_path / "out" / "benchmark.json").read_text())

@@ -244,7 +244,7 @@ def test_the_command_writes_text_json_and_pictures(
     }  # fmt: skip
     assert len(values["anchors"]["proposed"]["config"]["levels"]) == 6
     assert values["anchors"]["budget"] == 2034
-    for name in ("report.png", "samples.png"):
+    for name in ("report.png", "samples.jpg"):
         with Image.open(folder / name) as image:
             assert min(image.size) > 400
 

@@ -3,13 +3,14 @@
 import csv
 import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple, get_args, get_type_hints
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from pycocotools.coco import COCO
 
 from ssdlite.datasets.conversion import convert_data
 from ssdlite.datasets.formats.options import LoadOptions
@@ -17,7 +18,7 @@ from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.loading import find_splits, load_all, load_data, load_split
 from ssdlite.datasets.writers import LABEL_WRITERS
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.tools import check_data
+from ssdlite.tools import check_data, predict
 from ssdlite.tools import convert_data as convert_tool
 
 CLASSES = ("zebra crossing", "Ampel & <Schild>", "café, groß", 'no "1"', "猫")
@@ -196,6 +197,8 @@ def test_coco_files(two: Path, tmp_path: Path) -> None:
         {"id": 2, "category_id": 1, "bbox": [0, 0, 200, 100], "area": 20000, **common},
     ]
     assert content["categories"] == [{"id": 1, "name": "no"}, {"id": 2, "name": "R&B"}]
+    coco = COCO(tmp_path / "out" / "annotations" / "instances_train.json")
+    assert coco.getAnnIds(imgIds=[1]) == [1, 2] and coco.getAnnIds(imgIds=[2]) == []
 
 
 def test_classes_that_are_numbers_keep_their_names_in_tables(tmp_path: Path) -> None:
@@ -285,6 +288,27 @@ def test_the_command_chooses_and_renames_classes(tmp_path: Path, capsys: pytest.
     assert check_data.main([str(out), "--output", str(tmp_path / "check"), "--no-decode", "--strict"]) == 0
 
 
+@pytest.mark.parametrize("to", sorted(LABEL_WRITERS))
+@pytest.mark.parametrize("names", [("all",), ("fold 1", "fold 2"), ("classes", "labels"), ("train2017", "val2017")])
+def test_splits_keep_their_names(names: tuple[str, ...], to: str, tmp_path: Path) -> None:
+    write_coco(tmp_path / "data", dict.fromkeys(names, TWO), ("no", "R&B"))
+    given = None if to != "yolo" else ("train",) if len(names) == 1 else ("train", "val")
+    chosen = given and [f"{old}={new}" for old, new in zip(names, given, strict=True)]
+    convert_data(tmp_path / "data", tmp_path / "out", to, splits=chosen)
+    splits = load_all(tmp_path / "out")
+    expected = set(given or names)
+    assert set(splits) == ({"classes_labels", "labels"} if to == "csv" and "classes" in names else expected)
+    assert [len(index.labels) for index in splits.values()] == [2] * len(names)
+
+
+@pytest.mark.parametrize("options", [convert_tool.ConvertOptions, predict.PredictOptions])
+def test_the_commands_offer_every_format(options: type) -> None:
+    hints = get_type_hints(options, vars(predict) | vars(convert_tool) | {"PreAnnotations": object})
+    kind = hints.get("to") or hints["labels"]
+    choices = {name for part in (kind, *get_args(kind)) for name in get_args(part) if isinstance(name, str)}
+    assert choices == LABEL_WRITERS.keys()
+
+
 # --- What cannot be written, and where nothing may be.
 
 
@@ -361,6 +385,20 @@ def test_a_conversion_that_fails_leaves_nothing(
         convert_data(two, tmp_path / "out", "yolo")
     assert listed(tmp_path) == (["out", "two"] if exists else ["two"])
     assert not exists or listed(tmp_path / "out") == []
+
+
+def test_a_picture_that_is_gone_meanwhile_is_named(two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = two / "train" / "a b.jpg"
+
+    def remove(self: object, below: PurePosixPath) -> PurePosixPath:
+        path.unlink()
+        return below
+
+    monkeypatch.setattr("ssdlite.datasets.writers.base.LabelWriter.picture_name", remove)
+    with pytest.raises(DataError) as error:
+        convert_data(two, tmp_path / "out", "coco")
+    assert str(error.value) == f"{path}: cannot be read (No such file or directory)"
+    assert listed(tmp_path) == ["two"]
 
 
 def test_pictures_may_be_hard_links(two: Path, tmp_path: Path) -> None:

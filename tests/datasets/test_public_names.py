@@ -12,8 +12,9 @@ from ssdlite import datasets, evaluation
 @pytest.mark.parametrize(("room", "names"), [
     (datasets, {
         "Batch", "CheckOptions", "DATA_FORMATS", "DataFormat", "DetectionDataset", "DetectionIndex",
-        "DetectionTransform", "InputBoxes", "Sample", "check_data", "collate", "find_splits", "fit_anchors",
-        "generate_shapes", "input_boxes", "load_data", "load_split", "measure_coverage",
+        "DetectionTransform", "InputBoxes", "LABEL_WRITERS", "LabelWriter", "Sample", "check_data", "collate",
+        "convert_data", "find_splits", "fit_anchors", "generate_shapes", "input_boxes",
+        "load_data", "load_split", "measure_coverage",
     }),
     (evaluation, {
         "Evaluator", "Metrics", "VocMetrics", "compute_voc_metrics", "detect_dataset", "evaluate_dataset",
@@ -27,6 +28,7 @@ def test_public_names(room, names):
 @pytest.mark.parametrize(("statement", "unloaded"), [
     ("import ssdlite.datasets, ssdlite.evaluation", {"numpy", "torch", "cv2", "PIL", "msgspec", "pycocotools"}),
     ("from ssdlite.datasets import load_data, check_data", {"torch", "albumentations", "matplotlib", "scipy"}),
+    ("from ssdlite.datasets import convert_data", {"torch", "albumentations", "matplotlib", "scipy"}),
     ("from ssdlite.evaluation import detect_dataset", {"albumentations", "matplotlib", "ssdlite.training"}),
     ("from ssdlite.evaluation import Evaluator", {"torch", "albumentations", "pycocotools", "faster_coco_eval"}),
     ("import ssdlite.images.drawing, ssdlite.images.media", {"torch", "albumentations", "ssdlite.datasets"}),

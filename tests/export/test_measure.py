@@ -10,11 +10,13 @@ import pytest
 from PIL import Image
 
 from ssdlite.benchmark.timing import processor_name
+from ssdlite.datasets.formats.options import ReadOptions
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.detections import Detections
 from ssdlite.errors import ConfigError, ContractError, ExportError
-from ssdlite.export.measure import measure_accuracy, measure_latencies
+from ssdlite.export.measure import find_pictures, measure_accuracy, measure_latencies
 from ssdlite.export.onnx import attach_contract
+from ssdlite.export.options import ExportOptions
 from ssdlite.images.geometry import InputTransform
 
 BOXES = np.array([[10, 20, 50, 60], [5, 5, 45, 25], [0, 0, 40, 48]], np.float32)  # one in each of three pictures
@@ -60,6 +62,33 @@ def index(tmp_path: Path) -> DetectionIndex:
         areas=np.full(3, 900, np.float32),
         ignore=np.zeros(3, np.bool_),
     )
+
+
+def test_data_are_read_as_the_options_say(tmp_path: Path) -> None:
+    """A corner at 0 says that they are positions on the picture, unless an option does."""
+    (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    for split in ("train", "val"):
+        Image.new("RGB", (64, 64)).save(tmp_path / "JPEGImages" / f"{split}1.png")
+        (tmp_path / "ImageSets" / "Main" / f"{split}.txt").write_text(f"{split}1\n")
+        corners = ((0, 0, 50, 40), (10, 10, 20, 20))
+        objects = "".join(
+            f"<object><name>car</name><bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax>"
+            "</bndbox></object>"
+            for x0, y0, x1, y1 in corners
+        )
+        (tmp_path / "Annotations" / f"{split}1.xml").write_text(f"<annotation>{objects}</annotation>")
+    for reading, last in (
+        (ReadOptions(rename=("car=cat",)), [10, 10, 20, 20]),
+        (ReadOptions(rename=("car=cat",), voc_corners="one-based"), [9, 9, 20, 20]),
+    ):
+        options = ExportOptions(checkpoint=tmp_path, output=tmp_path, data=tmp_path, reading=reading)
+        pictures = find_pictures(options, Seer(0))  # type: ignore[arg-type]
+        assert pictures.gate is not None
+        assert pictures.gate.boxes[-1].tolist() == last
+        assert pictures.gate.labels.tolist() == [0, 0]
+        assert [Path(path).name for path in pictures.calibration] == ["train1.png"]
 
 
 @pytest.mark.parametrize(

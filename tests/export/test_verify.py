@@ -322,7 +322,7 @@ def test_the_command_says_it_by_its_status(bundle: Path, capsys: pytest.CaptureF
     assert report["passed"] is False
     assert [one["status"] for one in report["models"][0]["steps"]] == ["pass", "pass", "pass", "pass", "fail", "pass"]
     assert main([str(bundle.parent)]) == 2
-    assert "contract.json: cannot be read" in capsys.readouterr().err
+    assert "contract.json: no such file" in capsys.readouterr().err
 
 
 def test_verify_imports_no_torch(golden_bundles: Path) -> None:

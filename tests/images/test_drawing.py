@@ -13,7 +13,11 @@ from ssdlite.detections import Detections
 from ssdlite.images import drawing
 from ssdlite.images.drawing import (
     IGNORED_COLOR,
+    INK,
+    Outline,
+    Style,
     add_caption,
+    add_legend,
     class_color,
     contact_sheet,
     draw_boxes,
@@ -24,6 +28,7 @@ from ssdlite.images.drawing import (
 )
 
 RED = (255, 0, 0)
+STYLE = Style(line=3, font_size=14, padding=3)
 
 
 def gray(height: int, width: int, value: int = 60) -> np.ndarray:
@@ -126,12 +131,39 @@ def test_ground_truth_shows_ignored_objects_in_gray() -> None:
 
 def test_side_by_side_is_ground_truth_then_detections() -> None:
     truth = record([[10, 50, 100, 150]], [1], [False])
-    image = side_by_side(gray(200, 300), truth, detections([[10, 50, 100, 150]], [0]))
+    panes = (
+        draw_ground_truth(gray(200, 300), truth, ("cat", "dog")),
+        draw_detections(gray(200, 300), detections([[10, 50, 100, 150]], [0])),
+    )
+    image = side_by_side([add_caption(pane, "a title") for pane in panes])
     assert image.shape[0] > 200 and 600 < image.shape[1] < 650
     assert len(drawn(image[:, :300], class_color(1))) > 100
     assert len(drawn(image[:, :300], class_color(0))) == 0
     assert len(drawn(image[:, 300:], class_color(0))) > 100
     assert (image[:4] == 255).all(), "the captions stand on white"
+
+
+def test_a_dashed_line_shows_on_any_ground() -> None:
+    for ground in (10, 250):
+        image = draw_boxes(
+            gray(200, 300, ground), np.array([[50, 80, 250, 180]], np.float32), ["x"], [Outline(RED, (12, 6))], STYLE
+        )
+        row = image[179, 50:250]  # the outermost pixels of the box, below its caption
+        assert [tuple(row[i].tolist()) for i in (0, 11, 12, 17, 18)] == [RED, RED, INK, INK, RED]
+        assert (image[81:177, 53:247] == ground).all(axis=2).mean() > 0.9, "the inside stays as it was"
+
+
+def test_a_legend_has_a_sample_of_each_line_and_wraps() -> None:
+    entries = {
+        "first": Outline(RED),
+        "a longer second one": Outline((0, 255, 0), (4, 4)),
+        "third": Outline((0, 0, 255)),
+    }
+    wide, narrow = (add_legend(gray(20, width), "what the lines mean", entries, STYLE) for width in (600, 200))
+    assert wide.shape[0] - 20 == 2 * 2 * 14, "a row for the title, and one for all entries"
+    assert narrow.shape[0] - 20 == 4 * 2 * 14, "an entry a row"
+    for color in (RED, (0, 255, 0), (0, 0, 255)):
+        assert len(drawn(wide, color)) > 40 and len(drawn(narrow, color)) > 40
 
 
 def test_a_caption_that_is_too_wide_is_shortened() -> None:

@@ -30,7 +30,7 @@ from ssdlite.training.trainer import resume, train
 TRAIN_DET = Path(__file__).parents[2] / "tools" / "train_det.py"
 EVAL_DET = TRAIN_DET.with_name("eval_det.py")
 SMALL = {"preset": "ssdlite192_mobilenet_v2_050", "width_mult": 0.25, "image_size": 96, "batch_size": 8}
-RUN_FILES = {"config.json", "metrics.jsonl", "summary.json", "best.pt", "last.pt", "curves.png", "samples.png"}
+RUN_FILES = {"config.json", "metrics.jsonl", "summary.json", "best.pt", "last.pt", "curves.png", "samples.jpg"}
 REPORT = {"report.html", "report.json"}
 TENSORBOARD = {"tensorboard"} if importlib.util.find_spec("tensorboard") else set()
 pytestmark = pytest.mark.usefixtures("without_pictures")

@@ -53,7 +53,7 @@ missed, and detections that are wrong; blue: found, and right; grey: left out of
     "labels": """Where detector and annotations disagree most, and the annotations may be the ones that are wrong \
 (orange among the blue annotated boxes). Correct what is wrong and train again; what is right teaches what is hard.""",
 }
-STYLE = """
+PAGE_STYLE = """
 :root { --ink: #1d2330; --soft: #5d6678; --line: #dfe3ea; --paper: #fff; --back: #f4f6f9; --blue: #2f7de1;
   --orange: #e06c10 }
 @media (prefers-color-scheme: dark) { :root { --ink: #e7eaf0; --soft: #a0a9ba; --line: #343b49; --paper: #1b202a;
@@ -138,7 +138,7 @@ def render_page(analysis: Analysis, metrics: Metrics, title: str) -> str:
     objects = sum(index.object_counts().values())
     return PAGE.format(
         title=escape(title),
-        style=STYLE,
+        style=PAGE_STYLE,
         subtitle=f"on {_name(index.name)}: {counted(len(index), 'picture')}, {counted(objects, 'object')} to find",
         links="".join(f'<a href="#{name}">{heading}</a>' for name, heading in SECTIONS.items()),
         cards=_cards(analysis, metrics),
