@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.areas import AREAS, Area
+from tests.fuzz.area import Area
+from tests.fuzz.areas import AREAS
 from tests.fuzz.campaign import run_case
 from tests.fuzz.mutations import mutate_bytes
 

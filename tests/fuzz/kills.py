@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.fuzz.areas import DATA
+from tests.fuzz.area import DATA
 from tests.fuzz.campaign import ROOT
 
 COMMAND = "import sys; from ssdlite.cli import main; sys.exit(main())"
