@@ -83,7 +83,12 @@ class Analysis:
             "sizes": [asdict(bucket) for bucket in self.pixel_sizes],
             "relative_sizes": [asdict(bucket) for bucket in self.relative_sizes],
             "worst_pictures": [
-                {"file": self.index.paths[one.position], "found": one.found, "missed": one.missed, "wrong": one.wrong}
+                {
+                    "file": self.index.paths[one.position],
+                    "found": one.found,
+                    "missed": one.missed,
+                    "false_alarms": one.false_alarms,
+                }
                 for one in self.pictures[:WORST_PICTURES]
             ],
             "label_suspects": {

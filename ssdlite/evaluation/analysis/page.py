@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -15,9 +15,11 @@ from ssdlite.evaluation.analysis.confusion import SizeBucket
 from ssdlite.evaluation.analysis.curves import RECALL_LEVELS
 from ssdlite.evaluation.analysis.drawn import Drawer
 from ssdlite.evaluation.analysis.matching import FloatArray
+from ssdlite.evaluation.analysis.panels import FALSE_ALARM, HIT, IGNORED_LINE, MISSED
 from ssdlite.evaluation.analysis.pictures import SUSPECT_KINDS, LabelSuspect
 from ssdlite.evaluation.coco import Metrics
 from ssdlite.files import counted, listing
+from ssdlite.images.drawing import Outline
 from ssdlite.runtime.operating_points import OperatingPoint
 
 MOST_CURVES = 24  # classes with a curve of their own, those with the most objects
@@ -48,10 +50,9 @@ such objects help.""",
     "confusions": """A row for the objects of each class: in the column of the same class they were found, in that \
 of background missed. The row of background has detections where no such object is. Classes that are taken for each \
 other: label them by one rule, or make them one with --rename.""",
-    "worst": """Those with the most errors; first the annotations, then the detections. Orange: objects that were \
-missed, and detections that are wrong; blue: found, and right; grey: left out of the count.""",
-    "labels": """Where detector and annotations disagree most, and the annotations may be the ones that are wrong \
-(orange among the blue annotated boxes). Correct what is wrong and train again; what is right teaches what is hard.""",
+    "worst": """Those with the most errors; first the annotations, then the detections at the thresholds.""",
+    "labels": """Where detector and annotations disagree most, and the annotations may be the ones that are wrong. \
+Correct what is wrong and train again; what is right teaches what is hard.""",
 }
 PAGE_STYLE = """
 :root { --ink: #1d2330; --soft: #5d6678; --line: #dfe3ea; --paper: #fff; --back: #f4f6f9; --blue: #2f7de1;
@@ -90,16 +91,18 @@ ol, ul { margin: 4px 0; padding-left: 22px } li { margin: 6px 0; max-width: 90ch
 .curves figure, .tiles figure { margin: 0 }
 figcaption { font-size: .85rem; color: var(--soft); overflow-wrap: anywhere }
 svg { width: 100%; height: auto; display: block }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 10px; margin: 14px 0 4px }
-.tiles img { width: 100% }
-.pair img, .tiles img { max-width: 100%; max-height: 480px; height: auto; border-radius: 8px; display: block }
+.pair { display: flex; flex-wrap: wrap; gap: 10px; margin: 14px 0 4px }
+.pair img, .tiles img { max-width: 100%; max-height: 480px; border-radius: 8px; display: block }
+.pair img { max-width: calc(50% - 5px); object-fit: contain }
 .picture { border-top: 1px solid var(--line); padding-top: 12px; margin-top: 16px }
 .picture p { margin: 0; overflow-wrap: anywhere }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 14px; align-items: end }
-.blue { color: var(--blue); font-weight: 600 } .orange { color: var(--orange); font-weight: 600 }
+.legend { display: flex; flex-wrap: wrap; gap: 4px 18px; font-size: .92rem }
+.key { display: inline-block; width: 26px; height: 16px; background: #5f5f5f; vertical-align: -3px }
 @media (max-width: 640px) { main { padding: 12px 10px 40px } section { padding: 14px 12px }
-  .pair { grid-template-columns: 1fr } .cards { grid-template-columns: 1fr 1fr } .card b { font-size: 1.4rem }
-  .tiles { grid-template-columns: 1fr 1fr } .bar { width: 44px } th, td { padding: 6px } }
+  .pair img { max-width: 100% } td:first-child { white-space: normal; min-width: 90px } th, td { padding: 6px }
+  .cards { grid-template-columns: 1fr 1fr } .card b { font-size: 1.4rem } .tiles { grid-template-columns: 1fr 1fr }
+  .bar { width: 44px } }
 """
 OPTION, CODE = r"--[a-z][a-z-]+( \d+| auto)?", r"<code>\g<0></code>"
 PAGE = """<!doctype html>
@@ -159,8 +162,15 @@ def _prose(text: str) -> str:
 
 
 def _note(section: str) -> str:
-    text = re.sub(r"(?i)\b(orange|blue)\b", lambda it: f'<span class="{it[0].lower()}">{it[0]}</span>', NOTES[section])
-    return f'<p class="soft">{re.sub(OPTION, CODE, text)}</p>'
+    return f'<p class="soft">{re.sub(OPTION, CODE, NOTES[section])}</p>'
+
+
+def _legend(entries: Mapping[str, Outline]) -> str:
+    keys = (
+        f'<span class="key" style="border:3px {"dashed" if line.dash else "solid"} rgb{line.color}"></span> {text}'
+        for text, line in entries.items()
+    )
+    return f'<p class="legend">{" ".join(f"<span>{key}</span>" for key in keys)}</p>'
 
 
 def _figure(value: float | None) -> str:
@@ -317,7 +327,8 @@ def _cell(count: int, total: int, is_right: bool) -> str:
 def _worst(analysis: Analysis, drawer: Drawer) -> str:
     if not analysis.pictures:
         return "<p>No picture has an error at the thresholds.</p>"
-    parts = [_note("worst")]
+    kinds = {"found": HIT, "missed": MISSED, "false alarm": FALSE_ALARM, "left out of the count": IGNORED_LINE}
+    parts = [_note("worst"), _legend(kinds)]
     for one in analysis.pictures[:WORST_PICTURES]:
         panes = drawer.panes(one.position)
         images = "<p class=soft>(no picture: it cannot be read, or the page would be too large)</p>"
@@ -326,14 +337,15 @@ def _worst(analysis: Analysis, drawer: Drawer) -> str:
             images = "".join(f'<img alt="{name}" src="{data}">' for name, data in views)
             images = f'<div class="pair">{images}</div>'
         parts.append(
-            f'<div class="picture"><p>{_file(analysis, one.position)}: {one.missed} missed, {one.wrong} wrong, '
-            f"{one.found} found</p>{images}</div>"
+            f'<div class="picture"><p>{_file(analysis, one.position)}: {one.found} found, {one.missed} missed, '
+            f"{counted(one.false_alarms, 'false alarm')}</p>{images}</div>"
         )
     return "".join(parts)
 
 
 def _labels(analysis: Analysis, drawer: Drawer) -> str:
-    parts = [_note("labels")]
+    kinds = {"annotated, in doubt": MISSED, "found, not annotated": FALSE_ALARM, "annotated": HIT}
+    parts = [_note("labels"), _legend(kinds)]
     for kind, meaning in SUSPECT_KINDS.items():
         suspects = analysis.suspects[kind]
         first = f", the first {SHOWN_SUSPECTS}" if len(suspects) > SHOWN_SUSPECTS else ""

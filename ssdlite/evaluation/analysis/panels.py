@@ -40,7 +40,7 @@ BELOW = Outline((235, 235, 235), dash=(2, 6))
 IGNORED_LINE = Outline(IGNORED_COLOR)
 
 
-class _Boxes(NamedTuple):
+class DrawnBoxes(NamedTuple):
     """What is drawn in a pane: boxes [N, 4], and of each its caption and line."""
 
     boxes: npt.NDArray[np.float64]
@@ -75,10 +75,10 @@ def _panel(index: DetectionIndex, place: int, matches: Matches, score_threshold:
     found = set((shown.objects[shown.objects >= 0] - index.offsets[place]).tolist())
     false_alarms = int(((shown.objects < 0) & ~shown.ignored).sum())
     objects = int((~record.ignore).sum())
-    image, scale = _fitted(read_image(record.path))
-    left = _ground_truth(record, index.class_names, found)
+    image, scale = fitted(read_image(record.path), PANE_WIDTH, PANE_HEIGHT)
+    left = ground_truth_boxes(record, index.class_names, found)
     below = not len(shown)
-    right = _detections(matches.where(np.arange(len(matches)) < BEST_BELOW) if below else shown, index, below=below)
+    right = detection_boxes(matches.where(np.arange(len(matches)) < BEST_BELOW) if below else shown, index, below=below)
     panes = [
         draw_boxes(image, (boxes * scale).astype(np.float32), captions, lines, STYLE)
         for boxes, captions, lines in (left, right)
@@ -91,28 +91,29 @@ def _panel(index: DetectionIndex, place: int, matches: Matches, score_threshold:
     return side_by_side([add_caption(_centered(pane), text, STYLE) for pane, text in titled])
 
 
-def _ground_truth(record: Record, class_names: Sequence[str], found: set[int]) -> _Boxes:
+def ground_truth_boxes(record: Record, class_names: Sequence[str], found: set[int]) -> DrawnBoxes:
+    """``found``: which of the record's objects."""
     captions, lines = [], []
     for row, (label, ignore) in enumerate(zip(record.labels.tolist(), record.ignore.tolist(), strict=True)):
         line = IGNORED_LINE if ignore else HIT if row in found else MISSED
         captions.append(class_names[label] + (" (ignored)" if ignore else ""))
         lines.append(line)
-    return _Boxes(record.boxes.astype(np.float64), captions, lines)
+    return DrawnBoxes(record.boxes.astype(np.float64), captions, lines)
 
 
-def _detections(matches: Matches, index: DetectionIndex, *, below: bool) -> _Boxes:
+def detection_boxes(matches: Matches, index: DetectionIndex, *, below: bool = False) -> DrawnBoxes:
     captions, lines = [], []
     columns = (matches.labels, matches.scores, matches.objects >= 0, matches.ignored)
     for label, score, hit, ignored in zip(*(column.tolist() for column in columns), strict=True):
         captions.append(f"{index.class_names[label]} {score:.2f}" + (" (below)" if below else ""))
         lines.append(BELOW if below else HIT if hit else IGNORED_LINE if ignored else FALSE_ALARM)
-    return _Boxes(matches.boxes, captions, lines)
+    return DrawnBoxes(matches.boxes, captions, lines)
 
 
-def _fitted(image: ImageArray) -> tuple[ImageArray, npt.NDArray[np.float64]]:
-    """The picture in the size of a pane, and [4] what its boxes are to be multiplied with."""
+def fitted(image: ImageArray, most_width: int, most_height: int) -> tuple[ImageArray, npt.NDArray[np.float64]]:
+    """The picture as large as it can be, and [4] what its boxes are to be multiplied with."""
     height, width = image.shape[:2]
-    scale = min(PANE_WIDTH / width, PANE_HEIGHT / height)
+    scale = min(most_width / width, most_height / height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     how = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
     picture = np.asarray(Image.fromarray(image).resize(size, how))

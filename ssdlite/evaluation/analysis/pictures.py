@@ -26,11 +26,11 @@ class PictureErrors:
     position: int
     found: int
     missed: int  # objects that nothing of their class found
-    wrong: int  # detections that found none
+    false_alarms: int  # detections that found none
 
     @property
     def errors(self) -> int:
-        return self.missed + self.wrong
+        return self.missed + self.false_alarms
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class LabelSuspect:
     annotated: str | None  # the class of the annotation, None where there is none
     detected: str | None
     score: float | None
+
+    @property
+    def caption(self) -> str:
+        """What is written beside it in a picture."""
+        return str(self.annotated) if self.score is None else f"{self.detected} {self.score:.2f}?"
 
 
 def picture_errors(index: DetectionIndex, matches: Matches) -> list[PictureErrors]:

@@ -110,7 +110,7 @@ def test_sizes(analysis: Analysis) -> None:
 
 
 def test_pictures_and_annotations_to_look_at(analysis: Analysis) -> None:
-    rows = [(one.position, one.found, one.missed, one.wrong) for one in analysis.pictures]
+    rows = [(one.position, one.found, one.missed, one.false_alarms) for one in analysis.pictures]
     assert rows == [(1, 0, 1, 1), (2, 0, 1, 1), (3, 0, 1, 0), (4, 0, 0, 1), (5, 0, 1, 0), (0, 1, 0, 1)]
     suspects = {
         kind: [(one.position, one.annotated, one.detected, one.score, list(one.box)) for one in own]
@@ -129,7 +129,7 @@ def test_the_json_is_strict_and_says_the_same(analysis: Analysis) -> None:
     assert {"annotated": "dog", "detected": "cat", "count": 1} in report["confusion"]
     assert {"annotated": None, "detected": "cat", "count": 2} in report["confusion"]
     assert report["errors"]["background"] == {"count": 1, "AP50_loss": pytest.approx(17 / 202)}
-    assert report["worst_pictures"][0] == {"file": "1.jpg", "found": 0, "missed": 1, "wrong": 1}
+    assert report["worst_pictures"][0] == {"file": "1.jpg", "found": 0, "missed": 1, "false_alarms": 1}
     assert report["label_suspects"]["unlabeled"]["boxes"] == [
         {"file": "4.jpg", "kind": "unlabeled", "box": FAR, "annotated": None, "detected": "dog",
          "score": pytest.approx(0.99)}
