@@ -114,7 +114,9 @@ def _output_folder(options: Options) -> Path:
 
 
 def _write(check: DataCheck, options: Options) -> None:
-    verdict, values = judge(check), report_values(check)
+    verdict = judge(check)
+    command = shlex.join(_next_command(options, verdict))
+    values = report_values(check) | {"next": command}
     if options.json:
         print_json(values)
     else:
@@ -127,7 +129,7 @@ def _write(check: DataCheck, options: Options) -> None:
     if not options.json:
         print(f"written: {folder}/report.json, report.png, samples.jpg")
         print_line(f"verdict: {verdict}", console)
-        print(f"next: {shlex.join(_next_command(options, verdict))}")
+        print(f"next: {command}")
 
 
 def _next_command(options: Options, verdict: DataVerdict) -> list[str]:

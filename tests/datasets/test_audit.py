@@ -263,7 +263,8 @@ def test_the_command_ends_with_a_verdict_and_what_to_run_next(
         "verdict: sound: 6 images, 0 problems, 0 warnings",
         f"next: ssdlite train --data {data}",
     ]
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["verdict"]["level"] == "sound"
+    values = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (values["verdict"]["level"], values["next"]) == ("sound", f"ssdlite train --data {data}")
     (data / "train" / "3.png").write_bytes((data / "train" / "0.png").read_bytes())
     assert last_lines(capsys, data, *output)[0] == (
         "verdict: usable with notes: 1 problem (1 duplicate-image), 0 warnings"
