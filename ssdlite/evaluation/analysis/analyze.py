@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.detections import Detections
-from ssdlite.evaluation.analysis.confusion import SizeBucket, confusion_matrix, pixel_sizes, relative_sizes
+from ssdlite.evaluation.analysis.confusion import SizeBucket, count_confusions, pixel_sizes, relative_sizes
 from ssdlite.evaluation.analysis.curves import best_f1, class_curves, interpolated, positives_of
 from ssdlite.evaluation.analysis.errors import ErrorWeights, error_counts, weigh_errors
-from ssdlite.evaluation.analysis.matching import FloatArray, IntArray, Matches, match
+from ssdlite.evaluation.analysis.matching import FloatArray, Matches, match
 from ssdlite.evaluation.analysis.pictures import LabelSuspect, PictureErrors, label_suspects, picture_errors
 from ssdlite.runtime.operating_points import OperatingPoint, score_thresholds
 
@@ -32,7 +32,7 @@ class Analysis:
         every: all detections of classes that have objects, matched.
         matches: those that reach the threshold of their class.
         curves: by label, the best precision at 101 recalls, at IoU 0.5.
-        confusion: [K + 1, K + 1] objects by what they were taken for; the last of both is background.
+        confusion: how many objects of a label were taken for another, by both labels; K is background.
         pictures: those with errors, most of them first.
         suspects: by SUSPECT_KINDS.
     """
@@ -43,7 +43,7 @@ class Analysis:
     every: Matches
     matches: Matches
     curves: dict[int, FloatArray]
-    confusion: IntArray
+    confusion: dict[tuple[int, int], int]
     weights: ErrorWeights
     error_counts: dict[str, int]
     pixel_sizes: list[SizeBucket]
@@ -51,12 +51,17 @@ class Analysis:
     pictures: list[PictureErrors]
     suspects: dict[str, list[LabelSuspect]]
 
+    def file(self, position: int) -> str:
+        """The picture's name; bytes of it that are no text are escaped."""
+        return self.index.paths[position].encode("utf-8", "backslashreplace").decode()
+
     def confusions(self) -> list[tuple[str, str, int]]:
         """(annotated class, detected class, how often) of those taken for another, most often first."""
-        names, counts = self.index.class_names, self.confusion[:-1, :-1].copy()
-        np.fill_diagonal(counts, 0)
+        names, background = self.index.class_names, len(self.index.class_names)
         pairs = [
-            (names[row], names[column], int(counts[row, column])) for row, column in np.argwhere(counts > 0).tolist()
+            (names[annotated], names[detected], count)
+            for (annotated, detected), count in self.confusion.items()
+            if annotated != detected and background not in (annotated, detected)
         ]
         return sorted(pairs, key=lambda pair: -pair[2])
 
@@ -74,8 +79,8 @@ class Analysis:
                 names[label]: [round(value, 4) for value in curve.tolist()] for label, curve in self.curves.items()
             },
             "confusion": [  # null is background
-                {"annotated": names[row], "detected": names[column], "count": int(self.confusion[row, column])}
-                for row, column in np.argwhere(self.confusion > 0).tolist()
+                {"annotated": names[annotated], "detected": names[detected], "count": count}
+                for (annotated, detected), count in self.confusion.items()
             ],
             "errors": {
                 kind: {"count": self.error_counts[kind], "AP50_loss": loss} for kind, loss in self.weights.loss.items()
@@ -84,7 +89,7 @@ class Analysis:
             "relative_sizes": [asdict(bucket) for bucket in self.relative_sizes],
             "worst_pictures": [
                 {
-                    "file": self.index.paths[one.position],
+                    "file": self.file(one.position),
                     "found": one.found,
                     "missed": one.missed,
                     "false_alarms": one.false_alarms,
@@ -99,7 +104,7 @@ class Analysis:
 
     def _suspect(self, one: LabelSuspect) -> dict[str, Any]:
         values = asdict(one)
-        return {"file": self.index.paths[values.pop("position")], **values, "box": list(one.box)}
+        return {"file": self.file(values.pop("position")), **values, "box": list(one.box)}
 
 
 def analyze(index: DetectionIndex, results: Mapping[int, Detections]) -> Analysis:
@@ -118,7 +123,7 @@ def analyze(index: DetectionIndex, results: Mapping[int, Detections]) -> Analysi
         every=every,
         matches=matches,
         curves={label: interpolated(one) for label, one in curves.items()},
-        confusion=confusion_matrix(index, matches),
+        confusion=count_confusions(index, matches),
         weights=weigh_errors(index, every),
         error_counts=error_counts(index, matches),
         pixel_sizes=pixel_sizes(index, matches, every),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,7 +13,6 @@ from ssdlite.evaluation.analysis.matching import (
     MATCH_IOU,
     BoolArray,
     FloatArray,
-    IntArray,
     Matches,
     overlaps_by_picture,
 )
@@ -29,26 +29,26 @@ class SizeBucket:
     found_at_any_score: int
 
 
-def confusion_matrix(index: DetectionIndex, matches: Matches) -> IntArray:
-    """[K + 1, K + 1]: objects by their class, by the class they were taken for; the last of both is background.
+def count_confusions(index: DetectionIndex, matches: Matches) -> dict[tuple[int, int], int]:
+    """(label of objects, label that they were taken for) -> how many; K is background. Pairs that never occur are left
+    out: of 30,000 classes a matrix would take 7 GB.
 
     Of detections and objects that did not find one another, those that overlap by ``MATCH_IOU`` or more are paired,
     the largest overlap first. A detection that is left was made of background, an object that is left was taken for it.
     """
     background = len(index.class_names)
-    counts = np.zeros((background + 1, background + 1), np.int64)
-    hits = matches.objects >= 0
-    free = ~index.ignore
-    free[matches.objects[hits]] = False
-    np.add.at(counts, (index.labels[matches.objects[hits]], matches.labels[hits]), 1)
-    rest = matches.where(~hits & ~matches.ignored)
     taken_for = np.full(len(index.labels), background, np.int64)
+    hits = matches.objects >= 0
+    taken_for[matches.objects[hits]] = matches.labels[hits]
+    free = (taken_for == background) & ~index.ignore
+    rest = matches.where(~hits & ~matches.ignored)
     paired = np.zeros(len(rest), bool)
     for detection, number in _pairs(index, rest, free):
         taken_for[number], paired[detection] = rest.labels[detection], True
-    np.add.at(counts, (index.labels[free], taken_for[free]), 1)
-    counts[background] += np.bincount(rest.labels[~paired], minlength=background + 1)
-    return counts
+    real = ~index.ignore
+    counts = Counter(zip(index.labels[real].tolist(), taken_for[real].tolist(), strict=True))
+    counts.update((background, label) for label in rest.labels[~paired].tolist())
+    return dict(sorted(counts.items()))
 
 
 def _pairs(index: DetectionIndex, rest: Matches, free: BoolArray) -> Iterator[tuple[int, int]]:

@@ -51,9 +51,14 @@ def best_f1(one: Curve) -> OperatingPoint | None:
 def class_curves(matches: Matches, positives: IntArray) -> dict[int, Curve]:
     """By label, of the classes with ``positives`` [K]; ignored detections do not count."""
     counted = matches.where(~matches.ignored)
-    order = np.argsort(counted.labels, kind="stable")
-    scores, hits = counted.scores[order], counted.objects[order] >= 0
-    ends = np.searchsorted(counted.labels[order], np.arange(len(positives) + 1))
+    return curves_by_label(counted.labels, counted.scores, counted.objects >= 0, positives)
+
+
+def curves_by_label(labels: IntArray, scores: FloatArray, hits: BoolArray, positives: IntArray) -> dict[int, Curve]:
+    """The same of columns [D]: label, score, and whether an object was found."""
+    order = np.argsort(labels, kind="stable")
+    ends = np.searchsorted(labels[order], np.arange(len(positives) + 1))
+    scores, hits = scores[order], hits[order]
     return {
         label: curve(scores[ends[label] : ends[label + 1]], hits[ends[label] : ends[label + 1]], int(positives[label]))
         for label in np.flatnonzero(positives).tolist()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.evaluation.analysis.curves import curve, interpolated, positives_of
+from ssdlite.evaluation.analysis.curves import curves_by_label, interpolated, positives_of
 from ssdlite.evaluation.analysis.matching import MATCH_IOU, BoolArray, FloatArray, IntArray, Matches
 
 BACKGROUND_IOU = 0.1  # what overlaps every object by less lies on none (section 2.2 of the paper)
@@ -114,8 +114,7 @@ def _corrected(kind: str, index: DetectionIndex, matches: Matches) -> _Ranked:
 
 def _mean_ap(ranked: _Ranked, positives: IntArray, remaining: IntArray) -> float | None:
     """Over the classes with ``positives`` [K]; one of which no object remains to be found has nothing to lose: 1."""
-    aps = []
-    for label in np.flatnonzero(positives).tolist():
-        own, left = ranked.labels == label, int(remaining[label])
-        aps.append(float(interpolated(curve(ranked.scores[own], ranked.hits[own], left)).mean()) if left else 1.0)
+    curves = curves_by_label(*ranked, remaining)
+    labels = np.flatnonzero(positives).tolist()
+    aps = [float(interpolated(curves[label]).mean()) if label in curves else 1.0 for label in labels]
     return sum(aps) / len(aps) if aps else None

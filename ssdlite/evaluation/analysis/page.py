@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-
-import numpy as np
 
 from ssdlite.evaluation.analysis.advice import REMEDIES, advice
 from ssdlite.evaluation.analysis.analyze import WORST_PICTURES, Analysis
@@ -22,6 +21,7 @@ from ssdlite.files import counted, listing
 from ssdlite.images.drawing import Outline
 from ssdlite.runtime.operating_points import OperatingPoint
 
+MOST_ROWS = 500  # of the table of classes
 MOST_CURVES = 24  # classes with a curve of their own, those with the most objects
 MOST_MATRIX = 20  # classes in the matrix of confusions, those that are confused most
 SHOWN_SUSPECTS = 12  # of each kind
@@ -216,21 +216,29 @@ def _next(analysis: Analysis) -> str:
 
 
 def _classes(analysis: Analysis, metrics: Metrics) -> str:
+    counts = {name: count for name, count in analysis.index.object_counts().items() if count}
+    most = set(sorted(counts, key=lambda name: -counts[name])[:MOST_ROWS])
+    shown = [name for name in counts if name in most]
+
     def rows() -> Iterator[list[str]]:
-        for name, count in analysis.index.object_counts().items():
-            if not count:
-                continue
+        for name in shown:
             own, point = metrics.per_class[name], analysis.points.get(name)
             values = [point.score_threshold, point.precision, point.recall, point.f1] if point else [None] * 4
-            yield [_name(name), str(count), _figure(own.AP) + _bar(own.AP), _figure(own.AP50), *map(_figure, values)]
+            yield [
+                _name(name),
+                str(counts[name]),
+                _figure(own.AP) + _bar(own.AP),
+                _figure(own.AP50),
+                *map(_figure, values),
+            ]
 
     table = _table(["class", "objects", "AP", "AP50", "threshold", "precision", "recall", "F1"], rows())
-    counts = list(analysis.index.object_counts().values())
-    shown = sorted(analysis.curves, key=lambda label: -counts[label])[:MOST_CURVES]
-    names = analysis.index.class_names
-    curves = "".join(_curve(names[i], analysis.curves[i], analysis.points.get(names[i])) for i in shown)
+    labels = {name: label for label, name in enumerate(analysis.index.class_names)}
+    drawn = sorted(shown, key=lambda name: -counts[name])[:MOST_CURVES]
+    curves = "".join(_curve(name, analysis.curves[labels[name]], analysis.points.get(name)) for name in drawn)
+    left_out = f"<p>The {MOST_ROWS} classes with the most objects are shown.</p>" if len(counts) > MOST_ROWS else ""
     return (
-        f"{_note('classes')}{table}{_unscored(analysis)}<h3>Precision over recall</h3>"
+        f"{_note('classes')}{left_out}{table}{_unscored(analysis)}<h3>Precision over recall</h3>"
         f'{_note("curves")}<div class="curves">{curves}</div>'
     )
 
@@ -298,29 +306,30 @@ def _sizes(analysis: Analysis, metrics: Metrics) -> str:
 
 def _confusions(analysis: Analysis) -> str:
     counts, names = analysis.confusion, analysis.index.class_names
-    objects, detections = counts[:-1].sum(axis=1), counts[:, :-1].sum(axis=0)
-    wrong = counts.sum(axis=1)[:-1] + counts.sum(axis=0)[:-1] - 2 * counts.diagonal()[:-1]
-    used = [int(i) for i in np.argsort(-wrong, kind="stable") if objects[i] or detections[i]][:MOST_MATRIX]
-    shown = [*sorted(used), len(names)]
-    labels = [*map(_name, names), "<em>background</em>"]
+    wrong, totals = Counter[int](), Counter[int]()
+    for (annotated, detected), count in counts.items():
+        totals[annotated] += count
+        wrong.update({annotated: count, detected: count} if annotated != detected else {})
+    used = {label for pair in counts for label in pair if label < len(names)}
+    shown = [*sorted(sorted(used, key=lambda label: (-wrong[label], label))[:MOST_MATRIX]), len(names)]
+    labels = {label: _name(names[label]) for label in shown[:-1]} | {len(names): "<em>background</em>"}
 
     def row(i: int) -> list[str]:
-        total = max(1, int(counts[i].sum()))
-        return [labels[i], *(_cell(int(counts[i, j]), total, i == j) for j in shown)]
+        return [labels[i], *(_cell(counts.get((i, j), 0), totals[i], i == j) for j in shown)]
 
     matrix = _table(["annotated \\ found as", *(labels[i] for i in shown)], map(row, shown), "matrix")
     pairs = _table(
         ["annotated", "found as", "times"],
         ([_name(a), f'<td class="text">{_name(b)}</td>', str(count)] for a, b, count in analysis.confusions()[:10]),
     )
-    left_out = f"<p>The {MOST_MATRIX} classes with most errors are shown.</p>" if len(used) == MOST_MATRIX else ""
+    left_out = f"<p>The {MOST_MATRIX} classes with most errors are shown.</p>" if len(used) > MOST_MATRIX else ""
     confused = f"<h3>Taken for another</h3>{pairs}" if analysis.confusions() else "<p>None is taken for another.</p>"
     return _note("confusions") + left_out + matrix + confused
 
 
 def _cell(count: int, total: int, is_right: bool) -> str:
     color = "47,125,225" if is_right else "224,108,16"
-    style = f' style="background:rgba({color},{0.08 + 0.6 * count / total:.2f})"' if count else ' class="soft"'
+    style = f' style="background:rgba({color},{0.08 + 0.6 * count / max(1, total):.2f})"' if count else ' class="soft"'
     return f"<td{style}>{count or '·'}</td>"
 
 
@@ -364,4 +373,4 @@ def _tile(analysis: Analysis, one: LabelSuspect, source: str | None) -> str:
 
 def _file(analysis: Analysis, position: int) -> str:
     """The file's name in its folder: the page may go to people whom the rest of the path is no business of."""
-    return _name("/".join(Path(analysis.index.paths[position]).parts[-2:]))
+    return _name("/".join(Path(analysis.file(position)).parts[-2:]))

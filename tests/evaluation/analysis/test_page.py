@@ -91,6 +91,14 @@ def test_the_page_is_whole_and_shuts_everything_else_out(tmp_path: Path, names: 
     assert values["operating_points"][names[0]]["score_threshold"] == pytest.approx(0.9)
 
 
+def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
+    index = replace(make_index([(0, "cat", BOX, False)], 1), paths=("folder/\udcff.png",))
+    evaluator = Evaluator(index)
+    html, report = write_report(tmp_path, evaluator, evaluator.compute(), "x.pt")
+    assert "folder/\\udcff.png" in html.read_text()
+    assert json.loads(report.read_text())["worst_pictures"][0]["file"] == "folder/\\udcff.png"
+
+
 def test_pictures_end_where_the_bytes_or_the_seconds_do(tmp_path: Path) -> None:
     evaluator = make_evaluator(tmp_path, NAMES)
     one = analyze(evaluator.index, evaluator.state())
