@@ -10,7 +10,7 @@ import pytest
 
 from ssdlite import cli
 from ssdlite.console import print_json
-from ssdlite.training.options import recipe_defaults
+from ssdlite.training.recipes import recipe_defaults
 
 
 def help_of(*command: str) -> str:

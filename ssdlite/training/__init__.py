@@ -13,30 +13,28 @@ if TYPE_CHECKING:
     from ssdlite.training.callbacks import EpochEvent as EpochEvent
     from ssdlite.training.callbacks import StartEvent as StartEvent
     from ssdlite.training.callbacks import StepEvent as StepEvent
-    from ssdlite.training.options import RECIPES as RECIPES
     from ssdlite.training.options import AugmentationOptions as AugmentationOptions
     from ssdlite.training.options import DatasetOptions as DatasetOptions
     from ssdlite.training.options import DetectorOptions as DetectorOptions
     from ssdlite.training.options import LossOptions as LossOptions
     from ssdlite.training.options import OptimizationOptions as OptimizationOptions
-    from ssdlite.training.options import Recipe as Recipe
     from ssdlite.training.options import RunOptions as RunOptions
     from ssdlite.training.options import StartOptions as StartOptions
     from ssdlite.training.options import SystemOptions as SystemOptions
     from ssdlite.training.options import TrainOptions as TrainOptions
     from ssdlite.training.options import stored_options as stored_options
+    from ssdlite.training.recipes import RECIPES as RECIPES
+    from ssdlite.training.recipes import Recipe as Recipe
     from ssdlite.training.trainer import resume as resume
     from ssdlite.training.trainer import train as train
 else:
     _EVENTS = ("Callback", "CheckpointEvent", "EndEvent", "EpochEvent", "StartEvent", "StepEvent")
     _OPTIONS = (
-        "RECIPES",
         "AugmentationOptions",
         "DatasetOptions",
         "DetectorOptions",
         "LossOptions",
         "OptimizationOptions",
-        "Recipe",
         "RunOptions",
         "StartOptions",
         "SystemOptions",
@@ -48,6 +46,8 @@ else:
         {
             **dict.fromkeys(_EVENTS, "ssdlite.training.callbacks"),
             **dict.fromkeys(_OPTIONS, "ssdlite.training.options"),
+            "RECIPES": "ssdlite.training.recipes",
+            "Recipe": "ssdlite.training.recipes",
             "resume": "ssdlite.training.trainer",
             "train": "ssdlite.training.trainer",
         },

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from ssdlite.config import preset_config
 from ssdlite.datasets.anchor_coverage import COARSE_STRIDES, InputBoxes, input_boxes
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.training.options import AUTO, NO_WEIGHTS, Recipe, TrainOptions
+from ssdlite.training.options import NO_WEIGHTS, TrainOptions
+from ssdlite.training.recipes import AUTO, Recipe
 
 START = "openimages"
 INPUT_SIDE = 320  # px; the network that comes along was trained at 300, which is not a multiple of its strides

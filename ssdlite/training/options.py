@@ -1,4 +1,4 @@
-"""Every option of a training run, by part, and the recipes that name what is not given. Needs no torch."""
+"""Every option of a training run, by part. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import msgspec
 from ssdlite.config import Amp, AnchorsName, AssignerName, BoxLossName, ClassLossName
 from ssdlite.datasets.formats.options import LoadOptions
 from ssdlite.errors import ConfigError, quote
+from ssdlite.training.recipes import AUTO, RECIPES, Recipe, as_given
 from ssdlite.validation import Config, convert, require, require_known
 
 BatchNormMode = Literal["train", "reestimate", "frozen"]
@@ -21,7 +22,6 @@ BatchNormMode = Literal["train", "reestimate", "frozen"]
 # 1: one flat table of options; 2: by part
 OPTIONS_VERSION = 2
 SHAPES = "shapes"
-AUTO = "auto"
 NO_WEIGHTS = "none"
 SHAPES_PRESET = "ssdlite192_mobilenet_v2_050"
 DATA_PRESET = "ssdlite320_mobilenet_v2"
@@ -29,62 +29,6 @@ RUN_FILES = ("last.pt", "best.pt", "config.json", "metrics.jsonl", "summary.json
 # what a run computes does not depend on these
 MAY_CHANGE_ON_RESUME = ("data", "device", "workers", "cache", "logger", "report")
 MAY_MOVE = ("weights", "backbone_weights")  # to another place, where they have to be the same tensors
-
-
-class Recipe(Config, frozen=True, kw_only=True):
-    """Defaults of the options of the same names."""
-
-    anchors: AnchorsName = "default"
-    finest_stride: Literal[8, 16] | None = None
-    deepen_heads: bool = False
-    loss: ClassLossName = "multibox"
-    box_loss: BoxLossName = "smooth_l1"
-    box_weight: float | None = None
-    matcher: AssignerName = "ssd"
-    epochs: int = 60
-    batch_size: int = 16
-    backbone_lr: float = 1.0
-    augment: str = "ssdlite"
-    mosaic: float = 0.0
-
-
-RECIPES: dict[str, Recipe] = {
-    # what is not given is decided from the data: ssdlite/training/decide.py
-    AUTO: Recipe(),
-    # arXiv 1512.02325 with the optimiser of today: the reference that the others are measured against
-    "ssd": Recipe(),
-    # for the built-in shapes, of which there are as many as one likes
-    "shapes": Recipe(epochs=10, augment="flip"),
-    # a few hundred pictures and no weights; chosen on BCCD's validation split, docs/notes/ablations.md
-    "scratch": Recipe(anchors="fit", finest_stride=8, matcher="atss", batch_size=8),
-    # a few hundred pictures and the weights of a detector; chosen on BCCD's validation split, docs/notes/ablations.md
-    "small-data": Recipe(
-        anchors="fit",
-        finest_stride=8,
-        deepen_heads=True,
-        loss="qfl",
-        box_loss="giou",
-        box_weight=6.0,
-        matcher="simota",
-        batch_size=8,
-        epochs=30,
-    ),
-}
-
-
-def recipe_defaults() -> dict[str, str]:
-    """By option what is taken: ``decided from the data; with --recipe 60 (10 for shapes, 30 for small-data)``."""
-    return {name: f"decided from the data; with --recipe {_values(name)}" for name in Recipe.__struct_fields__}
-
-
-def _values(name: str) -> str:
-    usual, *others = ((recipe, getattr(values, name)) for recipe, values in RECIPES.items() if recipe != AUTO)
-    recipes: dict[Any, list[str]] = {}
-    for recipe, value in others:
-        if value != usual[1]:
-            recipes.setdefault(value, []).append(recipe)
-    told = ", ".join(f"{_as_given(value)} for {' and '.join(names)}" for value, names in recipes.items())
-    return told if usual[1] is None else f"{_as_given(usual[1])}" + (f" ({told})" if told else "")
 
 
 def _require_at_least(least: int, options: Config, *names: str) -> None:
@@ -439,7 +383,7 @@ class TrainOptions(Config, frozen=True, kw_only=True):
             if value != kept and name not in MAY_CHANGE_ON_RESUME and not moved:
                 option = f"--{name.replace('_', '-')}"
                 raise ConfigError(
-                    f"{option} {_as_given(value)} cannot be changed on resuming: the run has {_as_given(kept)}; "
+                    f"{option} {as_given(value)} cannot be changed on resuming: the run has {as_given(kept)}; "
                     f"leave {option} out"
                 )
 
@@ -537,10 +481,3 @@ def next_run_folder(parent: Path = Path("runs")) -> Path:
     """runs/train-001, or the number behind the highest one there."""
     numbers = [int(path.name[6:]) for path in parent.glob("train-*") if path.name[6:].isdigit()]
     return parent / f"train-{max(numbers, default=0) + 1:03d}"
-
-
-def _as_given(value: Any) -> str:
-    """A value as it stands on a command line."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    return " ".join(value) if isinstance(value, tuple) else str(value)

@@ -28,7 +28,8 @@ from ssdlite.heads.losses import LOSSES
 from ssdlite.training.decide import Decision
 from ssdlite.training.finetune import config_for_transfer, transfer_backbone, transfer_weights
 from ssdlite.training.head_transfer import TransferReport
-from ssdlite.training.options import AUTO, SHAPES, TrainOptions, next_run_folder, parse_duration
+from ssdlite.training.options import SHAPES, TrainOptions, next_run_folder, parse_duration
+from ssdlite.training.recipes import AUTO
 from ssdlite.training.run_folder import RunFolder, SplitFingerprint
 from ssdlite.training.state import TrainingState, read_state
 from ssdlite.weights.backbones import IMAGENET, BackboneWeights, read_backbone_weights
