@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ssdlite.datasets.dataset import collate as collate
     from ssdlite.datasets.formats import DATA_FORMATS as DATA_FORMATS
     from ssdlite.datasets.formats.base import DataFormat as DataFormat
+    from ssdlite.datasets.from_python import as_data_path as as_data_path
     from ssdlite.datasets.index import DetectionIndex as DetectionIndex
     from ssdlite.datasets.loading import find_splits as find_splits
     from ssdlite.datasets.loading import load_data as load_data
@@ -43,6 +44,7 @@ else:
             "LABEL_WRITERS": "ssdlite.datasets.writers",
             "LabelWriter": "ssdlite.datasets.writers.base",
             "Sample": "ssdlite.datasets.samples",
+            "as_data_path": "ssdlite.datasets.from_python",
             "check_data": "ssdlite.datasets.audit.checks",
             "collate": "ssdlite.datasets.dataset",
             "convert_data": "ssdlite.datasets.conversion",

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ssdlite import training as training
     from ssdlite import weights as weights
     from ssdlite.anchors import AnchorConfig as AnchorConfig
+    from ssdlite.api import TrainResult as TrainResult
+    from ssdlite.api import evaluate as evaluate
+    from ssdlite.api import export_detector as export_detector
+    from ssdlite.api import train as train
     from ssdlite.backbones.registry import build_backbone as build_backbone
     from ssdlite.build import build_detector as build_detector
     from ssdlite.build import list_detectors as list_detectors
@@ -58,9 +62,12 @@ if not TYPE_CHECKING:
             "Predictor": "ssdlite.predictor",
             "ExportError": "ssdlite.errors",
             "SsdliteError": "ssdlite.errors",
+            "TrainResult": "ssdlite.api",
             "TrainingError": "ssdlite.errors",
             "build_backbone": "ssdlite.backbones.registry",
             "build_detector": "ssdlite.build",
+            "evaluate": "ssdlite.api",
+            "export_detector": "ssdlite.api",
             "import_weights": "ssdlite.weights.api",
             "list_detectors": "ssdlite.build",
             "list_weights": "ssdlite.weights.catalog",
@@ -68,6 +75,7 @@ if not TYPE_CHECKING:
             "load_detector": "ssdlite.build",
             "load_operating_points": "ssdlite.build",
             "load_predictor": "ssdlite.build",
+            "train": "ssdlite.api",
         },
         packages=("backbones", "datasets", "evaluation", "export", "heads", "runtime", "training", "weights"),
     )

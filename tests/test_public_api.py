@@ -50,7 +50,8 @@ def test_public_names():
         "PRESETS", "AnchorConfig", "CheckpointError", "ConfigError", "ContractError", "DataError", "Detection",
         "Detections", "Detector", "DetectorConfig", "ExportError", "Predictor", "SsdliteError", "TrainingError",
         "build_backbone", "build_detector", "import_weights", "list_detectors", "list_weights", "load_backbone_weights",
-        "load_detector", "load_operating_points", "load_predictor",
+        "TrainResult", "evaluate", "export_detector", "load_detector", "load_operating_points", "load_predictor",
+        "train",
     }  # fmt: skip
     for name in ssdlite.__all__:
         assert getattr(ssdlite, name) is not None

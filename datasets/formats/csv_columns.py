@@ -210,6 +210,11 @@ def _recognized(first: str, delimiter: str) -> Columns | None:
         return None
     if len(cells) > 1 and (without := _without_header(cells, delimiter)):
         return without
+    return columns_named(cells, delimiter)
+
+
+def columns_named(cells: Sequence[str], delimiter: str = ",") -> Columns:
+    """By the names in a table's header."""
     plain = list(map(_plain, cells))
     place = _places(plain)
     form = next((form for form, wanted in BOX_FORMS.items() if set(wanted) <= place.keys()), "")

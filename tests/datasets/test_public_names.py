@@ -12,8 +12,8 @@ from ssdlite import datasets, evaluation
 @pytest.mark.parametrize(("room", "names"), [
     (datasets, {
         "Batch", "CheckOptions", "DATA_FORMATS", "DataFormat", "DetectionDataset", "DetectionIndex",
-        "DetectionTransform", "InputBoxes", "LABEL_WRITERS", "LabelWriter", "Sample", "check_data", "collate",
-        "convert_data", "find_splits", "fit_anchors", "generate_shapes", "input_boxes",
+        "DetectionTransform", "InputBoxes", "LABEL_WRITERS", "LabelWriter", "Sample", "as_data_path", "check_data",
+        "collate", "convert_data", "find_splits", "fit_anchors", "generate_shapes", "input_boxes",
         "load_data", "load_split", "measure_coverage",
     }),
     (evaluation, {

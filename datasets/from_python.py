@@ -1,0 +1,291 @@
+"""Annotated pictures from Python: sequences, torch's and Hugging Face's data sets, tables of pandas.
+
+They are written once, as a COCO data set in the user's folder for caches, and are data like any other from there on:
+workers read them, a run's fingerprint knows them again, ``--resume`` and ``ssdlite eval`` find them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import cv2
+import numpy as np
+
+from ssdlite.datasets.formats.base import Box, natural_order
+from ssdlite.datasets.formats.csv_columns import BOX_FORMS, Columns, RowError, columns_named
+from ssdlite.datasets.formats.embedded import picture_cache
+from ssdlite.datasets.formats.imagefolder import BOX_KEYS, CATEGORY_KEYS
+from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.writers.base import LabeledPicture, require_class_names
+from ssdlite.datasets.writers.coco import CocoWriter
+from ssdlite.errors import DataError, quote
+from ssdlite.files import remove_forgotten, temporary_path
+from ssdlite.images.prediction import to_array
+from ssdlite.images.reading import read_header
+
+BACKGROUND = "__background__"  # torchvision's first class, which is none
+
+
+class IndexedExamples(Protocol):
+    """A data set as torch has it; also one that knows no end but its length."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int, /) -> Any: ...
+
+
+DataSource: TypeAlias = "str | Path | DetectionIndex | Iterable[Any] | IndexedExamples"
+
+
+class Example(NamedTuple):
+    """A picture (a path, or pixels as ``predict`` takes them) and its N objects."""
+
+    picture: Any
+    boxes: Any  # [N, 4] xyxy pixels
+    labels: Any  # [N] names, or numbers
+    ignore: Sequence[bool] = ()
+
+
+def as_data_path(data: DataSource, val: DataSource | None = None, *, class_names: Sequence[str] | None = None) -> Path:
+    """The folder or file of ``data``: a path as it is, anything else as it is written to the cache.
+
+    ``data`` and ``val``, which becomes the validation split, may be
+
+    - a sequence of (picture, boxes [N, 4] xyxy in pixels, labels [N]), the picture being a path or pixels;
+    - a torch ``Dataset`` of (picture, target), the target having ``boxes`` and ``labels`` as torchvision's detectors
+      take them; a tensor of floats is in 0..1;
+    - a Hugging Face data set with ``image`` and ``objects``, whose ``bbox`` is (x, y, width, height) in pixels;
+    - a table of pandas with a row an object; its columns are called as those of CSV files (docs/data.md);
+    - a ``DetectionIndex``, a split of ``load_data``.
+
+    Args:
+        class_names: of labels that are numbers: the name of number n is ``class_names[n]``. A first one of
+            ``__background__`` stands for no class. By default a Hugging Face data set's own, else the numbers.
+
+    Raises:
+        DataError: an example cannot be used, the message saying which, or the cache cannot be written.
+        TypeError: something else than data.
+    """
+    if isinstance(data, (str, Path)):
+        if val is not None or class_names is not None:
+            raise DataError(f"{data}: val and class_names go with data from Python; a folder has its own")
+        return Path(data)
+    cache = picture_cache().with_name("data")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        remove_forgotten(cache)
+        temporary = temporary_path(cache / "new")
+        try:
+            temporary.mkdir()
+            return _put_into(cache, temporary, _store(temporary, {"train": data, "val": val}, class_names))
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise DataError(
+            f"data from Python cannot be written to {cache} ({error.strerror}); XDG_CACHE_HOME names another folder"
+        ) from None
+
+
+def _put_into(cache: Path, new: Path, name: str) -> Path:
+    """Called by its content, so that the same data are stored once."""
+    folder = cache / name
+    if not folder.is_dir():
+        try:
+            new.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another process was faster
+                raise
+    return folder
+
+
+def _store(folder: Path, splits: Mapping[str, DataSource | None], class_names: Sequence[str] | None) -> str:
+    """Write the splits; the hash of all that is in them."""
+    digest = hashlib.sha256()
+    given = {split: data for split, data in splits.items() if data is not None}
+    if class_names is None:
+        class_names = next((names for data in given.values() if (names := _own_names(data))), None)
+    written = {split: _write_pictures(folder / split, data, class_names, digest) for split, data in given.items()}
+    occurring = {name for pictures in written.values() for _, names in pictures for name in names}
+    known = [name for name in class_names or natural_order(occurring) if name != BACKGROUND]
+    require_class_names(known, "data from Python")
+    if unknown := sorted(occurring - set(known)):
+        raise DataError(f"data from Python: expected labels of {', '.join(known)}, got {quote(unknown[0])} too")
+    place = {name: label for label, name in enumerate(known)}
+    for split, pictures in written.items():
+        labeled = (picture._replace(labels=[place[name] for name in names]) for picture, names in pictures)
+        CocoWriter().write_split(folder, split, labeled, known)
+    digest.update(repr(known).encode())
+    return digest.hexdigest()[:32]
+
+
+def _write_pictures(
+    folder: Path, data: DataSource, class_names: Sequence[str] | None, digest: Any
+) -> list[tuple[LabeledPicture, list[str]]]:
+    """The pictures of a split, written to ``folder``, each with the names of its objects' classes."""
+    folder.mkdir()
+    written = []
+    for position, example in enumerate(_examples(data)):
+        try:
+            boxes, names = _boxes(example.boxes), [_class_name(label, class_names) for label in _plain(example.labels)]
+            if len(boxes) != len(names):
+                raise DataError(f"expected as many boxes as labels, got {len(boxes)} and {len(names)}")
+            path = _write_picture(folder, position, example.picture, digest)
+            picture = LabeledPicture(path.name, read_header(path).upright, boxes, (), ignore=example.ignore)
+        except (ValueError, TypeError) as error:  # DataError is a ValueError
+            raise DataError(f"{folder.name} example {position}: {error}") from None
+        digest.update(repr((folder.name, boxes, names, list(example.ignore))).encode())
+        written.append((picture, names))
+    if not written:
+        raise DataError(f"{folder.name}: expected examples of pictures with boxes and labels, got none")
+    return written
+
+
+def _write_picture(folder: Path, position: int, picture: Any, digest: Any) -> Path:
+    """A file is linked to, where that can be, else copied; pixels become a PNG."""
+    if isinstance(picture, (str, Path)):
+        source = Path(picture).resolve()
+        if not source.is_file():
+            raise DataError(f"{picture}: no such image file")
+        path = folder / f"{position:06d}{source.suffix.lower()}"
+        try:
+            os.link(source, path)
+        except OSError:
+            shutil.copyfile(source, path)
+        state = source.stat()
+        digest.update(repr((str(source), state.st_size, state.st_mtime_ns)).encode())
+        return path
+    pixels = to_array(_in_bytes(picture), position)
+    digest.update(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    path = folder / f"{position:06d}.png"
+    _, encoded = cv2.imencode(".png", pixels[:, :, ::-1])
+    path.write_bytes(encoded.tobytes())
+    return path
+
+
+def _in_bytes(picture: Any) -> Any:
+    """A tensor of floats, which torchvision has in 0..1, in 0..255."""
+    is_tensor = hasattr(picture, "is_floating_point")
+    return (picture * 255).round() if is_tensor and picture.is_floating_point() and picture.max() <= 1 else picture
+
+
+# --- The forms that data come in.
+
+
+def _examples(data: DataSource) -> Iterator[Example]:
+    if isinstance(data, DetectionIndex):
+        return _of_index(data)
+    if hasattr(data, "itertuples"):
+        return _of_table(data)
+    if isinstance(data, (Mapping, bytes)) or not (hasattr(data, "__getitem__") or isinstance(data, Iterable)):
+        hint = f"; give one of {', '.join(map(str, data))}" if isinstance(data, Mapping) else ""
+        raise TypeError(f"expected a path, or examples of pictures with boxes, got {type(data).__name__}{hint}")
+    return (_example(item, position) for position, item in enumerate(_items(data)))
+
+
+def _items(data: Any) -> Iterator[Any]:
+    """Torch's data sets have a length and raise no IndexError behind it."""
+    if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
+        return (data[position] for position in range(len(data)))
+    return iter(data)
+
+
+def _example(item: Any, position: int) -> Example:
+    if isinstance(item, Mapping) and "objects" in item and "image" in item:
+        objects = item["objects"]
+        boxes, labels = _first_key(objects, BOX_KEYS, position), _first_key(objects, CATEGORY_KEYS, position)
+        return Example(item["image"], [(x, y, x + width, y + height) for x, y, width, height in boxes], labels)
+    if isinstance(item, Sequence) and len(item) == 3:
+        return Example(*item)
+    if isinstance(item, Sequence) and len(item) == 2 and isinstance(item[1], Mapping):
+        return Example(item[0], *(_first_key(item[1], (key,), position) for key in ("boxes", "labels")))
+    raise DataError(
+        f"example {position}: expected (picture, boxes, labels), (picture, target with boxes and labels) or a mapping "
+        f"with image and objects, got {type(item).__name__}"
+    )
+
+
+def _first_key(values: Mapping[str, Any], keys: Sequence[str], position: int) -> Any:
+    key = next((key for key in keys if key in values), None)
+    if key is None:
+        raise DataError(f"example {position}: expected {' or '.join(keys)}, got {quote(list(values))}")
+    return values[key]
+
+
+def _of_index(index: DetectionIndex) -> Iterator[Example]:
+    for position in range(len(index)):
+        record = index.record(position)
+        names = [index.class_names[label] for label in record.labels.tolist()]
+        yield Example(record.path, record.boxes, names, record.ignore.tolist())
+
+
+def _of_table(table: Any) -> Iterator[Example]:
+    """A row an object; the pictures in the order in which they come first."""
+    columns = columns_named([str(name) for name in table.columns])
+    if missing := columns.missing():
+        raise DataError(
+            f"a table: expected the columns filename, class and {', '.join(BOX_FORMS['corners'])}, or such; "
+            f"{', '.join(missing)} is missing among {', '.join(columns.names)}"
+        )
+    objects: dict[str, list[tuple[Box, str, bool]]] = {}
+    for number, cells in enumerate(table.itertuples(index=False, name=None)):
+        row = _read_row(columns, [str(cell) for cell in cells], number)
+        own = objects.setdefault(row.image, [])
+        own += [] if row.box is None else [(row.box, row.class_name or "object", row.ignore)]
+    for image, rows in objects.items():
+        yield Example(image, [box for box, _, _ in rows], [name for _, name, _ in rows], [row[2] for row in rows])
+
+
+def _read_row(columns: Columns, cells: list[str], number: int) -> Any:
+    try:
+        return columns.read(cells)
+    except RowError as error:
+        raise DataError(f"a table: row {number}: {error}") from None
+
+
+def _own_names(data: Any) -> Sequence[str] | None:
+    """The classes of a Hugging Face data set, or of an index."""
+    if isinstance(data, DetectionIndex):
+        return data.class_names
+    features = getattr(data, "features", None)
+    objects: Any = features.get("objects") if isinstance(features, Mapping) else None
+    objects = getattr(objects, "feature", objects)
+    objects = objects[0] if isinstance(objects, list) and objects else objects
+    for key in CATEGORY_KEYS if isinstance(objects, Mapping) else ():
+        kind = objects.get(key)
+        names: Sequence[str] | None = getattr(getattr(kind, "feature", kind), "names", None)
+        if names:
+            return names
+    return None
+
+
+def _plain(values: Any) -> list[Any]:
+    """Of a tensor or an array its values."""
+    return list(values.tolist() if hasattr(values, "tolist") else values)
+
+
+def _boxes(values: Any) -> list[Box]:
+    form = getattr(getattr(values, "format", None), "name", "XYXY")  # of torchvision's BoundingBoxes
+    boxes = np.asarray([_plain(box) for box in _plain(values)], np.float64)
+    if form != "XYXY" or not (boxes.size == 0 or (boxes.ndim == 2 and boxes.shape[1] == 4)):
+        raise DataError(f"expected boxes [N, 4] as x0, y0, x1, y1, got {form if form != 'XYXY' else boxes.shape}")
+    if not np.isfinite(boxes).all():
+        raise DataError(f"expected boxes of finite numbers, got {boxes[~np.isfinite(boxes).all(axis=1)][0].tolist()}")
+    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in boxes.reshape(-1, 4).tolist()]
+
+
+def _class_name(label: Any, class_names: Sequence[str] | None) -> str:
+    if isinstance(label, str):
+        return label
+    number = int(label)
+    if class_names is None:
+        return str(number)
+    if not 0 <= number < len(class_names) or class_names[number] == BACKGROUND:
+        first = "" if BACKGROUND in class_names else f"; where 0 is the background, {BACKGROUND!r} is the first of them"
+        raise DataError(f"expected labels that number the {len(class_names)} class_names from 0, got {number}{first}")
+    return class_names[number]

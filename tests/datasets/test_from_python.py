@@ -1,0 +1,152 @@
+"""Data from Python: each form of them gives the boxes and classes that it was made of."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssdlite.datasets import as_data_path, load_data
+from ssdlite.datasets.index import DetectionIndex
+from ssdlite.errors import DataError
+from ssdlite.images.reading import read_image
+
+BOXES = [[1.0, 2, 11, 22], [5, 5, 30, 25]]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "ssdlite" / "data"
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+
+
+def split(data: Any, **options: Any) -> DetectionIndex:
+    """The only split of data whose training and validation pictures are the same."""
+    return load_data(as_data_path(data, data, **options)).train
+
+
+def objects(index: DetectionIndex) -> list[list[tuple[str, list[float]]]]:
+    """By picture."""
+    records = [index.record(position) for position in range(len(index))]
+    return [
+        [(index.class_names[label], box) for box, label in zip(one.boxes.tolist(), one.labels.tolist(), strict=True)]
+        for one in records
+    ]
+
+
+TWO = [[("cat", BOXES[0]), ("dog", BOXES[1])], []]
+
+
+def test_a_path_stays_as_it_is(tmp_path: Path) -> None:
+    assert as_data_path(str(tmp_path)) == tmp_path
+    with pytest.raises(DataError, match="val and class_names go with data from Python"):
+        as_data_path(tmp_path, class_names=["cat"])
+
+
+def test_a_sequence_of_pixels_and_paths(pixels: np.ndarray, tmp_path: Path, cache: Path) -> None:
+    Image.fromarray(pixels).save(tmp_path / "Photo.PNG")
+    data = [(pixels, BOXES, ["cat", "dog"]), (tmp_path / "Photo.PNG", [], [])]
+    index = split(data)
+    assert objects(index) == TWO
+    assert index.class_names == ("cat", "dog")
+    for path in index.paths:
+        assert np.array_equal(read_image(path), pixels)
+    assert as_data_path(data) == as_data_path(data) != as_data_path(data[:1])
+    assert len(list(cache.iterdir())) == 3  # each once, and nothing half written
+    assert as_data_path(iter(data)) == as_data_path(data)
+
+
+def test_a_validation_split(pixels: np.ndarray) -> None:
+    splits = load_data(as_data_path([(pixels, BOXES, ["cat", "dog"])], [(pixels, BOXES[1:], ["dog"])]))
+    assert objects(splits.train) == TWO[:1]
+    assert objects(splits.val) == [[("dog", BOXES[1])]]
+    assert splits.val.class_names == ("cat", "dog")
+
+
+class TorchData(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """As torchvision's detectors are trained on: floats in 0..1, class 0 the background."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.pixels = pixels
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, position: int) -> Any:
+        image = torch.from_numpy(self.pixels).permute(2, 0, 1) / 255
+        count = 2 - 2 * (position % 2)  # knows no end
+        return image, {"boxes": torch.tensor(BOXES)[:count].reshape(-1, 4), "labels": torch.tensor([1, 2])[:count]}
+
+
+def test_a_torch_dataset_with_targets_of_torchvision(pixels: np.ndarray) -> None:
+    index = split(TorchData(pixels), class_names=["__background__", "cat", "dog"])
+    assert objects(index) == TWO
+    assert index.class_names == ("cat", "dog")
+    assert np.array_equal(read_image(index.paths[0]), pixels)
+    assert split(TorchData(pixels)).class_names == ("1", "2")
+    with pytest.raises(DataError, match="train example 0: expected labels that number the 2 class_names from 0, got 2"):
+        split(TorchData(pixels), class_names=["cat", "dog"])
+
+
+class HuggingFaceData:
+    features = {"image": None, "objects": {"category": SimpleNamespace(feature=SimpleNamespace(names=["cat", "dog"]))}}  # noqa: RUF012
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.pixels = pixels
+
+    def __iter__(self) -> Iterator[Any]:
+        picture = Image.fromarray(self.pixels)
+        yield {"image": picture, "objects": {"bbox": [[1, 2, 10, 20], [5, 5, 25, 20]], "category": [0, 1]}}
+        yield {"image": picture, "objects": {"bbox": [], "category": []}}
+
+
+def test_a_hugging_face_dataset(pixels: np.ndarray) -> None:
+    assert objects(split(HuggingFaceData(pixels))) == TWO
+    with pytest.raises(TypeError, match="got dict; give one of train, test"):
+        as_data_path({"train": HuggingFaceData(pixels), "test": None})
+
+
+def test_a_table_of_pandas(pixels: np.ndarray, tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas, of the extra dev, is not installed")
+    for name in ("a.png", "b.png"):
+        Image.fromarray(pixels).save(tmp_path / name)
+    names = [str(tmp_path / name) for name in ("a.png", "a.png", "b.png")]
+    columns = {"path": names, "label": ["cat", "dog", None]}
+    corners = dict(zip(("x1", "y1", "x2", "y2"), zip(*BOXES, [None] * 4, strict=True), strict=True))
+    assert objects(split(pandas.DataFrame(columns | corners))) == TWO
+    sides = [[1, 2, 10, 20], [5, 5, 25, 20], None]
+    assert objects(split(pandas.DataFrame(columns | {"bbox": sides}))) == TWO
+    with pytest.raises(DataError, match=r"a table: .*; ymax is missing among path, label, x1, y1, x2"):
+        split(pandas.DataFrame(columns | corners).drop(columns="y2"))
+
+
+def test_a_split_that_was_loaded(pixels: np.ndarray) -> None:
+    index = split([(pixels, BOXES, ["cat", "dog"]), (pixels, [], [])])
+    assert objects(split(index)) == TWO
+
+
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        (("none.jpg", [], []), "none.jpg: no such image file"),
+        ((np.zeros((4, 4, 3), np.uint8), BOXES, ["cat"]), "expected as many boxes as labels, got 2 and 1"),
+        ((np.zeros((4, 4, 3), np.uint8), [[1, 2, 3]], ["cat"]), r"expected boxes \[N, 4\] .* got \(1, 3\)"),
+        ((np.zeros((4, 4, 3), np.uint8), [[1, 2, 3, float("nan")]], ["cat"]), "expected boxes of finite numbers"),
+        ((np.zeros((4, 4), np.uint8), [], []), r"expected RGB \[H, W, 3\]"),
+        ((np.zeros((4, 4, 3), np.uint8), [[0, 0, 2, 2]], [" cat"]), "expected class names without .* got ' cat'"),
+        ("photo.jpg", "expected .picture, boxes, labels.* got str"),
+    ],
+)
+def test_what_cannot_be_used_is_said(example: Any, message: str, cache: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        as_data_path([example])
+    assert list(cache.iterdir()) == []

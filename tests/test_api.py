@@ -1,0 +1,90 @@
+"""The three calls from Python, and the page that explains them."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ssdlite
+from ssdlite.api import ExportKeywords, TrainKeywords
+from ssdlite.datasets import generate_shapes
+from ssdlite.export import ExportOptions
+from ssdlite.training.options import PART_OF, TrainOptions
+
+PAGE = Path(__file__).parents[1] / "docs" / "python.md"
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def test_the_keywords_are_the_options() -> None:
+    assert set(TrainKeywords.__annotations__) == {"recipe", *PART_OF} - {"data"}
+    assert set(ExportKeywords.__annotations__) == {one.name for one in fields(ExportOptions)} - {"checkpoint", "output"}
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_the_page_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its blocks one after another, in a folder with what they name; the network is small, and finds something."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    generate_shapes(tmp_path / "pictures", train_images=8, val_images=2, seed=3)
+    photo = next((tmp_path / "pictures").rglob("*.jpg"))
+    (tmp_path / "photo.jpg").write_bytes(photo.read_bytes())
+    small = {"width_mult": 0.25, "image_size": 64, "logger": "none", "recipe": "ssd"}
+    train = ssdlite.train
+    monkeypatch.setattr(ssdlite, "train", lambda data, **given: train(data, **{**small, **given}))
+    names: dict[str, Any] = {}
+    for block in BLOCK.findall(PAGE.read_text()):
+        exec(compile(block, PAGE.name, "exec"), names)
+    assert isinstance(names["result"], ssdlite.TrainResult)
+    assert names["detector"].class_names == ("circle", "square", "triangle")
+    assert (tmp_path / "found.jpg").is_file()
+    assert [model.variant for model in names["contract"].models] == ["decoded"]
+    assert ssdlite.load_detector("runs/second").class_names == ("box",)
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"first", "second", "third"}
+
+
+@pytest.fixture
+def examples() -> list[Any]:
+    return [(np.full((20, 20, 3), 40 * number, np.uint8), [[2, 3, 12, 13]], ["cat"]) for number in range(3)]
+
+
+class Oracle:
+    """Finds in every picture what is told."""
+
+    class_names = ("dog", "cat")
+
+    def __init__(self, box: list[float]) -> None:
+        self.box = box
+        self.input_transform = ssdlite.build_detector(
+            "ssdlite192_mobilenet_v2_050", num_classes=1, width_mult=0.1, image_size=32
+        ).input_transform
+
+    def infer_batch(self, images: np.ndarray) -> int:
+        return len(images)
+
+    def postprocess(self, count: int) -> list[ssdlite.Detections]:
+        box = np.array([self.box], np.float32) * 1.6  # 32 px of input for 20 of picture
+        found = ssdlite.Detections(box, np.array([0.9], np.float32), np.array([1]), self.class_names)
+        return [found] * count
+
+
+@pytest.mark.parametrize(
+    ("box", "figures"), [([2, 3, 12, 13], [1.0, 1.0]), ([2, 3, 12, 10], [0.5, 1.0]), ([12, 13, 20, 20], [0, 0])]
+)
+def test_figures_of_data_from_python(
+    box: list[float], figures: list[float], examples: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A box of 7 of 10 rows has an IoU of 0.7: right at 0.50, 0.55, 0.60, 0.65 and 0.70, half of COCO's ten."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    metrics = ssdlite.evaluate(Oracle([*map(float, box)]), examples)  # type: ignore[arg-type]
+    assert [round(metrics.AP or 0, 6), round(metrics.AP50 or 0, 6)] == figures
+    assert metrics.per_class["dog"].AP is None
+
+
+def test_options_are_checked_before_anything_is_read() -> None:
+    with pytest.raises(ssdlite.ConfigError, match="unknown option 'epoch'; did you mean 'epochs'"):
+        ssdlite.train("nowhere", epoch=3)  # type: ignore[call-arg]
+    with pytest.raises(ssdlite.DataError, match="nowhere"):
+        ssdlite.train("nowhere", TrainOptions().override(output="never"), epochs=1)
