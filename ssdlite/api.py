@@ -208,6 +208,7 @@ class TrainKeywords(TypedDict, total=False):
     eval_interval: int | None
     patience: int | None
     logger: LoggerName | None
+    report: bool
     device: str
     amp: Amp
     workers: int
