@@ -18,7 +18,7 @@ import msgspec
 from ssdlite.build import load_any
 from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ssdlite.config import Amp, AnchorsName, AssignerName, BoxLossName, ClassLossName
-from ssdlite.datasets.formats.options import ExifBoxes, LoadOptions, VocCorners
+from ssdlite.datasets.formats.options import ExifBoxes, LoadOptions, ReadOptions, VocCorners
 from ssdlite.datasets.from_python import DataSource, as_data_path
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.loading import load_split
@@ -242,3 +242,4 @@ class ExportKeywords(TypedDict, total=False):
     golden_images: int
     license: str
     overwrite: bool
+    reading: ReadOptions
