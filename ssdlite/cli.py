@@ -30,6 +30,7 @@ COMMANDS = {  # name: (module with main(argv), what it does)
     "benchmark": ("ssdlite.tools.benchmark", "time detectors side by side, stage by stage"),
     "check-data": ("ssdlite.tools.check_data", "audit a data set and the anchors for it"),
     "convert-data": ("ssdlite.tools.convert_data", "write a data set in another format, all of it or some"),
+    "completion": ("ssdlite.tools.completion", "print what makes a shell complete commands and options"),
 }
 PACKAGE_NAMES = {"cv2": "opencv-python-headless", "PIL": "pillow"}  # modules whose package has another name
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if sys.platform != "win32" else {errno.ENOSPC}
@@ -95,7 +96,8 @@ def run(
 def _announce(program: str, options: object) -> None:
     """Say something at once where torch is still to be loaded, which takes seconds; but not amid JSON."""
     is_first = os.environ.get("RANK", "0") == "0"
-    if is_first and "torch" not in sys.modules and getattr(options, "json", None) is not True:
+    is_read_by_people = getattr(options, "json", None) is not True and getattr(options, "announced", True)
+    if is_first and "torch" not in sys.modules and is_read_by_people:
         print(f"{program} {__version__}", flush=True)
 
 

@@ -27,7 +27,7 @@ def help_of(*command: str) -> str:
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_the_help_says_every_default_that_will_be_used(command: str) -> None:
     text = help_of(command)
-    options = re.findall(r"│ (-\S+|\[*PATH|STR)", text)
+    options = re.findall(r"│ (-\S+|\[*PATH|STR|\[\{)", text)
     assert len(re.findall(r"\((?:default: |required\))", text)) == len(options) - 1, "all but --help"
     for nothing in ("default: None", "(default: )", "==SUPPRESS==", "None", "by default", "Default:"):
         assert nothing not in text
