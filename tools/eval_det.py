@@ -122,7 +122,7 @@ def _report(
     if options.output and options.report:
         from ssdlite.evaluation.analysis.report import write_report
 
-        written += write_report(options.output, evaluator, metrics, str(options.checkpoint))
+        written += write_report(options.output, evaluator, metrics, options.checkpoint)
     for path in written:
         print_line(f"wrote {path}", console)
 

@@ -169,7 +169,15 @@ def _by(models: Sequence[ModelSpec], part: str) -> Iterator[tuple[Any, str]]:
 def _class_table(contract: Contract) -> str:
     ids = list(map(str, contract.category_ids)) or ["not known"] * len(contract.class_names)
     rows = [[str(label), code(name), ids[label]] for label, name in enumerate(contract.class_names)]
-    return _table(["label", "name", "id in the training data"], rows)
+    headings = ["label", "name", "id in the training data"]
+    points = contract.operating_points
+    if not points:
+        return _table(headings, rows)
+    known = [points.get(name) for name in contract.class_names]
+    figures = [(one.score_threshold, one.precision, one.recall) if one else () for one in known]
+    rows = [row + ([f"{x:.3f}" for x in own] or [""] * 3) for row, own in zip(rows, figures, strict=True)]
+    note = "Best threshold: the score with the best F1 on the validation data; its precision and recall are at IoU 0.5."
+    return f"{_table([*headings, 'best threshold', 'precision', 'recall'], rows)}\n\n{note}"
 
 
 def _file_table(models: Sequence[ModelSpec], bundle: Path | None) -> str:

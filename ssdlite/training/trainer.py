@@ -469,7 +469,7 @@ class Trainer:
             evaluator = self._detect(detector)
             self.best = evaluator, evaluator.compute()
         if self.processes.is_first:
-            write_report(self.folder.path, *self.best, str(self.folder.best))
+            write_report(self.folder.path, *self.best, self.folder.best)
 
     def _draw_samples(self) -> npt.NDArray[np.uint8] | None:
         index = self.splits.val

@@ -27,6 +27,7 @@ from ssdlite.runtime.contract import (
     ResizeSpec,
 )
 from ssdlite.runtime.contract_file import parse_contract
+from ssdlite.runtime.operating_points import OperatingPoint
 from ssdlite.runtime.plain import to_json
 
 UINT8 = InputSpec(name="images", type="uint8", layout="NCHW", batch=1, height=96, width=128)
@@ -227,3 +228,11 @@ def test_every_field_of_the_contract_is_explained_in_the_documents() -> None:
     explained = set(re.findall(r"`(\w+)`", document))
     assert {"AP_drop", "float_layers", "max_log_scale", "color_order"} < fields_of(Contract)
     assert fields_of(Contract) - explained == set()
+
+
+def test_thresholds_that_were_measured_stand_beside_the_classes() -> None:
+    points = {CONTRACT.class_names[0]: OperatingPoint(0.4375, 0.75, 0.6, 2 / 3)}
+    card = write_model_card(replace(CONTRACT, operating_points=points))
+    assert "| best threshold | precision | recall |" in " ".join(card.split())
+    assert "| 0.438 | 0.750 | 0.600 |" in " ".join(card.split())
+    assert "best threshold" not in write_model_card(CONTRACT)

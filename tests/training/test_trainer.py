@@ -82,7 +82,7 @@ def test_the_report_is_of_the_best_weights_and_the_same_of_a_resumed_run(
     best = load_checkpoint(folder / "best.pt")
     report = (folder / "report.json").read_text()
     values = json.loads(report)
-    assert values["title"] == str(folder / "best.pt") and values["images"] == 8
+    assert values["checkpoint"] == str(folder / "best.pt") and values["images"] == 8
     assert {name: values[name] for name in best.metrics} == best.metrics
     assert "<h1>" in (folder / "report.html").read_text()
     for name in REPORT:

@@ -319,7 +319,7 @@ def _confusions(analysis: Analysis) -> str:
 
     matrix = _table(["annotated \\ found as", *(labels[i] for i in shown)], map(row, shown), "matrix")
     pairs = _table(
-        ["annotated", "found as", "times"],
+        ["annotated", '<th class="text">found as</th>', "times"],
         ([_name(a), f'<td class="text">{_name(b)}</td>', str(count)] for a, b, count in analysis.confusions()[:10]),
     )
     left_out = f"<p>The {MOST_MATRIX} classes with most errors are shown.</p>" if len(used) > MOST_MATRIX else ""

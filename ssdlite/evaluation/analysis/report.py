@@ -13,15 +13,15 @@ PAGE_FILE = "report.html"
 REPORT_FILE = "report.json"
 
 
-def write_report(folder: Path, evaluator: Evaluator, metrics: Metrics, title: str) -> tuple[Path, Path]:
-    """Write what the ``evaluator`` has collected, of which the ``metrics`` are -> the page and the JSON file.
+def write_report(folder: Path, evaluator: Evaluator, metrics: Metrics, model: Path) -> tuple[Path, Path]:
+    """Write what the ``evaluator`` has collected of ``model``, and its ``metrics`` -> the page and the JSON file.
 
     Raises:
         ConfigError: a file cannot be written.
     """
     analysis = analyze(evaluator.index, evaluator.state())
     page, report = folder / PAGE_FILE, folder / REPORT_FILE
-    save_json(report, {"title": title, **metrics.to_dict(), **analysis.to_dict()})
+    save_json(report, {"checkpoint": str(model), **metrics.to_dict(), **analysis.to_dict()})
     with writing(page):
-        write_text(page, render_page(analysis, metrics, title))
+        write_text(page, render_page(analysis, metrics, "/".join(model.parts[-2:])))
     return page, report

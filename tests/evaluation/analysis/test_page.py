@@ -71,7 +71,7 @@ def make_evaluator(folder: Path, names: tuple[str, ...]) -> Evaluator:
 @pytest.mark.parametrize("names", [NAMES, HOSTILE])
 def test_the_page_is_whole_and_shuts_everything_else_out(tmp_path: Path, names: tuple[str, ...]) -> None:
     evaluator = make_evaluator(tmp_path, names)
-    html, report = write_report(tmp_path, evaluator, evaluator.compute(), "<i>best.pt</i>")
+    html, report = write_report(tmp_path, evaluator, evaluator.compute(), Path("/a/b/<i>x", "<b>.pt"))
     text = html.read_text(encoding="utf-8")
     page = Page(text)
     assert [one for one in page.values("section", "id") if one] == list(SECTIONS)
@@ -84,6 +84,7 @@ def test_the_page_is_whole_and_shuts_everything_else_out(tmp_path: Path, names: 
     assert not re.search(r"https?:|url\(|@import", text)
     assert "default-src 'none'" in str(page.values("meta", "content"))
     words = "".join(page.words)
+    assert "<i>x/<b>.pt" in page.words  # and not where that lies
     assert all(name in words for name in names)
     assert f"{tmp_path.name}/<0&>.png" in words and str(tmp_path.parent) not in words
     values = json.loads(report.read_text(encoding="utf-8"))
@@ -94,7 +95,7 @@ def test_the_page_is_whole_and_shuts_everything_else_out(tmp_path: Path, names: 
 def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
     index = replace(make_index([(0, "cat", BOX, False)], 1), paths=("folder/\udcff.png",))
     evaluator = Evaluator(index)
-    html, report = write_report(tmp_path, evaluator, evaluator.compute(), "x.pt")
+    html, report = write_report(tmp_path, evaluator, evaluator.compute(), Path("x.pt"))
     assert "folder/\\udcff.png" in html.read_text()
     assert json.loads(report.read_text())["worst_pictures"][0]["file"] == "folder/\\udcff.png"
 
@@ -118,7 +119,7 @@ def test_a_page_of_little_or_nothing(tmp_path: Path, objects: list, detections: 
     index = make_index(objects, 1)
     evaluator = Evaluator(index)
     evaluator.update(0, detections)
-    html, _ = write_report(tmp_path, evaluator, evaluator.compute(), "x.pt")
+    html, _ = write_report(tmp_path, evaluator, evaluator.compute(), Path("x.pt"))
     assert [one for one in Page(html.read_text()).values("section", "id") if one] == list(SECTIONS)
 
 
