@@ -294,8 +294,10 @@ def _save_entries(run: Run, sources: Sequence[MediaFile]) -> None:
         with writing(run.output / LABELS_FOLDER):
             run.labels.write(run.output / LABELS_FOLDER, entries)
     threshold = run.options.score_threshold
-    least = "the threshold of their class" if threshold == "auto" else f"{threshold:g}"
-    found = f"{run.objects} objects with a score of {least} or more"
+    reach = (
+        "that reach the threshold of their class" if threshold == "auto" else f"with a score of {threshold:g} or more"
+    )
+    found = f"{run.objects} objects {reach}"
     print_line(f"{len(entries)} of {len(sources)} files, {found} -> {run.output}")
 
 

@@ -117,7 +117,7 @@ def test_predict_at_the_operating_points(
     assert [(one["name"], one["score"]) for one in entry["detections"]] == [("other", 0.25)]
     assert capsys.readouterr().out == (
         "no operating point of none: score threshold 0.3\n"
-        f"1 of 1 files, 1 objects with a score of the threshold of their class or more -> {out}\n"
+        f"1 of 1 files, 1 objects that reach the threshold of their class -> {out}\n"
     )
 
 
