@@ -254,12 +254,13 @@ class Detections:
         Raises:
             ModuleNotFoundError: supervision is not installed.
         """
-        return _optional("supervision").Detections(
+        detections: supervision.Detections = _optional("supervision").Detections(
             xyxy=self.boxes,
             confidence=self.scores,
             class_id=self.labels,
             data={"class_name": np.array(self.names, dtype=np.str_)},
         )
+        return detections
 
     @staticmethod
     def from_supervision(found: supervision.Detections, class_names: Sequence[str] | None = None) -> Detections:
