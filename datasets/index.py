@@ -224,11 +224,13 @@ def describe_causes(problems: Sequence[Problem]) -> str:
     problems = [one for one in problems if one.kind.startswith("bad-") or PROBLEM_KINDS[one.kind].drops_box]
     if not problems:
         return ""
-    causes = Counter(
+    causes = [
         _cause(problem.detail) if problem.kind.startswith("bad-") else f"box {PROBLEM_KINDS[problem.kind].what}"
         for problem in problems
-    )
-    counts = "; ".join(f"{count} x {cause}" for cause, count in causes.most_common(SHOWN_CAUSES))
+    ]
+    kinds = [re.sub(r"\d+", "N", cause) for cause in causes]
+    shown = dict(zip(reversed(kinds), reversed(causes), strict=True))  # of each kind the first
+    counts = "; ".join(f"{count} x {shown[kind]}" for kind, count in Counter(kinds).most_common(SHOWN_CAUSES))
     first = problems[0]
     return f"{counts}; the first: {first.file}: {first.detail}"
 
@@ -236,7 +238,7 @@ def describe_causes(problems: Sequence[Problem]) -> str:
 def _cause(detail: str) -> str:
     """A problem without what is of the one file: "not well-formed XML (line 3, column 5)" -> "not well-formed XML"."""
     detail = re.sub(r"^(object|line|annotations?|images)\b[^:]*: ", "", detail)
-    return re.sub(r"\d+", "N", re.split(r" \(|: |, got ", detail)[0])
+    return re.split(r" \(|: |, got ", detail)[0]
 
 
 def problem_notes(index: DetectionIndex) -> list[str]:

@@ -67,6 +67,8 @@ def find_splits(root: Path, options: ReadOptions = READ_OPTIONS) -> DataLayout:
             differ, and ``options.data_format`` does not say which.
     """
     root = Path(root)
+    if options.images is not None and not Path(options.images).is_dir():
+        raise DataError(f"--images {options.images}: expected a folder of pictures, found no folder of that name")
     known = DATA_FORMATS
     if options.data_format is not None:
         require_known([options.data_format], DATA_FORMATS, "data format")
@@ -344,11 +346,11 @@ VAL_SHARE = 0.2  # of a data set that has to be divided
 DIVIDED_TO_TRAIN = " (to train)"  # behind the name of the larger part
 UNION_NAMES = ("trainval",)  # of train and val
 TRAIN_NAMES = ("train", "training", "trainval")  # whatever their case
-VAL_NAMES = ("val", "valid", "validation", "minival")
+VAL_NAMES = ("val", "valid", "validation", "validate", "minival")
 TEST_NAMES = ("test", "testing")  # scored when nothing else is there, and never chosen on unless asked for
 ONE_SPLIT = (
     ("train", "training"),
-    ("val", "valid", "validation"),
+    ("val", "valid", "validation", "validate"),
     ("test", "testing"),
 )  # each may be called by the others
 

@@ -12,7 +12,7 @@ import platform
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import safetensors.torch
 import torch
@@ -136,7 +136,16 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         content |= {"training": {}}
         write_atomically(path, lambda file: file.write(_to_safetensors(content)))
     else:
-        write_atomically(path, lambda file: torch.save(content, file))
+        write_atomically(path, lambda file: _save(content, file))
+
+
+def _save(content: dict[str, Any], file: BinaryIO) -> None:
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:  # torch closes its archive over whatever stopped it
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

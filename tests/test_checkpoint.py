@@ -545,3 +545,20 @@ def test_damaged_metadata_are_one_error(without_code: Path, change: Any, message
 def test_a_truncated_safetensors_file_is_one_error(without_code: Path, length: int) -> None:
     without_code.write_bytes(without_code.read_bytes()[:length])
     refused(without_code, "cannot be read as a checkpoint")
+
+
+def test_an_interrupt_while_it_is_written_stays_one(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch closes its archive over it, which fails for another reason."""
+
+    def interrupted(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 29311488 vs 29311384")
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(Checkpoint(detector.config, detector.state_dict()), tmp_path / "model.pt")
+    assert list(tmp_path.iterdir()) == []

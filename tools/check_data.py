@@ -67,7 +67,9 @@ class Options:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 when the check ran, 1 with --strict when it found problems, 2 when it could not run."""
+    """Exit status: 1 where the data cannot be trained on, or with --strict when there are problems; 2 where they
+    cannot be read; else 0.
+    """
     failed = False
 
     def work(options: Options) -> None:
@@ -76,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prepare_folder(_output_folder(options))
         check = _check(options)
         _write(check, options)
-        failed = options.strict and bool(check.problems)
+        failed = judge(check).level == NOT_USABLE or (options.strict and bool(check.problems))
 
     return run(work, Options, argv, "ssdlite check-data") or int(failed)
 

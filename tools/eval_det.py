@@ -169,8 +169,9 @@ def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -
     from ssdlite.datasets.loading import find_splits, load_split
 
     assert options.data is not None  # the caller's condition
-    layout = find_splits(options.data, options.reading)
-    loading = options.reading.loading(model.class_names, skip_bad=options.skip_bad)
+    reading = _as_trained(options)
+    layout = find_splits(options.data, reading)
+    loading = reading.loading(model.class_names, skip_bad=options.skip_bad)
     index = load_split(layout, options.split, loading, allow_absent=True)
     absent = index.absent_classes()
     notes = [f"{index.name}: {len(index)} images, {sum(index.object_counts().values())} objects to find"]
@@ -181,6 +182,19 @@ def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -
     for note in (*notes, *problem_notes(index)):
         print_line(note, console)
     return index
+
+
+def _as_trained(options: EvalOptions) -> ReadOptions:
+    """With the names that the checkpoint's run gave to classes, where the caller says nothing of names."""
+    from ssdlite.training.run_folder import RunFolder
+
+    folder = RunFolder(options.checkpoint.parent)
+    if options.reading.rename is not None or not (folder.path / "config.json").is_file():
+        return options.reading
+    rename = folder.description().options.dataset.rename
+    if rename is not None:
+        print_line(f"classes are renamed as in training: --rename {' '.join(rename)}")
+    return options.reading.changed(rename=rename)
 
 
 def _validation_data(options: EvalOptions, processes: Processes) -> DetectionIndex:

@@ -63,8 +63,11 @@ def defaults(arguments: list[str]) -> TrainCommand:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and not arguments[0].startswith("-"):
+        arguments.insert(0, "--data")  # ssdlite train DIR, as check-data and convert-data take it
     return run(
-        train_det, TrainCommand, argv, "ssdlite train", defaults=defaults, short=SHORT, recipes=recipe_defaults()
+        train_det, TrainCommand, arguments, "ssdlite train", defaults=defaults, short=SHORT, recipes=recipe_defaults()
     )
 
 

@@ -179,7 +179,9 @@ def load_all_splits(root: Path, options: CheckOptions) -> tuple[dict[str, Detect
     for name in layout.splits:
         if name not in choice:
             splits[name] = load_split(layout, name, options.loading, allow_absent=True)
-    return splits, val_name, data.notes
+    told = (*layout.notes, *(note for index in splits.values() for note in index.notes))
+    divided = [note for note in data.notes if note.startswith(("no validation split", "warning: "))]
+    return splits, val_name, tuple(dict.fromkeys((*told, *divided)))
 
 
 def _without_unions(splits: dict[str, DetectionIndex], val_name: str) -> dict[str, DetectionIndex]:

@@ -22,7 +22,7 @@ from ssdlite.datasets.audit.checks import FINDING_KINDS, DataCheck, DataFinding
 from ssdlite.datasets.audit.verdict import judge
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.errors import DataError
-from ssdlite.files import write_atomically
+from ssdlite.files import counted, write_atomically
 from ssdlite.images.drawing import add_caption, class_color, contact_sheet, draw_ground_truth
 from ssdlite.images.geometry import ImageArray
 from ssdlite.images.reading import read_image
@@ -43,6 +43,7 @@ def report_values(check: DataCheck) -> dict[str, Any]:
         "image_size": list(check.config.input.size),
         "resize": check.config.input.resize,
         "class_names": list(check.class_names),
+        "notes": list(check.notes),
         "splits": {name: _split_values(index) for name, index in check.splits.items()},
         "box_sides": {name: row for name, _, row in _side_rows(check)},
         "problems": len(check.problems),
@@ -116,6 +117,8 @@ def print_report(check: DataCheck, console: Console) -> None:
 def _parts(check: DataCheck) -> Iterator[RenderableType]:
     yield _splits_table(check)
     yield _sides_table(check)
+    if check.notes:
+        yield Group(Text("how the data were read", "bold"), *(Text(f"  {note}") for note in check.notes))
     yield _findings(check)
     if not len(check.train_boxes.labels):
         yield Text("No objects to train on: nothing to audit or fit anchors to.", style="yellow")
@@ -167,7 +170,8 @@ def _findings(check: DataCheck) -> RenderableType:
     counts = check.finding_counts()
     if not counts:
         return Text("No problems found.", style="green")
-    lines = [Text(f"{len(check.problems)} problems, {len(check.findings) - len(check.problems)} warnings", "bold")]
+    warnings = counted(len(check.findings) - len(check.problems), "warning")
+    lines = [Text(f"{counted(len(check.problems), 'problem')}, {warnings}", "bold")]
     for kind, (meaning, is_problem) in FINDING_KINDS.items():
         if kind in counts:
             lines.append(Text(f"{kind} ({counts[kind]}): {meaning}", "red" if is_problem else "yellow"))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ssdlite.config import preset_config
 from ssdlite.datasets.anchor_coverage import COARSE_STRIDES, InputBoxes, input_boxes
 from ssdlite.datasets.index import DetectionIndex
+from ssdlite.files import counted
 from ssdlite.training.options import NO_WEIGHTS, TrainOptions
 from ssdlite.training.recipes import AUTO, Recipe
 
@@ -140,7 +141,7 @@ def _evaluations(options: TrainOptions, train: DetectionIndex) -> Iterator[Decis
     epochs = options.optimization.epochs
     if options.run.eval_interval is None and epochs is not None:
         interval = evaluation_interval(epochs)
-        yield Decision("eval_interval", interval, f"{math.ceil(epochs / interval)} evaluations in the run")
+        yield Decision("eval_interval", interval, f"{counted(math.ceil(epochs / interval), 'evaluation')} in the run")
     if options.run.patience is None:
         yield Decision("patience", PATIENCE, "evaluations without a better AP end the run")
 

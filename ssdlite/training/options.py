@@ -54,8 +54,8 @@ class DatasetOptions(LoadOptions, frozen=True, kw_only=True):
     """The data set."""
 
     data: str = SHAPES
-    """Folder or annotation file of a data set in any known format (docs/data.md); also --annotations. `shapes` is the
-    built-in one."""
+    """Folder or annotation file of a data set in any known format (docs/data.md); also --annotations, or the first
+    argument. `shapes` is the built-in one."""
     train_split: str | None = None
     """Split to train on, e.g. train2017 or trainval. Default: the customary one."""
     val_split: str | None = None

@@ -217,7 +217,7 @@ def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
     if dataset.data == SHAPES:
         root = SHAPES_FOLDER
         if processes.is_first:
-            print_line(f"built-in data: shapes, in {root}")
+            print_line(f"built-in data: shapes, in {root} (--data names your own)")
             try:
                 generate_shapes(root)
             except OSError as error:

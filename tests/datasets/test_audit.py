@@ -249,9 +249,9 @@ def test_the_command_writes_text_json_and_pictures(
             assert min(image.size) > 400
 
 
-def last_lines(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> list[str]:
+def last_lines(capsys: pytest.CaptureFixture[str], *arguments: str | Path, status: int = 0) -> list[str]:
     """The verdict of the command and what to run next."""
-    assert tool.main([*map(str, arguments), "--anchors", "default"]) == 0
+    assert tool.main([*map(str, arguments), "--anchors", "default"]) == status
     return capsys.readouterr().out.splitlines()[-2:]
 
 
@@ -296,7 +296,7 @@ def test_the_verdict_on_what_cannot_be_trained_on(tmp_path: Path, capsys: pytest
     write_split(tmp_path, "train", {"0.png": [[10, 10, 30, 30]], "1.png": [[10, 10, 30, 30]]})
     write_split(tmp_path, "val", {"2.png": [[10, 10, 30, 30]]})
     (tmp_path / "train" / "1.png").unlink()
-    verdict, command = last_lines(capsys, tmp_path, "--output", tmp_path / "out")
+    verdict, command = last_lines(capsys, tmp_path, "--output", tmp_path / "out", status=1)
     assert verdict.startswith(
         f"verdict: not usable: {tmp_path.name}/train: expected two or more usable images, got 1, to train on, so add "
         "pictures; what cannot be used: 1 x no such image file"
@@ -336,7 +336,7 @@ def test_exit_status(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_data_without_objects_are_checked_too(tmp_path: Path) -> None:
     write_split(tmp_path, "train", {"0.png": [], "1.png": []})
     write_split(tmp_path, "val", {"2.png": []})
-    assert tool.main([str(tmp_path), "--output", str(tmp_path / "out")]) == 0
+    assert tool.main([str(tmp_path), "--output", str(tmp_path / "out")]) == 1
     report = check(tmp_path)
     assert list(report.anchors) == ["preset"]
     assert report.finding_counts() == {"absent-class": 2}
@@ -394,3 +394,20 @@ def test_the_anchor_audit_of_a_crowded_picture_holds_few_pairs_at_once() -> None
     np.testing.assert_allclose(iou[np.arange(500), best], iou.max(1), atol=1e-6)
     assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == set(zip(*np.nonzero(iou >= 0.5), strict=True))
     np.testing.assert_allclose(over, iou[rows, columns], atol=1e-6)
+
+
+def test_how_the_data_were_read_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What training says of its data, as corners that are positions: on the screen and in the report."""
+    for number in range(3):
+        corners = "<xmin>0</xmin><ymin>6</ymin><xmax>40</xmax><ymax>30</ymax>"
+        item = f"<object><name>owl</name><bndbox>{corners}</bndbox></object>"
+        (tmp_path / f"{number}.xml").write_text(f"<annotation>{item}</annotation>")
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 256, (64, 96, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    assert tool.main([str(tmp_path), "--anchors", "default", "--output", str(tmp_path / "out")]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    told = json.loads((tmp_path / "out" / "report.json").read_text())["notes"]
+    for part in ("corners are read as positions on the picture", "1 picture without an XML file"):
+        assert part in printed
+        assert any(part in note for note in told)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ssdlite.datasets.formats.options import LoadOptions
+from ssdlite.datasets.index import Problem, describe_causes
 from ssdlite.datasets.loading import (
     choose_splits,
     find_splits,
@@ -383,3 +384,17 @@ def test_real_data_sets_are_recognised(small_data: Path) -> None:
     assert len(load_split(small_data / "bccd", "test")) == 2
     photographs = load_data(small_data / "coco-cc", train_split="train", val_split="val")
     assert (len(photographs.train), len(photographs.val)) == (10, 6)
+
+
+def test_validate_is_a_validation_split() -> None:
+    assert choose_splits(["TRAIN", "VALIDATE", "TEST"], None, None) == ("TRAIN", "VALIDATE")
+
+
+def test_a_folder_of_pictures_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^--images nowhere: expected a folder of pictures, found no folder"):
+        load_data(tmp_path, LoadOptions(images="nowhere"))
+
+
+def test_a_cause_is_shown_with_the_numbers_of_the_first() -> None:
+    problems = [Problem("bad-annotation", f"{i}.txt", f"line {i}: expected 8 columns, got {i}") for i in (3, 4)]
+    assert describe_causes(problems) == "2 x expected 8 columns; the first: 3.txt: line 3: expected 8 columns, got 3"

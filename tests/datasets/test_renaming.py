@@ -101,5 +101,5 @@ def test_check_data_takes_renames(tmp_path: Path) -> None:
         write_coco(tmp_path / "data", split)
     out = tmp_path / "out"
     arguments = [str(tmp_path / "data"), "--rename", "car=vehicle,truck=vehicle,bus=vehicle", "--output", str(out)]
-    assert check_data.main([*arguments, "--no-decode"]) == 0
+    assert check_data.main([*arguments, "--no-decode"]) == 1  # one picture is too few to train on
     assert '"vehicle"' in (out / "report.json").read_text() and '"car"' not in (out / "report.json").read_text()

@@ -256,15 +256,16 @@ def test_a_link_back_is_no_second_split(tmp_path: Path) -> None:
 
 
 def test_tables_of_the_same_boxes_beside_are_no_question(tmp_path: Path) -> None:
-    files = {f"{split}/{name}": None for split in ("train", "test") for name in ("a.JPG", "b.jpg")}
+    files = {f"{split}/{name}": None for split in ("train", "test") for name in ("a.JPG", "b.jpg", "c.jpg")}
     annotations = {str(Path(name).with_suffix(".xml")): xml(Path(name).name) for name in files}
-    table = "filename,width,height,class,xmin,ymin,xmax,ymax\na.JPG,64,48,ace,10,5,30,25\nb.jpg,64,48,ace,10,5,30,25\n"
+    rows = [f"{name},64,48,ace,10,5,30,25\n" for name in ("a.JPG", "b.jpg", "c.jpg")]
+    table = "filename,width,height,class,xmin,ymin,xmax,ymax\n" + "".join(rows)
     tables = {"train_labels.csv": table, "test_labels.csv": table}
     root = write(tmp_path / "cards", files | annotations | tables)
     found = load_data(root, val_split="test")
     assert f"{root}: CSV annotations are there too; the VOC ones are used" in found.notes
-    assert pictures(found.train, root) == ["train/a.JPG", "train/b.jpg"]
-    assert pictures(found.val, root) == ["test/a.JPG", "test/b.jpg"]
+    assert pictures(found.train, root) == ["train/a.JPG", "train/b.jpg", "train/c.jpg"]
+    assert pictures(found.val, root) == ["test/a.JPG", "test/b.jpg", "test/c.jpg"]
     assert check_data.main([str(root), "--output", str(tmp_path / "report")]) == 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssdlite.datasets.shapes import generate_shapes
-from ssdlite.tools import eval_det
+from ssdlite.tools import eval_det, train_det
 from ssdlite.training.options import TrainOptions
 from ssdlite.training.trainer import train
 
@@ -62,3 +62,15 @@ def test_without_a_run_the_data_are_asked_for(
     monkeypatch.chdir(tmp_path)
     assert eval_det.main(["openimages", *arguments]) == 2
     assert capsys.readouterr().err == f"ssdlite eval: error: {message}\n"
+
+
+def test_classes_are_renamed_as_in_training(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``ssdlite train DIR``; then scored on data that are named."""
+    arguments = [str(run / "data"), "--rename", "circle=round", "--epochs", "1", "--image-size", "64", "--workers", "0"]
+    arguments += ["--preset", "ssdlite192_mobilenet_v2_050", "--output", str(tmp_path / "run"), "--no-report"]
+    assert train_det.main(arguments) == 0
+    capsys.readouterr()
+    assert eval_det.main([str(tmp_path / "run"), "--data", str(run / "data"), "--workers", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert "classes are renamed as in training: --rename circle=round" in printed
+    assert "no objects of round" not in printed
