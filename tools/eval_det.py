@@ -169,7 +169,7 @@ def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -
     from ssdlite.datasets.loading import find_splits, load_split
 
     assert options.data is not None  # the caller's condition
-    reading = _as_trained(options)
+    reading = _as_trained(options, console)
     layout = find_splits(options.data, reading)
     loading = reading.loading(model.class_names, skip_bad=options.skip_bad)
     index = load_split(layout, options.split, loading, allow_absent=True)
@@ -184,7 +184,7 @@ def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -
     return index
 
 
-def _as_trained(options: EvalOptions) -> ReadOptions:
+def _as_trained(options: EvalOptions, console: Console) -> ReadOptions:
     """With the names that the checkpoint's run gave to classes, where the caller says nothing of names."""
     from ssdlite.training.run_folder import RunFolder
 
@@ -193,7 +193,7 @@ def _as_trained(options: EvalOptions) -> ReadOptions:
         return options.reading
     rename = folder.description().options.dataset.rename
     if rename is not None:
-        print_line(f"classes are renamed as in training: --rename {' '.join(rename)}")
+        print_line(f"classes are renamed as in training: --rename {' '.join(rename)}", console)
     return options.reading.changed(rename=rename)
 
 

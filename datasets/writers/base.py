@@ -60,6 +60,7 @@ class LabelWriter(Protocol):
 
     def picture_folder(self, split: str) -> str:
         """Where in a data set the pictures of a split belong, with "/". Several splits may share one, which is flat."""
+        return f"images/{split}"
 
     def picture_name(self, below: PurePosixPath) -> PurePosixPath:
         """Where in its folder a picture belongs that lies there in other formats."""
@@ -79,6 +80,7 @@ class LabelWriter(Protocol):
 
     def label_file(self, picture: str) -> str | None:
         """The file that ``write_labels`` makes for a picture; None: one for all."""
+        return None
 
     def write_labels(
         self, folder: Path, pictures: Iterable[LabeledPicture], class_names: Sequence[str], model: str

@@ -34,9 +34,6 @@ class CocoWriter(LabelWriter):
     def finish(self, root: Path, splits: Sequence[str], class_names: Sequence[str]) -> None:
         """Each file has all of it."""
 
-    def label_file(self, picture: str) -> None:
-        """One for all."""
-
     def write_labels(
         self, folder: Path, pictures: Iterable[LabeledPicture], class_names: Sequence[str], model: str
     ) -> None:

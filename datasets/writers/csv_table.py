@@ -25,9 +25,6 @@ class CsvWriter(LabelWriter):
     keeps_ignored = False
     keeps_class_list = False
 
-    def picture_folder(self, split: str) -> str:
-        return f"images/{split}"
-
     def write_split(
         self, root: Path, split: str, pictures: Iterable[LabeledPicture], class_names: Sequence[str]
     ) -> None:
@@ -39,9 +36,6 @@ class CsvWriter(LabelWriter):
     def finish(self, root: Path, splits: Sequence[str], class_names: Sequence[str]) -> None:
         if not any(name.isdecimal() for name in class_names):  # which would be taken for the numbers of other classes
             _write_rows(root / "classes.csv", ([name, number] for number, name in enumerate(class_names)))
-
-    def label_file(self, picture: str) -> None:
-        """One for all."""
 
     def write_labels(
         self, folder: Path, pictures: Iterable[LabeledPicture], class_names: Sequence[str], model: str

@@ -22,9 +22,6 @@ class LabelStudioWriter(LabelWriter):
     keeps_ignored = False
     keeps_class_list = False
 
-    def picture_folder(self, split: str) -> str:
-        return f"images/{split}"
-
     def write_split(
         self, root: Path, split: str, pictures: Iterable[LabeledPicture], class_names: Sequence[str]
     ) -> None:
@@ -33,9 +30,6 @@ class LabelStudioWriter(LabelWriter):
 
     def finish(self, root: Path, splits: Sequence[str], class_names: Sequence[str]) -> None:
         _write_interface(root, class_names)
-
-    def label_file(self, picture: str) -> None:
-        """One for all."""
 
     def write_labels(
         self, folder: Path, pictures: Iterable[LabeledPicture], class_names: Sequence[str], model: str

@@ -24,9 +24,6 @@ class YoloWriter(LabelWriter):
     keeps_ignored = False
     keeps_class_list = True
 
-    def picture_folder(self, split: str) -> str:
-        return f"images/{split}"
-
     def picture_name(self, below: PurePosixPath) -> PurePosixPath:
         """Without further folders called ``images``, beside which tools would look for ``labels``."""
         folders = [part for part in below.parent.parts if part.lower() not in ("images", "labels")]

@@ -92,14 +92,14 @@ def _losses(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
         return
     name = "small-data" if options.start.detector_weights else "scratch"
     recipe = options.changed(recipe=name).settings
+    which = "fine-tuning" if name == "small-data" else "training from scratch"
+    reasons = {
+        "anchors": f"shapes fitted to the {int((~train.ignore).sum())} boxes to learn from",
+        "loss": f"with {recipe.box_loss} and {recipe.matcher}, what goes best with {which}",
+    }
     for option in Recipe.__struct_fields__:
         if options.get(option) is None and option not in ("finest_stride", "epochs", "batch_size"):
-            yield Decision(option, getattr(recipe, option), "")
-    if options.detector.anchors is None:
-        yield Decision("anchors", "fit", f"shapes fitted to the {int((~train.ignore).sum())} boxes to learn from")
-    which = "fine-tuning" if name == "small-data" else "training from scratch"
-    if options.loss.loss is None:
-        yield Decision("loss", recipe.loss, f"with {recipe.box_loss} and {recipe.matcher}, what goes best with {which}")
+            yield Decision(option, getattr(recipe, option), reasons.get(option, ""))
 
 
 def _finest_stride(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
