@@ -195,6 +195,15 @@ def load_operating_points(path: str | Path, model: str | None = None) -> dict[st
     return points
 
 
+def is_shipped(path: Path) -> bool:
+    """Whether this names a detector that comes with the package, and no file."""
+    if is_exported(path):
+        return False
+    from ssdlite.checkpoint import SHIPPED
+
+    return str(path) in SHIPPED and not path.exists()
+
+
 def check_runs_on_cpu(path: Path, device: str) -> None:
     """Raises ConfigError for an exported model that is asked onto another device."""
     if device not in ("auto", "cpu"):

@@ -100,11 +100,16 @@ class Detections:
         return Detections(self.boxes[place], self.scores[place], self.labels[place], self.class_names, self.path)
 
     def __repr__(self) -> str:
+        return f"<Detections: {self.summary}>"
+
+    @property
+    def summary(self) -> str:
+        """``3 objects: 2 cat (best 0.75), 1 dog (best 0.50)``."""
         best: dict[str, list[float]] = {}
         for one in self:
             best.setdefault(one.name, []).append(one.score)
         classes = listing(f"{len(scores)} {name} (best {max(scores):.2f})" for name, scores in best.items())
-        return f"<Detections: {counted(len(self), 'object')}{': ' if best else ''}{classes}>"
+        return f"{counted(len(self), 'object')}{': ' if best else ''}{classes}"
 
     @property
     def names(self) -> list[str]:

@@ -1,11 +1,12 @@
-"""Detect in images, folders and videos: pictures with boxes, names and scores, and all of it as JSON."""
+"""Detect in images, folders, videos and a camera: pictures with boxes, names and scores, and all of it as JSON."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,11 +19,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ssdlite import cli
-from ssdlite.build import load_any, load_operating_points
+from ssdlite.build import is_shipped, load_any, load_operating_points
 from ssdlite.console import print_line
 from ssdlite.detections import Detections
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import counted, listing, prepare_folder, save_json_list, writing
+from ssdlite.images.camera import LAST_CAMERA, Camera, Window, is_camera_name
 from ssdlite.images.drawing import draw_detections, draw_detections_on
 from ssdlite.images.geometry import ImageArray
 from ssdlite.images.media import (
@@ -32,6 +34,7 @@ from ssdlite.images.media import (
     VideoWriter,
     find_sources,
     into_pillow,
+    is_address,
     save_picture,
 )
 from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, DetectionModel
@@ -48,8 +51,13 @@ HELD_BYTES = 1 << 25  # decoded pictures that wait for their batch; larger ones 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    sources: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Images, videos, and folders that are searched with their subfolders for both."""
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[PATH [PATH ...]]")] = ()
+    """Images, videos, and folders that are searched with their subfolders for both; or a camera alone, by its number,
+    such as 0, where no file or folder has that name; with --allow-urls also http(s) addresses of pictures. Default:
+    none, beside --camera."""
+    camera: int | None = None
+    """The number of the camera to detect in, 0 being the first: shown in a window where that can be, and written as a
+    video, until q, Esc or Ctrl-C. Default: none, unless a source is one."""
     weights: Path = Path("openimages")
     """The checkpoint, such as best.pt of a training, the folder of a training, an exported .onnx or .ort file or bundle
     folder, or openimages, the detector of 23 everyday classes that comes along."""
@@ -60,7 +68,7 @@ class PredictOptions:
     the next free predictions-NNN."""
     score_threshold: float | Literal["auto"] = DEFAULT_SCORE_THRESHOLD
     """Draw and report only what scores at least this, 0 to 1. auto: of each class what scores at least its threshold
-    with the best F1 on the validation data, which training stored."""
+    with the best F1 on the validation data, which training stored; 0.3 where none was measured, as for openimages."""
     labels: Literal["coco", "yolo", "voc", "csv", "label-studio"] | None = None
     """Write what is found in pictures, not in videos, to labels/ in the output folder too, in this format, to be
     corrected in a label tool and trained on. Default: no labels."""
@@ -68,6 +76,10 @@ class PredictOptions:
     """Images or frames that go through the network together."""
     max_pixels: int = MAX_PIXELS
     """A picture of more pixels is refused before it is decoded; at most 178956970 can be read."""
+    allow_urls: bool = False
+    """Fetch sources that are http:// or https:// addresses of pictures: at most 64 MiB and 30 seconds each."""
+    window: bool = True
+    """Show what a camera sees."""
     device: str = "auto"
     """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one. Exported models run on the CPU."""
 
@@ -100,23 +112,26 @@ class Run:
 
 
 def predict(options: PredictOptions) -> None:
-    """Detect objects in images, folders and videos; write annotated copies and a detections.json."""
+    """Detect objects in images, folders, videos and a camera; write annotated copies and a detections.json."""
     _check(options)
     output = options.output or next_output()
     if (output / DETECTIONS_FILE).exists():
         raise ConfigError(
             f"--output {output}: holds the {DETECTIONS_FILE} of an earlier prediction; name another folder"
         )
-    sources, problems, passed_over = find_sources(options.sources, output)
+    number = _camera_number(options)
+    if number is not None:
+        with Camera(number) as camera:
+            run = _start(options, output)
+            with run.progress:
+                _predict_camera(run, number, camera)
+        return
+    given = [one if is_address(one) else Path(one) for one in options.sources]
+    sources, problems, passed_over = find_sources(given, output)
     if not sources:
         raise DataError("; ".join(problems))
-    weights = cli.find_weights(options.weights)
-    detector = load_any(weights, model=options.model, device=options.device)
-    thresholds = _thresholds(options, weights, detector.class_names)
-    labels = _pre_annotations(options, sources, detector.class_names)
-    prepare_folder(output)
-    with _progress() as progress:
-        run = Run(detector, options, output, progress, [], thresholds, labels)
+    run = _start(options, output, sources)
+    with run.progress:
         if passed_over:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(passed_over.items()))
             run.say(f"skipped, neither pictures nor videos: {kinds}")
@@ -142,18 +157,57 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(options: PredictOptions) -> None:
-    if not options.sources:
-        raise ConfigError("expected one or more images, folders or videos, got none")
+    if not options.sources and options.camera is None:
+        raise ConfigError("expected one or more images, folders or videos, or a camera, got none")
+    for address in filter(is_address, options.sources):
+        if not re.match("https?://", address, re.IGNORECASE):
+            raise ConfigError(
+                f"{address}: expected a file, a folder, or an address that begins with http:// or https://"
+            )
+        if not options.allow_urls:
+            raise ConfigError(f"{address}: an address is fetched only with --allow-urls")
     if options.score_threshold != "auto" and not 0 <= options.score_threshold <= 1:
         raise ConfigError(f"--score-threshold: expected 0 to 1, or auto, got {options.score_threshold}")
     if options.batch_size < 1:
         raise ConfigError(f"--batch-size: expected 1 or more, got {options.batch_size}")
 
 
+def _camera_number(options: PredictOptions) -> int | None:
+    """None where files are asked for. Raises ConfigError for a camera together with what it excludes."""
+    named = [one for one in options.sources if is_camera_name(one)]
+    if options.camera is None and not named:
+        return None
+    number = int(named[0]) if options.camera is None else options.camera
+    if not 0 <= number <= LAST_CAMERA:
+        raise ConfigError(f"--camera: expected 0 to {LAST_CAMERA}, got {number}")
+    if len(options.sources) > (options.camera is None):
+        raise ConfigError(f"camera {number}: expected no other source beside it, got {listing(options.sources)}")
+    if options.labels is not None:
+        raise ConfigError(f"--labels {options.labels}: labels are of pictures, not of the video of camera {number}")
+    return number
+
+
+def _start(options: PredictOptions, output: Path, sources: Sequence[MediaFile] = ()) -> Run:
+    """The detector loaded, and the folder made. Raises what these do."""
+    weights = cli.find_weights(options.weights)
+    detector = load_any(weights, model=options.model, device=options.device)
+    thresholds = _thresholds(options, weights, detector.class_names)
+    labels = _pre_annotations(options, sources, detector.class_names)
+    prepare_folder(output)
+    return Run(detector, options, output, _progress(), [], thresholds, labels)
+
+
 def _thresholds(options: PredictOptions, weights: Path, class_names: Sequence[str]) -> npt.NDArray[np.float64]:
     """[K] by label. Raises what ``load_operating_points`` does."""
     if options.score_threshold != "auto":
         return np.full(len(class_names), options.score_threshold)
+    if is_shipped(weights):
+        print_line(
+            f"{weights}: no operating points were measured, there being no validation data of its classes: score "
+            f"threshold {DEFAULT_SCORE_THRESHOLD:g} for each, as without auto; `ssdlite eval {weights} --data DIR "
+            "--output DIR` measures them on your pictures"
+        )
+        return np.full(len(class_names), DEFAULT_SCORE_THRESHOLD)
     points = load_operating_points(weights, options.model)
     if unmeasured := [name for name in class_names if name not in points]:
         print_line(f"no operating point of {listing(unmeasured)}: score threshold {DEFAULT_SCORE_THRESHOLD:g}")
@@ -168,10 +222,15 @@ def _pre_annotations(
         return None
     from ssdlite.datasets.writers.pre_annotations import PreAnnotations
 
-    pictures = [source.path for source in sources if not source.is_video]
+    pictures = [source.path for source in sources if not source.is_video and source.url is None]
     if len(pictures) < len(sources):
-        print_line(f"labels are of pictures alone: none of {counted(len(sources) - len(pictures), 'video')}")
+        others = [counted(count, noun) for noun, count in _without_labels(sources).items() if count]
+        print_line(f"labels are of pictures alone: none of {' and '.join(others)}")
     return PreAnnotations(options.labels, pictures, class_names, str(options.weights))
+
+
+def _without_labels(sources: Sequence[MediaFile]) -> dict[str, int]:
+    return {"video": sum(one.is_video for one in sources), "address": sum(one.url is not None for one in sources)}
 
 
 def _progress() -> Progress:
@@ -210,7 +269,7 @@ def _predict_batch(run: Run, waiting: list[tuple[MediaFile, ImageArray]]) -> Non
         run.objects += len(detections)
         run.entries.append(
             {
-                "file": str(source.path),
+                "file": source.name,
                 "output": source.target.as_posix(),
                 "width": picture.width,
                 "height": picture.height,
@@ -222,14 +281,23 @@ def _predict_batch(run: Run, waiting: list[tuple[MediaFile, ImageArray]]) -> Non
 def _read(run: Run, source: MediaFile) -> list[tuple[MediaFile, ImageArray]]:
     """The one picture, or none where it cannot be read."""
     try:
-        remarks = picture_remarks(source.path, max_pixels=run.options.max_pixels)
-        image = read_image(source.path, max_pixels=run.options.max_pixels)
+        with _picture_file(source) as path:
+            remarks = picture_remarks(path, max_pixels=run.options.max_pixels)
+            image = read_image(path, max_pixels=run.options.max_pixels)
     except DataError as error:
         run.fail(str(error))
         return []
     for remark in remarks:
-        run.say(f"{source.path}: {remark}")
+        run.say(f"{source.name}: {remark}")
     return [(source, image)]
+
+
+def _picture_file(source: MediaFile) -> AbstractContextManager[Path]:
+    if source.url is None:
+        return nullcontext(source.path)
+    from ssdlite.images.download import downloaded
+
+    return downloaded(source.url, source.path.suffix)
 
 
 def _predict_video(run: Run, source: MediaFile) -> None:
@@ -278,6 +346,67 @@ def _annotate_video(run: Run, source: MediaFile) -> tuple[dict[str, Any], int]:
         return entry, video.info.frame_count
 
 
+def _predict_camera(run: Run, number: int, camera: Camera) -> None:
+    """Until q, Esc, an interrupt, or the camera's end: the video is complete and the JSON is written.
+
+    Raises:
+        DataError: the camera gives no more frames.
+    """
+    target = Path(f"camera-{number}.mp4")
+    frames: list[dict[str, Any]] = []
+    height = width = 0
+    ended = False
+    task = run.progress.add_task(f"camera {number}", total=None)
+    with (
+        writing(run.output / target),
+        VideoWriter(run.output / target, camera.frames_per_second) as writer,
+        suppress(KeyboardInterrupt),  # within what completes the video
+        _window(run, number) as window,
+    ):
+        position = 0
+        for image, duration in camera:
+            (found,) = run.detect([image])
+            drawn = draw_detections(image, found)
+            for _ in range(duration):
+                writer.write(drawn)
+            height, width = height or image.shape[0], width or image.shape[1]
+            seconds = round(position / camera.frames_per_second, 3)
+            frames.append({"frame": position, "seconds": seconds, "detections": found.to_list()})
+            run.objects += len(found)
+            position += duration
+            run.progress.update(task, advance=1, description=f"camera {number}: {found.summary}")
+            if window is not None and not window.show(drawn):
+                break
+        else:
+            ended = True
+    if not frames:
+        raise DataError(f"camera {number}: no frame came")
+    entry = {
+        "file": f"camera {number}",
+        "output": target.as_posix(),
+        "width": width,
+        "height": height,
+        "frames_per_second": camera.frames_per_second,
+        "frames": frames,
+    }
+    save_json_list(run.output / DETECTIONS_FILE, [entry])
+    print_line(f"{counted(len(frames), 'frame')} of camera {number}, {_found(run)} -> {run.output / target}")
+    if ended:
+        raise DataError(f"camera {number}: gives no more frames; is it still connected?")
+
+
+def _window(run: Run, number: int) -> AbstractContextManager[Window | None]:
+    """One to show the camera's frames in; where there is none, or none is wanted, what is done instead is said."""
+    reason = "--no-window"
+    if run.options.window:
+        try:
+            return Window(f"ssdlite predict: camera {number} (q ends)")
+        except ConfigError as error:
+            reason = str(error)
+    run.say(f"no window ({reason}): camera {number} goes to {run.output} until Ctrl-C")
+    return nullcontext()
+
+
 def next_output(parent: Path = Path()) -> Path:
     """predictions, or predictions-NNN with the number behind the highest one there; the first is predictions-002."""
     numbers = [int(path.name[12:]) for path in parent.glob("predictions-*") if path.name[12:].isdecimal()]
@@ -287,18 +416,21 @@ def next_output(parent: Path = Path()) -> Path:
 
 def _save_entries(run: Run, sources: Sequence[MediaFile]) -> None:
     """All that was found, in the order of the sources, and how much that is."""
-    order = {str(source.path): position for position, source in enumerate(sources)}
+    order = {source.name: position for position, source in enumerate(sources)}
     entries = sorted(run.entries, key=lambda entry: order[entry["file"]])
     save_json_list(run.output / DETECTIONS_FILE, entries)
     if run.labels is not None:
         with writing(run.output / LABELS_FOLDER):
             run.labels.write(run.output / LABELS_FOLDER, entries)
+    print_line(f"{len(entries)} of {len(sources)} files, {_found(run)} -> {run.output}")
+
+
+def _found(run: Run) -> str:
     threshold = run.options.score_threshold
     reach = (
         "that reach the threshold of their class" if threshold == "auto" else f"with a score of {threshold:g} or more"
     )
-    found = f"{run.objects} objects {reach}"
-    print_line(f"{len(entries)} of {len(sources)} files, {found} -> {run.output}")
+    return f"{run.objects} objects {reach}"
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

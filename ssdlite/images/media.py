@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import cv2
 import numpy as np
@@ -34,15 +36,25 @@ PICTURE_FORMATS = {  # what annotated pictures can be written as; others become 
 DETECTIONS_FILE = "detections.json"  # what a prediction leaves in its folder beside the annotated copies
 LOSSY_QUALITY = 92
 DEFAULT_FRAME_RATE = 25.0  # where a video states none
+MOST_NAME_CHARACTERS = 100  # of an address's end
 HIGHEST_FRAME_RATE = 1000.0  # a stated rate beyond is a container's time base, not a rate
 
 
 class MediaFile(NamedTuple):
-    """A picture or video; ``target`` is where its annotated copy goes, below the output folder."""
+    """A picture or video; ``target`` is where its annotated copy goes, below the output folder.
+
+    Of a picture at an address (``url``), ``path`` is the name that its file would have.
+    """
 
     path: Path
     target: Path
     is_video: bool
+    url: str | None = None
+
+    @property
+    def name(self) -> str:
+        """As messages and results say it."""
+        return self.url or str(self.path)
 
 
 class Sources(NamedTuple):
@@ -53,8 +65,19 @@ class Sources(NamedTuple):
     passed_over: dict[str, int]
 
 
-def find_sources(paths: Sequence[Path], output: Path) -> Sources:
-    """Files, and the pictures and videos anywhere in folders; hidden files are not looked at.
+def is_address(text: str) -> bool:
+    """Whether it has the form of a URL, of whatever scheme, and no file or folder has this name."""
+    return re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE) is not None and not os.path.exists(text)  # noqa: PTH110
+
+
+def _name_at(url: str) -> Path:
+    """What to call the picture at an address: nothing that leads out of a folder, hides, or that a terminal obeys."""
+    last = re.split(r"[/\\]", unquote(urlsplit(url).path))[-1]
+    return Path(re.sub(r"[^\w.-]+", "_", last)[-MOST_NAME_CHARACTERS:].lstrip(".") or "picture")
+
+
+def find_sources(paths: Sequence[Path | str], output: Path) -> Sources:
+    """Files, and the pictures and videos anywhere in folders; hidden files are not looked at. A str is a URL.
 
     Each file is listed once, in the order given, folders by name; the output folder is not searched. Targets
     have the source's name (below a folder: its path), with a number where several sources share one.
@@ -62,10 +85,13 @@ def find_sources(paths: Sequence[Path], output: Path) -> Sources:
     Raises:
         ConfigError: a target is itself a source and would be overwritten.
     """
-    found: dict[Path, tuple[Path, Path]] = {}  # real path -> (path, path below its folder)
+    found: dict[Path | str, tuple[Path, Path, str | None]] = {}  # real path or URL -> (path, below its folder, URL)
     problems = []
     others: Counter[str] = Counter()
     for given in paths:
+        if isinstance(given, str):
+            found.setdefault(given, (_name_at(given), _name_at(given), given))
+            continue
         try:
             files = _files_in(given, output, others) if given.is_dir() else [given]
         except OSError as error:
@@ -78,7 +104,7 @@ def find_sources(paths: Sequence[Path], output: Path) -> Sources:
         else:
             for path in files:
                 below = path.relative_to(given) if given.is_dir() else Path(path.name)
-                found.setdefault(path.resolve(), (path, below))
+                found.setdefault(path.resolve(), (path, below, None))
     sources = _with_targets(list(found.values()))
     for source in sources:
         if (output / source.target).resolve() in found:
@@ -106,6 +132,12 @@ def save_picture(path: Path, picture: Image.Image) -> None:
     write_atomically(path, lambda file: picture.save(file, kind, **options))
 
 
+def stated_rate(capture: Any) -> float:
+    """Frames per second, as an OpenCV capture states them; the default where that is none, or no rate."""
+    rate = float(capture.get(cv2.CAP_PROP_FPS))
+    return rate if 0 < rate <= HIGHEST_FRAME_RATE else DEFAULT_FRAME_RATE
+
+
 @dataclass(frozen=True)
 class VideoInfo:
     """``frame_count`` is what the file states, 0 where it states nothing, and may be wrong."""
@@ -127,9 +159,8 @@ class VideoReader:
         if not self._capture.isOpened():
             self._capture.release()
             raise DataError(f"{path}: cannot be read as a video")
-        rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.info = VideoInfo(
-            frames_per_second=float(rate) if 0 < rate <= HIGHEST_FRAME_RATE else DEFAULT_FRAME_RATE,
+            frames_per_second=stated_rate(self._capture),
             frame_count=max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))),
         )
 
@@ -210,12 +241,12 @@ def _is_output(folder: Path, output: Path | None) -> bool:
     return folder.resolve() == output or (folder / DETECTIONS_FILE).is_file()
 
 
-def _with_targets(found: Sequence[tuple[Path, Path]]) -> list[MediaFile]:
+def _with_targets(found: Sequence[tuple[Path, Path, str | None]]) -> list[MediaFile]:
     taken: set[str] = set()
     sources = []
-    for path, below in found:
+    for path, below, url in found:
         suffix = path.suffix.lower()
-        is_video = suffix in VIDEO_SUFFIXES
+        is_video = suffix in VIDEO_SUFFIXES and url is None
         if is_video:
             target = below.with_suffix(".mp4")
         else:
@@ -225,5 +256,5 @@ def _with_targets(found: Sequence[tuple[Path, Path]]) -> list[MediaFile]:
             number += 1
             target = wanted.with_stem(f"{wanted.stem}_{number}")
         taken.add(str(target).casefold())
-        sources.append(MediaFile(path, target, is_video))
+        sources.append(MediaFile(path, target, is_video, url))
     return sources

@@ -126,6 +126,9 @@ def _open(pillow: Any, path: Path | str) -> Image:
         heif: Image = import_module("pillow_heif").HeifImageFile(path)  # upright, and decoded when needed
         return heif
     picture: Image = pillow.open(path)
+    if picture.format == "EPS":
+        picture.close()
+        raise ValueError("PostScript is a program, which Ghostscript would have to run")
     return picture
 
 

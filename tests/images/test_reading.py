@@ -384,3 +384,12 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path: 
         read_image(tmp_path / "a.png", max_pixels=799)
     with pytest.raises(ValueError, match="it has 40 x 20 pixels, more than the 799 allowed"):
         opencv_reader.read(tmp_path / "a.png", 799)
+
+
+@pytest.mark.parametrize("read", [read_image, reading.read_header])
+def test_postscript_is_refused_before_it_is_run(read, tmp_path: Path) -> None:
+    """Under any name: Pillow knows it by its first bytes, and would call Ghostscript."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(DataError, match=r"a.jpg: cannot be read as an image \(PostScript is a program"):
+        read(path)

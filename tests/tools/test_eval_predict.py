@@ -222,7 +222,7 @@ def test_predict_score_threshold(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "expected one or more images, folders or videos, got none"),
+        ((), "expected one or more images, folders or videos, or a camera, got none"),
         (("none.jpg",), "none.jpg: no such file or folder"),
         (("a.png", "--score-threshold", "2"), "--score-threshold: expected 0 to 1, or auto, got 2.0"),
         (("a.png", "--batch-size", "0"), "--batch-size: expected 1 or more, got 0"),
