@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
@@ -26,6 +28,7 @@ from ssdlite.runtime.files import is_exported
 if TYPE_CHECKING:
     from ssdlite.datasets.index import DetectionIndex
     from ssdlite.device import Processes
+    from ssdlite.evaluation.analysis.trained import TrainedWith
     from ssdlite.evaluation.coco import Evaluator, Metrics
     from ssdlite.evaluation.voc import VocMetrics
     from ssdlite.images.prediction import DetectionModel
@@ -89,13 +92,15 @@ def evaluate(options: EvalOptions) -> None:
         start = time.perf_counter()
         evaluator = _detect(options, model, index, processes, console)
         if processes.is_first:
-            _report(options, evaluator, time.perf_counter() - start, console, files)
+            _report(options, model, evaluator, time.perf_counter() - start, console=console, files=files)
 
 
 def _report(
     options: EvalOptions,
+    model: DetectionModel,
     evaluator: Evaluator,
     seconds: float,
+    *,
     console: Console,
     files: OutputFiles,
 ) -> None:
@@ -122,9 +127,28 @@ def _report(
     if options.output and options.report:
         from ssdlite.evaluation.analysis.report import write_report
 
-        written += write_report(options.output, evaluator, metrics, options.checkpoint)
+        trained = _trained_with(options.checkpoint, model)
+        written += write_report(options.output, evaluator, metrics, options.checkpoint, trained)
     for path in written:
         print_line(f"wrote {path}", console)
+
+
+def _trained_with(checkpoint: Path, model: DetectionModel) -> TrainedWith:
+    """What the report need not advise: what the file says, and of a run's the lines of metrics.jsonl beside it."""
+    from ssdlite.evaluation.analysis.trained import TrainedWith
+
+    config = getattr(model, "config", None)
+    if config is None:  # of an exported model
+        return TrainedWith(image_size=max(model.input_transform.size))
+    if not checkpoint.is_file():  # one that comes along
+        return TrainedWith.of(config)
+    from ssdlite.checkpoint import load_checkpoint
+
+    options, history = load_checkpoint(checkpoint).training.get("options"), []
+    with suppress(OSError, ValueError, RecursionError):  # what is not as training writes it says nothing
+        history = [json.loads(line) for line in (checkpoint.parent / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in history if isinstance(line, dict)]
+    return TrainedWith.of(config, options if isinstance(options, dict) else None, lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -173,12 +197,9 @@ def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -
     layout = find_splits(options.data, reading)
     loading = reading.loading(model.class_names, skip_bad=options.skip_bad)
     index = load_split(layout, options.split, loading, allow_absent=True)
-    absent = index.absent_classes()
     notes = [f"{index.name}: {len(index)} images, {sum(index.object_counts().values())} objects to find"]
     if options.split is None and len(layout.splits) == 1:
         notes.append(f"warning: {index.name} is the only split; pictures that were trained on may be among these")
-    if absent:
-        notes.append(f"{index.name}: no objects of {listing(absent, 12)}; these classes are not scored")
     for note in (*notes, *problem_notes(index)):
         print_line(note, console)
     return index
@@ -261,7 +282,7 @@ def _print_tables(console: Console, index: DetectionIndex, metrics: Metrics, voc
     classes.add_column("class")
     for heading in ("objects", "AP", "AP50", "VOC07 (11-point)", "VOC (all points)"):
         classes.add_column(heading, justify="right")
-    counts = index.object_counts()
+    counts = {name: count for name, count in index.object_counts().items() if count}
     for name, count in counts.items():
         own, own_voc = metrics.per_class[name], voc.per_class[name]
         values = (own.AP, own.AP50, own_voc.ap_11point, own_voc.ap_all_points)
@@ -270,6 +291,8 @@ def _print_tables(console: Console, index: DetectionIndex, metrics: Metrics, voc
     means = (metrics.AP, metrics.AP50, voc.mean.ap_11point, voc.mean.ap_all_points)
     classes.add_row("mean", str(sum(counts.values())), *map(_format, means))
     print_table(classes, console)
+    if absent := index.absent_classes():
+        print_line(f"no objects of {listing(absent, 12)}; these classes are not scored", console)
 
 
 def _format(value: float | None) -> str:

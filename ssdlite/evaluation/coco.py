@@ -166,18 +166,18 @@ def _annotations(
 # --- COCO's twelve figures for one split, from what a detector found.
 
 FIGURES = {  # in the order of COCOeval.stats
-    "AP": "average precision, IoU 0.50:0.95",
-    "AP50": "average precision, IoU 0.50",
-    "AP75": "average precision, IoU 0.75",
-    "AP_small": "AP of objects below 32 x 32 pixels",
-    "AP_medium": "AP of objects from 32 x 32 to 96 x 96",
-    "AP_large": "AP of objects from 96 x 96",
-    "AR1": "average recall, 1 detection an image",
-    "AR10": "average recall, 10 detections an image",
-    "AR100": "average recall, 100 detections an image",
-    "AR_small": "AR100 of small objects",
-    "AR_medium": "AR100 of medium objects",
-    "AR_large": "AR100 of large objects",
+    "AP": "average precision over IoU 0.50 to 0.95",
+    "AP50": "where boxes count that overlap by half",
+    "AP75": "and by three quarters",
+    "AP_small": "of objects below 32 x 32 pixels",
+    "AP_medium": "up to 96 x 96",
+    "AP_large": "from there on",
+    "AR1": "recall by the best detection of an image",
+    "AR10": "by its ten best",
+    "AR100": "by its hundred best",
+    "AR_small": "of the small objects",
+    "AR_medium": "of the medium ones",
+    "AR_large": "of the large ones",
 }
 
 

@@ -27,6 +27,7 @@ from ssdlite.device import Processes, choose_device, join_processes
 from ssdlite.errors import CheckpointError, ConfigError, DataError, TrainingError
 from ssdlite.evaluation.analysis.panels import draw_panels
 from ssdlite.evaluation.analysis.report import PAGE_FILE, write_report
+from ssdlite.evaluation.analysis.trained import TrainedWith
 from ssdlite.evaluation.coco import Evaluator, Metrics
 from ssdlite.evaluation.inference import detect_dataset, evaluate_dataset, refuse_bad
 from ssdlite.files import counted
@@ -469,7 +470,8 @@ class Trainer:
             evaluator = self._detect(detector)
             self.best = evaluator, evaluator.compute()
         if self.processes.is_first:
-            write_report(self.folder.path, *self.best, self.folder.best)
+            trained = TrainedWith.of(self.detector.config, self.options.to_dict(), self.history)
+            write_report(self.folder.path, *self.best, self.folder.best, trained)
 
     def _draw_samples(self) -> npt.NDArray[np.uint8] | None:
         index = self.splits.val

@@ -13,7 +13,7 @@ from ssdlite.datasets.index import DetectionIndex
 from ssdlite.detections import Detections
 from ssdlite.evaluation.analysis.confusion import SizeBucket, count_confusions, pixel_sizes, relative_sizes
 from ssdlite.evaluation.analysis.curves import best_f1, class_curves, interpolated, positives_of
-from ssdlite.evaluation.analysis.errors import ErrorWeights, error_counts, weigh_errors
+from ssdlite.evaluation.analysis.errors import ErrorWeights, confused_detections, error_counts, weigh_errors
 from ssdlite.evaluation.analysis.matching import FloatArray, Matches, match
 from ssdlite.evaluation.analysis.pictures import LabelSuspect, PictureErrors, label_suspects, picture_errors
 from ssdlite.runtime.operating_points import OperatingPoint, score_thresholds
@@ -32,7 +32,7 @@ class Analysis:
         every: all detections of classes that have objects, matched.
         matches: those that reach the threshold of their class.
         curves: by label, the best precision at 101 recalls, at IoU 0.5.
-        confusion: how many objects of a label were taken for another, by both labels; K is background.
+        confusion: how often objects of a label were found as another, by both labels; K is background.
         pictures: those with errors, most of them first.
         suspects: by SUSPECT_KINDS.
     """
@@ -54,6 +54,12 @@ class Analysis:
     def file(self, position: int) -> str:
         """The picture's name; bytes of it that are no text are escaped."""
         return self.index.paths[position].encode("utf-8", "backslashreplace").decode()
+
+    def unfound(self) -> dict[str, int]:
+        """How many objects there are of the classes of which none is found at any score, most objects first."""
+        counts = self.index.object_counts()
+        names = [name for name, count in counts.items() if count and name not in self.points]
+        return {name: counts[name] for name in sorted(names, key=lambda name: -counts[name])}
 
     def confusions(self) -> list[tuple[str, str, int]]:
         """(annotated class, detected class, how often) of those taken for another, most often first."""
@@ -110,12 +116,13 @@ class Analysis:
 def analyze(index: DetectionIndex, results: Mapping[int, Detections]) -> Analysis:
     """``results`` by position in the index, as ``Evaluator.state()`` has them."""
     positives = positives_of(index)
-    every = match(index, results)
-    every = every.where(positives[every.labels] > 0)  # what is never annotated may be there: nothing can be said of it
+    found = match(index, results)
+    every = found.where(positives[found.labels] > 0)  # what is never annotated may be there: nothing can be said of it
     curves = class_curves(every, positives)
     points = {index.class_names[label]: point for label, one in curves.items() if (point := best_f1(one)) is not None}
     thresholds = score_thresholds(index.class_names, points)
     matches = every.where(every.scores >= thresholds[every.labels])
+    confused = confused_detections(index, found, thresholds)
     return Analysis(
         index=index,
         points=points,
@@ -123,9 +130,9 @@ def analyze(index: DetectionIndex, results: Mapping[int, Detections]) -> Analysi
         every=every,
         matches=matches,
         curves={label: interpolated(one) for label, one in curves.items()},
-        confusion=count_confusions(index, matches),
+        confusion=count_confusions(index, matches, confused),
         weights=weigh_errors(index, every),
-        error_counts=error_counts(index, matches),
+        error_counts=error_counts(index, matches, confused),
         pixel_sizes=pixel_sizes(index, matches, every),
         relative_sizes=relative_sizes(index, matches, every),
         pictures=picture_errors(index, matches),

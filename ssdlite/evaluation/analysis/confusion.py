@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.evaluation.analysis.matching import (
-    MATCH_IOU,
-    BoolArray,
-    FloatArray,
-    Matches,
-    overlaps_by_picture,
-)
+from ssdlite.evaluation.analysis.errors import ERROR_KINDS, error_kinds
+from ssdlite.evaluation.analysis.matching import FloatArray, Matches
 
 
 @dataclass(frozen=True)
@@ -28,37 +22,30 @@ class SizeBucket:
     found: int
     found_at_any_score: int
 
+    @property
+    def share(self) -> float:
+        """Of the objects, that is found; 0 where there are none."""
+        return self.found / max(1, self.objects)
 
-def count_confusions(index: DetectionIndex, matches: Matches) -> dict[tuple[int, int], int]:
-    """(label of objects, label that they were taken for) -> how many; K is background. Pairs that never occur are left
+
+def count_confusions(index: DetectionIndex, matches: Matches, confused: Matches) -> dict[tuple[int, int], int]:
+    """(label of objects, label that they were found as) -> how many; K is background. Pairs that never occur are left
     out: of 30,000 classes a matrix would take 7 GB.
 
-    Of detections and objects that did not find one another, those that overlap by ``MATCH_IOU`` or more are paired,
-    the largest overlap first. A detection that is left was made of background, an object that is left was taken for it.
+    The detections of ``confused`` are on an object of another class; an object may be found, and called by another
+    class as well. One that is neither was taken for background. All other false positives were made of background.
     """
     background = len(index.class_names)
-    taken_for = np.full(len(index.labels), background, np.int64)
     hits = matches.objects >= 0
-    taken_for[matches.objects[hits]] = matches.labels[hits]
-    free = (taken_for == background) & ~index.ignore
-    rest = matches.where(~hits & ~matches.ignored)
-    paired = np.zeros(len(rest), bool)
-    for detection, number in _pairs(index, rest, free):
-        taken_for[number], paired[detection] = rest.labels[detection], True
-    real = ~index.ignore
-    counts = Counter(zip(index.labels[real].tolist(), taken_for[real].tolist(), strict=True))
-    counts.update((background, label) for label in rest.labels[~paired].tolist())
+    left = ~index.ignore
+    left[matches.objects[hits]] = False
+    left[confused.other_object] = False
+    false_alarms = ~hits & ~matches.ignored & (error_kinds(matches) != ERROR_KINDS.index("classification"))
+    counts = Counter((label, label) for label in matches.labels[hits].tolist())
+    counts.update(zip(index.labels[confused.other_object].tolist(), confused.labels.tolist(), strict=True))
+    counts.update((label, background) for label in index.labels[left].tolist())
+    counts.update((background, label) for label in matches.labels[false_alarms].tolist())
     return dict(sorted(counts.items()))
-
-
-def _pairs(index: DetectionIndex, rest: Matches, free: BoolArray) -> Iterator[tuple[int, int]]:
-    """(detection, object), greedily by their overlap; every one at most once."""
-    for rows, objects, overlaps in overlaps_by_picture(index, rest):
-        overlaps[:, ~free[objects]] = 0
-        while overlaps.size and overlaps.max() >= MATCH_IOU:
-            row, column = np.unravel_index(overlaps.argmax(), overlaps.shape)
-            yield int(rows[row]), int(objects[column])
-            overlaps[row], overlaps[:, column] = 0, 0
 
 
 COCO_SIZES = (

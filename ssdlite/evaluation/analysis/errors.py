@@ -13,6 +13,7 @@ import numpy as np
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.evaluation.analysis.curves import curves_by_label, interpolated, positives_of
 from ssdlite.evaluation.analysis.matching import MATCH_IOU, BoolArray, FloatArray, IntArray, Matches
+from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD
 
 BACKGROUND_IOU = 0.1  # what overlaps every object by less lies on none (section 2.2 of the paper)
 ERROR_KINDS = (
@@ -61,11 +62,39 @@ def missed_objects(index: DetectionIndex, matches: Matches) -> BoolArray:
     return ~hit & ~index.ignore
 
 
-def error_counts(index: DetectionIndex, matches: Matches) -> dict[str, int]:
-    """How many errors of each kind there are among ``matches``."""
+def confused_detections(index: DetectionIndex, found: Matches, thresholds: FloatArray) -> Matches:
+    """Those that call an object by another class, at thresholds [K]; ``found`` is of all classes and scores.
+
+    The threshold with the best F1 lies above most of what its class is wrongly given to. So of an object that nothing
+    at the thresholds lies on, the best of the detections counts, where it is of another class and would be shown at
+    ``DEFAULT_SCORE_THRESHOLD``.
+    """
+    scored = positives_of(index) > 0
+    wrong = error_kinds(found) == ERROR_KINDS.index("classification")
+    at_work = found.scores >= thresholds[found.labels]
+    chosen = wrong & at_work & scored[found.labels]
+    hits = found.objects >= 0
+    explained = np.zeros(len(index.labels), bool)
+    explained[found.objects[hits & at_work]] = True
+    explained[found.other_object[chosen]] = True
+    own_score = np.zeros(len(index.labels))
+    own_score[found.objects[hits]] = found.scores[hits]
+    rows = np.flatnonzero(wrong & (found.scores >= np.minimum(thresholds, DEFAULT_SCORE_THRESHOLD)[found.labels]))
+    targets = found.other_object[rows]
+    rows = rows[~explained[targets] & (found.scores[rows] > own_score[targets])]
+    rows = rows[np.argsort(-found.scores[rows], kind="stable")]
+    _, best = np.unique(found.other_object[rows], return_index=True)
+    chosen[rows[best]] = True
+    return found.where(chosen)
+
+
+def error_counts(index: DetectionIndex, matches: Matches, confused: Matches) -> dict[str, int]:
+    """How many errors of each kind there are among ``matches`` and ``confused_detections``."""
     kinds = error_kinds(matches)
     counts = {kind: int((kinds == number).sum()) for number, kind in enumerate(ERROR_KINDS)}
-    return counts | {"missed": int(missed_objects(index, matches).sum())}
+    missed = missed_objects(index, matches)
+    missed[confused.other_object] = False
+    return counts | {"classification": len(confused), "missed": int(missed.sum())}
 
 
 class _Ranked(NamedTuple):

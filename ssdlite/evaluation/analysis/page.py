@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from ssdlite.evaluation.analysis.advice import REMEDIES, advice
+from ssdlite.evaluation.analysis.advice import ERROR_MEANINGS, advice, finer_look, remedies
 from ssdlite.evaluation.analysis.analyze import WORST_PICTURES, Analysis
 from ssdlite.evaluation.analysis.confusion import SizeBucket
 from ssdlite.evaluation.analysis.curves import RECALL_LEVELS
@@ -16,6 +16,7 @@ from ssdlite.evaluation.analysis.drawn import Drawer
 from ssdlite.evaluation.analysis.matching import FloatArray
 from ssdlite.evaluation.analysis.panels import FALSE_ALARM, HIT, IGNORED_LINE, MISSED
 from ssdlite.evaluation.analysis.pictures import SUSPECT_KINDS, LabelSuspect
+from ssdlite.evaluation.analysis.trained import TrainedWith
 from ssdlite.evaluation.coco import Metrics
 from ssdlite.files import counted, listing
 from ssdlite.images.drawing import Outline
@@ -35,7 +36,8 @@ SECTIONS = {  # by id
     "labels": "Annotations to look at again",
 }
 NOTES = {  # what each section says, and what to do with it
-    "next": """Counts on this page are at the score thresholds of the table below (ssdlite predict \
+    "next": """AP50 is the figure above, from 0 to 1; what a kind of error takes of it is what there is to gain. \
+Counts on this page are at the score thresholds of the table below (ssdlite predict \
 --score-threshold auto), with boxes that overlap the annotated one by half or more (IoU 0.5).""",
     "classes": """Threshold: the score from which on detections of the class give the best F1, the balance of \
 precision (how many detections are right) and recall (how many objects are found). Choose a higher one where false \
@@ -43,12 +45,12 @@ alarms are worse, a lower one where misses are.""",
     "curves": "The further a curve reaches to the upper right, the better; the dot is the threshold.",
     "errors": """AP50 lost: what AP50 would gain without this kind of error, over all scores (TIDE, arXiv \
 2008.08115). Start with the longest bar; the number of errors, at the thresholds, says less.""",
-    "sizes": """Where small objects are missed that larger ones are not: train with --finest-stride 8 or a larger \
---image-size. Found at any score but not at the threshold: the detector sees them and is not sure; more pictures of \
-such objects help.""",
+    "sizes": """Where small objects are missed that larger ones are not: {finer_look}. Found at any score but not at \
+the threshold: the detector sees them and is not sure; more pictures of such objects help.""",
     "relative": "A picture is scaled to the network's input: what counts there is the size beside the picture's.",
     "confusions": """A row for the objects of each class: in the column of the same class they were found, in that \
-of background missed. The row of background has detections where no such object is. Classes that are taken for each \
+of another called by that class (where the object was not found, also below the threshold, from a score of 0.3 on), \
+in that of background missed. The row of background has detections where no object is. Classes that are taken for each \
 other: label them by one rule, or make them one with --rename.""",
     "worst": """Those with the most errors; first the annotations, then the detections at the thresholds.""",
     "labels": """Where detector and annotations disagree most, and the annotations may be the ones that are wrong. \
@@ -77,12 +79,13 @@ section { background: var(--paper); border: 1px solid var(--line); border-radius
 table { border-collapse: collapse; font-size: .92rem; min-width: 100% }
 th, td { padding: 6px 10px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
 th { color: var(--soft); font-weight: 600; vertical-align: bottom } th:first-child, td:first-child { text-align: left }
-td.text, th.text { text-align: left; white-space: normal; min-width: 230px }
-td:first-child { max-width: 260px; overflow: hidden; text-overflow: ellipsis }
+td.text, th.text { text-align: left; white-space: normal; min-width: 170px }
+td:first-child { min-width: 100px; max-width: 260px; white-space: normal; overflow-wrap: anywhere }
 .bar { display: inline-block; width: 90px; height: 8px; border-radius: 4px; background: var(--line); margin-left: 8px;
   vertical-align: middle; overflow: hidden } .bar i { display: block; height: 100%; background: var(--blue) }
 .bar.loss i { background: var(--orange) }
-.matrix td, .matrix th { text-align: center; padding: 5px 7px } .matrix td:first-child { text-align: left }
+.matrix td, .matrix th { text-align: center; padding: 5px 4px }
+.matrix td:first-child { text-align: left; max-width: 170px }
 .matrix thead th + th { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; max-height: 150px;
   overflow: hidden }
 code { font-size: .92em; white-space: nowrap }
@@ -104,14 +107,14 @@ svg { width: 100%; height: auto; display: block }
   .cards { grid-template-columns: 1fr 1fr } .card b { font-size: 1.4rem } .tiles { grid-template-columns: 1fr 1fr }
   .bar { width: 44px } }
 """
-OPTION, CODE = r"--[a-z][a-z-]+( \d+| auto)?", r"<code>\g<0></code>"
+OPTION, CODE = r"--[a-z][a-z-]+( \d+| auto| giou)?", r"<code>\g<0></code>"
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Report: {title}</title>
+<title>{title} on {split}: SSD-Lite report</title>
 <style>{style}</style>
 </head>
 <body><main>
@@ -125,15 +128,15 @@ PAGE = """<!doctype html>
 """
 
 
-def render_page(analysis: Analysis, metrics: Metrics, title: str) -> str:
-    """``title`` says what was scored."""
+def render_page(analysis: Analysis, metrics: Metrics, title: str, trained: TrainedWith) -> str:
+    """``title`` says what was scored; ``trained`` is what it has already, and need not be advised."""
     drawer = Drawer(analysis)
     index = analysis.index
     parts = {
-        "next": _next(analysis),
+        "next": _next(analysis, trained),
         "classes": _classes(analysis, metrics),
-        "errors": _errors(analysis),
-        "sizes": _sizes(analysis, metrics),
+        "errors": _errors(analysis, trained),
+        "sizes": _sizes(analysis, metrics, trained),
         "confusions": _confusions(analysis),
         "worst": _worst(analysis, drawer),
         "labels": _labels(analysis, drawer),
@@ -141,6 +144,7 @@ def render_page(analysis: Analysis, metrics: Metrics, title: str) -> str:
     objects = sum(index.object_counts().values())
     return PAGE.format(
         title=escape(title),
+        split=escape(index.name),
         style=PAGE_STYLE,
         subtitle=f"on {_name(index.name)}: {counted(len(index), 'picture')}, {counted(objects, 'object')} to find",
         links="".join(f'<a href="#{name}">{heading}</a>' for name, heading in SECTIONS.items()),
@@ -161,8 +165,8 @@ def _prose(text: str) -> str:
     return re.sub(OPTION, CODE, escape(text))
 
 
-def _note(section: str) -> str:
-    return f'<p class="soft">{re.sub(OPTION, CODE, NOTES[section])}</p>'
+def _note(section: str, **values: str) -> str:
+    return f'<p class="soft">{_prose(NOTES[section].format(**values))}</p>'
 
 
 def _legend(entries: Mapping[str, Outline]) -> str:
@@ -211,8 +215,8 @@ def _cards(analysis: Analysis, metrics: Metrics) -> str:
     return "".join(f'<div class="card"><b>{value}</b><span>{text}</span></div>' for value, text in cards)
 
 
-def _next(analysis: Analysis) -> str:
-    return f"<ol>{''.join(f'<li>{_prose(line)}</li>' for line in advice(analysis))}</ol>" + _note("next")
+def _next(analysis: Analysis, trained: TrainedWith) -> str:
+    return f"<ol>{''.join(f'<li>{_prose(line)}</li>' for line in advice(analysis, trained))}</ol>" + _note("next")
 
 
 def _classes(analysis: Analysis, metrics: Metrics) -> str:
@@ -265,7 +269,8 @@ def _curve(name: str, precision: FloatArray, point: OperatingPoint | None) -> st
     )
 
 
-def _errors(analysis: Analysis) -> str:
+def _errors(analysis: Analysis, trained: TrainedWith) -> str:
+    helps = remedies(trained)
     loss = sorted(analysis.weights.loss.items(), key=lambda pair: -pair[1])
     largest = max(loss[0][1], 1e-9)
     rows = (
@@ -273,8 +278,8 @@ def _errors(analysis: Analysis) -> str:
             escape(kind),
             str(analysis.error_counts[kind]),
             f"{value:.3f}{_bar(value / largest, 'loss')}",
-            f'<td class="text">{escape(REMEDIES[kind][0])}</td>',
-            f'<td class="text">{_prose(REMEDIES[kind][1])}</td>',
+            f'<td class="text">{escape(ERROR_MEANINGS[kind])}</td>',
+            f'<td class="text">{_prose(helps[kind])}</td>',
         ]
         for kind, value in loss
     )
@@ -283,7 +288,7 @@ def _errors(analysis: Analysis) -> str:
     return _note("errors") + _table(headings, rows)
 
 
-def _sizes(analysis: Analysis, metrics: Metrics) -> str:
+def _sizes(analysis: Analysis, metrics: Metrics, trained: TrainedWith) -> str:
     def rows(buckets: list[SizeBucket], *more: list[float | None]) -> Iterator[list[str]]:
         for number, one in enumerate(buckets):
             share = one.found / one.objects if one.objects else None
@@ -299,7 +304,7 @@ def _sizes(analysis: Analysis, metrics: Metrics) -> str:
     pixels = rows(analysis.pixel_sizes, [metrics.AP_small, metrics.AP_medium, metrics.AP_large])
     relative = rows(analysis.relative_sizes)
     return (
-        f"{_note('sizes')}{_table([*headings, 'AP'], pixels)}"
+        f"{_note('sizes', finer_look=finer_look(trained))}{_table([*headings, 'AP'], pixels)}"
         f"<h3>Beside the picture</h3>{_note('relative')}{_table(headings, relative)}"
     )
 

@@ -85,6 +85,7 @@ def test_the_page_is_whole_and_shuts_everything_else_out(tmp_path: Path, names: 
     assert "default-src 'none'" in str(page.values("meta", "content"))
     words = "".join(page.words)
     assert "<i>x/<b>.pt" in page.words  # and not where that lies
+    assert "<i>x/<b>.pt on made/val: SSD-Lite report" in page.words  # the title
     assert all(name in words for name in names)
     assert f"{tmp_path.name}/<0&>.png" in words and str(tmp_path.parent) not in words
     values = json.loads(report.read_text(encoding="utf-8"))
