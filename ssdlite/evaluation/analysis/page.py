@@ -85,8 +85,8 @@ td:first-child { min-width: 100px; max-width: 260px; white-space: normal; overfl
   vertical-align: middle; overflow: hidden } .bar i { display: block; height: 100%; background: var(--blue) }
 .bar.loss i { background: var(--orange) }
 .matrix td, .matrix th { text-align: center; padding: 5px 4px }
-.matrix td:first-child { text-align: left; max-width: 170px }
-.matrix thead th + th { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; max-height: 150px;
+.matrix td:first-child { text-align: left; max-width: 150px } .matrix th:first-child { white-space: normal }
+.matrix thead th + th { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; max-height: 220px;
   overflow: hidden }
 code { font-size: .92em; white-space: nowrap }
 ol, ul { margin: 4px 0; padding-left: 22px } li { margin: 6px 0; max-width: 90ch; overflow-wrap: anywhere }
