@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +21,7 @@ from ssdlite.config import preset_config
 from ssdlite.console import print_json, print_line
 from ssdlite.datasets.audit.checks import CheckOptions, DataCheck, check_data
 from ssdlite.datasets.audit.report import draw_report, draw_samples, print_report, report_values
-from ssdlite.datasets.audit.verdict import NOT_USABLE, DataVerdict, judge
+from ssdlite.datasets.audit.verdict import NOT_USABLE, STOPS_TRAINING, DataVerdict, judge
 from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
 from ssdlite.errors import ConfigError
 from ssdlite.files import prepare_folder, write_json
@@ -57,11 +59,17 @@ class Options:
     """Most anchors that a fit may use. Default: as many as the preset has."""
 
     output: Path | None = None
-    """Folder for report.json, report.png and samples.jpg. Default: runs/check/NAME."""
+    """Folder for report.json, report.png and samples.jpg. Default: runs/check/NAME, or NAME-2, ... where other data of
+    that name were checked before."""
+    verbose: bool = False
+    """Print all that is in report.json: box sizes, anchors, and more of each kind of problem."""
     json: bool = False
     """Print the report as JSON in place of tables."""
     strict: bool = False
     """Exit with status 1 when there are problems; warnings do not count."""
+    skip_bad: bool = False
+    """Judge the data as trained on with --skip-bad: for --strict, what that leaves out is no problem. All of it is told
+    all the same."""
     seed: int = 0
     """Of the division of data with one split."""
 
@@ -75,10 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work(options: Options) -> None:
         """Audit a data set: counts, sizes, problems, duplicates, leaks between splits, and the anchors for it."""
         nonlocal failed
-        prepare_folder(_output_folder(options))
+        folder = options.output or _free_folder(_source(options))
+        prepare_folder(folder)
         check = _check(options)
-        _write(check, options)
-        failed = judge(check).level == NOT_USABLE or (options.strict and bool(check.problems))
+        _write(check, folder, options)
+        counting = [one for one in check.problems if not (options.skip_bad and one.kind in STOPS_TRAINING)]
+        failed = judge(check).level == NOT_USABLE or (options.strict and bool(counting))
 
     return run(work, Options, argv, "ssdlite check-data") or int(failed)
 
@@ -111,42 +121,53 @@ def _source(options: Options) -> Path:
     return given[0]
 
 
-def _output_folder(options: Options) -> Path:
-    return options.output or Path("runs") / "check" / _source(options).resolve().name
+def _free_folder(source: Path) -> Path:
+    """runs/check/NAME, with a number where it holds the report on other data of that name."""
+    name = source.resolve().stem if source.is_file() else source.resolve().name
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    folders = (Path("runs") / "check" / one for one in names)
+    return next(folder for folder in folders if not _is_about_others(folder / "report.json", source))
 
 
-def _write(check: DataCheck, options: Options) -> None:
+def _is_about_others(report: Path, source: Path) -> bool:
+    """Whether there is a report on other data than ``source``, or on none that can be told."""
+    if not report.exists():
+        return False
+    try:
+        return Path(json.loads(report.read_text())["data"]).resolve() != source.resolve()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return True
+
+
+def _write(check: DataCheck, folder: Path, options: Options) -> None:
     verdict = judge(check)
-    command = shlex.join(_next_command(options, verdict))
-    values = report_values(check) | {"next": command}
+    following = verdict.remedy or shlex.join(_training(options, verdict))
+    values = report_values(check) | {"next": following}
     if options.json:
         print_json(values)
     else:
         console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-        print_report(check, console)
-    folder = _output_folder(options)
+        print_report(check, console, verbose=options.verbose)
     write_json(folder / "report.json", values)
     draw_report(check, folder / "report.png")
     draw_samples(check, folder / "samples.jpg")
     if not options.json:
-        print(f"written: {folder}/report.json, report.png, samples.jpg")
+        more = "" if options.verbose else " (--verbose prints all of it: box sizes, anchors, every kind of problem)"
+        print_line(f"written: {folder}/report.json, report.png, samples.jpg{more}", console)
         print_line(f"verdict: {verdict}", console)
-        print(f"next: {command}")
+        print(f"next: {following}")
 
 
-def _next_command(options: Options, verdict: DataVerdict) -> list[str]:
-    """The training on what was checked, with what it needs; where it cannot be, the check of what was mended."""
-    data = str(_source(options))
-    if verdict.level == NOT_USABLE:
-        start = ["ssdlite", "check-data", data]
-    else:
-        start = ["ssdlite", "train", "--data", data, *(["--skip-bad"] if verdict.skip_bad else [])]
+def _training(options: Options, verdict: DataVerdict) -> list[str]:
+    """The command that trains on what was checked, with what it needs."""
+    skip_bad = ["--skip-bad"] if verdict.skip_bad or options.skip_bad else []
+    command = ["ssdlite", "train", "--data", str(_source(options)), *skip_bad]
     given = {name: getattr(options, name) for name in CARRIED_OPTIONS} | msgspec.structs.asdict(options.reading)
     defaults = {name: getattr(Options(), name) for name in CARRIED_OPTIONS} | msgspec.structs.asdict(READ_OPTIONS)
     for name, value in given.items():
         if value != defaults[name]:
-            start += [f"--{name.replace('_', '-')}", *([str(value)] if not isinstance(value, tuple) else value)]
-    return start
+            command += [f"--{name.replace('_', '-')}", *([str(value)] if not isinstance(value, tuple) else value)]
+    return command
 
 
 if __name__ == "__main__":

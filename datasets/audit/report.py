@@ -22,7 +22,7 @@ from ssdlite.datasets.audit.checks import FINDING_KINDS, DataCheck, DataFinding
 from ssdlite.datasets.audit.verdict import judge
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.errors import DataError
-from ssdlite.files import counted, write_atomically
+from ssdlite.files import counted, listing, write_atomically
 from ssdlite.images.drawing import add_caption, class_color, contact_sheet, draw_ground_truth
 from ssdlite.images.geometry import ImageArray
 from ssdlite.images.reading import read_image
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_LINES = 8  # of each kind of finding, and of the boxes that are not covered; the JSON has them all
+MOST_EXAMPLES = 3  # of each kind of finding, where not all is asked for
 MOST_SIZED_CLASSES = 12  # more are shown without their size buckets
 NOTED_FROM = 0.1  # share of a class's boxes from which a shortcoming of the anchors is put into words
 PERCENTILES = (5, 50, 95)
@@ -103,9 +104,12 @@ def _side_rows(check: DataCheck) -> Iterator[tuple[str, int, dict[str, list[floa
 # --- Tables: splits, box sizes, findings, anchors before and after.
 
 
-def print_report(check: DataCheck, console: Console) -> None:
-    """Tables for people, each of which fits a terminal of 80 columns, and lines that wrap between words."""
-    for part in _parts(check):
+def print_report(check: DataCheck, console: Console, *, verbose: bool) -> None:
+    """Tables for people, each of which fits a terminal of 80 columns, and lines that wrap between words.
+
+    Without ``verbose`` what is there, how it was read, and the first of each kind of finding.
+    """
+    for part in _parts(check) if verbose else _short_parts(check):
         for piece in part.renderables if isinstance(part, Group) else [part]:
             if isinstance(piece, Table):
                 print_table(piece, console)
@@ -114,12 +118,17 @@ def print_report(check: DataCheck, console: Console) -> None:
         console.print()
 
 
+def _short_parts(check: DataCheck) -> Iterator[RenderableType]:
+    yield _splits_table(check, MOST_SIZED_CLASSES)
+    yield from _notes(check, MOST_LINES)
+    yield _findings(check, MOST_EXAMPLES)
+
+
 def _parts(check: DataCheck) -> Iterator[RenderableType]:
     yield _splits_table(check)
     yield _sides_table(check)
-    if check.notes:
-        yield Group(Text("how the data were read", "bold"), *(Text(f"  {note}") for note in check.notes))
-    yield _findings(check)
+    yield from _notes(check)
+    yield _findings(check, MOST_LINES)
     if not len(check.train_boxes.labels):
         yield Text("No objects to train on: nothing to audit or fit anchors to.", style="yellow")
         return
@@ -139,7 +148,13 @@ def _table(title: str, first: str, *others: str) -> Table:
     return table
 
 
-def _splits_table(check: DataCheck) -> Table:
+def _notes(check: DataCheck, most: int | None = None) -> Iterator[RenderableType]:
+    if check.notes:
+        lines = _shortened([f"  {note}" for note in check.notes], "  ", most or len(check.notes))
+        yield Group(Text("how the data were read", "bold"), *map(Text, lines))
+
+
+def _splits_table(check: DataCheck, most_classes: int | None = None) -> Table:
     table = _table(f"{check.root}: images and objects by split", "class", *check.splits)
     splits = [_split_values(index) for index in check.splits.values()]
     for label, key in (
@@ -149,8 +164,12 @@ def _splits_table(check: DataCheck) -> Table:
         ("  of these ignored (crowd, difficult)", "ignored"),
     ):
         table.add_row(label, *(str(split[key]) for split in splits))
+    names = list(dict.fromkeys(name for split in splits for name in split["classes"]))
+    if most_classes is not None and len(names) > most_classes:
+        table.caption = escape(f"{len(names)} classes: {listing(names)}")
+        return table
     table.add_section()
-    for name in dict.fromkeys(name for split in splits for name in split["classes"]):
+    for name in names:
         table.add_row(escape(name), *(str(split["classes"].get(name, 0)) for split in splits))
     return table
 
@@ -166,7 +185,7 @@ def _sides_table(check: DataCheck) -> Table:
     return table
 
 
-def _findings(check: DataCheck) -> RenderableType:
+def _findings(check: DataCheck, most: int) -> RenderableType:
     counts = check.finding_counts()
     if not counts:
         return Text("No problems found.", style="green")
@@ -176,7 +195,7 @@ def _findings(check: DataCheck) -> RenderableType:
         if kind in counts:
             lines.append(Text(f"{kind} ({counts[kind]}): {meaning}", "red" if is_problem else "yellow"))
             found = [f"  {_finding_line(finding, check.root)}" for finding in check.findings if finding.kind == kind]
-            lines += map(Text, _shortened(found, "  "))
+            lines += map(Text, _shortened(found, "  ", most))
     return Group(*lines)
 
 
@@ -190,9 +209,9 @@ def _short(path: str, root: Path) -> str:
     return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
 
 
-def _shortened(lines: Sequence[str], indent: str = "") -> list[str]:
-    rest = len(lines) - MOST_LINES
-    return [*lines[:MOST_LINES], *([f"{indent}... and {rest} more"] if rest > 0 else [])]
+def _shortened(lines: Sequence[str], indent: str = "", most: int = MOST_LINES) -> list[str]:
+    rest = len(lines) - most
+    return [*lines[:most], *([f"{indent}... and {rest} more"] if rest > 0 else [])]
 
 
 def _coverage_table(check: DataCheck, name: str, coverage: AnchorCoverage) -> Table:

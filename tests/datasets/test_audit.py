@@ -234,7 +234,7 @@ def test_the_command_writes_text_json_and_pictures(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "report"
-    assert tool.main([str(data), "--output", str(folder)]) == 0
+    assert tool.main([str(data), "--output", str(folder), "--verbose"]) == 0
     text = capsys.readouterr().out
     for words in ("No problems found", "box sizes at 320 x 320", "preset (2034)", "proposed (", "stride"):
         assert words in text
@@ -247,6 +247,49 @@ def test_the_command_writes_text_json_and_pictures(
     for name in ("report.png", "samples.jpg"):
         with Image.open(folder / name) as image:
             assert min(image.size) > 400
+
+
+def test_what_is_printed_unasked_is_short(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is there, by class, and the first of each kind of problem; the rest is in the report."""
+    twice = [[10, 10, 30, 30]] * 5
+    write_split(data, "train", {f"{i}.png": [*twice, ([50, 20, 30, 40], 2)] for i in range(4)})
+    assert tool.main([str(data), "--output", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert len(lines) < 30
+    assert "anchors" not in text.partition("written: ")[0]
+    assert any(line.split() == ["cat", "20", "2"] for line in lines)  # to train, to validate
+    at = lines.index("duplicate-box (40): an object is boxed twice")
+    assert [line.startswith("  train: train/0.png: cat at") for line in lines[at + 1 : at + 4]] == [True] * 3
+    assert lines[at + 4] == "  ... and 37 more"
+    assert "--verbose" in lines[-3]
+    assert len(json.loads((tmp_path / "out" / "report.json").read_text())["findings"]) == 40
+
+
+def test_reports_on_data_of_one_name_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in ("a/cats", "b/cats"):
+        write_split(tmp_path / place, "train", {f"{i}.png": [[10, 10, 30, 30]] for i in range(3)})
+    arguments = ("--anchors", "default", "--no-decode")
+    for source, folder in (("a/cats", "cats"), ("b/cats", "cats-2"), (str(tmp_path / "a" / "cats"), "cats")):
+        assert tool.main([source, *arguments]) == 0
+        assert f"written: runs/check/{folder}/report.json" in capsys.readouterr().out
+    assert json.loads(Path("runs/check/cats-2/report.json").read_text())["data"] == "b/cats"
+    file = "a/cats/annotations/instances_train.json"
+    assert tool.main([file, *arguments]) == 0
+    assert "written: runs/check/instances_train/report.json" in capsys.readouterr().out
+
+
+def test_skip_bad_is_taken_as_training_takes_it(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / "train" / "3.png").unlink()
+    arguments = [str(data), "--anchors", "default", "--strict", "--output", str(tmp_path / "out")]
+    assert tool.main(arguments) == 1
+    assert tool.main([*arguments, "--skip-bad"]) == 0
+    assert capsys.readouterr().out.endswith(f"next: ssdlite train --data {data} --skip-bad\n")
+    (data / "train" / "1.png").write_bytes((data / "train" / "0.png").read_bytes())  # which training does not leave out
+    assert tool.main([*arguments, "--skip-bad"]) == 1
 
 
 def last_lines(capsys: pytest.CaptureFixture[str], *arguments: str | Path, status: int = 0) -> list[str]:
@@ -301,7 +344,10 @@ def test_the_verdict_on_what_cannot_be_trained_on(tmp_path: Path, capsys: pytest
         f"verdict: not usable: {tmp_path.name}/train: expected two or more usable images, got 1, to train on, so add "
         "pictures; what cannot be used: 1 x no such image file"
     )
-    assert command == f"next: ssdlite check-data {tmp_path}"
+    assert command == (
+        "next: bring back the pictures that cannot be used (report.json names all of them); where they lie in another "
+        "folder, name it with --images"
+    )
 
 
 def test_json_names_the_uncovered_boxes_in_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -333,10 +379,15 @@ def test_exit_status(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert tool.main([str(tmp_path / "nothing")]) == 2
 
 
-def test_data_without_objects_are_checked_too(tmp_path: Path) -> None:
+def test_data_without_objects_are_checked_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_split(tmp_path, "train", {"0.png": [], "1.png": []})
     write_split(tmp_path, "val", {"2.png": []})
     assert tool.main([str(tmp_path), "--output", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("next: draw boxes around the objects in these pictures")
+    write_split(tmp_path, "val", {"2.png": [[10, 10, 30, 30]]})
+    assert tool.main([str(tmp_path), "--output", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "next: train on a split that has objects, with --train-split val"
+    write_split(tmp_path, "val", {"2.png": []})
     report = check(tmp_path)
     assert list(report.anchors) == ["preset"]
     assert report.finding_counts() == {"absent-class": 2}

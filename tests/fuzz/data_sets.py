@@ -33,7 +33,7 @@ def _check(root: Path, random: Random) -> None:
     options = CheckOptions(fit=random.random() < 0.1, decode=random.random() < 0.1)
     check = check_data(root, PRESETS["ssdlite192_mobilenet_v2_050"], options)
     json.dumps(report_values(check))
-    print_report(check, Console(file=io.StringIO()))
+    print_report(check, Console(file=io.StringIO()), verbose=True)
 
 
 def _prepare_coco(folder: Path) -> Any:

@@ -122,7 +122,8 @@ def _about_errors(analysis: Analysis, trained: TrainedWith) -> Iterator[str]:
         if remedy:
             count = analysis.error_counts[kind]
             times = f" ({counted(count, 'time')})" if count else ""
-            yield f"{_sentence(ERROR_MEANINGS[kind])}{times}: without these errors AP50 would be {loss:.3f} higher. {remedy}"
+            what = f"{_sentence(ERROR_MEANINGS[kind])}{times}"
+            yield f"{what}: without these errors AP50 would be {loss:.3f} higher. {remedy}"
 
 
 def _about_confusions(analysis: Analysis, trained: TrainedWith) -> str:
