@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ssdlite.errors import CheckpointError, ConfigError, ContractError, SsdliteError
 from ssdlite.images.prediction import DetectionModel
-from ssdlite.runtime.files import is_exported, run_checkpoint
+from ssdlite.runtime.contract import CONTRACT_FILE
+from ssdlite.runtime.files import describe_folder, is_exported, run_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +118,10 @@ def load_detector(path: str | Path, *, device: str | torch.device = "cpu") -> De
 def load_predictor(
     path: str | Path, *, device: str | torch.device = "cpu", compile_options: Mapping[str, Any] | None = None
 ) -> Predictor:
-    """The detector of a checkpoint, optimized for prediction; see ``Predictor``. Raises as ``load_detector``."""
+    """The detector of a checkpoint, optimized for prediction; see ``Predictor``. Raises as ``load_detector``.
+
+    Of an exported model ``ssdlite.runtime.load_model`` makes a detector.
+    """
     detector = load_detector(path, device=device)
     from ssdlite.predictor import Predictor
 
@@ -157,6 +161,12 @@ def load_any(
     if is_exported(path):
         from ssdlite.runtime.model import load_model
 
+        if path.is_dir() and not (path / CONTRACT_FILE).is_file():
+            raise ContractError(
+                f"{path}: expected a detector: a checkpoint, the folder of a training or bundle, or an exported "
+                f"file; this folder holds {describe_folder(path)}, neither best.pt nor {CONTRACT_FILE}. Pictures and "
+                "data are named as in `ssdlite predict PICTURES --weights DETECTOR`, `ssdlite eval DETECTOR --data DIR`"
+            )
         check_runs_on_cpu(path, device)
         return load_model(path, model, threads=threads).with_thresholds(**given)  # type: ignore[arg-type]
     if model is not None:

@@ -21,7 +21,8 @@ from torch import Tensor
 from ssdlite.config import PRESETS, DetectorConfig
 from ssdlite.errors import CheckpointError, ConfigError, quote
 from ssdlite.files import listing, write_atomically
-from ssdlite.runtime.files import run_checkpoint
+from ssdlite.runtime.contract import CONTRACT_FILE
+from ssdlite.runtime.files import is_exported, run_checkpoint
 from ssdlite.runtime.operating_points import OperatingPoint, parse_operating_points
 from ssdlite.runtime.plain import PlainError
 from ssdlite.stored_tensors import check_expanded, check_tensors, is_plain_tensor
@@ -160,7 +161,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = run_checkpoint(Path(path))
     if not path.exists() and str(path) in SHIPPED:
         path = SHIPPED[str(path)]
-    if not path.is_file():
+    if not path.is_file() or is_exported(path):
         raise CheckpointError(f"{path}: {_instead_of_checkpoint(path)}")
     if path.suffix == SAFETENSORS_SUFFIX:
         return _parse(_read_safetensors(path), str(path))
@@ -181,6 +182,9 @@ SAVED = ("format", "format_version", "config", "metrics", "training", "versions"
 
 
 def _instead_of_checkpoint(path: Path) -> str:
+    if path.exists() and is_exported(path) and (path.is_file() or (path / CONTRACT_FILE).is_file()):
+        what = "a bundle" if path.is_dir() else "an exported model"
+        return f"expected a checkpoint file, this is {what}, which ssdlite.runtime.load_model loads"
     if path.is_dir():
         inside = ", ".join(sorted(file.name for file in path.glob("*.pt")))
         return f"expected a checkpoint file, this is a folder{f' (inside are {inside})' if inside else ''}"

@@ -120,6 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"]:  # help COMMAND, as git and others take it
+        arguments = [*arguments[1:2], "--help"]
     if arguments and arguments[0] in COMMANDS:
         return _run_command(arguments[0], arguments[1:])
     if arguments and arguments[0] == "--version":
@@ -128,7 +130,7 @@ def _dispatch(arguments: list[str]) -> int:
     usage = (
         "usage: ssdlite COMMAND [options]\n\n"
         + "".join(f"  {name:<16}{text}\n" for name, (_, text) in COMMANDS.items())
-        + "\n`ssdlite COMMAND --help` lists the options of a command.\n"
+        + "\n`ssdlite COMMAND --help` or `ssdlite help COMMAND` lists the options of a command.\n"
     )
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage, end="")

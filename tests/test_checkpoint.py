@@ -138,6 +138,33 @@ def test_the_folder_of_a_training_means_its_best_checkpoint(detector, tmp_path):
     assert [one.path for one in find_candidates([tmp_path])] == [tmp_path / "best.pt"]
 
 
+def test_what_takes_a_detector_says_what_a_folder_is_and_what_loads_a_bundle(tmp_path):
+    pictures, bundle = tmp_path / "photos", tmp_path / "bundle"
+    for file in (*(pictures / f"{i}.jpg" for i in range(4)), pictures / "labels" / "0.txt", bundle / "contract.json"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    holds = "holds 4 pictures (0.jpg, 1.jpg, 2.jpg and 1 more) and 1 folder (labels)"
+    for take, path, message in (
+        (load_any, pictures, f"{pictures}: expected a detector: a checkpoint, the folder of a training or bundle, or"),
+        (
+            load_any,
+            pictures,
+            f"this folder {holds}, neither best.pt nor contract.json. Pictures and data are named as in",
+        ),
+        (verify_bundle, pictures, f"make one with `ssdlite export`; this folder {holds}"),
+        (load_any, tmp_path / "photos" / "labels", "holds 1 file (0.txt), neither"),
+    ):
+        with pytest.raises(ContractError) as caught:
+            take(path)
+        assert message in str(caught.value)
+    loads = "which ssdlite.runtime.load_model loads"
+    (bundle / "nms.onnx").touch()
+    for path, what in ((bundle, "a bundle"), (bundle / "nms.onnx", "an exported model")):
+        with pytest.raises(ssdlite.CheckpointError) as refusal:
+            ssdlite.load_predictor(path)
+        assert str(refusal.value) == f"{path}: expected a checkpoint file, this is {what}, {loads}"
+
+
 def test_what_takes_a_bundle_says_what_it_was_given_and_what_to_do(detector, tmp_path):
     run, other = tmp_path / "run", tmp_path / "other.json"
     save_checkpoint(Checkpoint(detector.config, detector.state_dict()), run / "best.pt")

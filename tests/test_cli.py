@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ssdlite import cli
+from ssdlite.datasets.formats import DATA_FORMATS
 
 HELP = """
 import sys, time
@@ -77,6 +79,26 @@ def test_the_package_and_its_cli_run_as_modules() -> None:
     assert done.returncode == 0 and "usage: ssdlite lint" in done.stdout
 
 
+def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["help"]) == cli.main(["--help"]) == 0
+    first, second = capsys.readouterr().out.split("usage: ssdlite COMMAND")[1:]
+    assert first == second and "print the likeliest ImageNet labels" in first
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["help", "lint"])
+    assert stop.value.code == 0 and "usage: ssdlite lint" in capsys.readouterr().out
+    assert cli.main(["help", "trian"]) == 2
+    assert "unknown command 'trian'; did you mean 'train'?" in capsys.readouterr().err
+
+
+def test_the_help_names_the_formats_of_data(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["check-data", "--help"])
+    text = " ".join(re.sub(r"[│|]", " ", capsys.readouterr().out).split())
+    names = re.search(r"Format of the annotations: ([a-z, -]+?)\.", text)
+    assert names is not None
+    assert names[1].replace(" or ", ", ").split(", ") == list(DATA_FORMATS)
+
+
 def test_a_name_that_the_output_cannot_show_is_escaped() -> None:
     done = run_module("ssdlite", "lint", "\u7c7b.onnx", PYTHONIOENCODING="cp1252", PYTHONUTF8="1")
     assert done.returncode == 2
@@ -116,6 +138,7 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
 INTERRUPTED = """
 import os, signal, sys, time
 from ssdlite import cli
+from ssdlite.datasets.formats import DATA_FORMATS
 from ssdlite.tools import lint_model
 
 def interrupted(argv):

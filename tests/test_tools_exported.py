@@ -61,7 +61,10 @@ def test_eval_takes_thresholds_where_they_are_not_built_in(
         (["bundle", "--score-threshold", "0.5"], "nms.onnx: score_threshold 0.0625 is built into"),
         (["bundle", "--model", "raw.onnx", "--nms-threshold", "2"], "nms_threshold: expected 0 to 1, got 2"),
         (["none.onnx"], "none.onnx: no such model file"),
-        (["data"], "data/contract.json: no such file; a bundle has to have it"),
+        (
+            ["data"],
+            "data: expected a detector: a checkpoint, the folder of a training or bundle, or an exported file; this",
+        ),
     ],
 )
 @pytest.mark.usefixtures("colour_bundle", "colour_pictures")

@@ -19,7 +19,7 @@ from ssdlite.errors import ConfigError, DataError
 @dataclass(frozen=True)
 class ClassifyOptions:
     pictures: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Picture files."""
+    """Picture files, or folders of them; subfolders too."""
     backbone: str = "efficientnet_lite0"
     """A backbone that has ImageNet weights: efficientnet_lite0, mobilenet_v1, mobilenet_v2 or mobilenet_v3_large."""
     backbone_weights: str = "imagenet"
@@ -34,14 +34,19 @@ class ClassifyOptions:
 def classify(options: ClassifyOptions) -> None:
     """Print the likeliest of ImageNet's 1000 labels for each picture, by a backbone with its classifier."""
     from ssdlite.classifier import ImageClassifier
+    from ssdlite.images.media import find_sources
 
     if not options.pictures:
         raise ConfigError("expected one or more pictures, got none")
     if options.top < 1:
         raise ConfigError(f"--top: expected 1 or more, got {options.top}")
     classifier = ImageClassifier(options.backbone, options.backbone_weights)
-    failures: list[str] = []
-    for path in options.pictures:
+    sources = find_sources(options.pictures)
+    failures = sources.problems
+    for source in sources.files:
+        path = source.path
+        if source.is_video and path not in options.pictures:  # in a folder of pictures
+            continue
         try:
             labels = classifier.classify(path, options.top)
         except DataError as error:

@@ -76,10 +76,10 @@ def _name_at(url: str) -> Path:
     return Path(re.sub(r"[^\w.-]+", "_", last)[-MOST_NAME_CHARACTERS:].lstrip(".") or "picture")
 
 
-def find_sources(paths: Sequence[Path | str], output: Path) -> Sources:
+def find_sources(paths: Sequence[Path | str], output: Path | None = None) -> Sources:
     """Files, and the pictures and videos anywhere in folders; hidden files are not looked at. A str is a URL.
 
-    Each file is listed once, in the order given, folders by name; the output folder is not searched. Targets
+    Each file is listed once, in the order given, folders by name; the ``output`` folder is not searched. Targets
     have the source's name (below a folder: its path), with a number where several sources share one.
 
     Raises:
@@ -107,7 +107,7 @@ def find_sources(paths: Sequence[Path | str], output: Path) -> Sources:
                 found.setdefault(path.resolve(), (path, below, None))
     sources = _with_targets(list(found.values()))
     for source in sources:
-        if (output / source.target).resolve() in found:
+        if output is not None and (output / source.target).resolve() in found:
             raise ConfigError(f"{output / source.target} is a source; choose another folder with --output")
     return Sources(sources, problems, dict(others))
 
@@ -215,7 +215,7 @@ class VideoWriter:
         self._file.__exit__(kind, error, trace)
 
 
-def _files_in(folder: Path, output: Path, others: Counter[str]) -> list[Path]:
+def _files_in(folder: Path, output: Path | None, others: Counter[str]) -> list[Path]:
     """Pictures and videos below ``folder``, by name; what is neither is counted in ``others``.
 
     Subfolders that hold annotated copies are left out: the output folder, and those of earlier predictions.
@@ -224,7 +224,7 @@ def _files_in(folder: Path, output: Path, others: Counter[str]) -> list[Path]:
     def give_up(error: OSError) -> None:
         raise error
 
-    left_out = output.resolve() if output.exists() and not output.samefile(folder) else None
+    left_out = output.resolve() if output is not None and output.exists() and not output.samefile(folder) else None
     files = []
     for directory, subfolders, names in os.walk(folder, onerror=give_up):
         here = Path(directory)

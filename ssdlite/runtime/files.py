@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import zipfile
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ssdlite.errors import ContractError
+from ssdlite.files import counted, listing
+from ssdlite.images.reading import is_picture_name
 from ssdlite.runtime.backends import BACKENDS
 from ssdlite.runtime.backends.base import Backend
 from ssdlite.runtime.contract import CONTRACT_FILE, METADATA_KEY, Contract, ModelSpec
@@ -17,6 +21,7 @@ from ssdlite.runtime.contract_file import parse_contract, read_contract
 FACTS_OF_ALL = ("class_names", "resize", "boxes", "postprocess", "anchors")
 FACTS_OF_ONE = ("variant", "input", "outputs")
 PREFERENCE = ("nms", "decoded", "raw")
+MOST_ENTRIES = 10_000  # of a folder, that are looked at
 Opened = tuple[Contract, ModelSpec, Backend]
 
 
@@ -47,6 +52,22 @@ def describe_path(path: Path) -> str:
     if (path.parent / CONTRACT_FILE).is_file():
         return f"this is a file in one: give its folder, {path.parent}, and for this file alone --model {path.name}"
     return "this is a file"
+
+
+def describe_folder(folder: Path) -> str:
+    """What lies in it: ``12 pictures (a.jpg, ...) and the folder labels``."""
+    try:
+        entries = sorted(itertools.islice(os.scandir(folder), MOST_ENTRIES), key=lambda entry: entry.name)
+    except OSError as error:
+        return f"what cannot be read ({error.strerror})"
+    shown = [entry for entry in entries if not entry.name.startswith(".")]
+    folders = [entry.name for entry in shown if Path(entry).is_dir()]  # unlike the entry's own, never an error
+    names = [entry.name for entry in shown if not Path(entry).is_dir()]
+    pictures = [name for name in names if is_picture_name(name)]
+    others = [name for name in names if not is_picture_name(name)]
+    kinds = {"picture": pictures, "other file" if pictures else "file": others, "folder": folders}
+    parts = [f"{counted(len(found), kind)} ({listing(found, 3)})" for kind, found in kinds.items() if found]
+    return " and ".join(parts) or "nothing"
 
 
 def installed_runtimes() -> dict[str, str]:
@@ -109,7 +130,8 @@ def read_bundle(bundle: Path) -> Contract:
         raise ContractError(
             f"{bundle}: expected the folder of a bundle, as `ssdlite export` writes it: {describe_path(bundle)}"
         )
-    inner_file(bundle, CONTRACT_FILE, "a bundle has to have it; make one with `ssdlite export`")
+    holds = "" if (bundle / CONTRACT_FILE).is_file() else f"; this folder holds {describe_folder(bundle)}"
+    inner_file(bundle, CONTRACT_FILE, f"a bundle has to have it; make one with `ssdlite export`{holds}")
     return read_contract(bundle)
 
 

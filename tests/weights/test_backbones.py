@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -393,6 +394,23 @@ def test_classify_prints_the_best_labels(
     told = capsys.readouterr()
     assert json.loads(told.out)["labels"][0]["name"] == "school bus"
     assert f"{tmp_path / 'x.jpg'}: " in told.err
+
+
+def test_classify_takes_folders(lite0: ImageClassifier, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Every picture of one, also of its subfolders; a video in it is none, and one that is named cannot be read."""
+    del lite0
+    (tmp_path / "sub").mkdir()
+    for place in ("a.jpg", "sub/b.jpg"):
+        shutil.copy(PICTURES / "000000000471.jpg", tmp_path / place)
+    (tmp_path / "c.mp4").touch()
+    (tmp_path / "notes.txt").touch()
+    assert classify.main([str(tmp_path), "--top", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": school bus 9")[0] for line in lines] == [f"{tmp_path}/a.jpg", f"{tmp_path}/sub/b.jpg"]
+    assert classify.main([str(tmp_path / "c.mp4")]) == 2
+    (tmp_path / "empty").mkdir()
+    assert classify.main([str(tmp_path / "empty")]) == 2
+    assert "no pictures or videos in it" in capsys.readouterr().err
 
 
 def test_efficientnet_lite0_is_that_of_the_published_code() -> None:
