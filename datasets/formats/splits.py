@@ -18,7 +18,6 @@ PLAIN_WORDS = re.compile(
     r"metadata|min|objects?|oidv\d|output|project|region|results?|via",
     re.IGNORECASE,
 )  # of file names, which tell no split
-PROJECT = re.compile(r"project-\d+-at-[-0-9a-f]+")  # as Label Studio calls its exports
 MOST_FILES = 64  # of one folder that are looked into
 MOST_FOLDERS = 1000
 FEW = 3  # files, each of which may be beside a picture of its name by chance
@@ -109,6 +108,7 @@ def _split_name(file: Path, folder: Path | None, *, only: bool) -> str:
     words = [word for word in re.split(r"[-_. ]+", stem) if word and not PLAIN_WORDS.fullmatch(word)]
     if len(words) == 1 and SPLIT_WORD.fullmatch(words[0]):
         return words[0]
-    if words and not (only and PROJECT.fullmatch(stem)):
-        return stem
-    return WHOLE_FOLDER if only else folder.name if folder else stem
+    if only:  # its name is the data set's, but for a word for a split in it
+        told = [word for word in words if SPLIT_WORD.fullmatch(word)]
+        return told[0] if len(told) == 1 else WHOLE_FOLDER
+    return stem if words or not folder else folder.name

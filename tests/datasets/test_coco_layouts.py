@@ -64,7 +64,8 @@ AB_PICTURES: dict[str, Any] = {"images/a.jpg": None, "images/b.jpg": None}
     ({"annotations.json": coco(AB), **AB_PICTURES}, ["all"], AB),
     ({"_annotations.coco.json": coco(AB), "a.jpg": None, "b.jpg": None}, ["all"], AB),
     ({"annotations/instances_default.json": coco(AB), **AB_PICTURES}, ["all"], AB),  # CVAT's
-    ({"Annotations/Cards.JSON": coco(AB), **AB_PICTURES}, ["Cards"], AB),
+    ({"Annotations/Cards.JSON": coco(AB), **AB_PICTURES}, ["all"], AB),
+    ({"bccd_train.json": coco(AB), **AB_PICTURES}, ["train"], AB),
     ({"train.json": coco(["a.jpg"]), "val.json": coco(["b.jpg"]), **AB_PICTURES}, ["train", "val"], ["a.jpg"]),
     (
         {"annotations/train.json": coco(["a.jpg"]), "annotations/val.json": coco(["b.jpg"]), **AB_PICTURES},
@@ -106,7 +107,7 @@ AB_PICTURES: dict[str, Any] = {"images/a.jpg": None, "images/b.jpg": None}
     ({"result.json": coco(["images/1a2b3c4d-a.jpg", "images/0f0f0f0f-b.jpg"]), **AB_PICTURES}, ["all"], AB),
     ({"result.json": coco(AB), **AB_PICTURES, **OTHERS}, ["all"], AB),
     ({"boxes.json": coco(AB), "keypoints.json": coco(AB[:1]), **AB_PICTURES}, ["all"], AB),
-    ({"keypoints.json": coco(AB), **AB_PICTURES}, ["keypoints"], AB),
+    ({"keypoints.json": coco(AB), **AB_PICTURES}, ["all"], AB),
     ({"annotations/all.json": coco(AB), **AB_PICTURES, **{f"annotations/{k}": v for k, v in OTHERS.items()}},
      ["all"], AB),
 ])  # fmt: skip

@@ -143,7 +143,7 @@ def test_pictures_and_boxes(tmp_path: Path, cache: Path) -> None:
         (["train-00000-of-00002.tfrecord", "train-00001-of-00002.tfrecord"], ["train"]),
         (["train/cells.tfrecord", "valid/cells.tfrecord"], ["train", "valid"]),
         (["annotations/train.record", "annotations/test.record"], ["test", "train"]),
-        (["owls.TFRecord"], ["owls"]),
+        (["owls.TFRecord"], ["all"]),
     ],
 )
 def test_splits(tmp_path: Path, names: list[str], splits: list[str]) -> None:
