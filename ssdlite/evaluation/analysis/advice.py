@@ -13,6 +13,7 @@ from ssdlite.files import counted, listing
 
 FEW_OBJECTS = 20  # of a class, whose figures a few more pictures may change much
 GREAT_LOSS = 0.02  # of AP50, of one kind of error, that is worth doing something about
+HARDLY_LEARNED = 0.05  # of AP50
 MOST_NAMED = 3  # classes or pairs of classes in a sentence
 MUCH_CONFUSED = 0.2  # of the objects of a class, from which it may as well be one with the other
 UNSURE_SHARE = 0.5  # of the objects that are missed, from which that they are seen is worth saying
@@ -38,7 +39,7 @@ def advice(analysis: Analysis, trained: TrainedWith) -> list[str]:
     lines = [
         *(few if all_few else ()),
         *_about_unfound(analysis, trained),
-        *_about_length(trained),
+        *_about_length(analysis, trained),
         *(() if trained.is_short else _about_errors(analysis, trained)),
         *(() if trained.is_short else _about_suspects(analysis)),
         *(() if all_few else few),
@@ -107,10 +108,16 @@ def _called(analysis: Analysis, name: str) -> str:
     return f", {listing(others, 2)}" if others else ""
 
 
-def _about_length(trained: TrainedWith) -> Iterator[str]:
+def _about_length(analysis: Analysis, trained: TrainedWith) -> Iterator[str]:
     if early := trained.ended_early:
         rest = " What else stands here is of a detector that has hardly learned." if trained.is_short else ""
         yield f"{_sentence(early)}.{rest}"
+    elif 0 < (ap := analysis.weights.AP50 or 0) < HARDLY_LEARNED:
+        otherwise = "it needs more pictures to learn from" if trained.evaluations else "train longer"
+        yield (
+            f"Hardly anything is right yet (AP50 is {ap:.3f}): see in the worst pictures that boxes and names of the "
+            f"annotations are as the detector has learned them; where they are, {otherwise}."
+        )
 
 
 def _about_errors(analysis: Analysis, trained: TrainedWith) -> Iterator[str]:

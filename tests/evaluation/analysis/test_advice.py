@@ -116,6 +116,15 @@ def test_training_longer_is_advised_where_the_run_says_so() -> None:
     assert advice(one, TrainedWith(evaluations=tuple(long)))[0].startswith("Nothing stands out")
 
 
+def test_a_detector_of_which_hardly_anything_is_right() -> None:
+    """One cat of 60 is found, with the lowest score: 1 of 31 detections is right, at 2 of 101 recalls."""
+    poor = [("cat", BOX, "cat", SHIFTED, 0.8)] * 30 + [("cat", BOX, None, BOX, 0.0)] * 29
+    first = advice(made(("cat", BOX, "cat", BOX, 0.1), *poor), TrainedWith())[0]
+    assert first.startswith(
+        "Hardly anything is right yet (AP50 is 0.001): see in the worst pictures that boxes and names"
+    )
+
+
 def test_a_name_that_rename_and_a_shell_would_read_otherwise() -> None:
     one = made(
         *[("cat", BOX, "cat", BOX, 0.9)] * 30,
