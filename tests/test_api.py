@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def test_the_page_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ssdlite, "train", lambda data, **given: train(data, **{**small, **given}))
     names: dict[str, Any] = {}
     for block in BLOCK.findall(PAGE.read_text()):
-        exec(compile(block, PAGE.name, "exec"), names)
+        if "import supervision" not in block or find_spec("supervision") is not None:
+            exec(compile(block, PAGE.name, "exec"), names)
     assert isinstance(names["result"], ssdlite.TrainResult)
     assert names["detector"].class_names == ("circle", "square", "triangle")
     assert (tmp_path / "found.jpg").is_file()

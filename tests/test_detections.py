@@ -196,6 +196,7 @@ def byte_track(sv: Any) -> Callable[[Any], Any]:
     return trackers.ByteTrackTracker().update
 
 
+@pytest.mark.filterwarnings("ignore:The `ByteTrack` was deprecated:FutureWarning")
 def test_bytetrack_of_supervision_keeps_its_ids_over_a_video() -> None:
     """Two squares pass each other, 40 pixels apart; one frame in ten shows the first one less surely."""
     sv = pytest.importorskip("supervision", reason="supervision, of the extra dev, is not installed")
