@@ -1,6 +1,7 @@
 # Two commands for a fresh machine with Python 3.10 or newer:
 #   make demo   trains a small detector on the built-in data, scores it and shows it on pictures
 #   make test   checks style and types and runs all tests
+#   make dist   builds what is published, sdist and wheel, in dist/ and checks it
 #   make fuzz   half an hour of hostile input and of runs that are killed
 # Both make the environment in .venv first, if it is not there.
 
@@ -9,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test fuzz install lint clean
+.PHONY: demo test fuzz dist install lint clean
 
 demo: install
 	$(BIN)/ssdlite train --anchors fit --eval-interval 5 --output $(RUN)
@@ -27,6 +28,11 @@ test: install lint
 fuzz: install
 	$(BIN)/python -m tests.fuzz
 	$(BIN)/python -m tests.fuzz --kills 1
+
+dist: install
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 lint: install
 	$(BIN)/ruff check .

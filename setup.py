@@ -1,10 +1,11 @@
-"""What pyproject.toml cannot say: how an editable install (``pip install -e .``) finds the package. It says all else.
+"""What pyproject.toml cannot say: the description; how an editable install (``pip install -e .``) finds the package.
 
 Setuptools would install an import hook, as the package's parts lie in several folders, and type checkers do not run
 hooks: to them ``ssdlite`` were missing. A path that holds a link to the package, and nothing else, they do follow.
 """
 
 import contextlib
+import re
 from pathlib import Path
 
 from setuptools import setup
@@ -26,4 +27,15 @@ class EditableWheel(editable_wheel):
         super().finalize_options()
 
 
-setup(cmdclass={"editable_wheel": EditableWheel})
+def description() -> str:
+    """README.md as an index shows it: without pictures and links that lead into the repository, which are not there."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"!\[[^\]]*\]\((?!https?://)[^)]*\)\n*", "", text)
+    return re.sub(r"\[([^\]]*)\]\((?!https?://)[^)]*\)", r"\1", text)
+
+
+setup(
+    cmdclass={"editable_wheel": EditableWheel},
+    long_description=description(),
+    long_description_content_type="text/markdown",
+)

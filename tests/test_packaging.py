@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -88,6 +89,11 @@ def test_the_metadata_names_licence_and_command(wheel: Path):
         commands = archive.read(f"{info}/entry_points.txt").decode()
         assert {f"{info}/licenses/LICENSE", f"{info}/licenses/ssdlite/assets/NOTICE"} <= set(archive.namelist())
     assert "License-Expression: Apache-2.0" in metadata
+    assert "Description-Content-Type: text/markdown" in metadata
+    description = metadata.partition("\n\n")[2]
+    assert description.startswith("# SSD-Lite\n") and "ssdlite predict photos/" in description
+    links = re.findall(r"\]\(([^)]+)\)", description)
+    assert links and all(link.startswith("https://") for link in links), "an index has no files of the repository"
     assert "ultralytics" not in metadata.lower()
     assert "albumentationsx" not in metadata.lower()
     assert "ssdlite = ssdlite.cli:main" in commands
