@@ -123,6 +123,17 @@ print(json.dumps({
     assert report["found"] == 1
 
 
+def test_the_detector_that_ships_predicts_away_from_the_checkout(installed: Path, tmp_path: Path):
+    """On four photographs in one, with cars, people and tables; no option, no weights elsewhere."""
+    shutil.copy(ROOT / "docs" / "images" / "openimages.jpg", tmp_path / "photo.jpg")
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    command = [sys.executable, "-m", "ssdlite", "predict", "photo.jpg"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    (entry,) = json.loads((tmp_path / "predictions" / "detections.json").read_text())
+    assert {"Car", "Person"} <= {one["name"] for one in entry["detections"] if one["score"] > 0.4}
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_stage_folders_are_linked_into_the_package(stage):
     """The links make the layout of the checkout that of the wheel, for editors and type checkers."""
