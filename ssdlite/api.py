@@ -32,7 +32,7 @@ from ssdlite.images.prediction import DetectionModel
 from ssdlite.predictor import Predictor
 from ssdlite.runtime.contract import Contract, Precision, Variant
 from ssdlite.runtime.files import run_checkpoint
-from ssdlite.training import trainer
+from ssdlite.training import runs
 from ssdlite.training.callbacks import Callback, LoggerName
 from ssdlite.training.options import BatchNormMode, TrainOptions
 
@@ -82,7 +82,7 @@ def train(
     options = (options or TrainOptions()).override(**_with_texts(changes))
     if data is not None:
         options = options.override(data=str(as_data_path(data, val, class_names=class_names)))
-    summary = trainer.train(options, callbacks=callbacks)
+    summary = runs.train(options, callbacks=callbacks)
     folder = Path(summary["output"])
     best = load_checkpoint(folder / "best.pt")
     return TrainResult(best.build_detector().eval(), msgspec.convert(best.metrics, Metrics), folder, summary)

@@ -10,7 +10,7 @@ import json
 import pickle
 import platform
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -160,7 +160,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = run_checkpoint(Path(path))
     if not path.exists() and str(path) in SHIPPED:
-        path = SHIPPED[str(path)]
+        return replace(load_checkpoint(SHIPPED[str(path)]), path=str(path))
     if not path.is_file() or is_exported(path):
         raise CheckpointError(f"{path}: {_instead_of_checkpoint(path)}")
     if path.suffix == SAFETENSORS_SUFFIX:

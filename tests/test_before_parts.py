@@ -20,7 +20,7 @@ from ssdlite.export.verify.bundle import verify_bundle
 from ssdlite.images.reading import read_image
 from ssdlite.runtime.model import load_model
 from ssdlite.training.options import stored_options
-from ssdlite.training.trainer import resume
+from ssdlite.training.runs import resume
 
 BEFORE = Path(__file__).parent / "data" / "before_parts"
 GOLDEN = BEFORE / "bundle" / "golden"

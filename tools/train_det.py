@@ -43,7 +43,7 @@ def train_det(command: TrainCommand) -> None:
     """Train a detector on a data set in any known format (docs/data.md), or on the built-in shapes."""
     remark = set_threads(command.threads, command.wait)
     from ssdlite.device import names_gpu
-    from ssdlite.training.trainer import resume, train
+    from ssdlite.training.runs import resume, train
 
     if not names_gpu(command.options.system.device):
         keep_freed_memory()

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ssdlite.training.options import stored_options as stored_options
     from ssdlite.training.recipes import RECIPES as RECIPES
     from ssdlite.training.recipes import Recipe as Recipe
-    from ssdlite.training.trainer import resume as resume
-    from ssdlite.training.trainer import train as train
+    from ssdlite.training.runs import resume as resume
+    from ssdlite.training.runs import train as train
 else:
     _EVENTS = ("Callback", "CheckpointEvent", "EndEvent", "EpochEvent", "StartEvent", "StepEvent")
     _OPTIONS = (
@@ -48,7 +48,7 @@ else:
             **dict.fromkeys(_OPTIONS, "ssdlite.training.options"),
             "RECIPES": "ssdlite.training.recipes",
             "Recipe": "ssdlite.training.recipes",
-            "resume": "ssdlite.training.trainer",
-            "train": "ssdlite.training.trainer",
+            "resume": "ssdlite.training.runs",
+            "train": "ssdlite.training.runs",
         },
     )

@@ -10,12 +10,14 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from ssdlite.checkpoint import load_checkpoint
 from ssdlite.config import preset_config
 from ssdlite.datasets.anchor_coverage import COARSE_STRIDES, InputBoxes, input_boxes
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.files import counted
 from ssdlite.training.options import NO_WEIGHTS, TrainOptions
 from ssdlite.training.recipes import AUTO, Recipe
+from ssdlite.training.sources import WeightSource
 
 START = "openimages"
 INPUT_SIDE = 320  # px; the network that comes along was trained at 300, which is not a multiple of its strides
@@ -55,18 +57,24 @@ class Decision(NamedTuple):
 class Decided(NamedTuple):
     options: TrainOptions
     decisions: tuple[Decision, ...]
+    source: WeightSource  # what the options start from
 
 
-def decide(options: TrainOptions, train: DetectionIndex) -> Decided:
-    """``options`` with what is not given named after the data, for the recipe ``auto``; any other is as it says."""
+def decide(options: TrainOptions, train: DetectionIndex, source: WeightSource = None) -> Decided:
+    """``options`` with what is not given named after the data, for the recipe ``auto``; any other is as it says.
+
+    ``source``: the weights that ``options`` name.
+    """
     if options.recipe_name != AUTO:
-        return Decided(options, ())
+        return Decided(options, (), source)
     decisions: list[Decision] = []
     for rule in (_start, _size, _losses, _finest_stride, _batch, _length, _evaluations):
         for decision in rule(options, train):
             options = options.override(**{decision.option: decision.value})
             decisions.append(decision)
-    return Decided(options, tuple(decision for decision in decisions if decision.reason))
+        if source is None and options.start.weights == START:
+            source = load_checkpoint(START)
+    return Decided(options, tuple(decision for decision in decisions if decision.reason), source)
 
 
 def _start(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ssdlite.checkpoint import Checkpoint, load_checkpoint
+from ssdlite.checkpoint import Checkpoint
 from ssdlite.config import DetectorConfig, override, preset_config
 from ssdlite.console import print_line
 from ssdlite.datasets.anchor_coverage import input_boxes
@@ -22,20 +19,19 @@ from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.detector import Detector, detector_from_config
 from ssdlite.device import Processes, choose_amp, choose_device
-from ssdlite.errors import CheckpointError, ConfigError, DataError
+from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import counted
 from ssdlite.heads.losses import LOSSES
-from ssdlite.training.decide import Decision
+from ssdlite.training.decide import Decided, Decision
 from ssdlite.training.finetune import config_for_transfer, transfer_backbone, transfer_weights
 from ssdlite.training.head_transfer import TransferReport
 from ssdlite.training.options import SHAPES, TrainOptions, next_run_folder, parse_duration
 from ssdlite.training.recipes import AUTO
 from ssdlite.training.run_folder import RunFolder, SplitFingerprint
+from ssdlite.training.sources import WeightSource, hash_tensors, read_same_weights
 from ssdlite.training.state import TrainingState, read_state
-from ssdlite.weights.backbones import IMAGENET, BackboneWeights, read_backbone_weights
 
 SHAPES_FOLDER = Path("data/shapes")
-WeightSource = Checkpoint | BackboneWeights | None  # None: random weights
 
 
 @dataclass(frozen=True)
@@ -78,14 +74,14 @@ def claim_folder(options: TrainOptions, processes: Processes) -> RunFolder:
     return folder
 
 
-def start_run(options: TrainOptions, folder: RunFolder, decisions: tuple[Decision, ...]) -> RunStart:
+def start_run(decided: Decided, folder: RunFolder) -> RunStart:
     """A new run in ``folder``.
 
     Raises:
         ConfigError: an option has a value that cannot be used.
     """
+    options, decisions, source = decided
     options.start.require_weights()
-    source = _read_weights(options)
     options = _with_defaults_of_head(options, source)
     config = _config(options, None, source)
     _check_frozen_stages(options, config)
@@ -93,7 +89,7 @@ def start_run(options: TrainOptions, folder: RunFolder, decisions: tuple[Decisio
     seconds = None if options.optimization.time is None else parse_duration(options.optimization.time)
     options = options.override(output=str(folder.path), time=None).spelled_out()
     return RunStart(
-        options, folder, source, None if source is None else _hash_tensors(source), decisions=decisions, seconds=seconds
+        options, folder, source, None if source is None else hash_tensors(source), decisions=decisions, seconds=seconds
     )
 
 
@@ -138,58 +134,12 @@ def continue_run(folder: RunFolder, options: TrainOptions) -> RunStart:
     detector = stored.detector if checkpoint is None else checkpoint.config
     source = None
     if checkpoint is None or options.start != stored.options.start:
-        source = _read_same_weights(options, folder, stored.source_sha256)
+        source = read_same_weights(options, folder.path, stored.source_sha256)
     state = None if checkpoint is None else read_state(checkpoint)
     source = source if checkpoint is None else None  # which has them already
     return RunStart(
         options, folder, source, stored.source_sha256, stored.data, detector, checkpoint, state, stored.decisions
     )
-
-
-def _read_same_weights(options: TrainOptions, folder: RunFolder, sha256: str | None) -> WeightSource:
-    """The weights that a run to be resumed began with, wherever they are now. Raises ConfigError for others."""
-    option, name = "--weights", options.start.weights
-    if name is None:
-        option, name = "--backbone-weights", options.start.backbone_weights
-    try:
-        source = _read_weights(options)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{error}; where the weights that the run began with have moved, {option} NEWPLACE names them"
-        ) from None
-    if source is not None and _hash_tensors(source) != sha256:
-        raise ConfigError(
-            f"--resume {folder.path}: the weights of {name} are not known to be those that it began with (SHA-256 of "
-            f"the tensors: expected {sha256}, got {_hash_tensors(source)}); name the same ones with {option}, or begin "
-            "a new run with another --output"
-        )
-    return source
-
-
-def _hash_tensors(source: Checkpoint | BackboneWeights) -> str:
-    """SHA-256 of names, types, shapes and values of the weights, whatever file they come in."""
-    tensors: Mapping[str, Tensor] = source.weights if isinstance(source, Checkpoint) else source.tensors
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _read_weights(options: TrainOptions) -> WeightSource:
-    """What --weights or --backbone-weights name."""
-    weights, backbone_weights = options.start.detector_weights, options.start.backbone_weights
-    if weights == IMAGENET:
-        raise ConfigError(
-            f"--weights {IMAGENET}: these are of a backbone alone; --backbone-weights {IMAGENET} takes them"
-        )
-    if weights is not None:
-        return load_checkpoint(weights)
-    if backbone_weights is None:
-        return None
-    config = preset_config(options.preset_name, width_mult=options.detector.width_mult)
-    return read_backbone_weights(backbone_weights, name=config.backbone.name, width_mult=config.backbone.width_mult)
 
 
 def _config(options: TrainOptions, class_names: tuple[str, ...] | None, source: WeightSource) -> DetectorConfig:

@@ -68,10 +68,11 @@ def read_state(checkpoint: Checkpoint) -> TrainingState:
         plain = msgspec.convert({name: training[name] for name in names if name in training}, _PlainState)
     except (msgspec.ValidationError, RecursionError, UnicodeEncodeError) as error:
         raise _refusal(checkpoint, str(error)) from None
-    if min(plain.progress.epoch, plain.average_updates) < 0 or len(plain.history) != plain.progress.epoch:
-        raise _refusal(checkpoint, f"{plain.progress.epoch} epochs are finished, {len(plain.history)} are described")
     if any(not isinstance(row.get("epoch"), int) for row in plain.history):
         raise _refusal(checkpoint, "`history`: expected the number of the epoch in each line")
+    described = sum(row["epoch"] != 0 for row in plain.history)  # 0 is the detector as it started
+    if min(plain.progress.epoch, plain.average_updates) < 0 or described != plain.progress.epoch:
+        raise _refusal(checkpoint, f"{plain.progress.epoch} epochs are finished, {described} are described")
     return TrainingState(
         progress=plain.progress,
         history=plain.history,

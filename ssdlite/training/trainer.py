@@ -1,11 +1,9 @@
-"""Training, read from top to bottom: ``train`` prepares, ``Trainer.run`` goes over the epochs."""
+"""Training, read from top to bottom: ``Trainer.run`` goes over the epochs, scores and saves."""
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,8 +21,8 @@ from ssdlite.datasets.loading import DIVIDED_TO_TRAIN, DataSplits
 from ssdlite.datasets.transforms import DetectionTransform, build_mosaic
 from ssdlite.datasets.workers import explained_worker_failures
 from ssdlite.detector import Detector, require_finite
-from ssdlite.device import Processes, choose_device, join_processes
-from ssdlite.errors import CheckpointError, ConfigError, DataError, TrainingError
+from ssdlite.device import Processes
+from ssdlite.errors import CheckpointError, ConfigError, TrainingError
 from ssdlite.evaluation.analysis.panels import draw_panels
 from ssdlite.evaluation.analysis.report import PAGE_FILE, write_report
 from ssdlite.evaluation.analysis.trained import TrainedWith
@@ -35,138 +33,20 @@ from ssdlite.heads.losses import Losses
 from ssdlite.predictor import Predictor
 from ssdlite.training.callbacks import (
     Callback,
-    CallbackList,
     CheckpointEvent,
     EndEvent,
     EpochEvent,
     StartEvent,
     StepEvent,
-    build_loggers,
 )
-from ssdlite.training.decide import decide, evaluation_interval
-from ssdlite.training.duration import fit_epochs
-from ssdlite.training.finetune import Freezing, build_freezing, reestimate_norms
-from ssdlite.training.head_transfer import print_transfer
+from ssdlite.training.finetune import Freezing
 from ssdlite.training.options import TrainOptions
-from ssdlite.training.run_folder import Description, RunFolder
-from ssdlite.training.setup import (
-    RunStart,
-    build_for_run,
-    claim_folder,
-    continue_run,
-    identify_data,
-    load_splits,
-    start_run,
-)
+from ssdlite.training.run_folder import RunFolder
 from ssdlite.training.state import RunProgress, TrainingState
 from ssdlite.training.step import TrainingStep, learning_rate, set_learning_rate
 
 STATUS_INTERVAL = 0.5  # seconds between updates of the progress bar: reading the loss makes a GPU wait
 SAMPLE_COUNT = 8  # validation images in samples.jpg
-
-
-def train(options: TrainOptions, *, remark: str | None = None, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
-    """Begin a run as ``options`` say and return what ``summary.json`` holds.
-
-    Args:
-        remark: of the caller, which is printed once training begins.
-        callbacks: who is told of steps, epochs and checkpoints, beside the logger of ``options.run.logger``.
-
-    Raises:
-        SsdliteError: the options, the data or a checkpoint cannot be used, or the loss is no longer finite.
-    """
-    with join_processes(options.system.device) as processes:
-        followers = _followers(options, callbacks, processes)
-        folder = claim_folder(options, processes)
-        splits = load_splits(options, processes)
-        options, decisions = decide(options, splits.train)
-        if processes.is_first:
-            for decision in decisions:
-                print_line(f"decided {decision}")
-        return _run(start_run(options, folder, decisions), splits, processes, remark, followers)
-
-
-def resume(
-    folder: Path | str,
-    options: TrainOptions | None = None,
-    *,
-    remark: str | None = None,
-    callbacks: Sequence[Callback] = (),
-) -> dict[str, Any]:
-    """Go on with the run in ``folder``, and return what ``summary.json`` holds.
-
-    Args:
-        options: the run's own (``stored_options``) with those changed that may (``MAY_CHANGE_ON_RESUME``).
-        remark, callbacks: as ``train`` takes them.
-
-    Raises:
-        SsdliteError: as ``train``; ConfigError where the options would make it another run.
-    """
-    run_folder = RunFolder(Path(folder))
-    options = options or run_folder.description().options
-    with join_processes(options.system.device) as processes:
-        followers = _followers(options, callbacks, processes)
-        start = continue_run(run_folder, options)
-        return _run(start, _load_again(options, processes), processes, remark, followers)
-
-
-def _followers(options: TrainOptions, callbacks: Sequence[Callback], processes: Processes) -> CallbackList:
-    """Who is told of the run; before anything is read, so that a logger that is not installed is soon seen."""
-    return CallbackList([*build_loggers(options.run.logger), *callbacks] if processes.is_first else [])
-
-
-def _load_again(options: TrainOptions, processes: Processes) -> DataSplits:
-    """The data of a run that is resumed; where they are gone, the error says how to name their new place."""
-    try:
-        return load_splits(options, processes)
-    except DataError as error:
-        if Path(options.dataset.data).exists():
-            raise
-        raise DataError(f"{error}; where the data of the run have moved, --data NEWPLACE names them") from None
-
-
-def _run(
-    start: RunStart, splits: DataSplits, processes: Processes, remark: str | None, followers: CallbackList
-) -> dict[str, Any]:
-    options = start.options
-    torch.manual_seed(options.run.seed)
-    detector, report = build_for_run(start, splits.train)
-    data = identify_data(splits, start)
-    if report is not None and options.start.batch_norm_mode == "reestimate":
-        reestimate_norms(detector.to(choose_device(options.system.device)), splits.train, options, report)
-    if start.seconds is not None:
-        copied = copy.deepcopy(detector)
-        freezing = build_freezing(copied, options.start, report, None)
-        trial = Trainer(copied, splits, options, start.folder, processes, freezing=freezing)
-        options = _fit_to_time(start.seconds, trial)
-    freezing = build_freezing(detector, options.start, report, start.state)
-    trainer = Trainer(detector, splits, options, start.folder, processes, freezing=freezing, followers=followers)
-    if start.checkpoint is not None and start.state is not None:
-        trainer.restore(start.checkpoint, start.state)
-    if processes.is_first:
-        start.folder.describe(Description(options, detector.config, start.source_sha256, data, start.decisions))
-    try:
-        if processes.is_first:
-            if report is not None:
-                print_transfer(report)
-            trainer.introduce()
-            if remark is not None:
-                print_line(remark)
-        return trainer.run()
-    except KeyboardInterrupt:
-        print_line(f"stopped; ssdlite train --resume {start.folder.path} continues behind epoch {trainer.saved_epoch}")
-        raise
-
-
-def _fit_to_time(seconds: int, trial: Trainer) -> TrainOptions:
-    """The options with the epochs that fit into the time, ``trial`` being a copy of the one that is going to train."""
-    options, random_state = trial.options, torch.get_rng_state()
-    epochs = trial.processes.share(fit_epochs(seconds, trial))
-    torch.set_rng_state(random_state)
-    if trial.processes.is_first:
-        pictures = epochs * len(trial.batches) * trial.batches.batch_size
-        print_line(f"decided --epochs {epochs}: what fits into {seconds} s; {pictures} pictures are seen")
-    return options.override(epochs=epochs, eval_interval=options.run.eval_interval or evaluation_interval(epochs))
 
 
 class Trainer:
@@ -182,8 +62,11 @@ class Trainer:
         *,
         freezing: Freezing,
         followers: Callback | None = None,
+        known_classes: Sequence[str] = (),
     ) -> None:
+        """``known_classes``: of those to be learned, the ones that the detector finds before it is trained."""
         self.options, self.folder, self.processes, self.splits = options, folder, processes, splits
+        self.known_classes = known_classes
         self.freezing = freezing
         self.followers = followers or Callback()
         self.step = TrainingStep(detector, options)
@@ -256,6 +139,8 @@ class Trainer:
         """Train the epochs that are left, saving after each, and finish the run folder."""
         options, first = self.options, self.processes.is_first
         loader = self.build_loader()
+        if self.known_classes and not self.history:
+            self._score_start()
         self.followers.on_start(StartEvent(self.folder.path, options, tuple(self.history)))
         metrics = None
         with explained_worker_failures(), self.progress as progress:
@@ -276,6 +161,16 @@ class Trainer:
         if first and self.done.epoch < options.settings.epochs:
             print_line(f"no better AP in {counted(options.run.patience or 0, 'evaluation')}: training ends here")
         return self._finish(metrics)
+
+    def _score_start(self) -> None:
+        """What was there before any training is the first candidate for best.pt, as epoch 0."""
+        with explained_worker_failures(), self.progress:
+            started = time.perf_counter()
+            metrics = self._evaluate()
+            self.done.seconds += time.perf_counter() - started
+        self._save({"epoch": 0}, metrics)
+        if self.processes.is_first:
+            print_line(f"as it starts  {_scores(metrics)}  {self.done.seconds:.0f} s")
 
     def _epochs_left(self) -> Iterator[int]:
         while self.done.epoch < self.options.settings.epochs and not self._is_on_a_plateau():
@@ -398,6 +293,19 @@ class Trainer:
         return evaluation.evaluator
 
     def _finish_epoch(self, row: dict[str, Any], metrics: Metrics | None) -> None:
+        is_best = self._save(row, metrics)
+        if not self.processes.is_first:
+            return
+        self.followers.on_epoch(EpochEvent(self.done.epoch, self.options.settings.epochs, row, metrics))
+        self.followers.on_checkpoint(CheckpointEvent(self.done.epoch, self.folder.last, is_best))
+        scores = "" if metrics is None else f"  {_scores(metrics)}"
+        print_line(
+            f"epoch {row['epoch']}/{self.options.settings.epochs}  loss {row['loss']:.3f}{scores}  "
+            f"{format_rate(row['images_per_second'])}  {row['seconds']:.0f} s"
+        )
+
+    def _save(self, row: dict[str, Any], metrics: Metrics | None) -> bool:
+        """Add what is common to all of them to an epoch's line, and save it. Says whether it is the best so far."""
         row |= {"images_seen": self.done.images_seen, "seconds": round(self.done.seconds, 2)}
         if metrics is not None:
             row |= {name: metrics.figures()[name] for name in ("AP", "AP50", "AP75")}
@@ -407,17 +315,10 @@ class Trainer:
         self.done.best_ap = max(self.done.best_ap, ap)
         if is_best and metrics is not None:
             self.best = self.evaluator, metrics
-        if not self.processes.is_first:
-            return
-        self.folder.save_epoch(self._checkpoint(metrics), self.history, is_best)
-        self.saved_epoch = self.done.epoch
-        self.followers.on_epoch(EpochEvent(self.done.epoch, self.options.settings.epochs, row, metrics))
-        self.followers.on_checkpoint(CheckpointEvent(self.done.epoch, self.folder.last, is_best))
-        scores = "" if metrics is None else f"  AP {format_figure(metrics.AP)}  AP50 {format_figure(metrics.AP50)}"
-        print_line(
-            f"epoch {row['epoch']}/{self.options.settings.epochs}  loss {row['loss']:.3f}{scores}  "
-            f"{format_rate(row['images_per_second'])}  {row['seconds']:.0f} s"
-        )
+        if self.processes.is_first:
+            self.folder.save_epoch(self._checkpoint(metrics), self.history, is_best)
+            self.saved_epoch = self.done.epoch
+        return is_best
 
     def _checkpoint(self, metrics: Metrics | None) -> Checkpoint:
         return Checkpoint(
@@ -457,7 +358,8 @@ class Trainer:
             self.followers.on_end(EndEvent(self.folder.path, summary))
             print_metrics(f"{self.splits.val.name}, last epoch", metrics.figures(), summary["per_class"])
             best = max(self.history, key=lambda row: (row.get("AP") or -1.0, row["epoch"]))
-            print_line(f"best.pt: epoch {best['epoch']}, AP {format_figure(best.get('AP'))}")
+            which = "" if best["epoch"] else ", the detector as it started: training has not improved it"
+            print_line(f"best.pt: epoch {best['epoch']}, AP {format_figure(best.get('AP'))}{which}")
             print_line(f"run folder: {self.folder.path} (best.pt, last.pt, samples.jpg, curves.png)")
             if self.options.run.report:
                 print_line(f"what to do next, in pictures: {self.folder.path / PAGE_FILE}")
@@ -478,6 +380,10 @@ class Trainer:
         positions = list(range(0, len(index), max(len(index) // SAMPLE_COUNT, 1)))[:SAMPLE_COUNT]
         found = dict(detect_dataset(Predictor(self.step.evaluated), index, positions=positions, skip_bad=True))
         return draw_panels(index, found) if found else None
+
+
+def _scores(metrics: Metrics) -> str:
+    return f"AP {format_figure(metrics.AP)}  AP50 {format_figure(metrics.AP50)}"
 
 
 def _require_full_batches(train: DetectionIndex, batch_size: int, processes: int, overfit: int | None) -> None:

@@ -20,7 +20,7 @@ from ssdlite.errors import ConfigError, DataError
 from ssdlite.tools import check_data as check_tool
 from ssdlite.tools import eval_det
 from ssdlite.training.options import TrainOptions
-from ssdlite.training.trainer import train
+from ssdlite.training.runs import train
 
 
 class CsvFormat:

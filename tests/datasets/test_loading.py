@@ -20,7 +20,7 @@ from ssdlite.datasets.loading import (
 )
 from ssdlite.errors import DataError
 from ssdlite.training.options import TrainOptions
-from ssdlite.training.trainer import train
+from ssdlite.training.runs import train
 
 CATS_AND_DOGS = ("cat", "dog")
 VOC_OBJECT = (

@@ -16,7 +16,7 @@ from ssdlite.datasets.transforms import DetectionTransform, Mosaic, MosaicLayout
 from ssdlite.errors import ConfigError
 from ssdlite.images.geometry import CropWindow
 from ssdlite.training.options import TrainOptions
-from ssdlite.training.trainer import train
+from ssdlite.training.runs import train
 
 
 class Script:

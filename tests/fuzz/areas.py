@@ -161,7 +161,7 @@ def _prepare_run(folder: Path) -> Any:
 
 def _attack_run(material: Any, random: Random, folder: Path) -> None:
     """Resume a run of one more epoch on 16 pictures; most cases end before that."""
-    from ssdlite.training.trainer import resume
+    from ssdlite.training.runs import resume
 
     source, data, content = material
     run = folder / "run"

@@ -16,7 +16,7 @@ from ssdlite.training import duration
 from ssdlite.training.decide import decide
 from ssdlite.training.duration import fit_epochs
 from ssdlite.training.options import TrainOptions, parse_duration, stored_options
-from ssdlite.training.trainer import resume, train
+from ssdlite.training.runs import resume, train
 
 SMALL = "ssdlite192_mobilenet_v2_050"
 
@@ -45,7 +45,7 @@ def decided(index: DetectionIndex, **given: Any) -> TrainOptions:
 
 
 def test_few_pictures_of_large_objects() -> None:
-    options, decisions = decide(TrainOptions().override(data="pictures"), pictures(100, (200.0,)))
+    options, decisions, _ = decide(TrainOptions().override(data="pictures"), pictures(100, (200.0,)))
     assert (options.start.weights, options.detector.image_size) == ("openimages", 320)
     assert (options.settings.loss, options.settings.box_loss, options.settings.matcher) == ("qfl", "giou", "simota")
     assert (options.settings.anchors, options.settings.finest_stride, options.settings.batch_size) == ("fit", 16, 8)
@@ -96,14 +96,14 @@ def test_what_is_given_is_not_decided() -> None:
         "deepen_heads": False,
         "augment": "flip", "mosaic": 0.0, "backbone_lr": 0.5, "box_weight": 2.0,
     }  # fmt: skip
-    options, decisions = decide(TrainOptions().override(data="pictures", **given), pictures(100, (30.0,)))
+    options, decisions, _ = decide(TrainOptions().override(data="pictures", **given), pictures(100, (30.0,)))
     assert options == TrainOptions().override(data="pictures", **given)
     assert decisions == ()
 
 
 @pytest.mark.parametrize("recipe", ["ssd", "scratch", "small-data"])
 def test_a_named_recipe_decides_nothing(recipe: str) -> None:
-    options, decisions = decide(TrainOptions().override(recipe=recipe, data="pictures"), pictures(100, (30.0,)))
+    options, decisions, _ = decide(TrainOptions().override(recipe=recipe, data="pictures"), pictures(100, (30.0,)))
     assert (options.start.weights, options.settings.epochs, decisions) == (
         None,
         30 if recipe == "small-data" else 60,

@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import nn
 
-from ssdlite import build_detector
+from ssdlite import build_detector, evaluate
 from ssdlite.backbones import Backbone, build_backbone
 from ssdlite.backbones.base import group_by_stride
 from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -20,12 +20,16 @@ from ssdlite.device import join_processes
 from ssdlite.errors import CheckpointError, ConfigError, DataError
 from ssdlite.heads.losses import LOSSES, DetectionLoss, FocalLoss, MultiBoxLoss
 from ssdlite.images.reading import read_image
+from ssdlite.training.decide import Decided
 from ssdlite.training.finetune import Freezing, reestimate_norms, stage_layers, transfer_weights
 from ssdlite.training.options import TrainOptions, stored_options
+from ssdlite.training.runs import resume, train
 from ssdlite.training.setup import build_for_run, claim_folder, start_run
-from ssdlite.training.trainer import Trainer, resume, train
+from ssdlite.training.sources import read_weights
+from ssdlite.training.trainer import Trainer
 
 PRESET = "ssdlite192_mobilenet_v2_050"
+TRAINED_ON_SHAPES = Path(__file__).parents[1] / "data" / "before_parts" / "shapes_detector.pt"
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
@@ -85,6 +89,24 @@ def test_a_rate_of_zero_ends_where_the_weights_were(shapes: Path, source: Path, 
     assert before.weights.keys() == after.weights.keys()
     assert same(before.weights, after.weights, "")
     assert same(before.weights, after.training["model"], "")
+
+
+def test_best_is_the_start_where_training_makes_it_worse(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a detector that finds these classes already, trained at a rate that ruins it."""
+    source, run = TRAINED_ON_SHAPES, tmp_path / "run"
+    expected = evaluate(source, shapes, split="val").AP
+    train(options(shapes, source, run, loss="multibox", batch_norm="train", lr=0.05, epochs=2))
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert rows[0]["AP"] == pytest.approx(expected, abs=1e-9) and rows[0]["AP"] > 0.2 > max(
+        rows[1]["AP"], rows[2]["AP"]
+    )
+    best, before = load_checkpoint(run / "best.pt"), load_checkpoint(source)
+    assert same(best.weights, before.weights, "") and best.metrics["AP"] == rows[0]["AP"]
+    assert "best.pt: epoch 0" in capsys.readouterr().out
+    assert resume(run)["epochs"] == 2
 
 
 def test_frozen_stages_stay_and_the_rest_learns(shapes: Path, source: Path, tmp_path: Path) -> None:
@@ -212,7 +234,7 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_from_the_same_weights(
     whole, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "stopped"))
     assert resumed.config == whole.config
     assert same(whole.weights, resumed.weights, "")
-    assert resumed.training["history"][0]["loss"] == whole.training["history"][0]["loss"]
+    assert resumed.training["history"][-1]["loss"] == whole.training["history"][-1]["loss"]
 
 
 def test_a_run_whose_weights_have_changed_does_not_begin_again(
@@ -355,6 +377,6 @@ def test_the_loss_decides_the_score_function_whatever_its_name(
     for number, weights in enumerate((None, str(source))):
         given = options(shapes, source, tmp_path / f"run{number}", loss="qfl", weights=weights)
         with join_processes("cpu") as processes:
-            start = start_run(given, claim_folder(given, processes), ())
+            start = start_run(Decided(given, (), read_weights(given)), claim_folder(given, processes))
             detector, _ = build_for_run(start, load_data(shapes).train)
         assert detector.config.head.score_function == ("softmax" if kind is MultiBoxLoss else "sigmoid")

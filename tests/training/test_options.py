@@ -122,7 +122,7 @@ def stored(tmp_path: Path) -> Path:
 def resumed(monkeypatch: pytest.MonkeyPatch) -> list[TrainOptions]:
     """Options that ``resume`` was called with."""
     calls: list[TrainOptions] = []
-    monkeypatch.setattr("ssdlite.training.trainer.resume", lambda folder, options, **_: calls.append(options))
+    monkeypatch.setattr("ssdlite.training.runs.resume", lambda folder, options, **_: calls.append(options))
     return calls
 
 

@@ -9,7 +9,7 @@ import pytest
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.tools import eval_det, train_det
 from ssdlite.training.options import TrainOptions
-from ssdlite.training.trainer import train
+from ssdlite.training.runs import train
 
 NAMES = ("AP", "AP50", "AP75")
 pytestmark = pytest.mark.usefixtures("without_pictures")

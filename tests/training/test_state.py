@@ -13,7 +13,8 @@ from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.device import choose_device, join_processes
 from ssdlite.errors import CheckpointError, ConfigError, ProcessError
 from ssdlite.training.options import stored_options
-from ssdlite.training.trainer import Trainer, resume
+from ssdlite.training.runs import resume
+from ssdlite.training.trainer import Trainer
 
 RUN = Path(__file__).parents[1] / "data" / "before_parts" / "run"
 Damage = Callable[[dict[str, Any]], Any]

@@ -25,7 +25,7 @@ from ssdlite.console import Interval
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.errors import ConfigError, DataError, TrainingError
 from ssdlite.training.options import TrainOptions, stored_options
-from ssdlite.training.trainer import resume, train
+from ssdlite.training.runs import resume, train
 
 TRAIN_DET = Path(__file__).parents[2] / "tools" / "train_det.py"
 EVAL_DET = TRAIN_DET.with_name("eval_det.py")
