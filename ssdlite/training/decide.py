@@ -7,24 +7,30 @@ command line is never decided. The rules were settled on several data sets at on
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from ssdlite.checkpoint import load_checkpoint
+from ssdlite.checkpoint import Checkpoint, load_checkpoint
 from ssdlite.config import preset_config
-from ssdlite.datasets.anchor_coverage import COARSE_STRIDES, InputBoxes, input_boxes
-from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.anchor_coverage import COARSE_STRIDES, input_boxes
+from ssdlite.datasets.index import DetectionIndex, match_classes
 from ssdlite.files import counted
 from ssdlite.training.options import NO_WEIGHTS, TrainOptions
 from ssdlite.training.recipes import AUTO, Recipe
 from ssdlite.training.sources import WeightSource
 
 START = "openimages"
-INPUT_SIDE = 320  # px; the network that comes along was trained at 300, which is not a multiple of its strides
+INPUT_SIDES = (320, 416, 512)  # px; the network that comes along was trained at 300, no multiple of its strides
+LEAST_SIDE = 16  # px at the input, below which an object is hardly found
+UNSEEN = 0.25  # share of all boxes below that side, or half of a class's, from which a larger input is worth its time
+UNSEEN_OF_CLASS = 0.5
+KNOWN_AP = 0.2  # from which a detector that knows all the classes is kept as it is, and taught gently
+GENTLE_LR = 3e-5
 # arXiv 1811.08883 finds no gain from pretraining in the accuracy reached, from 10,000 COCO pictures (figure 8) on
 MOST_FINE_TUNED = 20_000
 EVALUATIONS = 25  # in a run
-PATIENCE = 10  # of them without a better AP: the cosine takes the learning rate down meanwhile, which helps for long
+PATIENCE = 8  # of them without a better AP: the cosine takes the learning rate down meanwhile, which helps for long
+LEAST_GAIN = 0.005  # in AP; less is chance
 SMALL_SHARE = 0.05  # of all boxes, or a quarter of a class's, from which a finer map is worth its time
 SMALL_SHARE_OF_CLASS = 0.25
 COUNTED_CLASS = 10  # boxes, from which a class counts on its own
@@ -60,20 +66,34 @@ class Decided(NamedTuple):
     source: WeightSource  # what the options start from
 
 
-def decide(options: TrainOptions, train: DetectionIndex, source: WeightSource = None) -> Decided:
+def decide(
+    options: TrainOptions,
+    train: DetectionIndex,
+    source: WeightSource = None,
+    score: Callable[[Checkpoint], float | None] | None = None,
+) -> Decided:
     """``options`` with what is not given named after the data, for the recipe ``auto``; any other is as it says.
 
-    ``source``: the weights that ``options`` name.
+    Args:
+        source: the weights that ``options`` name.
+        score: AP of the detector of a checkpoint on training pictures, before it is trained on them.
     """
     if options.recipe_name != AUTO:
         return Decided(options, (), source)
     decisions: list[Decision] = []
-    for rule in (_start, _size, _losses, _finest_stride, _batch, _length, _evaluations):
-        for decision in rule(options, train):
-            options = options.override(**{decision.option: decision.value})
-            decisions.append(decision)
-        if source is None and options.start.weights == START:
-            source = load_checkpoint(START)
+
+    def take(rule: Iterable[Decision]) -> TrainOptions:
+        found = [decision for decision in rule if options.get(decision.option) is None]
+        decisions.extend(found)
+        return options.override(**{decision.option: decision.value for decision in found})
+
+    options = take(_start(options, train))
+    if source is None and options.start.weights == START:
+        source = load_checkpoint(START)
+    if isinstance(source, Checkpoint) and score is not None:
+        options = take(_keep(options, train, source, score))
+    for rule in (_size, _losses, _finest_stride, _batch, _length, _evaluations):
+        options = take(rule(options, train))
     return Decided(options, tuple(decision for decision in decisions if decision.reason), source)
 
 
@@ -89,9 +109,40 @@ def _start(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
         yield Decision("weights", START, f"{len(train)} pictures are few; a trained detector learns faster from them")
 
 
+def _keep(
+    options: TrainOptions, train: DetectionIndex, source: Checkpoint, score: Callable[[Checkpoint], float | None]
+) -> Iterator[Decision]:
+    """A detector that finds all of these classes already loses by what others gain by: another shape, large steps."""
+    config = source.config
+    if options.start.weights != START or options.detector.preset is not None:
+        return
+    if None in match_classes(train.class_names, config.class_names):
+        return
+    ap = score(source) or 0.0
+    if ap < KNOWN_AP:
+        return
+    found = f"{START} finds these classes already, AP {ap:.3f} on training pictures"
+    yield Decision("lr", GENTLE_LR, f"{found}: small steps, and its own input size, anchors and maps")
+    yield Decision("image_size", config.input.size[0], "")
+    yield Decision("anchors", "default", "")
+    yield Decision("deepen_heads", False, "")
+    yield Decision("finest_stride", 8 if config.strides[0] == 8 else 16, "")
+
+
 def _size(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
-    if options.start.weights == START and options.detector.image_size is None:
-        yield Decision("image_size", INPUT_SIDE, "whole cells of every map up to stride 64, unlike its 300 px")
+    """The smallest at which few objects are too small to be seen."""
+    if options.start.weights != START:
+        return
+    shares = {side: _small(options.override(image_size=side), train, LEAST_SIDE) for side in INPUT_SIDES}
+    fitting = [side for side, share in shares.items() if share.all < UNSEEN and share.of_class < UNSEEN_OF_CLASS]
+    side = fitting[0] if fitting else INPUT_SIDES[-1]
+    if side == INPUT_SIDES[0]:
+        yield Decision("image_size", side, "large enough for these objects")
+        return
+    small, cost = shares[INPUT_SIDES[0]], (side / INPUT_SIDES[0]) ** 2
+    of = f", {small.of_class:.0%} of those of {small.name}" if small.of_class >= UNSEEN_OF_CLASS else ""
+    reason = f"at {INPUT_SIDES[0]} px {small.all:.0%} of the boxes{of} have a side below {LEAST_SIDE} px"
+    yield Decision("image_size", side, f"{reason}; {cost:.1f} times the computing")
 
 
 def _losses(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
@@ -106,40 +157,32 @@ def _losses(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
         "loss": f"with {recipe.box_loss} and {recipe.matcher}, what goes best with {which}",
     }
     for option in Recipe.__struct_fields__:
-        if options.get(option) is None and option not in ("finest_stride", "epochs", "batch_size"):
+        if option not in ("finest_stride", "epochs", "batch_size", "backbone_lr"):
             yield Decision(option, getattr(recipe, option), reasons.get(option, ""))
 
 
 def _finest_stride(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     """A map of stride 8 for objects that stride 16 cannot tell apart; else none, as it costs a tenth of the time."""
-    if options.detector.finest_stride is not None or _asks_for_its_own_losses(options):
+    if _asks_for_its_own_losses(options):
         return
-    boxes = _boxes(options, train)
     limit = COARSE_STRIDES * 16
-    small = boxes.sides.min(axis=1, initial=math.inf) < limit
-    share = float(small.mean()) if len(small) else 0.0
-    names = [
-        name
-        for label, name in enumerate(train.class_names)
-        if (own := boxes.labels == label).sum() >= COUNTED_CLASS and small[own].mean() >= SMALL_SHARE_OF_CLASS
-    ]
-    if share >= SMALL_SHARE or names:
-        of = f", most of all {', '.join(names[:3])}" if names else ""
-        reason = f"{share:.0%} of the boxes have a side of less than {limit:g} px at the input{of}"
+    small = _small(options, train, limit)
+    if small.all >= SMALL_SHARE or small.of_class >= SMALL_SHARE_OF_CLASS:
+        of = f", most of all {small.name}" if small.of_class >= SMALL_SHARE_OF_CLASS else ""
+        reason = f"{small.all:.0%} of the boxes have a side of less than {limit:g} px at the input{of}"
         yield Decision("finest_stride", 8, reason)
     elif options.start.weights in (START, NO_WEIGHTS):
-        yield Decision("finest_stride", 16, f"{1 - share:.0%} of the boxes have sides of {limit:g} px and more")
+        yield Decision("finest_stride", 16, f"{1 - small.all:.0%} of the boxes have sides of {limit:g} px and more")
 
 
 def _batch(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
-    if options.optimization.batch_size is None:
-        size = 8 if len(train) < LARGE_SET else 16
-        yield Decision("batch_size", size, f"more steps from {len(train)} pictures" if size == 8 else "")
+    size = 8 if len(train) < LARGE_SET else 16
+    yield Decision("batch_size", size, f"more steps from {len(train)} pictures" if size == 8 else "")
 
 
 def _length(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     """By the pictures that are seen: a small set needs more epochs."""
-    if options.optimization.epochs is None and options.optimization.time is None:
+    if options.optimization.time is None:
         length = FINE_TUNING if options.start.detector_weights else FROM_SCRATCH
         epochs = max(length.least_epochs, math.ceil(length.pictures / len(train)))
         yield Decision("epochs", epochs, f"{epochs * len(train)} pictures are seen")
@@ -147,11 +190,10 @@ def _length(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
 
 def _evaluations(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     epochs = options.optimization.epochs
-    if options.run.eval_interval is None and epochs is not None:
+    if epochs is not None:
         interval = evaluation_interval(epochs)
         yield Decision("eval_interval", interval, f"{counted(math.ceil(epochs / interval), 'evaluation')} in the run")
-    if options.run.patience is None:
-        yield Decision("patience", PATIENCE, "evaluations without a better AP end the run")
+    yield Decision("patience", PATIENCE, f"evaluations without {LEAST_GAIN:g} more AP end the run")
 
 
 def evaluation_interval(epochs: int) -> int:
@@ -163,9 +205,24 @@ def _asks_for_its_own_losses(options: TrainOptions) -> bool:
     return preset is not None and preset_config(preset).head.name not in USUAL_HEADS
 
 
-def _boxes(options: TrainOptions, train: DetectionIndex) -> InputBoxes:
-    """At the network's size, as far as it is known before the detector is."""
+class _SmallBoxes(NamedTuple):
+    """Shares of boxes with a side below a limit: of all boxes, and of the class with the most."""
+
+    all: float
+    of_class: float = 0.0
+    name: str = ""
+
+
+def _small(options: TrainOptions, train: DetectionIndex, limit: float) -> _SmallBoxes:
+    """``limit`` in pixels of the network's input, as far as it is known before the detector is."""
     config = preset_config(options.preset_name)
     side = options.detector.image_size
     size = config.input.size if side is None else (side, side)
-    return input_boxes(train, size, options.detector.resize or config.input.resize)
+    boxes = input_boxes(train, size, options.detector.resize or config.input.resize)
+    small = boxes.sides.min(axis=1, initial=math.inf) < limit
+    classes = (
+        (float(small[own].mean()), name)
+        for label, name in enumerate(train.class_names)
+        if (own := boxes.labels == label).sum() >= COUNTED_CLASS
+    )
+    return _SmallBoxes(float(small.mean()) if len(small) else 0.0, *max(classes, default=(0.0, "")))

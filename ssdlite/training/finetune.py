@@ -19,11 +19,13 @@ from ssdlite.datasets.dataset import Batch, DetectionDataset, collate
 from ssdlite.datasets.index import DetectionIndex, match_classes
 from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.datasets.workers import explained_worker_failures
-from ssdlite.detector import Detector
+from ssdlite.detector import Detector, detector_from_config
+from ssdlite.device import Processes, choose_device
 from ssdlite.errors import ConfigError
-from ssdlite.evaluation.inference import refuse_bad
+from ssdlite.evaluation.inference import evaluate_dataset, refuse_bad
 from ssdlite.files import listing
 from ssdlite.heads.base import Neck
+from ssdlite.predictor import Predictor
 from ssdlite.training.head_transfer import (
     NewClasses,
     PartReport,
@@ -36,6 +38,7 @@ from ssdlite.training.options import StartOptions, TrainOptions
 from ssdlite.training.state import TrainingState
 from ssdlite.weights.backbones import BackboneWeights, load_backbone_weights
 
+SCORED_PICTURES = 200
 NORM_BATCHES = 16  # that batch-norm statistics are measured on
 NEW_CLASSES: NewClasses = "mean"
 SCORE_NOTE = "class scores: {} there, {} here; rows are the log-odds against background"
@@ -207,6 +210,23 @@ def _load_if_it_fits(ours: nn.Module, theirs: nn.Module, name: str) -> bool:
 
 def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in state.items()}
+
+
+def score_untrained(
+    source: Checkpoint, index: DetectionIndex, options: TrainOptions, processes: Processes
+) -> float | None:
+    """AP of the source's detector as it is, on some pictures of ``index`` and for its classes; None without objects."""
+    detector = detector_from_config(config_for_transfer(source, class_names=index.class_names))
+    transfer_weights(detector, source)
+    spread = np.linspace(0, len(index) - 1, min(len(index), SCORED_PICTURES)).astype(int).tolist()
+    evaluation = evaluate_dataset(
+        Predictor(detector.to(choose_device(options.system.device)).eval()),
+        index.subset(spread, index.name),
+        processes,
+        workers=options.system.workers,
+        skip_bad=options.dataset.skip_bad,
+    )
+    return evaluation.evaluator.compute().AP
 
 
 # --- What does not follow the training: the first stages, and batch-norm statistics.

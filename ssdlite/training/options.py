@@ -230,8 +230,8 @@ class RunOptions(Config, frozen=True, kw_only=True):
     """Epochs between evaluations; the last epoch is always evaluated. Default: decided from the data; with --recipe
     1."""
     patience: int | None = None
-    """Evaluations without a better AP after which training ends; 0 for never. Default: decided from the data; with
-    --recipe 0."""
+    """Evaluations that bring no 0.005 more AP, after which training ends; 0 for never. Default: decided from the data;
+    with --recipe 0."""
     logger: Literal["tensorboard", "wandb", "mlflow", "none"] | None = None
     """Where the figures of the epochs go beside metrics.jsonl: tensorboard (the run folder), wandb (Weights & Biases),
     mlflow, or none. Default: tensorboard where it is installed."""

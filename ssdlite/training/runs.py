@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ssdlite.errors import DataError
 from ssdlite.training.callbacks import Callback, CallbackList, build_loggers
 from ssdlite.training.decide import decide, evaluation_interval
 from ssdlite.training.duration import fit_epochs
-from ssdlite.training.finetune import build_freezing, reestimate_norms
+from ssdlite.training.finetune import build_freezing, reestimate_norms, score_untrained
 from ssdlite.training.head_transfer import print_transfer
 from ssdlite.training.options import TrainOptions
 from ssdlite.training.run_folder import Description, RunFolder
@@ -48,7 +49,8 @@ def train(options: TrainOptions, *, remark: str | None = None, callbacks: Sequen
         folder = claim_folder(options, processes)
         source = read_weights(options)
         splits = load_splits(options, processes)
-        decided = decide(options, splits.train, source)
+        score = partial(score_untrained, index=splits.train, options=options, processes=processes)
+        decided = decide(options, splits.train, source, score)
         if processes.is_first:
             for decision in decided.decisions:
                 print_line(f"decided {decision}")

@@ -39,6 +39,7 @@ from ssdlite.training.callbacks import (
     StartEvent,
     StepEvent,
 )
+from ssdlite.training.decide import LEAST_GAIN
 from ssdlite.training.finetune import Freezing
 from ssdlite.training.options import TrainOptions
 from ssdlite.training.run_folder import RunFolder
@@ -159,7 +160,8 @@ class Trainer:
                 self._finish_epoch(row, metrics)
             metrics = metrics or self._evaluate()
         if first and self.done.epoch < options.settings.epochs:
-            print_line(f"no better AP in {counted(options.run.patience or 0, 'evaluation')}: training ends here")
+            evaluations = counted(options.run.patience or 0, "evaluation")
+            print_line(f"no {LEAST_GAIN:g} more AP in {evaluations}: training ends here")
         return self._finish(metrics)
 
     def _score_start(self) -> None:
@@ -177,10 +179,10 @@ class Trainer:
             yield self.done.epoch
 
     def _is_on_a_plateau(self) -> bool:
-        """Whether the last evaluations, as many as ``--patience`` says, have brought no better AP."""
+        """Whether the last evaluations, as many as ``--patience`` says, have brought hardly any more AP."""
         patience = self.options.run.patience or 0
         scores = [row["AP"] or 0.0 for row in self.history if "AP" in row]
-        return 0 < patience < len(scores) and max(scores[-patience:]) <= max(scores[:-patience])
+        return 0 < patience < len(scores) and max(scores[-patience:]) < max(scores[:-patience]) + LEAST_GAIN
 
     def _train_epoch(self, epoch: int, loader: DataLoader[Batch], progress: Progress, task: TaskID) -> dict[str, Any]:
         """One pass over the training images; returns the epoch's line for metrics.jsonl."""

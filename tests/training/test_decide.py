@@ -68,6 +68,43 @@ def test_a_finer_map_where_objects_need_it(sides: tuple[float, ...], names: tupl
     assert decided(pictures(50, sides, names)).settings.finest_stride == stride
 
 
+@pytest.mark.parametrize(("sides", "names", "size"), [
+    ((32.0, 200.0), ("cell",), 320),  # 16 px of 320
+    ((30.0, 200.0), ("cell",), 416),  # half of the boxes have 15 px at 320, and 19.5 at 416
+    ((30.0, *[200.0] * 5), ("cell",), 320),  # a sixth
+    ((24.0, *[200.0] * 5), tuple("abcdef"), 512),  # a sixth, but a whole class: 15.6 px at 416
+    ((4.0,), ("cell",), 512),
+])  # fmt: skip
+def test_a_larger_input_where_objects_are_too_small(
+    sides: tuple[float, ...], names: tuple[str, ...], size: int
+) -> None:
+    assert decided(pictures(50, sides, names)).detector.image_size == size
+    assert decided(pictures(50, sides, names), image_size=300).detector.image_size == 300
+
+
+def test_a_detector_that_finds_the_classes_already_keeps_its_shape() -> None:
+    known = pictures(60, (30.0,), ("person", "Chair"))
+    given = TrainOptions().override(data="pictures", patience=0)
+    options, decisions, source = decide(given, known, score=lambda source: 0.25)
+    assert source is not None and options.peak_lr == 3e-5
+    assert (options.detector.image_size, options.settings.anchors, options.settings.finest_stride) == (
+        300,
+        "default",
+        16,
+    )
+    assert not options.settings.deepen_heads and options.settings.loss == "qfl"
+    assert "openimages finds these classes already, AP 0.250 on training pictures" in str(decisions[1])
+    for index, ap in [(known, 0.15), (known, None), (pictures(60, (30.0,), ("person", "cell")), 0.9)]:
+        assert decide(given, index, score=lambda source, ap=ap: ap).options.detector.image_size == 416
+    own = decide(given.override(lr=0.1, anchors="fit"), known, score=lambda source: 0.25).options
+    assert (own.peak_lr, own.settings.anchors, own.detector.image_size) == (0.1, "fit", 300)
+
+
+def test_what_is_frozen_has_no_rate_of_its_own() -> None:
+    """``--freeze-stages 5`` refuses ``--backbone-lr``, which nobody has given."""
+    assert decided(pictures(60, (200.0,)), freeze_stages=5).optimization.backbone_lr is None
+
+
 @pytest.mark.parametrize(("count", "epochs", "batch"), [(10, 1440, 8), (292, 50, 8), (2000, 20, 8), (3000, 20, 16)])
 def test_the_length_goes_by_pictures_seen(count: int, epochs: int, batch: int) -> None:
     options = decided(pictures(count, (200.0,)))
@@ -209,7 +246,7 @@ def test_training_for_a_time_and_stopping_on_a_plateau(
     given |= {"recipe": "ssd", "preset": SMALL, "lr": 0.0, "patience": 1}
     train(TrainOptions().override(**given, time="20s", eval_interval=1))
     printed = capsys.readouterr().out
-    assert "no better AP in 1 evaluation: training ends here" in printed
+    assert "no 0.005 more AP in 1 evaluation: training ends here" in printed
     epochs = int(re.search(r"decided --epochs (\d+): what fits into 20 s", printed)[1])  # type: ignore[index]
     stored = stored_options(tmp_path / "run")
     assert (stored.settings.epochs, stored.optimization.time) == (epochs, None)
