@@ -21,9 +21,9 @@ from ssdlite.training.sources import WeightSource
 
 START = "openimages"
 INPUT_SIDES = (320, 416, 512)  # px; the network that comes along was trained at 300, no multiple of its strides
-LEAST_SIDE = 16  # px at the input, below which an object is hardly found
-UNSEEN = 0.25  # share of all boxes below that side, or half of a class's, from which a larger input is worth its time
-UNSEEN_OF_CLASS = 0.5
+LEAST_SIDE = 24  # px at the input, below which objects gain by a larger one
+GAINING_SHARE = 0.25  # of all boxes being below it, or half of a class's, from which a larger one is worth its time
+GAINING_SHARE_OF_CLASS = 0.5
 KNOWN_AP = 0.2  # from which a detector that knows all the classes is kept as it is, and taught gently
 GENTLE_LR = 3e-5
 # arXiv 1811.08883 finds no gain from pretraining in the accuracy reached, from 10,000 COCO pictures (figure 8) on
@@ -134,13 +134,15 @@ def _size(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     if options.start.weights != START:
         return
     shares = {side: _small(options.override(image_size=side), train, LEAST_SIDE) for side in INPUT_SIDES}
-    fitting = [side for side, share in shares.items() if share.all < UNSEEN and share.of_class < UNSEEN_OF_CLASS]
+    fitting = [
+        side for side, share in shares.items() if share.all < GAINING_SHARE and share.of_class < GAINING_SHARE_OF_CLASS
+    ]
     side = fitting[0] if fitting else INPUT_SIDES[-1]
     if side == INPUT_SIDES[0]:
         yield Decision("image_size", side, "large enough for these objects")
         return
     small, cost = shares[INPUT_SIDES[0]], (side / INPUT_SIDES[0]) ** 2
-    of = f", {small.of_class:.0%} of those of {small.name}" if small.of_class >= UNSEEN_OF_CLASS else ""
+    of = f", {small.of_class:.0%} of those of {small.name}" if small.of_class >= GAINING_SHARE_OF_CLASS else ""
     reason = f"at {INPUT_SIDES[0]} px {small.all:.0%} of the boxes{of} have a side below {LEAST_SIDE} px"
     yield Decision("image_size", side, f"{reason}; {cost:.1f} times the computing")
 

@@ -69,10 +69,10 @@ def test_a_finer_map_where_objects_need_it(sides: tuple[float, ...], names: tupl
 
 
 @pytest.mark.parametrize(("sides", "names", "size"), [
-    ((32.0, 200.0), ("cell",), 320),  # 16 px of 320
-    ((30.0, 200.0), ("cell",), 416),  # half of the boxes have 15 px at 320, and 19.5 at 416
-    ((30.0, *[200.0] * 5), ("cell",), 320),  # a sixth
-    ((24.0, *[200.0] * 5), tuple("abcdef"), 512),  # a sixth, but a whole class: 15.6 px at 416
+    ((48.0, 200.0), ("cell",), 320),  # 24 px of 320
+    ((46.0, 200.0), ("cell",), 416),  # half of the boxes have 23 px at 320, and 29.9 at 416
+    ((46.0, *[200.0] * 5), ("cell",), 320),  # a sixth
+    ((36.0, *[200.0] * 5), tuple("abcdef"), 512),  # a sixth, but a whole class: 23.4 px at 416
     ((4.0,), ("cell",), 512),
 ])  # fmt: skip
 def test_a_larger_input_where_objects_are_too_small(
@@ -95,7 +95,7 @@ def test_a_detector_that_finds_the_classes_already_keeps_its_shape() -> None:
     assert not options.settings.deepen_heads and options.settings.loss == "qfl"
     assert "openimages finds these classes already, AP 0.250 on training pictures" in str(decisions[1])
     for index, ap in [(known, 0.15), (known, None), (pictures(60, (30.0,), ("person", "cell")), 0.9)]:
-        assert decide(given, index, score=lambda source, ap=ap: ap).options.detector.image_size == 416
+        assert decide(given, index, score=lambda source, ap=ap: ap).options.detector.image_size == 512
     own = decide(given.override(lr=0.1, anchors="fit"), known, score=lambda source: 0.25).options
     assert (own.peak_lr, own.settings.anchors, own.detector.image_size) == (0.1, "fit", 300)
 
