@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ssdlite.datasets.formats.options import ExifBoxes, ReadOptions
 from ssdlite.datasets.formats.pictures import read_pictures, stored_sizes, turn_boxes
+from ssdlite.datasets.formats.plausibility import BoxForm, require_pixels, require_plausible
 from ssdlite.datasets.index import PROBLEM_KINDS, DetectionIndex, Problem, label_names, match_classes
 from ssdlite.errors import DataError
 from ssdlite.files import counted
@@ -111,15 +112,17 @@ class Annotations:
     category_ids: Sequence[int] = ()  # [C]; where a format has none, results are written with 1, 2, ...
     notes: Sequence[str] = ()  # what was decided by looking, for people
     in_fractions: bool = False
+    box_form: BoxForm = "corners"  # that the boxes are written in
     class_order: Sequence[str] = ()  # as a list beside the data has it, of the classes that occur and others
 
 
 class AnnotationsBuilder:
     """Gathers the pictures and objects of a split one by one, and makes ``Annotations`` of them."""
 
-    def __init__(self, source: str, *, in_fractions: bool = False) -> None:
+    def __init__(self, source: str, *, in_fractions: bool = False, box_form: BoxForm = "corners") -> None:
         self.source = source
         self.in_fractions = in_fractions
+        self.box_form = box_form
         self.notes: list[str] = []
         self.class_order: Sequence[str] = ()
         self._paths: list[str] = []
@@ -158,6 +161,7 @@ class AnnotationsBuilder:
             ignore=np.array([row[3] for row in objects], np.bool_),
             notes=self.notes,
             in_fractions=self.in_fractions,
+            box_form=self.box_form,
             class_order=self.class_order,
         )
 
@@ -185,7 +189,8 @@ def build_index(
     ``agree_with``: of the training split, whose category ids are taken for classes that ``found`` has none for.
 
     Raises:
-        DataError: some image or annotation cannot be used and bad ones are not to be skipped, or no box is in pixels.
+        DataError: some image or annotation cannot be used and bad ones are not to be skipped, or the boxes are plainly
+            in another unit or order than their format's.
     """
     pictures = read_pictures(found.paths, found.stated_sizes, name, exif_boxes)
     for position, error in pictures.errors.items():
@@ -201,11 +206,11 @@ def build_index(
     rows = rows[np.argsort(images[rows], kind="stable")]
     other_spellings = _other_spellings(found, class_names, label_of, found.classes[rows])
     turns, row_sizes = pictures.turns[images[rows]], sizes[images[rows]]
+    drawn_on = stored_sizes(sizes, pictures.turns)[:, ::-1].astype(np.float64)
+    _require_plausible(found, images, drawn_on)
     given = found.boxes[rows]
     if found.in_fractions:
-        given = given * stored_sizes(row_sizes, turns)[:, [1, 0, 1, 0]]
-    else:
-        _require_pixels(found, rows)
+        given = given * np.tile(drawn_on[images[rows]], 2)
     boxes, kinds = clean_boxes(turn_boxes(given, turns, row_sizes), row_sizes)
     mended = [Problem(str(kinds[i]), *found.where(int(rows[i]))) for i in np.flatnonzero(kinds != "")]
     keep = ~np.isin(kinds, [kind for kind, row in PROBLEM_KINDS.items() if row.drops_box])
@@ -249,20 +254,24 @@ def _other_spellings(
     ]
 
 
-def _require_pixels(found: Annotations, rows: npt.NDArray[np.int64]) -> None:
-    """A DataError where there are boxes and each is of less than a pixel, as fractions of the picture are."""
-    rows = rows[np.isfinite(found.boxes[rows]).all(axis=1)]
-    rows = rows[(found.boxes[rows, 2:] > found.boxes[rows, :2]).all(axis=1)]
+def _require_plausible(found: Annotations, images: npt.NDArray[np.int64], sizes: npt.NDArray[np.float64]) -> None:
+    """A DataError where the boxes, of all classes, are plainly in another unit or order than their format's.
+
+    Args:
+        images: [T] positions in ``sizes``, -1 where the picture cannot be used.
+        sizes: [P, 2] width and height of the pictures as their boxes were drawn.
+    """
+    rows = np.flatnonzero(images >= 0)
     boxes = found.boxes[rows]
-    if not len(rows) or not ((np.abs(boxes) <= 1).all() or (boxes[:, 2:] - boxes[:, :2] < 1).all()):
-        return
-    file, what = found.where(int(rows[0]))
-    corners = ", ".join(f"{value:g}" for value in boxes[0].tolist())
-    raise DataError(
-        f"{found.source}: expected boxes in pixels, got {counted(len(rows), 'box')} of less than one each, the first "
-        f"with the corners {corners} ({Path(file).name}, {what})"
-        + ("; they look like fractions of the picture's width and height" if np.abs(boxes).max() <= 2 else "")
-    )
+
+    def describe(row: int) -> str:
+        file, what = found.where(int(rows[row]))
+        return what if file == found.source else f"{Path(file).name}, {what}"
+
+    if not found.in_fractions:
+        require_pixels(boxes, found.source, describe)
+    limits = np.ones((len(rows), 2)) if found.in_fractions else sizes[images[rows]]
+    require_plausible(boxes, limits, found.box_form, found.source, describe)
 
 
 def _category_ids(class_names: Sequence[str], found: Annotations, agree_with: DetectionIndex | None) -> tuple[int, ...]:

@@ -133,6 +133,7 @@ def read_coco(
         areas=np.array([np.nan if a.area is None else a.area for a in valid], np.float64),
         ignore=np.array([bool(a.iscrowd) for a in valid], np.bool_),
         category_ids=[category.id for category in content.categories],
+        box_form="size",
         notes=[
             f"{root or file.parent}: category {name!r} has no objects and others belong to it: a group, not a class"
             for name in groups.values()

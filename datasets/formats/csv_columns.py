@@ -12,6 +12,7 @@ from typing import NamedTuple, TextIO
 
 from ssdlite.datasets.formats.base import Box
 from ssdlite.datasets.formats.json_files import read_head
+from ssdlite.datasets.formats.plausibility import BoxForm
 from ssdlite.errors import DataError, is_text, quote
 from ssdlite.images.geometry import Size
 from ssdlite.images.reading import IMAGE_SUFFIXES
@@ -112,6 +113,10 @@ class Columns:
     def is_foreign(self) -> bool:
         """Whether it is a table of another format."""
         return bool(OTHER_FORMATS & set(map(_plain, self.names)))
+
+    @property
+    def box_form(self) -> BoxForm:
+        return "center" if self.form == "center" else "size" if self.form in ("size", "bbox") else "corners"
 
     @property
     def always_fractions(self) -> bool:

@@ -122,7 +122,7 @@ def read_table(
     _require_columns(table)
     file, columns = table.path, table.columns
     folder = root if root.is_dir() else root.parent
-    builder = AnnotationsBuilder(str(file))
+    builder = AnnotationsBuilder(str(file), box_form=columns.box_form)
     names = _names(table, table.value)
     absent = _drop_absent(names, options.images or folder) if columns.open_images else 0
     paths = _find_pictures(table, names, _folders(table, folder, split, options), folder, bad)

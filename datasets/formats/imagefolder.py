@@ -40,7 +40,7 @@ class ImageFolderFormat:
         rows = [row for row in _read_rows(part.file, bad) if part.folder in (None, _first_folder(row.file_name))]
         folders = [Path(options.images)] if options.images else [part.file.parent, part.file.parent / "images"]
         pictures = find_pictures([row.file_name for row in rows], folders, base, part.file)
-        builder = AnnotationsBuilder(f"{part.file} ({split})" if part.folder else str(part.file))
+        builder = AnnotationsBuilder(f"{part.file} ({split})" if part.folder else str(part.file), box_form="size")
         names = _class_list((part.file.parent, base))
         _add_rows(builder, part.file, list(zip(rows, pictures, strict=True)), names, bad)
         builder.class_order = names

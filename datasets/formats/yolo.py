@@ -43,7 +43,7 @@ class YoloFormat:
             raise DataError(f"{root}: expected YOLO's split {split!r}, found none")
         if split in data.missing:
             raise DataError(f"{data.file}: {data.missing[split]}")
-        builder = AnnotationsBuilder(f"{data.file} ({split})", in_fractions=True)
+        builder = AnnotationsBuilder(f"{data.file} ({split})", in_fractions=True, box_form="center")
         builder.notes += data.notes
         labelled = _find_split(data, split, bad, options, builder.notes)
         labels = _LabelReader(data, bad)
