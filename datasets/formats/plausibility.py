@@ -123,8 +123,7 @@ def _fit(boxes: Numbers, limits: Numbers, tolerance: float) -> npt.NDArray[np.bo
     """Which boxes have an area, and lie in their pictures but for ``tolerance`` of the sides."""
     has_area = boxes[:, 2:] > boxes[:, :2]
     inside = (boxes[:, :2] >= -tolerance * limits) & (boxes[:, 2:] <= (1 + tolerance) * limits)
-    fits: npt.NDArray[np.bool_] = (has_area & inside).all(axis=1)
-    return fits
+    return np.asarray((has_area & inside).all(axis=1))
 
 
 def require_pixels(boxes: Numbers, source: str, describe: Callable[[int], str]) -> None:

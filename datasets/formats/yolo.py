@@ -1,27 +1,23 @@
-"""YOLO's label files: one for each picture, a line for each object, in fractions of the picture."""
+"""YOLO data sets: which pictures belong to a split, and which label file to each of them."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from ssdlite.datasets.formats.base import Annotations, AnnotationsBuilder, BadItems, Box
+from ssdlite.datasets.formats.base import Annotations, AnnotationsBuilder, BadItems
 from ssdlite.datasets.formats.files import ImageFiles, read_bounded
 from ssdlite.datasets.formats.finding import find_pictures
 from ssdlite.datasets.formats.options import ReadOptions
-from ssdlite.datasets.formats.outlines import box_of_points
 from ssdlite.datasets.formats.splits import WHOLE_FOLDER
 from ssdlite.datasets.formats.yolo_data import Source, YoloData, find_yolo_data, is_label_name, looks_like_labels
+from ssdlite.datasets.formats.yolo_labels import LabelReader
 from ssdlite.errors import DataError, quote
 from ssdlite.files import counted
 from ssdlite.images.reading import is_picture_name
 
-MAX_YOLO_BYTES = 1 << 24  # 400,000 boxes; more are no labels of a picture
 MAX_LIST_BYTES = 1 << 28
-ROUNDING = 1e-3  # that fractions may be outside 0..1 by
 
 
 class YoloFormat:
@@ -46,11 +42,12 @@ class YoloFormat:
         builder = AnnotationsBuilder(f"{data.file} ({split})", in_fractions=True, box_form="center")
         builder.notes += data.notes
         labelled = _find_split(data, split, bad, options, builder.notes)
-        labels = _LabelReader(data, bad)
+        labels = LabelReader(data, bad)
         for position, (picture, label) in enumerate(labelled):
             builder.add_image(picture)
             for one in labels.read(label) if label else ():
                 builder.add_object(position, one.name, one.box, label or "", f"line {one.line}")
+        labels.require_plausible(builder.source)
         builder.notes += labels.notes()
         return builder.build(list(dict.fromkeys((data.names or _numbered(data, options, labels.used)).values())))
 
@@ -62,7 +59,7 @@ def _numbered(data: YoloData, options: ReadOptions, used: set[int]) -> dict[int,
     """Where there is no class list: the class numbers of all splits, so that each has the same list."""
     for split in data.splits:
         bad = BadItems(skip=True)
-        reader = _LabelReader(data, bad)
+        reader = LabelReader(data, bad)
         for _, label in _find_split(data, split, bad, options, []):
             if label:
                 reader.read(label)
@@ -70,7 +67,7 @@ def _numbered(data: YoloData, options: ReadOptions, used: set[int]) -> dict[int,
     return {number: str(number) for number in sorted(used)}
 
 
-# --- Which pictures belong to a split, and which label files to them.
+# --- Pictures and their label files.
 
 
 def _find_split(
@@ -226,102 +223,3 @@ class _LabelFolder:
     def find(self, stem: str) -> str | None:
         own = self._stems.get(stem) or self._by_case.get(stem.casefold())
         return (self._files.find(f"{own}.txt") or self._files.find(f"{own}.TXT")) if own else None
-
-
-# --- What a label file says.
-
-
-class _Label(NamedTuple):
-    line: int
-    name: str
-    box: Box  # in fractions of the picture
-
-
-class _LabelReader:
-    """Reads label files and counts what was found. ``used``: the class numbers."""
-
-    def __init__(self, data: YoloData, bad: BadItems) -> None:
-        self._data = data
-        self._bad = bad
-        self.used: set[int] = set()
-        self._shapes: Counter[str] = Counter()
-
-    def read(self, path: str) -> list[_Label]:
-        """What cannot be used is told to ``bad``."""
-        labels: list[_Label] = []
-        try:
-            text = read_bounded(Path(path), MAX_YOLO_BYTES).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            self._bad.add("bad-annotation", path, f"expected UTF-8 text ({error.reason})")
-            return labels
-        except DataError as error:
-            self._bad.add("bad-annotation", path, str(error).removeprefix(f"{path}: "))
-            return labels
-        for number, line in enumerate(text.splitlines(), start=1):
-            if line and not line.isspace():
-                try:
-                    labels.append(self._parse(number, line.split()))
-                except DataError as error:
-                    self._bad.add("bad-annotation", path, f"line {number}: {error}")
-        return labels
-
-    def notes(self) -> Iterator[str]:
-        for shape, count in self._shapes.items():
-            yield f"{self._data.file}: {counted(count, 'label')} {shape}"
-
-    def _parse(self, line: int, fields: Sequence[str]) -> _Label:
-        try:
-            values = [float(text) for text in fields]
-        except ValueError:
-            wrong = next(text for text in fields if not _is_number(text))
-            separated = "numbers separated by spaces" if len(fields) == 1 or "," in wrong else "numbers"
-            raise DataError(f"expected {separated}, got {quote(wrong)}") from None
-        box = self._box(values)
-        return _Label(line, self._class_name(values[0], fields[0]), box)
-
-    def _class_name(self, value: float, text: str) -> str:
-        names = self._data.names
-        if not value.is_integer() or value < 0:
-            raise DataError(f"expected a class as a whole number from 0, got {quote(text)}")
-        number = int(value)
-        if names is not None and number not in names:
-            known = f"from {min(names)} to {max(names)}" if names else "of an empty list"
-            raise DataError(
-                f"expected a class {known} ({counted(len(names), 'name')} in {self._data.file}), got {number}"
-            )
-        self.used.add(number)
-        return str(number) if names is None else names[number]
-
-    def _box(self, values: Sequence[float]) -> Box:
-        count = len(values)
-        pose = 5 + self._data.keypoint_numbers
-        if count in (5, 6) or (count == pose and pose > 5):
-            _require_fractions(values[1:5])
-            if count == 6 and pose != 6:
-                self._shapes["with a confidence, which is passed over"] += 1
-            elif count > 5:
-                self._shapes["of poses: their boxes are used"] += 1
-            x, y, width, height = values[1:5]
-            return x - width / 2, y - height / 2, x + width / 2, y + height / 2
-        if count < 7 or count % 2 == 0:
-            poses = f", or the {pose} numbers of a pose" if pose > 5 else ""
-            raise DataError(
-                f"expected a class and the 4 numbers of a box, or 3 or more points{poses}, got {count} numbers"
-            )
-        _require_fractions(values[1:])
-        self._shapes["of polygons or oriented boxes: the boxes around them are used"] += 1
-        return box_of_points(zip(values[1::2], values[2::2], strict=True))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _require_fractions(values: Sequence[float]) -> None:
-    for value in values:
-        if not -ROUNDING <= value <= 1 + ROUNDING:
-            raise DataError(f"expected fractions of the picture from 0 to 1, got {value:g}")

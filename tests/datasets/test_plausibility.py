@@ -165,3 +165,79 @@ def test_boxes_drawn_beyond_the_pictures_are_clipped_as_before(tmp_path: Path) -
     """Objects that go on outside, on all sides: in no other way do they fit."""
     beyond = [[-40, 10, 30, 40], [150, 60, 260, 95], [80, 30, 120, 170], [-20, -20, 220, 120], [120, -30, 160, 25]]
     assert csv(tmp_path, beyond * 3).problem_counts() == {"clipped": 15}
+
+
+# --- Labels of YOLO that are something else line by line.
+
+
+def labels(root: Path, *lines: str, names: tuple[str, ...] = ("ace", "king")) -> Path:
+    """Half of the lines in each of two files."""
+    pictures(root)
+    (root / "data.yaml").write_text(f"names: [{', '.join(names)}]\n")
+    for i in (0, 1):
+        (root / f"{'ab'[i]}.txt").write_text("".join(f"{line}\n" for line in lines[i::2]))
+    return root
+
+
+PIXELS = ["0 60 50 40 20", "1 150 40 20 30", "0 20 20 10 10", "1 0.5 50 1 20", "0 100 50 200 100", "1 30 80 10 5"]
+TRACKS = [f"0 0.5 0.4 0.3 0.2 0.{90 - i} {i}" for i in range(1, 7)]
+FROM_ONE = [f"{number} 0.5 0.4 0.3 0.2" for number in (1, 2, 1, 1, 2, 1)]
+
+
+IN_PIXELS = (
+    "data.yaml (all): expected fractions of the picture from 0 to 1 (x, y of the center, width, height), got what "
+    "looks like pixels in 6 of 6 labels, the first 0 60 50 40 20 (a.txt, line 1). Divide x and width by the picture's width, "
+    "y and height by its height"
+)
+WITH_TRACKS = (
+    "expected a class and the 4 numbers of a box, or points, got what looks like class, box, score and track in 6 of 6 "
+    "labels, the first 0 0.5 0.4 0.3 0.2 0.89 1 (a.txt, line 1); as points they would be triangles. Delete the last "
+    "two numbers of such lines, or export without tracks"
+)
+NUMBERED_FROM_ONE = (
+    "expected classes from 0 to 1 (2 names in {root}/data.yaml), got what looks like numbers from 1: none of 6 labels "
+    "is of class 0 and 2 of class 2, the first 2 0.5 0.4 0.3 0.2 (a.txt, line 3). Subtract 1 from each, or number the "
+    "names from 1 in data.yaml (names: {{1: ..., 2: ...}}); if the list lacks its last name instead, add it"
+)
+
+
+@pytest.mark.parametrize(("lines", "message"), [
+    (PIXELS, IN_PIXELS),
+    ([f"0 {10 * i} 50 10 20" for i in range(1, 9)], "got what looks like pixels or percent in 8 of 8 labels"),
+    (["0 10 10 20 10 20 30 10 30"] * 6, "got what looks like pixels or percent in 6 of 6 labels"),
+    (TRACKS, WITH_TRACKS),
+    (["1 0.5 0.4 0.3 0.2 0.5 1"] * 5 + ["0 0.5 0.5 0.2 0.2"], "class, box, score and track in 5 of 6 labels"),
+    (FROM_ONE, NUMBERED_FROM_ONE),
+])  # fmt: skip
+def test_labels_of_yolo_that_are_something_else_are_one_error(tmp_path: Path, lines: list[str], message: str) -> None:
+    labels(tmp_path, *lines)
+    for skip_bad in (False, True):
+        with pytest.raises(DataError) as error:
+            load_split(tmp_path, options=LoadOptions(skip_bad=skip_bad))
+        assert message.format(root=tmp_path) in str(error.value)
+
+
+def test_names_numbered_from_1_are_read(tmp_path: Path) -> None:
+    labels(tmp_path, *FROM_ONE)
+    (tmp_path / "data.yaml").write_text("names: {1: ace, 2: king}\n")
+    assert load_split(tmp_path).object_counts() == {"ace": 4, "king": 2}
+
+
+@pytest.mark.parametrize(("lines", "count"), [
+    (["1 0.5 0.5 0.2 0.2"] * 9, 9),  # no class 0, and none behind the last
+    (["0 0.5 0.1 0.1 0.9 1 1"] * 9, 9),  # triangles that end at a corner
+    (["0 0.2 0.6 0.9 0.1 0.5 1"] * 9, 9),  # and at an edge
+    ([f"0 0.{i} 0.4 0.3 0.2 0.7 0.5" for i in range(2, 9)], 7),
+    (["0 1 1 1 1 1 0"] * 9, 0),
+])  # fmt: skip
+def test_sound_labels_of_yolo_that_look_odd_are_read(tmp_path: Path, lines: list[str], count: int) -> None:
+    assert len(load_split(labels(tmp_path, *lines)).labels) == count
+
+
+@pytest.mark.parametrize("line", ["0 100 50 20 20", "0 0.5 0.4 0.3 0.2 0.5 7", "2 0.5 0.4 0.3 0.2", "0 0 0 1.9 1"])
+def test_single_labels_of_yolo_that_are_wrong_are_what_they_were(tmp_path: Path, line: str) -> None:
+    labels(tmp_path, *["1 0.5 0.5 0.2 0.2"] * 7, line)
+    with pytest.raises(DataError, match=r"1 of its images or annotations cannot be used:\n.*b.txt: line 4: expected"):
+        load_split(tmp_path)
+    found = load_split(tmp_path, options=LoadOptions(skip_bad=True))
+    assert (found.problem_counts(), len(found.labels)) == ({"bad-annotation": 1}, 7)
