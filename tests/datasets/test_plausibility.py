@@ -186,8 +186,8 @@ FROM_ONE = [f"{number} 0.5 0.4 0.3 0.2" for number in (1, 2, 1, 1, 2, 1)]
 
 IN_PIXELS = (
     "data.yaml (all): expected fractions of the picture from 0 to 1 (x, y of the center, width, height), got what "
-    "looks like pixels in 6 of 6 labels, the first 0 60 50 40 20 (a.txt, line 1). Divide x and width by the picture's width, "
-    "y and height by its height"
+    "looks like pixels in 6 of 6 labels, the first 0 60 50 40 20 (a.txt, line 1). Divide x and width by the "
+    "picture's width, y and height by its height"
 )
 WITH_TRACKS = (
     "expected a class and the 4 numbers of a box, or points, got what looks like class, box, score and track in 6 of 6 "
