@@ -27,7 +27,7 @@ FORMS: dict[BoxForm, str] = {
 # Numbers in the wrong order make a box of the right one by chance at most once in four (xmin < xmax and ymin < ymax),
 # five of them once in a thousand times: beside the boxes that fit either way, and those far out of their pictures.
 LEAST_EVIDENCE = 5
-LEAST_SHARE = 0.1  # of all boxes, below which those that do not fit are single mistakes
+LEAST_MISFITS = 0.1  # of all boxes, below which those that do not fit are single mistakes
 MOST_LEFT = 0.05  # of those that do not fit as they stand, how many may not fit in the other way either
 FAR_OUT = 0.05  # of the picture's side, that a box must reach out by not to fit as it stands: tools overshoot by less
 ROUNDED_OUT = 0.01  # that it may reach out by to fit in another way
@@ -99,7 +99,7 @@ def require_plausible(
     boxes, limits = boxes[rows], limits[rows]
     misfits = ~_fit(boxes, limits, FAR_OUT)
     count = int(misfits.sum())
-    if count < max(LEAST_EVIDENCE, LEAST_SHARE * len(boxes)):
+    if count < max(LEAST_EVIDENCE, LEAST_MISFITS * len(boxes)):
         return
     numbers = _as_written(boxes, form)
     left = {one: int((~_fit(one.corners(numbers), limits, ROUNDED_OUT)).sum()) for one in _other_readings(form)}
