@@ -21,7 +21,7 @@ from ssdlite.errors import SsdliteError, quote
 COMMANDS = {  # name: (module with main(argv), what it does)
     "train": ("ssdlite.tools.train_det", "train a detector on annotated pictures or built-in data"),
     "eval": ("ssdlite.tools.eval_det", "score a checkpoint or an exported model on annotated data"),
-    "predict": ("ssdlite.tools.predict", "detect in images, folders and videos"),
+    "predict": ("ssdlite.tools.predict", "detect in images, folders, videos and a camera"),
     "classify": ("ssdlite.tools.classify", "print the likeliest ImageNet labels of pictures"),
     "export": ("ssdlite.tools.export_onnx", "turn a checkpoint into files for phones, checked and measured"),
     "verify": ("ssdlite.tools.verify_bundle", "replay an exported bundle's reference vectors, step by step"),
