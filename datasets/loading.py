@@ -16,7 +16,10 @@ import numpy as np
 
 from ssdlite.datasets.formats import DATA_FORMATS
 from ssdlite.datasets.formats.base import Annotations, BadItems, DataFormat, build_index
+from ssdlite.datasets.formats.files import walk_pictures
 from ssdlite.datasets.formats.options import LOAD_OPTIONS, READ_OPTIONS, LoadOptions, ReadOptions, parse_renames
+from ssdlite.datasets.formats.splits import subfolders
+from ssdlite.datasets.formats.unrecognized import describe_folder
 from ssdlite.datasets.index import (
     DetectionIndex,
     describe_causes,
@@ -28,8 +31,10 @@ from ssdlite.datasets.index import (
 )
 from ssdlite.datasets.renaming import rename_classes, unknown_names
 from ssdlite.errors import DataError
-from ssdlite.files import counted
+from ssdlite.files import counted, listing
 from ssdlite.validation import require_known
+
+MOST_INNER = 20  # folders of one that is no data set, which may be some
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,8 @@ def find_splits(root: Path, options: ReadOptions = READ_OPTIONS) -> DataLayout:
     """Recognize the data set in a folder or file.
 
     Raises:
-        DataError: it is of none of ``DATA_FORMATS``, the message saying what was looked for; or of several that
-            differ, and ``options.data_format`` does not say which.
+        DataError: it is of none of ``DATA_FORMATS``, the message saying what is in it and what is nearest; or of
+            several that differ, and ``options.data_format`` does not say which.
     """
     root = Path(root)
     if options.images is not None and not Path(options.images).is_dir():
@@ -87,10 +92,23 @@ def _not_recognized(root: Path, known: Collection[DataFormat]) -> DataError:
         found = f"this is a file; {_instead_of_file(root)}" if root.is_file() else "found no folder of that name"
         place = "folder or file" if root.is_file() else "folder"
         return DataError(f"{root}: expected a {place} with {_format_names(known)} annotations, {found}")
+    if len(known) < len(DATA_FORMATS):
+        looked_for = "; ".join(f"{known_format.looked_for} ({known_format.name})" for known_format in known)
+        return DataError(f"{root}: no annotations found. Looked for {looked_for}. {describe_folder(root)}")
+    inner = [folder.name for folder in subfolders(root)[:MOST_INNER] if _is_data_set(folder, known)]
+    if inner:
+        return DataError(f"{root}: no annotations found, but data sets in its folders; give one of {listing(inner)}")
     return DataError(
-        f"{root}: no annotations found. Looked for "
-        + "; ".join(f"{known_format.looked_for} ({known_format.name})" for known_format in known)
+        f"{root}: no annotations found. {describe_folder(root)} Formats that are read: {_format_names(known)} "
+        "(docs/data.md)"
     )
+
+
+def _is_data_set(folder: Path, known: Collection[DataFormat]) -> bool:
+    """Whether annotations and pictures are there."""
+    with contextlib.suppress(DataError):
+        return any(one.find_splits(folder) for one in known) and any(walk_pictures(folder))
+    return False
 
 
 def _instead_of_file(path: Path) -> str:

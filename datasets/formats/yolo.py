@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -42,6 +43,8 @@ class YoloFormat:
         builder = AnnotationsBuilder(f"{data.file} ({split})", in_fractions=True, box_form="center")
         builder.notes += data.notes
         labelled = _find_split(data, split, bad, options, builder.notes)
+        if labelled and not any(label for _, label in labelled):
+            _require_labels(data, options)
         labels = LabelReader(data, bad)
         for position, (picture, label) in enumerate(labelled):
             builder.add_image(picture)
@@ -53,6 +56,21 @@ class YoloFormat:
 
     def order_classes(self, names: set[str]) -> None:
         """Labels name classes by their place in the list, which is kept as it is."""
+
+
+def _require_labels(data: YoloData, options: ReadOptions) -> None:
+    """A DataError where no picture of any split has a label file."""
+    pictures: set[str] = set()
+    for split in data.splits:
+        with contextlib.suppress(DataError):  # of a split that was not asked for
+            found = _find_split(data, split, BadItems(skip=True), options, [])
+            if any(label for _, label in found):
+                return
+            pictures |= {picture for picture, _ in found}
+    raise DataError(
+        f"{data.file}: expected label files (.txt) in labels/ parallel to images/, or beside the pictures, found none "
+        f"for any of {counted(len(pictures), 'picture')} ({', '.join(data.splits)}); empty files stand for background"
+    )
 
 
 def _numbered(data: YoloData, options: ReadOptions, used: set[int]) -> dict[int, str]:

@@ -139,7 +139,9 @@ def test_what_cannot_be_used_is_one_error_or_skipped(data: Path, tmp_path: Path)
     assert f"{data / '0.png'}: no such image file" in str(caught.value)
     assert load_data(data, LoadOptions(skip_bad=True)).train.problem_counts() == {"bad-image": 2}
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"no annotations found. Looked for .*; boxes\.csv \(CSV\)$"):
+    with pytest.raises(
+        DataError, match=r"no annotations found\. The folder is empty\. Formats .* or CSV \(docs/data\.md\)$"
+    ):
         load_data(tmp_path / "empty")
     with pytest.raises(DataError, match=r"expected a folder with COCO, VOC.* or \w+ annotations, found no"):
         load_data(tmp_path / "none")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ssdlite.datasets.formats.options import LoadOptions
+from ssdlite.datasets.formats.options import LoadOptions, ReadOptions
 from ssdlite.datasets.index import Problem, describe_causes
 from ssdlite.datasets.loading import (
     choose_splits,
@@ -218,7 +218,11 @@ def test_a_bare_voc_folder_is_recognised(tmp_path: Path) -> None:
 def test_the_message_says_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         find_splits(tmp_path)
-    for words in ("instances_*.json", "VOC2007/", "Annotations/*.xml", str(tmp_path)):
+    for words in ("The folder is empty", "COCO, VOC, YOLO, CVAT, Label Studio", "docs/data.md", str(tmp_path)):
+        assert words in str(caught.value)
+    with pytest.raises(DataError) as caught:
+        find_splits(tmp_path, ReadOptions(data_format="voc"))
+    for words in ("VOC2007/", "Annotations/*.xml", "The folder is empty", str(tmp_path)):
         assert words in str(caught.value)
     with pytest.raises(DataError, match=r"expected a folder with COCO, VOC.* or .+ annotations, found no folder"):
         find_splits(tmp_path / "none")
