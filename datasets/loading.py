@@ -112,6 +112,8 @@ def _is_data_set(folder: Path, known: Collection[DataFormat]) -> bool:
 
 
 def _instead_of_file(path: Path) -> str:
+    if not path.stat().st_size:
+        return "it is empty"
     if path.suffix.lower() in (".json", ".xml"):
         return f"give the folder that holds it and the pictures: {path.parent if path.parent.name else 'its own'}"
     if path.suffix.lower() in (".yaml", ".yml"):

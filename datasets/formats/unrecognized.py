@@ -12,7 +12,7 @@ import msgspec
 from ssdlite.datasets.formats.coco import LISTS
 from ssdlite.datasets.formats.csv_columns import read_columns
 from ssdlite.datasets.formats.json_files import read_head, read_json
-from ssdlite.datasets.formats.yolo_data import is_class_list, looks_like_labels
+from ssdlite.datasets.formats.yolo_data import is_class_list, is_empty, looks_like_labels
 from ssdlite.errors import DataError, quote
 from ssdlite.files import counted, listing
 from ssdlite.images.reading import is_picture_name
@@ -98,6 +98,8 @@ def _hints(root: Path, files: dict[str, list[Path]]) -> Iterator[tuple[int, str]
     for path in some("YAML file", "YOLO description"):
         if re.search(rb"^\s*names\s*[:=]", read_head(path), re.MULTILINE):
             yield about(path, "names classes as YOLO's descriptions do, but there is no label file (.txt)")
+        elif is_empty(path):
+            yield about(path, "is empty")
     for path in some("XML file"):
         yield about(path, _xml_hint(path))
     for path in some("archive"):

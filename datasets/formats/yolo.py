@@ -12,7 +12,15 @@ from ssdlite.datasets.formats.files import ImageFiles, read_bounded
 from ssdlite.datasets.formats.finding import find_pictures
 from ssdlite.datasets.formats.options import ReadOptions
 from ssdlite.datasets.formats.splits import WHOLE_FOLDER
-from ssdlite.datasets.formats.yolo_data import Source, YoloData, find_yolo_data, is_label_name, looks_like_labels
+from ssdlite.datasets.formats.yolo_data import (
+    Source,
+    YoloData,
+    decode_text,
+    find_yolo_data,
+    is_label_name,
+    looks_like_labels,
+    require_different_names,
+)
 from ssdlite.datasets.formats.yolo_labels import LabelReader
 from ssdlite.errors import DataError, quote
 from ssdlite.files import counted
@@ -40,6 +48,7 @@ class YoloFormat:
             raise DataError(f"{root}: expected YOLO's split {split!r}, found none")
         if split in data.missing:
             raise DataError(f"{data.file}: {data.missing[split]}")
+        require_different_names(data)
         builder = AnnotationsBuilder(f"{data.file} ({split})", in_fractions=True, box_form="center")
         builder.notes += data.notes
         labelled = _find_split(data, split, bad, options, builder.notes)
@@ -134,10 +143,7 @@ def _find_pictures(
 def _read_list(source: Source, data: YoloData, bad: BadItems, options: ReadOptions, notes: list[str]) -> Sequence[str]:
     """The pictures that a list names, a line each: relative to it, or wherever they are today."""
     path = source.place
-    try:
-        lines = read_bounded(path, MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected UTF-8 text, a picture a line ({error.reason})") from None
+    lines = decode_text(path, read_bounded(path, MAX_LIST_BYTES)).splitlines()
     names = list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.startswith("#")))
     base = data.folder if source.inside else path.parent
     elsewhere = {name: there for name in names if (there := _outside(name, path.parent, base))}

@@ -6,7 +6,6 @@ import itertools
 import os
 import posixpath
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -79,7 +78,6 @@ def find_yolo_data(root: Path, *, nested: bool = False) -> YoloData | None:
         elif not data.splits:
             below = subfolders(root) if root.is_dir() and not nested else []
             return find_yolo_data(below[0], nested=True) if len(below) == 1 else None
-    _note_repeated_names(data)
     return data
 
 
@@ -96,16 +94,23 @@ def _with_names(folder: Path, described: YoloDescription | None) -> YoloData:
                 f"{len(data.names)} names in {data.file}"
             )
     if data.names is None:
-        data.notes.append(
-            f"{folder}: no list of class names (data.yaml, classes.txt): classes are called by their numbers"
-        )
+        empty = next((name for name in USUAL_NAMES if is_empty(folder / name)), None)
+        reason = f"{empty} is empty" if empty else "data.yaml, classes.txt"
+        data.notes.append(f"{folder}: no list of class names ({reason}): classes are called by their numbers")
     return data
 
 
-def _note_repeated_names(data: YoloData) -> None:
-    counts = Counter((data.names or {}).values())
-    if repeated := [quote(name) for name, count in counts.items() if count > 1]:
-        data.notes.append(f"{data.file}: class names that are listed more than once are one class: {listing(repeated)}")
+def require_different_names(data: YoloData) -> None:
+    """A DataError for classes of one name, whose objects could not be told apart."""
+    numbers: dict[str, list[int]] = {}
+    for number, name in (data.names or {}).items():
+        numbers.setdefault(name, []).append(number)
+    for name, those in numbers.items():
+        if len(those) > 1:
+            raise DataError(
+                f"{data.file}: expected every class name once, got {quote(name)} for the classes "
+                f"{listing(map(str, those))}. Give each its own; if they are one class, --rename makes them one then"
+            )
 
 
 def _add_stated_splits(data: YoloData, described: YoloDescription) -> None:
@@ -157,15 +162,38 @@ def _find_description(folder: Path) -> YoloDescription | None:
 
 def _read_description(path: Path) -> YoloDescription | None:
     """Of a .yaml or .data file; None where it is not about a data set of YOLO's."""
-    if not path.name.lower().endswith(DESCRIPTION_ENDINGS) or not OWN_KEY.search(read_head(path)):
+    if not path.name.lower().endswith(DESCRIPTION_ENDINGS):
         return None
-    text = _decode(path, read_bounded(path, MAX_DESCRIPTION_BYTES))
+    head = read_head(path)
+    if not OWN_KEY.search(_plain_head(head)):
+        if b"\0" in head and path.name in USUAL_NAMES:
+            raise DataError(f"{path}: expected text in UTF-8 (or UTF-16 that begins with its mark), got other bytes")
+        return None
+    text = decode_text(path, read_bounded(path, MAX_DESCRIPTION_BYTES))
     return _read_yaml(path, text) if path.name.lower().endswith(YAML_ENDINGS) else _read_darknet(path, text)
 
 
-def _decode(path: Path, data: bytes) -> str:
+def is_empty(path: Path) -> bool:
+    """Whether it is a file of nothing but white space and YAML's comments."""
+    return _is_file(path) and not re.sub(rb"(?m)^\s*(#.*|---\s*)?$", b"", _plain_head(read_head(path))).strip()
+
+
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def _plain_head(head: bytes) -> bytes:
+    """What ``read_head`` gives, in UTF-8."""
+    return head.decode("utf-16", "replace").encode("utf-8", "replace") if head.startswith(UTF_16_MARKS) else head
+
+
+def decode_text(path: Path, data: bytes) -> str:
+    """UTF-8 with or without its mark, or UTF-16 with it, as PowerShell writes text.
+
+    Raises:
+        DataError: it is none of these, the message naming the line.
+    """
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-16" if data.startswith(UTF_16_MARKS) else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise DataError(f"{path}: line {line}: expected UTF-8 text ({error.reason})") from None
@@ -297,7 +325,7 @@ def is_class_list(name: str) -> bool:
 
 def _read_class_list(path: Path) -> dict[int, str]:
     ImageFiles(path.parent, path.parent).find(path.name)  # a link must not lead out
-    lines = _decode(path, read_bounded(path, MAX_DESCRIPTION_BYTES)).rstrip().splitlines()
+    lines = decode_text(path, read_bounded(path, MAX_DESCRIPTION_BYTES)).rstrip().splitlines()
     return {number: line.strip() or str(number) for number, line in enumerate(lines)}
 
 
@@ -453,8 +481,7 @@ def looks_like_labels(path: Path) -> bool:
 
 
 def _first_line(path: Path) -> str:
-    head = read_head(path)
-    return head.split(b"\n", 1)[0].decode("utf-8", "replace").strip() if head else ""
+    return _plain_head(read_head(path)).split(b"\n", 1)[0].decode("utf-8", "replace").strip()
 
 
 def _listing(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from ssdlite.datasets.formats.base import BadItems, Box
 from ssdlite.datasets.formats.files import read_bounded
 from ssdlite.datasets.formats.outlines import box_of_points
 from ssdlite.datasets.formats.plausibility import FORMS, LEAST_EVIDENCE, MOST_LEFT, ROUNDED_OUT
-from ssdlite.datasets.formats.yolo_data import YoloData
+from ssdlite.datasets.formats.yolo_data import YoloData, decode_text
 from ssdlite.errors import DataError, quote
 from ssdlite.files import counted
 
@@ -43,10 +43,7 @@ class LabelReader:
         """What cannot be used is told to ``bad``."""
         labels: list[YoloLabel] = []
         try:
-            text = read_bounded(Path(path), MAX_YOLO_BYTES).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            self._bad.add("bad-annotation", path, f"expected UTF-8 text ({error.reason})")
-            return labels
+            text = decode_text(Path(path), read_bounded(Path(path), MAX_YOLO_BYTES))
         except DataError as error:
             self._bad.add("bad-annotation", path, str(error).removeprefix(f"{path}: "))
             return labels

@@ -448,8 +448,8 @@ def test_several_descriptions_are_asked_about(tmp_path: Path) -> None:
 
 
 def test_a_description_whose_folders_are_gone_does_not_hide_what_is_there(tmp_path: Path) -> None:
-    text = "train: /data/a/first\nval: /data/a/second\nnames: [ace, king, ace]\n"
-    files = {"images/train/a.jpg": None, "labels/train/a.txt": "2" + ACE[1:], "images/val/b.jpg": None}
+    text = "train: /data/a/first\nval: /data/a/second\nnames: [ace, king]\n"
+    files = {"images/train/a.jpg": None, "labels/train/a.txt": ACE, "images/val/b.jpg": None}
     root = write(tmp_path, files | {"labels/val/b.txt": KING, "data.yaml": text})
     found = load_data(root)
     assert (contents(found.train), contents(found.val)) == (
@@ -460,7 +460,61 @@ def test_a_description_whose_folders_are_gone_does_not_hide_what_is_there(tmp_pa
     expected = "expected a folder or a list of pictures, found none called"
     assert f"{yaml}: train: {expected} '/data/a/first'; what is there is used" in found.notes
     assert f"{yaml}: val: {expected} '/data/a/second'; what is there is used" in found.notes
-    assert f"{yaml}: class names that are listed more than once are one class: 'ace'" in found.notes
+
+
+@pytest.mark.parametrize("files", [
+    {"data.yaml": "names: [ace, king, 'ace ', ace]\n"}, {"data.yaml": "names: {0: ace, 2: ace, 3: ace}"},
+    {"classes.txt": "ace\nking\nace\nace\n"},
+])  # fmt: skip
+def test_classes_of_one_name_are_an_error(tmp_path: Path, files: dict[str, str]) -> None:
+    root = write(tmp_path, files | {"a.jpg": None, "a.txt": ACE})
+    with pytest.raises(DataError) as caught:
+        load_split(root)
+    assert str(caught.value) == (
+        f"{root / next(iter(files))}: expected every class name once, got 'ace' for the classes 0, 2, 3. Give each its "
+        "own; if they are one class, --rename makes them one then"
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_text_as_powershell_writes_it(tmp_path: Path, encoding: str) -> None:
+    """UTF-16 with its mark: the description, the list of classes or of pictures, and labels."""
+
+    def encoded(text: str) -> bytes:
+        return (b"\xfe\xff" if encoding == "utf-16-be" else b"") + text.encode(encoding)
+
+    yaml = "train: train.txt\nval: train.txt\nnames: [as, könig]\n"
+    expected = {"a.jpg": [("as", ACE_BOX), ("könig", KING_BOX)]}
+    rest = {"a.jpg": None, "a.txt": encoded(ACE + KING)}
+    root = write(tmp_path / "yaml", {"data.yaml": encoded(yaml), "train.txt": encoded("./a.jpg\n")} | rest)
+    for data in (root, root / "data.yaml"):
+        assert contents(load_data(data).train) == expected
+    assert (
+        contents(load_split(write(tmp_path / "list", {"classes.txt": encoded("as\r\nkönig\r\n")} | rest))) == expected
+    )
+    unnamed = load_split(write(tmp_path / "labels", {"images/a.jpg": None, "labels/a.txt": encoded(ACE)}))
+    assert contents(unnamed) == {"a.jpg": [("0", ACE_BOX)]}
+
+
+def test_utf_16_without_its_mark_is_an_error(tmp_path: Path) -> None:
+    root = write(tmp_path, {"data.yaml": "names: [ace]\n".encode("utf-16-le"), "a.jpg": None, "a.txt": ACE})
+    with pytest.raises(DataError, match=r"data\.yaml: expected text in UTF-8 \(or UTF-16 that begins with its mark\)"):
+        load_split(root)
+
+
+@pytest.mark.parametrize("text", ["", " \n\n", "# names of classes\n---\n"])
+def test_an_empty_description_is_said_to_be_empty(tmp_path: Path, text: str) -> None:
+    root = write(tmp_path, {"data.yaml": text, "images/a.jpg": None, "labels/a.txt": ACE})
+    found = load_split(root)
+    assert found.class_names == ("0",)
+    note = f"{root}: no list of class names (data.yaml is empty): classes are called by their numbers"
+    assert note in found.notes
+    (root / "labels" / "a.txt").unlink()
+    with pytest.raises(DataError, match=r"It has 1 picture and 1 YAML file\. data\.yaml is empty\."):
+        load_split(root)
+    (root / "data.yaml").write_text("")
+    with pytest.raises(DataError, match="this is a file; it is empty"):
+        load_split(root / "data.yaml")
 
 
 def test_a_folder_in_a_folder_as_archives_leave_it(tmp_path: Path) -> None:
