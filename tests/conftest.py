@@ -3,8 +3,13 @@
 import json
 import os
 import runpy
+import shutil
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +68,32 @@ def golden_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _write_bundle(folder / "letterbox_softmax", options[::2], {"resize": "letterbox"})
 
     return _make_once(tmp_path_factory, "bundles", make)
+
+
+@pytest.fixture(scope="session")
+def built_package(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """``ssd-lite/``, a copy of what the wheel is built from, so that nothing is left in the checkout; ``dist/``, with
+    the wheel; ``site/``, where it is unpacked. None where build or setuptools is not installed.
+    """
+    if not (find_spec("build") and find_spec("setuptools")):
+        return None
+    return _make_once(tmp_path_factory, "package", _build_package)
+
+
+def _build_package(folder: Path) -> None:
+    root = Path(__file__).resolve().parents[1]
+    source, output = folder / "ssd-lite", folder / "dist"
+    source.mkdir()
+    for name in ("ssdlite", "backbones", "heads", "datasets", "tools"):
+        shutil.copytree(root / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(root / name, source / name)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(output), str(source)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (wheel,) = output.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
 
 
 def _make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:

@@ -1,6 +1,5 @@
 """The wheel: installed elsewhere, it works and takes no top-level name but ``ssdlite``."""
 
-import importlib.util
 import json
 import os
 import re
@@ -16,37 +15,22 @@ ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("backbones", "heads", "datasets", "tools")
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy, so that what is built from it leaves nothing in the checkout."""
-    for module in ("build", "setuptools"):
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f"needs {module} to build the wheel")
-    source = tmp_path_factory.mktemp("source") / "ssd-lite"
-    source.mkdir()
-    for name in ("ssdlite", *STAGES):
-        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
-    return source
+@pytest.fixture
+def source(built_package: Path | None) -> Path:
+    if built_package is None:
+        pytest.skip("needs build and setuptools to build the wheel")
+    return built_package / "ssd-lite"
 
 
-@pytest.fixture(scope="module")
-def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(output), str(source)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    (built,) = output.glob("*.whl")
+@pytest.fixture
+def wheel(source: Path) -> Path:
+    (built,) = (source.parent / "dist").glob("*.whl")
     return built
 
 
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = tmp_path_factory.mktemp("site")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(target)
-    return target
+@pytest.fixture
+def installed(source: Path) -> Path:
+    return source.parent / "site"
 
 
 def test_only_ssdlite_is_at_the_top(wheel: Path):
