@@ -5,6 +5,7 @@ What a detector needs is loaded by what builds one; an exported model needs neit
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -205,13 +206,20 @@ def load_operating_points(path: str | Path, model: str | None = None) -> dict[st
     return points
 
 
-def is_shipped(path: Path) -> bool:
-    """Whether this names a detector that comes with the package, and no file."""
-    if is_exported(path):
-        return False
-    from ssdlite.checkpoint import SHIPPED
+def is_shipped(path: Path, model: str | None = None) -> bool:
+    """Whether this names a detector that comes with the package, and no file, or was exported from one.
 
-    return str(path) in SHIPPED and not path.exists()
+    Raises:
+        ContractError: as ``load_operating_points``.
+    """
+    from ssdlite.config import SHIPPED
+
+    if not is_exported(path):
+        return str(path) in SHIPPED and not path.exists()
+    from ssdlite.runtime.files import open_model
+
+    exported = open_model(path, model, None)[0].provenance.checkpoint_sha256
+    return exported in {hashlib.sha256(file.read_bytes()).hexdigest() for file in SHIPPED.values()}
 
 
 def check_runs_on_cpu(path: Path, device: str) -> None:

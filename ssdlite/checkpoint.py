@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ssdlite.config import PRESETS, DetectorConfig
+from ssdlite.config import PRESETS, SHIPPED, DetectorConfig
 from ssdlite.errors import CheckpointError, ConfigError, quote
 from ssdlite.files import listing, write_atomically
 from ssdlite.runtime.contract import CONTRACT_FILE
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 CHECKPOINT_FORMAT = "ssdlite-checkpoint"
 CHECKPOINT_VERSION = 2
 SAFETENSORS_SUFFIX = ".safetensors"
-SHIPPED = {"openimages": Path(__file__).parent / "assets" / "openimages.safetensors"}  # detectors that come along
 RENAMED_PARTS = {"extra_layers.": "neck."}  # of the network: version 1 -> 2
 
 
@@ -149,6 +148,12 @@ def _save(content: dict[str, Any], file: BinaryIO) -> None:
         raise
 
 
+def checkpoint_file(path: Path) -> Path:
+    """The file that ``load_checkpoint`` reads for ``path``."""
+    path = run_checkpoint(path)
+    return path if path.exists() else SHIPPED.get(str(path), path)
+
+
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint of ours, onto the CPU. Pickled code in it is refused, not run (``weights_only=True``).
 
@@ -159,8 +164,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointError: no such file, not a checkpoint, truncated, hostile, or of a newer format.
     """
     path = run_checkpoint(Path(path))
-    if not path.exists() and str(path) in SHIPPED:
-        return replace(load_checkpoint(SHIPPED[str(path)]), path=str(path))
+    file = checkpoint_file(path)
+    if file != path:
+        return replace(load_checkpoint(file), path=str(path))
     if not path.is_file() or is_exported(path):
         raise CheckpointError(f"{path}: {_instead_of_checkpoint(path)}")
     if path.suffix == SAFETENSORS_SUFFIX:

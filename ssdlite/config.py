@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -360,6 +361,9 @@ def _strides_for(config: DetectorConfig, neck: NeckConfig, finest_stride: int | 
     require(finest in (8, 16), f"finest_stride: expected 8 or 16, got {quote(finest)}")
     return standard_strides(finest, len(neck.channels))
 
+
+# The trained detectors that come along.
+SHIPPED = {"openimages": Path(__file__).parent / "assets" / "openimages.safetensors"}
 
 # The named detectors. To add one is to add an entry here; every entry passes the same contract test.
 _SSDLITE = DetectorConfig()

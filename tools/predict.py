@@ -22,7 +22,7 @@ from ssdlite import cli
 from ssdlite.build import is_shipped, load_any, load_operating_points
 from ssdlite.console import print_line
 from ssdlite.detections import Detections
-from ssdlite.errors import ConfigError, DataError
+from ssdlite.errors import CheckpointError, ConfigError, ContractError, DataError
 from ssdlite.files import counted, listing, prepare_folder, save_json_list, writing
 from ssdlite.images.camera import LAST_CAMERA, Camera, Window, is_camera_name
 from ssdlite.images.drawing import draw_detections, draw_detections_on
@@ -201,14 +201,17 @@ def _thresholds(options: PredictOptions, weights: Path, class_names: Sequence[st
     """[K] by label. Raises what ``load_operating_points`` does."""
     if options.score_threshold != "auto":
         return np.full(len(class_names), options.score_threshold)
-    if is_shipped(weights):
+    try:
+        points = load_operating_points(weights, options.model)
+    except (CheckpointError, ContractError):
+        if not is_shipped(weights, options.model):
+            raise
         print_line(
             f"{weights}: no operating points were measured, there being no validation data of its classes: score "
             f"threshold {DEFAULT_SCORE_THRESHOLD:g} for each, as without auto; `ssdlite eval {weights} --data DIR "
             "--output DIR` measures them on your pictures"
         )
         return np.full(len(class_names), DEFAULT_SCORE_THRESHOLD)
-    points = load_operating_points(weights, options.model)
     if unmeasured := [name for name in class_names if name not in points]:
         print_line(f"no operating point of {listing(unmeasured)}: score threshold {DEFAULT_SCORE_THRESHOLD:g}")
     return score_thresholds(class_names, points)

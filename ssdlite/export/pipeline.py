@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ssdlite.checkpoint import load_checkpoint
+from ssdlite.checkpoint import checkpoint_file, load_checkpoint
 from ssdlite.config import override
 from ssdlite.errors import ConfigError, ExportError
 from ssdlite.export.bundle import CARD_FILE, provenance_of, staged_folder, write_contract
@@ -48,7 +48,7 @@ def export_bundle(options: ExportOptions, notify: Callable[[str], object] = lamb
         job = ExportJob(
             options=options,
             detector=detector,
-            provenance=provenance_of(options.checkpoint, checkpoint, options.license),
+            provenance=provenance_of(checkpoint_file(options.checkpoint), checkpoint, options.license),
             operating_points=checkpoint.operating_points,
             pictures=find_pictures(options, detector),
             folder=folder,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from ssdlite.checkpoint import SHIPPED, load_checkpoint
+from ssdlite.checkpoint import load_checkpoint
+from ssdlite.config import SHIPPED
 from ssdlite.weights.backbones import IMAGENET, PUBLISHED
 
 

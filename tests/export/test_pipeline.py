@@ -16,6 +16,8 @@ from PIL import Image
 import ssdlite
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.datasets.shapes import generate_shapes
+from ssdlite.export import pipeline
+from ssdlite.export.options import ExportOptions
 from ssdlite.runtime.contract import METADATA_KEY
 from ssdlite.runtime.contract_file import parse_contract, read_contract
 from ssdlite.runtime.model import load_model
@@ -181,6 +183,21 @@ def test_int8_from_a_folder_of_pictures(export: Callable[..., Any], tmp_path: Pa
     assert status == 0, said
     facts = read_contract(bundle).models[0].quantization
     assert facts is not None and facts.calibration_images == 3 and facts.calibration_data == "pictures"
+
+
+def test_the_file_behind_a_name_or_a_folder_is_where_the_weights_come_from(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "_write_bundle", lambda job: job.provenance)
+
+    def origin(source: Path) -> Any:
+        return pipeline.export_bundle(ExportOptions(checkpoint=source, output=tmp_path / "bundle", overwrite=True))
+
+    shipped = origin(Path("openimages"))
+    assert shipped.checkpoint == "openimages.safetensors"
+    assert shipped.checkpoint_sha256 == "f13d4ec92ecdff7097c19457d6c90c79d83d41815dbc8d970c06d32d9a1a97e7"
+    assert origin(checkpoint.parent) == origin(checkpoint)
+    assert origin(checkpoint).checkpoint == "best.pt"
 
 
 @pytest.mark.parametrize(

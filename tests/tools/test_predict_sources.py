@@ -219,3 +219,24 @@ def test_auto_of_the_detector_that_comes_along_says_what_it_takes(
     assert "openimages: no operating points were measured" in capsys.readouterr().out
     (entry,) = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert [one["score"] for one in entry["detections"]] == [0.5]
+
+
+def test_auto_of_what_was_exported_from_it_takes_the_same(
+    tmp_path: Path, colour_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is known by the hash of the checkpoint in its contract."""
+    monkeypatch.undo()
+    Image.new("RGB", (96, 64), (255, 0, 0)).save(tmp_path / "a.png")
+    names = [str(tmp_path / "a.png"), "--output", str(tmp_path / "out"), "--weights", str(colour_bundle)]
+    assert predict.main([*names, "--score-threshold", "auto"]) == 2
+    assert f"{colour_bundle}: holds no operating points" in capsys.readouterr().err
+    digest = b"f13d4ec92ecdff7097c19457d6c90c79d83d41815dbc8d970c06d32d9a1a97e7"  # sha256sum openimages.safetensors
+    for file in (colour_bundle / "nms.onnx", colour_bundle / "contract.json"):
+        content = file.read_bytes()
+        assert b"0" * 64 in content
+        file.write_bytes(content.replace(b"0" * 64, digest))
+    assert predict.main([*names, "--score-threshold", "auto"]) == 0
+    said = capsys.readouterr().out
+    assert f"{colour_bundle}: no operating points were measured" in said and "score threshold 0.3 for each" in said
+    (entry,) = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [one["name"] for one in entry["detections"]] == ["red"]

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import ssdlite
-from ssdlite.checkpoint import SHIPPED, load_checkpoint
+from ssdlite.checkpoint import load_checkpoint
+from ssdlite.config import SHIPPED
 from ssdlite.errors import CheckpointError
 from ssdlite.nms import pairwise_iou
 from ssdlite.tools import predict as predict_tool
