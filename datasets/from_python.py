@@ -20,6 +20,7 @@ from ssdlite.datasets.formats.base import Box, natural_order
 from ssdlite.datasets.formats.csv_columns import BOX_FORMS, Columns, RowError, columns_named
 from ssdlite.datasets.formats.embedded import picture_cache
 from ssdlite.datasets.formats.imagefolder import BOX_KEYS, CATEGORY_KEYS
+from ssdlite.datasets.formats.plausibility import BoxForm, require_pixels, require_plausible
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.writers.base import LabeledPicture, require_class_names
 from ssdlite.datasets.writers.coco import CocoWriter
@@ -49,6 +50,8 @@ class Example(NamedTuple):
     boxes: Any  # [N, 4] xyxy pixels
     labels: Any  # [N] names, or numbers
     ignore: Sequence[bool] = ()
+    places: Sequence[str] = ()  # of the objects in what was given, for messages
+    box_form: BoxForm = "corners"  # that the boxes were given in
 
 
 def as_data_path(data: DataSource, val: DataSource | None = None, *, class_names: Sequence[str] | None = None) -> Path:
@@ -129,20 +132,36 @@ def _write_pictures(
     """The pictures of a split, written to ``folder``, each with the names of its objects' classes."""
     folder.mkdir()
     written = []
+    box_form: BoxForm = "corners"
     for position, example in enumerate(_examples(data)):
         try:
             boxes, names = _boxes(example.boxes), [_class_name(label, class_names) for label in _plain(example.labels)]
             if len(boxes) != len(names):
                 raise DataError(f"expected as many boxes as labels, got {len(boxes)} and {len(names)}")
             path = _write_picture(folder, position, example.picture, digest)
-            picture = LabeledPicture(path.name, read_header(path).upright, boxes, (), ignore=example.ignore)
+            places = example.places or [f"example {position}, box {number}" for number in range(len(boxes))]
+            size = read_header(path).upright
+            picture = LabeledPicture(path.name, size, boxes, (), ignore=example.ignore, places=places)
         except (ValueError, TypeError) as error:  # DataError is a ValueError
             raise DataError(f"{folder.name} example {position}: {error}") from None
-        digest.update(repr((folder.name, boxes, names, list(example.ignore))).encode())
+        digest.update(repr((folder.name, boxes, names, places, list(example.ignore))).encode())
         written.append((picture, names))
+        box_form = example.box_form
     if not written:
         raise DataError(f"{folder.name}: expected examples of pictures with boxes and labels, got none")
+    _require_plausible(f"data from Python, {folder.name}", written, box_form)
     return written
+
+
+def _require_plausible(source: str, written: Sequence[tuple[LabeledPicture, list[str]]], box_form: BoxForm) -> None:
+    """As for data in files, but that items and boxes are named as they were given."""
+    boxes = np.array([box for picture, _ in written for box in picture.boxes], np.float64).reshape(-1, 4)
+    places = [
+        f"{place} ({name})" for picture, names in written for place, name in zip(picture.places, names, strict=True)
+    ]
+    sizes = [picture.size[::-1] for picture, _ in written for _ in picture.boxes]
+    require_pixels(boxes, source, places.__getitem__)
+    require_plausible(boxes, np.array(sizes, np.float64).reshape(-1, 2), box_form, source, places.__getitem__)
 
 
 def _write_picture(folder: Path, position: int, picture: Any, digest: Any) -> Path:
@@ -199,7 +218,8 @@ def _example(item: Any, position: int) -> Example:
     if isinstance(item, Mapping) and "objects" in item and "image" in item:
         objects = item["objects"]
         boxes, labels = _first_key(objects, BOX_KEYS, position), _first_key(objects, CATEGORY_KEYS, position)
-        return Example(item["image"], [(x, y, x + width, y + height) for x, y, width, height in boxes], labels)
+        corners = [(x, y, x + width, y + height) for x, y, width, height in boxes]
+        return Example(item["image"], corners, labels, box_form="size")
     if isinstance(item, Sequence) and len(item) == 3:
         return Example(*item)
     if isinstance(item, Sequence) and len(item) == 2 and isinstance(item[1], Mapping):
@@ -232,13 +252,14 @@ def _of_table(table: Any) -> Iterator[Example]:
             f"a table: expected the columns filename, class and {', '.join(BOX_FORMS['corners'])}, or such; "
             f"{', '.join(missing)} is missing among {', '.join(columns.names)}"
         )
-    objects: dict[str, list[tuple[Box, str, bool]]] = {}
+    objects: dict[str, list[tuple[Box, str, bool, str]]] = {}
     for number, cells in enumerate(table.itertuples(index=False, name=None)):
         row = _read_row(columns, [str(cell) for cell in cells], number)
         own = objects.setdefault(row.image, [])
-        own += [] if row.box is None else [(row.box, row.class_name or "object", row.ignore)]
+        own += [] if row.box is None else [(row.box, row.class_name or "object", row.ignore, f"row {number}")]
     for image, rows in objects.items():
-        yield Example(image, [box for box, _, _ in rows], [name for _, name, _ in rows], [row[2] for row in rows])
+        boxes, names, ignore, places = zip(*rows, strict=True) if rows else ((), (), (), ())
+        yield Example(image, boxes, names, ignore, places, columns.box_form)
 
 
 def _read_row(columns: Columns, cells: list[str], number: int) -> Any:

@@ -184,7 +184,11 @@ def _valid_annotations(
         elif annotation.category_id not in class_of:
             reason = f"is of category id {annotation.category_id}, which `categories` does not have"
         elif width < 0 or height < 0:
-            reason = f"expected bbox [x, y, width, height], got a negative size in {list(annotation.bbox)}"
+            x, y = annotation.bbox[:2]
+            reason = (
+                f"expected bbox [x, y, width, height], got a negative size in {list(annotation.bbox)} (corners {x:g}, "
+                f"{y:g}, {x + width:g}, {y + height:g})"
+            )
         else:
             if annotation.image_id in position_of:
                 valid.append(annotation)

@@ -112,10 +112,10 @@ def require_plausible(
     picture = "" if width == height == 1 else f" in a picture of {width:g} x {height:g}"
     fitting = len(boxes) - left[likely[0]]
     raise DataError(
-        f"{source}: expected boxes as {FORMS[form]}, got what looks like {' or '.join(one.name for one in likely)}: "
+        f"{source}: expected boxes as {FORMS[form]}, got what looks like {', or '.join(one.name for one in likely)}: "
         f"{count} of {counted(len(boxes), 'box')} do not fit their pictures as they stand, the first {shown}{picture} "
         f"({describe(int(rows[first]))}); read so, {fitting} of {len(boxes)} fit. "
-        f"Correct the annotations: {' or '.join(dict.fromkeys(one.remedy for one in likely))}"
+        f"Correct the annotations: {'; or '.join(dict.fromkeys(one.remedy for one in likely))}"
     )
 
 

@@ -28,6 +28,7 @@ class LabeledPicture(NamedTuple):
     ignore: Sequence[bool] = ()  # crowd regions and difficult objects
     areas: Sequence[float] = ()  # pixels, of masks
     scores: Sequence[float] = ()
+    places: Sequence[str] = ()  # where each came from, in the words of messages about it; COCO's ids of annotations
 
     def without_ignored(self) -> LabeledPicture:
         """For formats that have no such objects."""
@@ -38,6 +39,7 @@ class LabeledPicture(NamedTuple):
             ignore=(),
             areas=[self.areas[i] for i in keep] if self.areas else (),
             scores=[self.scores[i] for i in keep] if self.scores else (),
+            places=[self.places[i] for i in keep] if self.places else (),
         )
 
 

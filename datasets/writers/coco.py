@@ -54,7 +54,7 @@ def _write(path: Path, pictures: Iterable[LabeledPicture], class_names: Sequence
             entry = {"id": image_id, "file_name": picture.file, "width": width, "height": height}
             file.write(("," if image_id > 1 else "") + "\n" + json.dumps(entry, ensure_ascii=False))
             for annotation in _annotations(picture, image_id, numbers):
-                annotations.write(("," if annotation["id"] > 1 else "") + "\n" + json.dumps(annotation))
+                annotations.write(("," if annotations.tell() else "") + "\n" + json.dumps(annotation))
         file.write('\n],\n"annotations": [')
         annotations.seek(0)
         shutil.copyfileobj(annotations, file)
@@ -66,7 +66,7 @@ def _annotations(picture: LabeledPicture, image_id: int, numbers: Iterator[int])
     for position, ((x0, y0, x1, y1), label) in enumerate(zip(picture.boxes, picture.labels, strict=True)):
         area = picture.areas[position] if picture.areas else (x1 - x0) * (y1 - y0)
         yield {
-            "id": next(numbers),
+            "id": picture.places[position] if picture.places else next(numbers),
             "image_id": image_id,
             "category_id": label + 1,
             "bbox": [plain_number(value) for value in (x0, y0, x1 - x0, y1 - y0)],

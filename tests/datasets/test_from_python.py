@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from ssdlite.datasets import as_data_path, load_data
+from ssdlite.datasets.formats.options import LoadOptions
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.errors import DataError
 from ssdlite.images.reading import read_image
@@ -149,4 +150,63 @@ def test_a_split_that_was_loaded(pixels: np.ndarray) -> None:
 def test_what_cannot_be_used_is_said(example: Any, message: str, cache: Path) -> None:
     with pytest.raises(DataError, match=message):
         as_data_path([example])
+    assert list(cache.iterdir()) == []
+
+
+EMPTY_PICTURE = np.zeros((100, 200, 3), np.uint8)
+GOOD = (EMPTY_PICTURE, [[10, 10, 30, 40]], ["cat"])
+
+
+def test_a_wrong_box_is_named_as_it_was_given() -> None:
+    data = [GOOD, (EMPTY_PICTURE, [[10, 10, 30, 40], [30, 10, 10, 40]], ["cat", "dog"])]
+    with pytest.raises(DataError) as caught:
+        split(data)
+    assert (
+        "annotation example 1, box 1: expected bbox [x, y, width, height], got a negative size in "
+        "[30.0, 10.0, -20.0, 30.0] (corners 30, 10, 10, 40)"
+    ) in str(caught.value)
+    loaded = load_data(as_data_path(data, data), LoadOptions(skip_bad=True))
+    assert loaded.train.object_counts() == {"cat": 2, "dog": 0}
+    data = [GOOD, (EMPTY_PICTURE, [[100, 10, 330, 40], [30, 10, 30, 40]], ["dog", "cat"])]
+    assert [problem.detail for problem in split(data).problems] == [
+        "annotation example 1, box 0 (dog) of 000001.png",
+        "annotation example 1, box 1 (cat) of 000001.png",
+    ]
+
+
+def test_a_wrong_row_of_a_table_is_named(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    Image.fromarray(EMPTY_PICTURE).save(tmp_path / "a.png")
+    columns = {"path": [str(tmp_path / "a.png")] * 3, "label": ["cat"] * 3, "x1": [1, 9, 3], "y1": [1, 2, 3]}
+    index = split(pandas.DataFrame(columns | {"x2": [11, 12, 250], "y2": [11, 12, 13]}))
+    assert [problem.detail for problem in index.problems] == ["annotation row 2 (cat) of 000000.png"]
+
+
+FRACTIONS = (
+    "data from Python, train: expected boxes in pixels, got 2 boxes of less than one each, the first with the corners "
+    "0.1, 0.1, 0.3, 0.4 (example 0, box 0 (cat)); they look like fractions of the picture's width and height"
+)
+WITH_SIZES = (
+    "data from Python, train: expected boxes as xmin, ymin, xmax, ymax, got what looks like x, y of the upper left "
+    "corner, width, height: 6 of 7 boxes do not fit their pictures as they stand, the first 30, 60, 20, 30 in a "
+    "picture of 200 x 100 (example 1, box 0 (cat)); read so, 7 of 7 fit. Correct the annotations: write x + width and "
+    "y + height"
+)
+WITH_CORNERS = (
+    "data from Python, train: expected boxes as x, y of the upper left corner, width, height, got what looks like the "
+    "corners x1, y1, x2, y2: 6 of 6 boxes do not fit their pictures as they stand, the first 120, 50, 190, 90 in a "
+    "picture of 200 x 100 (example 0, box 0 (cat)); read so, 6 of 6 fit."
+)
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    ([(EMPTY_PICTURE, [[0.1, 0.1, 0.3, 0.4]], ["cat"])] * 2, FRACTIONS),
+    ([GOOD, (EMPTY_PICTURE, [[30, 60, 20, 30], [20, 50, 10, 5], [150, 20, 40, 10]] * 2, ["cat"] * 6)], WITH_SIZES),
+    ([{"image": EMPTY_PICTURE, "objects": {"bbox": [[120, 50, 190, 90]] * 3, "category": ["cat"] * 3}}] * 2,
+     WITH_CORNERS),
+])  # fmt: skip
+def test_boxes_in_another_unit_or_order_are_one_error(data: Any, message: str, cache: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        as_data_path(data)
+    assert message in str(caught.value)
     assert list(cache.iterdir()) == []
