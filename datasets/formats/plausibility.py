@@ -28,6 +28,7 @@ FORMS: dict[BoxForm, str] = {
 # five of them once in a thousand times: beside the boxes that fit either way, and those far out of their pictures.
 LEAST_EVIDENCE = 5
 LEAST_MISFITS = 0.1  # of all boxes, below which those that do not fit are single mistakes
+LEAST_SHIFTED = 0.25  # the same where the other way just shifts them: back into the picture, where they reach out of it
 MOST_LEFT = 0.05  # of those that do not fit as they stand, how many may not fit in the other way either
 FAR_OUT = 0.05  # of the picture's side, that a box must reach out by not to fit as it stands: tools overshoot by less
 ROUNDED_OUT = 0.01  # that it may reach out by to fit in another way
@@ -39,6 +40,7 @@ class Reading(NamedTuple):
     name: str
     remedy: str
     corners: Callable[[Numbers], Numbers]  # [T, 4] as written -> xyxy
+    least_misfits: float = LEAST_MISFITS
 
 
 def to_corners(numbers: Numbers, form: BoxForm) -> Numbers:
@@ -66,12 +68,14 @@ def _other_readings(form: BoxForm) -> Iterator[Reading]:
         yield Reading("the corners x1, y1, x2, y2", remedy, lambda numbers: numbers)
     if form != "size":
         remedy = "write x + width and y + height" if form == "corners" else "write x + width / 2 and y + height / 2"
-        yield Reading(FORMS["size"], remedy, lambda numbers: to_corners(numbers, "size"))
+        least = LEAST_SHIFTED if form == "center" else LEAST_MISFITS
+        yield Reading(FORMS["size"], remedy, lambda numbers: to_corners(numbers, "size"), least)
     if form != "center":
         remedy = "write x - width / 2 and y - height / 2" + (
             ", x + width / 2 and y + height / 2" if form == "corners" else ""
         )
-        yield Reading(FORMS["center"], remedy, lambda numbers: to_corners(numbers, "center"))
+        least = LEAST_SHIFTED if form == "size" else LEAST_MISFITS
+        yield Reading(FORMS["center"], remedy, lambda numbers: to_corners(numbers, "center"), least)
     if form == "corners":
         for what, order in (("xmin and xmax", [2, 1, 0, 3]), ("ymin and ymax", [0, 3, 2, 1])):
             yield _exchanged(what, order, form)
@@ -103,7 +107,11 @@ def require_plausible(
         return
     numbers = _as_written(boxes, form)
     left = {one: int((~_fit(one.corners(numbers), limits, ROUNDED_OUT)).sum()) for one in _other_readings(form)}
-    likely = [reading for reading, number in left.items() if number <= MOST_LEFT * count]
+    likely = [
+        reading
+        for reading, number in left.items()
+        if number <= MOST_LEFT * count and count >= reading.least_misfits * len(boxes)
+    ]
     if not likely:
         return
     first = int(np.flatnonzero(misfits)[0])

@@ -167,6 +167,12 @@ def test_boxes_drawn_beyond_the_pictures_are_clipped_as_before(tmp_path: Path) -
     assert csv(tmp_path, beyond * 3).problem_counts() == {"clipped": 15}
 
 
+def test_boxes_that_go_on_beyond_one_side_are_no_centers(tmp_path: Path) -> None:
+    """As centers all of them would fit: a shift takes everything back that reaches out to the right."""
+    beyond = [[60.0 + i, 40.0, 40.0, 20.0] for i in range(45)] + [[170.0 + i, 40.0, 44.0, 20.0] for i in range(5)]
+    assert coco(tmp_path, beyond).problem_counts() == {"clipped": 5}
+
+
 # --- Labels of YOLO that are something else line by line.
 
 
