@@ -25,8 +25,10 @@ FORMS: dict[BoxForm, str] = {
     "center": "x, y of the center, width, height",
 }
 # Numbers in the wrong order make a box of the right one by chance at most once in four (xmin < xmax and ymin < ymax),
-# five of them once in a thousand times: beside the boxes that fit either way, and those far out of their pictures.
-LEAST_EVIDENCE = 5
+# five of them once in a thousand times; some of the five must besides be far out of their pictures as they stand: all
+# where the other way to read them keeps that order, so that only their places tell.
+LEAST_EVIDENCE = 5  # boxes, or lines of labels
+FEWEST_MISFITS = 3
 LEAST_MISFITS = 0.1  # of all boxes, below which those that do not fit are single mistakes
 LEAST_SHIFTED = 0.25  # the same where the other way just shifts them: back into the picture, where they reach out of it
 MOST_LEFT = 0.05  # of those that do not fit as they stand, how many may not fit in the other way either
@@ -41,6 +43,7 @@ class Reading(NamedTuple):
     remedy: str
     corners: Callable[[Numbers], Numbers]  # [T, 4] as written -> xyxy
     least_misfits: float = LEAST_MISFITS
+    fewest: int = FEWEST_MISFITS
 
 
 def to_corners(numbers: Numbers, form: BoxForm) -> Numbers:
@@ -68,20 +71,20 @@ def _other_readings(form: BoxForm) -> Iterator[Reading]:
         yield Reading("the corners x1, y1, x2, y2", remedy, lambda numbers: numbers)
     if form != "size":
         remedy = "write x + width and y + height" if form == "corners" else "write x + width / 2 and y + height / 2"
-        least = LEAST_SHIFTED if form == "center" else LEAST_MISFITS
-        yield Reading(FORMS["size"], remedy, lambda numbers: to_corners(numbers, "size"), least)
+        least = (LEAST_SHIFTED, LEAST_EVIDENCE) if form == "center" else (LEAST_MISFITS, FEWEST_MISFITS)
+        yield Reading(FORMS["size"], remedy, lambda numbers: to_corners(numbers, "size"), *least)
     if form != "center":
         remedy = "write x - width / 2 and y - height / 2" + (
             ", x + width / 2 and y + height / 2" if form == "corners" else ""
         )
-        least = LEAST_SHIFTED if form == "size" else LEAST_MISFITS
-        yield Reading(FORMS["center"], remedy, lambda numbers: to_corners(numbers, "center"), least)
+        share = LEAST_SHIFTED if form == "size" else LEAST_MISFITS
+        yield Reading(FORMS["center"], remedy, lambda numbers: to_corners(numbers, "center"), share, LEAST_EVIDENCE)
     if form == "corners":
         for what, order in (("xmin and xmax", [2, 1, 0, 3]), ("ymin and ymax", [0, 3, 2, 1])):
             yield _exchanged(what, order, form)
         yield _exchanged("the minima and the maxima", [2, 3, 0, 1], form)
     turned = "; where it is the pictures that EXIF turns, say --exif-boxes stored"
-    yield _exchanged("x and y", [1, 0, 3, 2], form, turned)
+    yield _exchanged("x and y", [1, 0, 3, 2], form, turned)._replace(fewest=LEAST_EVIDENCE)
 
 
 def _exchanged(what: str, order: list[int], form: BoxForm, besides: str = "") -> Reading:
@@ -103,14 +106,14 @@ def require_plausible(
     boxes, limits = boxes[rows], limits[rows]
     misfits = ~_fit(boxes, limits, FAR_OUT)
     count = int(misfits.sum())
-    if count < max(LEAST_EVIDENCE, LEAST_MISFITS * len(boxes)):
+    if len(boxes) < LEAST_EVIDENCE or count < max(FEWEST_MISFITS, LEAST_MISFITS * len(boxes)):
         return
     numbers = _as_written(boxes, form)
     left = {one: int((~_fit(one.corners(numbers), limits, ROUNDED_OUT)).sum()) for one in _other_readings(form)}
     likely = [
         reading
         for reading, number in left.items()
-        if number <= MOST_LEFT * count and count >= reading.least_misfits * len(boxes)
+        if number <= MOST_LEFT * count and count >= max(reading.fewest, reading.least_misfits * len(boxes))
     ]
     if not likely:
         return

@@ -102,6 +102,7 @@ TURNED = (
 
 @pytest.mark.parametrize(("write", "numbers", "message"), [
     (coco, [list(box) for box in BOXES], COCO_CORNERS),
+    (coco, [list(box) for box in BOXES[1:6]], "x1, y1, x2, y2: 4 of 5 boxes do not fit their pictures as they stand"),
     (imagefolder, [list(box) for box in BOXES], "metadata.jsonl: expected boxes as x, y of the upper left corner"),
     (sizes, [list(box) for box in BOXES], "got what looks like the corners x1, y1, x2, y2: 5 of 8 boxes"),
     (yolo, [in_fractions(box) for box in BOXES], YOLO_CORNERS),
@@ -152,10 +153,12 @@ def test_sound_boxes_are_read_wherever_they_are(tmp_path: Path, boxes: list[Corn
 
 
 def test_single_boxes_that_do_not_fit_are_counted_as_before(tmp_path: Path) -> None:
-    """Four corners among 16 sizes, and one pair of exchanged columns, are mistakes of those who drew them."""
+    """Four corners among 16 sizes, four boxes alone, and one exchanged pair are mistakes of those who drew them."""
     (tmp_path / "coco").mkdir()
     mixed = [as_size(box) for box in BOXES * 2] + [[150, 60, 190, 95]] * 4
     assert coco(tmp_path / "coco", mixed).problem_counts() == {"clipped": 4}
+    (tmp_path / "few").mkdir()
+    assert coco(tmp_path / "few", [list(box) for box in BOXES[2:6]]).problem_counts() == {"clipped": 3}
     (tmp_path / "csv").mkdir()
     found = csv(tmp_path / "csv", [*map(list, BOXES), [40, 10, 20, 30]])
     assert (found.problem_counts(), len(found.labels)) == ({"zero-size": 1}, 8)
