@@ -72,8 +72,8 @@ def golden_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def built_package(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
-    """``ssd-lite/``, a copy of what the wheel is built from, so that nothing is left in the checkout; ``dist/``, with
-    the wheel; ``site/``, where it is unpacked. None where build or setuptools is not installed.
+    """``ssd-lite/``, a copy of what is packaged, so that nothing is left in the checkout; ``dist/``, with the sdist and
+    the wheel made of it, as in `make dist`; ``site/``, where that is unpacked. None without build or setuptools.
     """
     if not (find_spec("build") and find_spec("setuptools")):
         return None
@@ -86,11 +86,12 @@ def _build_package(folder: Path) -> None:
     source.mkdir()
     for name in ("ssdlite", "backbones", "heads", "datasets", "tools"):
         shutil.copytree(root / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(root / name, source / name)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(output), str(source)]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(output), str(source)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
+    said = result.stdout + result.stderr
+    assert result.returncode == 0 and "would be ignored" not in said, said
     (wheel,) = output.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
