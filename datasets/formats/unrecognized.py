@@ -11,7 +11,9 @@ import msgspec
 
 from ssdlite.datasets.formats.coco import LISTS
 from ssdlite.datasets.formats.csv_columns import read_columns
+from ssdlite.datasets.formats.imagefolder import has_objects
 from ssdlite.datasets.formats.json_files import read_head, read_json
+from ssdlite.datasets.formats.splits import split_word
 from ssdlite.datasets.formats.yolo_data import is_class_list, is_empty, looks_like_labels
 from ssdlite.errors import DataError, quote
 from ssdlite.files import counted, listing
@@ -88,6 +90,9 @@ def _hints(root: Path, files: dict[str, list[Path]]) -> Iterator[tuple[int, str]
     for path in some("CSV table", "TSV table"):
         if text := _table_hint(path):
             yield about(path, text)
+    for path in some("JSONL file"):
+        if not has_objects(path):
+            yield about(path, "has no `objects`, which imagefolder's metadata.jsonl has beside `file_name`")
     for path in some("text file"):
         if not is_class_list(path.name) and looks_like_labels(path):
             yield about(
@@ -104,7 +109,17 @@ def _hints(root: Path, files: dict[str, list[Path]]) -> Iterator[tuple[int, str]
         yield about(path, _xml_hint(path))
     for path in some("archive"):
         yield 1, f"Unpack {path.relative_to(root)}"
-    yield (2, "Nothing beside the pictures could hold their boxes") if files["picture"] else (2, "It has no pictures")
+    yield 2, _picture_hint(root, files["picture"])
+
+
+def _picture_hint(root: Path, pictures: list[Path]) -> str:
+    if not pictures:
+        return "It has no pictures"
+    folders = {path.parent.name for path in pictures if path.parent != root}
+    if len(folders) > 1 and not any(split_word(name) for name in folders):
+        names = listing(sorted(folders), SHOWN_NAMES)
+        return f"The folders of the pictures ({names}) may be classes, but nothing has boxes"
+    return "Nothing beside the pictures could hold their boxes"
 
 
 def _json_hint(path: Path) -> str:

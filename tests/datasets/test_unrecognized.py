@@ -34,6 +34,10 @@ def write(root: Path, files: dict[str, Any]) -> Path:
 @pytest.mark.parametrize(("files", "message"), [
     ({"sub/.hidden": "x"}, "The folder is empty."),
     ({"a.png": None, "x/b.png": None}, "It has 2 pictures. Nothing beside the pictures could hold their boxes."),
+    ({"train/cat/a.png": None, "train/dog/b.png": None},
+     "It has 2 pictures. The folders of the pictures (cat, dog) may be classes, but nothing has boxes."),
+    ({"a.png": None, "metadata.jsonl": '{"file_name": "a.png", "text": "x"}'},
+     "1 JSONL file. metadata.jsonl has no `objects`, which imagefolder's metadata.jsonl has beside `file_name`."),
     ({"a.pdf": "x"}, "It has 1 other file. It has no pictures."),
     ({"a.png": None, "a.json": {"name": 1}, "z.json": IMAGES},
      "2 JSON files. z.json is nearly COCO's: it has `images` and `annotations`, but no `categories`."),
