@@ -13,10 +13,6 @@ from ssdlite.errors import DataError
 LABEL = "0 0.5 0.5 0.2 0.2\n"
 IMAGES = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": []}
 DETECTION = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}
-FORMATS = (
-    " Formats that are read: COCO, VOC, YOLO, CVAT, Label Studio, CSV, TFRecord, LabelMe, imagefolder or VIA "
-    "(docs/data.md)"
-)
 
 
 def write(root: Path, files: dict[str, Any]) -> Path:
@@ -68,7 +64,8 @@ def test_what_is_in_the_folder(tmp_path: Path, files: dict[str, Any], message: s
         find_splits(root)
     assert str(caught.value).startswith(f"{root}: no annotations found. ")
     assert message in str(caught.value)
-    assert str(caught.value).endswith(FORMATS)
+    assert " Formats that are read: COCO, VOC, YOLO, CVAT, Label Studio, " in str(caught.value)
+    assert str(caught.value).endswith(" (docs/data.md)")
     assert len(str(caught.value)) < 550 + len(str(root))
 
 
