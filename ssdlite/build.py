@@ -212,10 +212,10 @@ def is_shipped(path: Path, model: str | None = None) -> bool:
     Raises:
         ContractError: as ``load_operating_points``.
     """
-    from ssdlite.config import SHIPPED
+    from ssdlite.config import SHIPPED, shipped_file
 
     if not is_exported(path):
-        return str(path) in SHIPPED and not path.exists()
+        return shipped_file(path) != path
     from ssdlite.runtime.files import open_model
 
     exported = open_model(path, model, None)[0].provenance.checkpoint_sha256

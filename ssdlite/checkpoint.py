@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ssdlite.config import PRESETS, SHIPPED, DetectorConfig
+from ssdlite.config import PRESETS, SHIPPED, DetectorConfig, shipped_file
 from ssdlite.errors import CheckpointError, ConfigError, quote
 from ssdlite.files import listing, write_atomically
 from ssdlite.runtime.contract import CONTRACT_FILE
@@ -148,12 +148,6 @@ def _save(content: dict[str, Any], file: BinaryIO) -> None:
         raise
 
 
-def checkpoint_file(path: Path) -> Path:
-    """The file that ``load_checkpoint`` reads for ``path``."""
-    path = run_checkpoint(path)
-    return path if path.exists() else SHIPPED.get(str(path), path)
-
-
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint of ours, onto the CPU. Pickled code in it is refused, not run (``weights_only=True``).
 
@@ -164,7 +158,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointError: no such file, not a checkpoint, truncated, hostile, or of a newer format.
     """
     path = run_checkpoint(Path(path))
-    file = checkpoint_file(path)
+    file = shipped_file(path)
     if file != path:
         return replace(load_checkpoint(file), path=str(path))
     if not path.is_file() or is_exported(path):

@@ -365,6 +365,12 @@ def _strides_for(config: DetectorConfig, neck: NeckConfig, finest_stride: int | 
 # The trained detectors that come along.
 SHIPPED = {"openimages": Path(__file__).parent / "assets" / "openimages.safetensors"}
 
+
+def shipped_file(path: Path) -> Path:
+    """Of the name of a detector that comes along its file; any other path as it is."""
+    return path if path.exists() else SHIPPED.get(str(path), path)
+
+
 # The named detectors. To add one is to add an entry here; every entry passes the same contract test.
 _SSDLITE = DetectorConfig()
 _SSD300 = {"image_size": (300, 300), "extra_conv": "plain", "head_conv": "pointwise", "padding": "same"}

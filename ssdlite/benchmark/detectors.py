@@ -17,6 +17,7 @@ from rich.table import Table
 from ssdlite.benchmark.comparison import Comparison, Contestant, Line, Stages, describe_facts, format_time, run
 from ssdlite.benchmark.timing import WARM_UP, own_peak, run_apart, use_threads
 from ssdlite.build import load_any
+from ssdlite.config import shipped_file
 from ssdlite.console import code, figure_table, markdown_table
 from ssdlite.errors import SsdliteError
 from ssdlite.files import write_atomically
@@ -55,7 +56,7 @@ class Candidate:
     @property
     def megabytes(self) -> float:
         """Of the file; of ncnn's two, that with the weights."""
-        path = self.path if self.file is None else self.path / self.file
+        path = shipped_file(self.path) if self.file is None else self.path / self.file
         weights = path.with_suffix(".bin")
         return (weights if path.suffix == ".param" and weights.is_file() else path).stat().st_size / 1e6
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ssdlite.checkpoint import checkpoint_file, load_checkpoint
-from ssdlite.config import override
+from ssdlite.checkpoint import load_checkpoint
+from ssdlite.config import override, shipped_file
 from ssdlite.errors import ConfigError, ExportError
 from ssdlite.export.bundle import CARD_FILE, provenance_of, staged_folder, write_contract
 from ssdlite.export.card import write_model_card
@@ -19,6 +19,7 @@ from ssdlite.files import write_text
 from ssdlite.heads.boxes import CenterSizeCode
 from ssdlite.images.geometry import ImageArray
 from ssdlite.runtime.contract import AccuracyFigure, Contract, ModelSpec
+from ssdlite.runtime.files import run_checkpoint
 from ssdlite.runtime.model import load_model
 
 
@@ -48,7 +49,7 @@ def export_bundle(options: ExportOptions, notify: Callable[[str], object] = lamb
         job = ExportJob(
             options=options,
             detector=detector,
-            provenance=provenance_of(checkpoint_file(options.checkpoint), checkpoint, options.license),
+            provenance=provenance_of(shipped_file(run_checkpoint(options.checkpoint)), checkpoint, options.license),
             operating_points=checkpoint.operating_points,
             pictures=find_pictures(options, detector),
             folder=folder,

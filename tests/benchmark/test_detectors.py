@@ -92,6 +92,11 @@ def test_every_file_of_a_bundle_is_a_candidate(colour_bundle: Path) -> None:
     assert found[0].megabytes == found[2].megabytes == (colour_bundle / "nms.onnx").stat().st_size / 1e6
 
 
+def test_the_detector_that_comes_along_is_a_candidate_by_its_name() -> None:
+    (found,) = find_candidates([Path("openimages")])
+    assert (found.name, found.megabytes) == ("openimages", 10.209896)
+
+
 def test_memory_is_that_of_a_process_of_its_own(colour_bundle: Path, colour_pictures: Path) -> None:
     ours = own_peak()
     pictures = [colour_pictures / "val2017" / "1.png"]
