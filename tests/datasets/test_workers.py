@@ -22,6 +22,7 @@ from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.datasets.workers import SharedMemoryError, WorkerError, explained_worker_failures
 from ssdlite.training import trainer
 from ssdlite.training.options import TrainOptions
+from ssdlite.training.runs import train
 
 MAIN = os.getpid()
 
@@ -106,7 +107,5 @@ def test_a_process_that_is_killed_while_the_main_one_computes_ends_a_training(
     small = {"preset": "ssdlite192_mobilenet_v2_050", "width_mult": 0.25, "image_size": 64, "batch_size": 4}
     started = time.monotonic()
     with pytest.raises(WorkerError, match="a process that loads pictures died"):
-        trainer.train(
-            TrainOptions().override(**small, data=str(shapes), output=str(tmp_path / "run"), workers=2, epochs=4)
-        )
+        train(TrainOptions().override(**small, data=str(shapes), output=str(tmp_path / "run"), workers=2, epochs=4))
     assert time.monotonic() - started < 30
