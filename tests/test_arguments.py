@@ -42,7 +42,8 @@ def test_the_help_of_train_is_by_part_and_gives_the_recipes_values() -> None:
         "(default: decided from the data; with --recipe 8 for scratch and small-data, else the preset's, 16)",
         "--matcher {ssd,atss,simota} ",
         "--classes STR [STR ...] ",
-        "--data-format STR Format of the annotations (a key of DATA_FORMATS). (default: decided from the files)",
+        "--data-format STR Format of the annotations: coco, voc, yolo, cvat, label-studio, csv, ",
+        "labelme, imagefolder or via. (default: decided from the files)",
     ):
         assert said in text
 
