@@ -29,7 +29,9 @@ GENTLE_LR = 3e-5
 # arXiv 1811.08883 finds no gain from pretraining in the accuracy reached, from 10,000 COCO pictures (figure 8) on
 MOST_FINE_TUNED = 20_000
 EVALUATIONS = 25  # in a run
-PATIENCE = 8  # of them without a better AP: the cosine takes the learning rate down meanwhile, which helps for long
+PATIENCE = (
+    8  # of them that bring no more than chance: the cosine takes the learning rate down meanwhile, which helps for long
+)
 LEAST_GAIN = 0.005  # in AP; less is chance
 SMALL_SHARE = 0.05  # of all boxes, or a quarter of a class's, from which a finer map is worth its time
 SMALL_SHARE_OF_CLASS = 0.25
@@ -133,15 +135,16 @@ def _size(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     """The smallest at which few objects are too small to be seen."""
     if options.start.weights != START:
         return
-    shares = {side: _small(options.override(image_size=side), train, LEAST_SIDE) for side in INPUT_SIDES}
-    fitting = [
-        side for side, share in shares.items() if share.all < GAINING_SHARE and share.of_class < GAINING_SHARE_OF_CLASS
-    ]
-    side = fitting[0] if fitting else INPUT_SIDES[-1]
+    shares = ((side, _small(options.override(image_size=side), train, LEAST_SIDE)) for side in INPUT_SIDES)
+    large_enough = (
+        side for side, share in shares if share.all < GAINING_SHARE and share.of_class < GAINING_SHARE_OF_CLASS
+    )
+    side = next(large_enough, INPUT_SIDES[-1])
     if side == INPUT_SIDES[0]:
         yield Decision("image_size", side, "large enough for these objects")
         return
-    small, cost = shares[INPUT_SIDES[0]], (side / INPUT_SIDES[0]) ** 2
+    small = _small(options.override(image_size=INPUT_SIDES[0]), train, LEAST_SIDE)
+    cost = (side / INPUT_SIDES[0]) ** 2
     of = f", {small.of_class:.0%} of those of {small.name}" if small.of_class >= GAINING_SHARE_OF_CLASS else ""
     reason = f"at {INPUT_SIDES[0]} px {small.all:.0%} of the boxes{of} have a side below {LEAST_SIDE} px"
     yield Decision("image_size", side, f"{reason}; {cost:.1f} times the computing")

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from ssdlite.datasets.formats.options import LoadOptions
 from ssdlite.datasets.loading import find_splits, load_data, load_split
 from ssdlite.errors import DataError
 from ssdlite.tools import check_data as check_tool
 from ssdlite.tools import eval_det, train_det
+from tests.datasets.written_files import write
 
 
 def coco(names: Sequence[str], **more: Any) -> dict[str, Any]:
@@ -27,17 +27,6 @@ def coco(names: Sequence[str], **more: Any) -> dict[str, Any]:
         "categories": [{"id": 1, "name": "cat", "supercategory": ""}],
         **more,
     }
-
-
-def write(root: Path, files: dict[str, Any]) -> None:
-    """Documents as JSON, text as it is, and None for a picture."""
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if content is None:
-            Image.new("RGB", (64, 48)).save(path)
-        else:
-            path.write_text(content if isinstance(content, str) else json.dumps(content))
 
 
 AB = ("a.jpg", "b.jpg")

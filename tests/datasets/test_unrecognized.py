@@ -1,30 +1,17 @@
 """What is said of a folder of no known format: what is in it, and what the nearest format misses."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from ssdlite.datasets.loading import find_splits, load_split
 from ssdlite.errors import DataError
+from tests.datasets.written_files import write
 
 LABEL = "0 0.5 0.5 0.2 0.2\n"
 IMAGES = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": []}
 DETECTION = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}
-
-
-def write(root: Path, files: dict[str, Any]) -> Path:
-    """None is a picture; what is no text becomes JSON."""
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if content is None:
-            Image.new("RGB", (64, 48)).save(path)
-        else:
-            path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return root
 
 
 @pytest.mark.parametrize(("files", "message"), [
