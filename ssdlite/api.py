@@ -17,7 +17,7 @@ import msgspec
 
 from ssdlite.build import load_any
 from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ssdlite.config import Amp, AnchorsName, AssignerName, BoxLossName, ClassLossName
+from ssdlite.config import Amp, AnchorsName, AssignerName, BoxLossName, ClassLossName, ImageSize
 from ssdlite.datasets.formats.options import ExifBoxes, LoadOptions, ReadOptions, VocCorners
 from ssdlite.datasets.from_python import DataSource, as_data_path
 from ssdlite.datasets.index import DetectionIndex
@@ -176,7 +176,7 @@ class TrainKeywords(TypedDict, total=False):
     overfit: int | None
     preset: str | None
     width_mult: float | None
-    image_size: int | None
+    image_size: ImageSize | None
     resize: Literal["stretch", "letterbox"] | None
     finest_stride: Literal[8, 16] | None
     anchors: AnchorsName | None

@@ -139,7 +139,11 @@ def _metavar(kind: Any) -> str | None:
     if get_origin(kind) is Annotated:
         return _metavar(get_args(kind)[0])
     parts = [part for part in get_args(kind) if part is not NoneType]
-    if get_origin(kind) not in (Union, UnionType) or len(parts) != 1 or len(parts) == len(get_args(kind)):
+    if get_origin(kind) not in (Union, UnionType) or len(parts) == len(get_args(kind)):
+        return None
+    if len(parts) == 2 and parts[0] in METAVARS and get_args(parts[1]) == (parts[0], parts[0]):
+        return f"{METAVARS[parts[0]]} [{METAVARS[parts[0]]}]"
+    if len(parts) != 1:
         return None
     (part,) = parts
     if part is bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from ssdlite.anchors import AnchorConfig
-    from ssdlite.config import Amp
+    from ssdlite.config import Amp, ImageSize
     from ssdlite.detector import Detector
     from ssdlite.predictor import Predictor
     from ssdlite.runtime.operating_points import OperatingPoint
@@ -39,7 +39,7 @@ def build_detector(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
     width_mult: float | None = None,
-    image_size: int | tuple[int, int] | None = None,
+    image_size: ImageSize | None = None,
     anchors: AnchorConfig | None = None,
     resize: Literal["stretch", "letterbox"] | None = None,
     backbone_weights: str | Path | None = None,

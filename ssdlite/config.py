@@ -37,6 +37,7 @@ BoxLossName = Literal["smooth_l1", "giou", "diou", "ciou"]
 AssignerName = Literal["ssd", "atss", "simota"]
 AnchorsName = Literal["default", "fit"]
 Amp = Literal["auto", "off", "bfloat16", "float16"]
+ImageSize = int | tuple[int, int]  # side in pixels, or height and width
 
 # the 80 classes of COCO 2017, in the order of their category ids
 COCO_NAMES = (
@@ -362,7 +363,8 @@ def _strides_for(config: DetectorConfig, neck: NeckConfig, finest_stride: int | 
     return standard_strides(finest, len(neck.channels))
 
 
-# The trained detectors that come along.
+# The trained detectors that come along, and their licence (assets/NOTICE).
+SHIPPED_LICENSE = "Apache-2.0"
 SHIPPED = {"openimages": Path(__file__).parent / "assets" / "openimages.safetensors"}
 
 
@@ -403,7 +405,7 @@ def preset_config(
     *,
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
-    image_size: int | tuple[int, int] | None = None,
+    image_size: ImageSize | None = None,
     **options: Any,
 ) -> DetectorConfig:
     """The configuration of a preset with changes, as ``build_detector`` takes them; None leaves the preset's value."""
@@ -414,10 +416,15 @@ def preset_config(
         options["anchors"] = with_finer_level(PRESETS[preset].anchors)
     changes: dict[str, Any] = {
         "class_names": _class_names(num_classes, class_names),
-        "image_size": (image_size, image_size) if isinstance(image_size, (int, np.integer)) else image_size,
+        "image_size": None if image_size is None else input_size(image_size),
         **options,
     }
     return override(PRESETS[preset], **{name: value for name, value in changes.items() if value is not None})
+
+
+def input_size(given: ImageSize) -> tuple[int, int]:
+    """(height, width) of a side or of both."""
+    return (int(given), int(given)) if isinstance(given, (int, np.integer)) else given
 
 
 def _class_names(num_classes: int | None, class_names: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -95,6 +95,7 @@ def test_the_help_names_the_formats_of_data(capsys: pytest.CaptureFixture[str]) 
         cli.main(["check-data", "--help"])
     text = " ".join(re.sub(r"[│|]", " ", capsys.readouterr().out).split())
     names = re.search(r"Format of the annotations: ([a-z, -]+?)\.", text)
+    assert "--image-size INT [INT] Side of the square network input in pixels, or its height and width." in text
     assert names is not None
     assert names[1].replace(" or ", ", ").split(", ") == list(DATA_FORMATS)
 

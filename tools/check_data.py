@@ -17,14 +17,16 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ssdlite.cli import run
-from ssdlite.config import preset_config
+from ssdlite.config import DetectorConfig, ImageSize, preset_config
 from ssdlite.console import print_json, print_line
 from ssdlite.datasets.audit.checks import CheckOptions, DataCheck, check_data
 from ssdlite.datasets.audit.report import draw_report, draw_samples, print_report, report_values
 from ssdlite.datasets.audit.verdict import NOT_USABLE, STOPS_TRAINING, DataVerdict, judge
 from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
+from ssdlite.datasets.index import DetectionIndex
 from ssdlite.errors import ConfigError
 from ssdlite.files import prepare_folder, write_json
+from ssdlite.training.options import TrainOptions
 
 # those that ``ssdlite train`` has too; ``reading`` is carried as well
 CARRIED_OPTIONS = ("train_split", "val_split", "classes", "preset", "image_size", "resize", "anchor_budget", "seed")
@@ -47,12 +49,12 @@ class Options:
     decode: bool = True
     """Decode every picture: finds damaged files, duplicates, and leaks between splits."""
 
-    preset: str = "ssdlite320_mobilenet_v2"
-    """The detector that the data are for."""
-    image_size: int | None = None
-    """Side of the square network input in pixels. Default: the preset's."""
+    preset: str | None = None
+    """The detector that the data are for. Default: the one that `ssdlite train` would take, at its input size."""
+    image_size: ImageSize | None = None
+    """Side of the square network input in pixels, or its height and width. Default: the detector's."""
     resize: Literal["stretch", "letterbox"] | None = None
-    """How a picture becomes the input: stretched, or padded to keep its shape. Default: the preset's."""
+    """How a picture becomes the input: stretched, or padded to keep its shape. Default: the detector's."""
     anchors: Literal["default", "fit"] = "fit"
     """Audit the preset's anchors alone, or propose fitted ones beside them."""
     anchor_budget: int | None = None
@@ -94,7 +96,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(options: Options) -> DataCheck:
-    config = preset_config(options.preset, image_size=options.image_size, resize=options.resize)
+    def detector(train: DetectionIndex) -> DetectorConfig:
+        if options.preset is not None:
+            return preset_config(options.preset, image_size=options.image_size, resize=options.resize)
+        from ssdlite.training.setup import planned_detector
+
+        given = {"image_size": options.image_size, "resize": options.resize}
+        return planned_detector(TrainOptions().override(data=str(_source(options)), **given), train)
+
     wanted = CheckOptions(
         train_split=options.train_split,
         val_split=options.val_split,
@@ -110,7 +119,7 @@ def _check(options: Options) -> DataCheck:
             task = bar.add_task("reading pictures", total=total)
             return lambda: bar.advance(task)
 
-        return check_data(_source(options), config, wanted, progress)
+        return check_data(_source(options), detector, wanted, progress)
 
 
 def _source(options: Options) -> Path:
@@ -166,7 +175,7 @@ def _training(options: Options, verdict: DataVerdict) -> list[str]:
     defaults = {name: getattr(Options(), name) for name in CARRIED_OPTIONS} | msgspec.structs.asdict(READ_OPTIONS)
     for name, value in given.items():
         if value != defaults[name]:
-            command += [f"--{name.replace('_', '-')}", *([str(value)] if not isinstance(value, tuple) else value)]
+            command += [f"--{name.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
     return command
 
 

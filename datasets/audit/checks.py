@@ -127,11 +127,11 @@ class CheckOptions(NamedTuple):
 
 def check_data(
     root: Path,
-    config: DetectorConfig,
+    detector: Callable[[DetectionIndex], DetectorConfig],
     options: CheckOptions,
     progress: Callable[[int], Callable[[], object]] = lambda total: lambda: None,
 ) -> DataCheck:
-    """Check the data set in ``root`` for a detector of ``config``; its class names play no part.
+    """Check the data set in ``root`` for the detector that ``detector`` gives for its training pictures.
 
     ``progress`` is told how many pictures there are and gives what is called after each.
 
@@ -146,6 +146,7 @@ def check_data(
     findings = [*_reader_findings(splits), *absent, *_same_objects(distinct)]
     if options.decode:
         findings += _picture_findings(distinct, progress)
+    config = detector(train)
     boxes, val_boxes = (
         input_boxes(index, config.input.size, config.input.resize) for index in (train, splits[val_name])
     )

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ssdlite.checkpoint import Checkpoint, current_versions
-from ssdlite.config import DetectorConfig
+from ssdlite.config import SHIPPED, SHIPPED_LICENSE, DetectorConfig
 from ssdlite.detector import Detector
 from ssdlite.errors import ConfigError
 from ssdlite.files import remove_forgotten, temporary_path, write_text, writing
@@ -85,8 +85,9 @@ def build_contract(
     )
 
 
-def provenance_of(path: Path, checkpoint: Checkpoint, license: str) -> Provenance:
+def provenance_of(path: Path, checkpoint: Checkpoint, license: str | None) -> Provenance:
     """Where the weights come from: the checkpoint file, its hash and what it says of itself."""
+    license = license or (SHIPPED_LICENSE if path in SHIPPED.values() else "not stated")
     digest = hashlib.sha256(path.read_bytes())
     figures = ((name, value) for name, value in checkpoint.metrics.items() if isinstance(value, (int, float)))
     metrics = {name: float(value) for name, value in figures if math.isfinite(value)}

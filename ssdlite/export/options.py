@@ -96,8 +96,9 @@ class ExportOptions:
 
     golden_images: int = 3
     """Pictures in the reference vectors: from the scored split of --data, or synthetic scenes without it."""
-    license: str = "not stated"
-    """Of the weights, for the contract and the model card; such as Apache-2.0."""
+    license: str | None = None
+    """Of the weights, for the contract and the model card; such as MIT. Default: of openimages its own, of others
+    that it is not stated."""
     overwrite: bool = False
     """Replace a bundle of the same name."""
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ssdlite.checkpoint import Checkpoint, load_checkpoint
-from ssdlite.config import preset_config
+from ssdlite.config import input_size, preset_config
 from ssdlite.datasets.anchor_coverage import COARSE_STRIDES, input_boxes
 from ssdlite.datasets.index import DetectionIndex, match_classes
 from ssdlite.files import counted
 from ssdlite.training.options import NO_WEIGHTS, TrainOptions
-from ssdlite.training.recipes import AUTO, Recipe
+from ssdlite.training.recipes import AUTO, Recipe, as_given
 from ssdlite.training.sources import WeightSource
 
 START = "openimages"
@@ -47,7 +47,8 @@ class Length(NamedTuple):
     least_epochs: int
 
 
-FINE_TUNING, FROM_SCRATCH = Length(14_400, 20), Length(18_000, 60)
+# what two CPU cores see in about 20 minutes
+FINE_TUNING, FINE_TUNING_LARGE, FROM_SCRATCH = Length(20_000, 20), Length(12_000, 20), Length(18_000, 60)
 
 
 class Decision(NamedTuple):
@@ -59,7 +60,7 @@ class Decision(NamedTuple):
 
     def __str__(self) -> str:
         flag = f"--{self.option.replace('_', '-')}"
-        return f"{flag} {'none' if self.value is None else self.value}: {self.reason}"
+        return f"{flag} {'none' if self.value is None else as_given(self.value)}: {self.reason}"
 
 
 class Decided(NamedTuple):
@@ -125,7 +126,7 @@ def _keep(
         return
     found = f"{START} finds these classes already, AP {ap:.3f} on training pictures"
     yield Decision("lr", GENTLE_LR, f"{found}: small steps, and its own input size, anchors and maps")
-    yield Decision("image_size", config.input.size[0], "")
+    yield Decision("image_size", config.input.size, "")
     yield Decision("anchors", "default", "")
     yield Decision("deepen_heads", False, "")
     yield Decision("finest_stride", 8 if config.strides[0] == 8 else 16, "")
@@ -188,7 +189,9 @@ def _batch(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
 def _length(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     """By the pictures that are seen: a small set needs more epochs."""
     if options.optimization.time is None:
-        length = FINE_TUNING if options.start.detector_weights else FROM_SCRATCH
+        size = input_size(options.detector.image_size or INPUT_SIDES[0])
+        fine_tuning = FINE_TUNING if math.prod(size) <= INPUT_SIDES[0] ** 2 else FINE_TUNING_LARGE
+        length = fine_tuning if options.start.detector_weights else FROM_SCRATCH
         epochs = max(length.least_epochs, math.ceil(length.pictures / len(train)))
         yield Decision("epochs", epochs, f"{epochs * len(train)} pictures are seen")
 
@@ -221,8 +224,8 @@ class _SmallBoxes(NamedTuple):
 def _small(options: TrainOptions, train: DetectionIndex, limit: float) -> _SmallBoxes:
     """``limit`` in pixels of the network's input, as far as it is known before the detector is."""
     config = preset_config(options.preset_name)
-    side = options.detector.image_size
-    size = config.input.size if side is None else (side, side)
+    given = options.detector.image_size
+    size = config.input.size if given is None else input_size(given)
     boxes = input_boxes(train, size, options.detector.resize or config.input.resize)
     small = boxes.sides.min(axis=1, initial=math.inf) < limit
     classes = (

@@ -14,7 +14,7 @@ from ssdlite.anchors import AnchorConfig, with_finer_level
 from ssdlite.backbones.base import Backbone
 from ssdlite.backbones.batch_norm import recalibrate_norms
 from ssdlite.checkpoint import Checkpoint
-from ssdlite.config import DetectorConfig, ScoreFunction, get_option, override, preset_config
+from ssdlite.config import DetectorConfig, ImageSize, ScoreFunction, get_option, input_size, override, preset_config
 from ssdlite.datasets.dataset import Batch, DetectionDataset, collate
 from ssdlite.datasets.index import DetectionIndex, match_classes
 from ssdlite.datasets.transforms import DetectionTransform
@@ -53,7 +53,7 @@ def config_for_transfer(
     preset: str | None = None,
     class_names: tuple[str, ...] | None = None,
     width_mult: float | None = None,
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
     resize: Literal["stretch", "letterbox"] | None = None,
     finest_stride: Literal[8, 16] | None = None,
     score_function: ScoreFunction | None = None,
@@ -69,7 +69,7 @@ def config_for_transfer(
     changes: dict[str, Any] = {
         "class_names": class_names,
         "width_mult": width_mult,
-        "image_size": None if image_size is None else (image_size, image_size),
+        "image_size": None if image_size is None else input_size(image_size),
         "resize": resize,
         "finest_stride": finest_stride,
         "score_function": score_function,
@@ -85,10 +85,10 @@ def config_for_transfer(
     return result
 
 
-def _anchors_for(config: DetectorConfig, finest_stride: int | None, image_size: int | None) -> AnchorConfig:
+def _anchors_for(config: DetectorConfig, finest_stride: int | None, image_size: ImageSize | None) -> AnchorConfig:
     """The source's anchors for an input or for maps that may be others."""
     anchors = config.anchors
-    if image_size is not None and (image_size, image_size) != config.input.size:
+    if image_size is not None and input_size(image_size) != config.input.size:
         anchors = anchors.changed(steps=())  # which belong to one size
     if finest_stride is None or finest_stride == config.strides[0]:
         return anchors

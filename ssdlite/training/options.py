@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ssdlite.config import Amp, AnchorsName, AssignerName, BoxLossName, ClassLossName
+from ssdlite.config import Amp, AnchorsName, AssignerName, BoxLossName, ClassLossName, ImageSize
 from ssdlite.datasets.formats.options import LoadOptions
 from ssdlite.errors import ConfigError, quote
 from ssdlite.training.recipes import AUTO, RECIPES, Recipe, as_given
@@ -77,8 +77,8 @@ class DetectorOptions(Config, frozen=True, kw_only=True):
     ssdlite192_mobilenet_v2_050."""
     width_mult: float | None = None
     """Channels, as a factor of the published network's. Default: the preset's."""
-    image_size: int | None = None
-    """Side of the square network input in pixels. Default: the preset's."""
+    image_size: ImageSize | None = None
+    """Side of the square network input in pixels, or its height and width. Default: the preset's."""
     resize: Literal["stretch", "letterbox"] | None = None
     """How a picture becomes the input: stretched, or padded to keep its shape. Default: the preset's."""
     finest_stride: Literal[8, 16] | None = None

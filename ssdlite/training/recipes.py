@@ -70,4 +70,4 @@ def as_given(value: Any) -> str:
     """A value as it stands on a command line."""
     if isinstance(value, float):
         return f"{value:g}"
-    return " ".join(value) if isinstance(value, tuple) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

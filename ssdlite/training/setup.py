@@ -22,13 +22,13 @@ from ssdlite.device import Processes, choose_amp, choose_device
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import counted
 from ssdlite.heads.losses import LOSSES
-from ssdlite.training.decide import Decided, Decision
+from ssdlite.training.decide import Decided, Decision, decide
 from ssdlite.training.finetune import config_for_transfer, transfer_backbone, transfer_weights
 from ssdlite.training.head_transfer import TransferReport
 from ssdlite.training.options import SHAPES, TrainOptions, next_run_folder, parse_duration
 from ssdlite.training.recipes import AUTO
 from ssdlite.training.run_folder import RunFolder, SplitFingerprint
-from ssdlite.training.sources import WeightSource, hash_tensors, read_same_weights
+from ssdlite.training.sources import WeightSource, hash_tensors, read_same_weights, read_weights
 from ssdlite.training.state import TrainingState, read_state
 
 SHAPES_FOLDER = Path("data/shapes")
@@ -214,6 +214,15 @@ def identify_data(splits: DataSplits, start: RunStart) -> dict[str, SplitFingerp
 def _same_counts(found: SplitFingerprint, expected: SplitFingerprint | None) -> str:
     same = expected is not None and (found.images, found.objects) == (expected.images, expected.objects)
     return ", of other names, sizes, classes or boxes" if same else ""
+
+
+def planned_detector(options: TrainOptions, train: DetectionIndex) -> DetectorConfig:
+    """What ``options`` train on these pictures, with the anchors that a fit would replace.
+
+    A detector that finds all the classes already is kept as it is; that is not looked into here, as it takes a while.
+    """
+    options, _, source = decide(options, train, read_weights(options))
+    return _config(_with_defaults_of_head(options, source), train.class_names, source)
 
 
 def build_for_run(start: RunStart, index: DetectionIndex) -> tuple[Detector, TransferReport | None]:

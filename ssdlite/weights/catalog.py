@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from ssdlite.checkpoint import load_checkpoint
-from ssdlite.config import SHIPPED
+from ssdlite.config import SHIPPED, SHIPPED_LICENSE
 from ssdlite.weights.backbones import IMAGENET, PUBLISHED
 
 
@@ -55,7 +55,7 @@ def _shipped(name: str) -> WeightsEntry:
         network=f"{config.backbone.name}, {config.input.size[0]} px",
         classes=config.class_names,
         source="MediaPipe Objectron's SSD MobileNetV2 of Open Images V4, Google (NOTICE)",
-        license="Apache-2.0",
+        license=SHIPPED_LICENSE,
         shipped=True,
         megabytes=round(file.stat().st_size / 1e6, 1),
         figures=PUBLISHED_FIGURES[name],

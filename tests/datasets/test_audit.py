@@ -70,7 +70,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def check(root: Path, **options: Any) -> DataCheck:
-    return check_data(root, CONFIG, CheckOptions(**options))
+    return check_data(root, lambda train: CONFIG, CheckOptions(**options))
 
 
 def found(report: DataCheck) -> list[tuple[str, str, str]]:
@@ -359,8 +359,9 @@ def test_json_names_the_uncovered_boxes_in_full(tmp_path: Path, capsys: pytest.C
     missed = values["anchors"]["preset"]["uncovered"]
     assert len(missed) == 30
     assert missed[3] == {
-        "file": f"{tmp_path}/train/1.png", "object": 3, "class": "cat", "box": [1, 1, 3, 3], "input_size": [6.7, 10.0],
+        "file": f"{tmp_path}/train/1.png", "object": 3, "class": "cat", "box": [1, 1, 3, 3], "input_size": [10.7, 16.0],
     }  # fmt: skip
+    assert values["image_size"] == [512, 512]  # which training would take
     assert "proposed" not in values["anchors"]
 
 

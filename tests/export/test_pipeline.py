@@ -195,6 +195,7 @@ def test_the_file_behind_a_name_or_a_folder_is_where_the_weights_come_from(
 
     shipped = origin(Path("openimages"))
     assert shipped.checkpoint == "openimages.safetensors"
+    assert shipped.license == "Apache-2.0"
     assert shipped.checkpoint_sha256 == "f13d4ec92ecdff7097c19457d6c90c79d83d41815dbc8d970c06d32d9a1a97e7"
     assert origin(checkpoint.parent) == origin(checkpoint)
     assert origin(checkpoint).checkpoint == "best.pt"

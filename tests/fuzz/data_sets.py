@@ -31,7 +31,7 @@ def _check(root: Path, random: Random) -> None:
         load_data(root, LoadOptions(skip_bad=random.random() < 0.5))
         return
     options = CheckOptions(fit=random.random() < 0.1, decode=random.random() < 0.1)
-    check = check_data(root, PRESETS["ssdlite192_mobilenet_v2_050"], options)
+    check = check_data(root, lambda train: PRESETS["ssdlite192_mobilenet_v2_050"], options)
     json.dumps(report_values(check))
     print_report(check, Console(file=io.StringIO()), verbose=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,7 +12,6 @@ from ssdlite.files import counted
 STILL_RISING = 0.01  # of AP, that the last quarter of the evaluations gained
 LEAST_EVALUATIONS = 4  # to say of it that it rises
 FEW_SEEN = 5_000  # pictures, each epoch's again
-USUALLY_SEEN = 14_400  # in a run without options (training/decide.py)
 
 
 class ScoredEpoch(NamedTuple):
@@ -67,10 +65,9 @@ class TrainedWith:
         """That a longer training would help, by the figures that say so; None where they do not."""
         if self.is_short:
             last = self.evaluations[-1]
-            epochs = math.ceil(last.epoch * USUALLY_SEEN / last.images_seen)
             return (
                 f"training was short, {counted(last.epoch, 'epoch')} with {last.images_seen} pictures in all: train "
-                f"longer, with --epochs {epochs} or without --epochs and --time"
+                "longer; without --epochs, --time and --recipe the length is decided from the data"
             )
         count = len(self.evaluations)
         if count < LEAST_EVALUATIONS:
