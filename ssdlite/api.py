@@ -139,6 +139,8 @@ def export_detector(
 ) -> Contract:
     """Write a detector, or that of a checkpoint or a run folder, as files for phones to the folder ``output``.
 
+    The operating points that training measured go along.
+
     ``notify`` is called with a line about each step. Returns the contract, which says what each file takes and gives.
 
     Raises:
@@ -156,7 +158,7 @@ def export_detector(
         )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "detector.pt"
-        save_checkpoint(Checkpoint(detector.config, detector.state_dict()), file)
+        save_checkpoint(Checkpoint(detector.config, detector.state_dict(), detector.metrics), file)
         return export_bundle(ExportOptions(checkpoint=file, output=Path(output), **given), notify)
 
 

@@ -80,6 +80,7 @@ class Checkpoint:
         check_weights(skeleton, self.weights, self.path)
         detector = detector_from_config(self.config)
         detector.load_state_dict(self.weights)
+        detector.metrics = dict(self.metrics)
         return detector
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,8 @@ from ssdlite.images.geometry import ImageArray, InputTransform
 from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, Picture, predict_pictures
 from ssdlite.validation import require_known
 
+D = TypeVar("D", bound="Detector")
+
 
 class Detector(GeometryModule):
     """A single-shot detector. ``forward`` is the same in training, evaluation and export: one tensor in, two out.
@@ -33,6 +36,7 @@ class Detector(GeometryModule):
     Attributes:
         config: what it is; goes into every checkpoint.
         anchors: [A, 4] xyxy in input pixels; float32 like ``mean`` and ``std``, whatever the weights are.
+        metrics: of these weights on validation data, as a checkpoint has them; none once they are trained further.
         checked_steps: how many training steps on float images are still to be checked for their range; 0 for none.
 
     Raises:
@@ -55,6 +59,7 @@ class Detector(GeometryModule):
         self.backbone = backbone
         self.neck = neck
         self.head = head
+        self.metrics: dict[str, Any] = {}
         self.checked_steps = CHECKED_STEPS
         anchors = generate_anchors(config.anchors, config.input.size, config.grid_sizes)
         self.register_buffer("anchors", torch.from_numpy(anchors), persistent=False)
@@ -64,6 +69,12 @@ class Detector(GeometryModule):
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.config.class_names
+
+    def train(self: D, mode: bool = True) -> D:
+        """As of any module; what is trained further has no ``metrics`` yet."""
+        if mode:
+            self.metrics = {}
+        return super().train(mode)
 
     def forward(self, images: Tensor) -> Outputs:
         """images [B, 3, H, W] RGB in 0..255, uint8 or float, of the configured size -> Outputs.

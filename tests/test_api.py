@@ -11,8 +11,10 @@ import pytest
 
 import ssdlite
 from ssdlite.api import ExportKeywords, TrainKeywords
+from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.datasets import generate_shapes
 from ssdlite.export import ExportOptions
+from ssdlite.runtime.operating_points import OperatingPoint
 from ssdlite.training.options import PART_OF, TrainOptions
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
@@ -83,6 +85,22 @@ def test_figures_of_data_from_python(
     metrics = ssdlite.evaluate(Oracle([*map(float, box)]), examples)  # type: ignore[arg-type]
     assert [round(metrics.AP or 0, 6), round(metrics.AP50 or 0, 6)] == figures
     assert metrics.per_class["dog"].AP is None
+
+
+def test_the_operating_points_of_a_detector_go_along(tmp_path: Path) -> None:
+    """From a file through ``load_detector`` into a bundle; further training makes them void."""
+    detector = ssdlite.build_detector(
+        "ssdlite192_mobilenet_v2_050", class_names=["cat", "dog"], width_mult=0.1, image_size=32
+    )
+    point = {"score_threshold": 0.35, "precision": 0.8, "recall": 0.5, "f1": 0.625}
+    metrics = {"AP": 0.25, "operating_points": {"dog": point}}
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict(), metrics), tmp_path / "best.pt")
+    loaded = ssdlite.load_detector(tmp_path / "best.pt")
+    contract = ssdlite.export_detector(loaded, tmp_path / "bundle", variant=("decoded",), golden_images=1)
+    assert contract.provenance.metrics == {"AP": 0.25}
+    assert ssdlite.load_operating_points(tmp_path / "bundle") == {"dog": OperatingPoint(0.35, 0.8, 0.5, 0.625)}
+    assert loaded.eval().metrics == metrics
+    assert loaded.train().eval().metrics == {}
 
 
 def test_options_are_checked_before_anything_is_read() -> None:
