@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import msgspec
 
-from ssdlite.build import load_any
+from ssdlite.build import load_any, load_rename
 from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ssdlite.config import Amp, AnchorsName, AssignerName, BoxLossName, ClassLossName, ImageSize
-from ssdlite.datasets.formats.options import ExifBoxes, LoadOptions, ReadOptions, VocCorners
+from ssdlite.datasets.formats.options import READ_OPTIONS, ExifBoxes, ReadOptions, VocCorners
 from ssdlite.datasets.from_python import DataSource, as_data_path
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.loading import load_split
@@ -88,7 +88,7 @@ def train(
     return TrainResult(best.build_detector().eval(), msgspec.convert(best.metrics, Metrics), folder, summary)
 
 
-def _with_texts(changes: TrainKeywords) -> dict[str, Any]:
+def _with_texts(changes: TrainKeywords | ReadKeywords) -> dict[str, Any]:
     """Options with paths as they are stored."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in changes.items()}
 
@@ -103,6 +103,7 @@ def evaluate(
     workers: int = 0,
     device: str = "auto",
     skip_bad: bool = False,
+    **reading: Unpack[ReadKeywords],
 ) -> Metrics:
     """COCO's figures of a detector, a predictor or an exported model, or of the file or run folder of one.
 
@@ -111,19 +112,22 @@ def evaluate(
         split: by default val, else test, else the only one.
         class_names: of labels that are numbers, for data from Python.
         device: for a file's detector; others compute where they are.
+        reading: how annotations are read, as in training. Of the file or the folder of a run, classes are renamed as
+            it did unless ``rename`` is given; a ``Detector`` does not know.
 
     Raises:
         SsdliteError: the file or the data cannot be used.
     """
     model: DetectionModel
+    read = READ_OPTIONS.changed(**_with_texts(reading))
     if isinstance(detector, (str, Path)):
-        model = load_any(Path(detector), device=device)
+        model, read = load_any(Path(detector), device=device), read.as_trained(load_rename(detector))
     else:
         model = Predictor(detector) if isinstance(detector, Detector) else detector
     if isinstance(data, DetectionIndex) and data.class_names == model.class_names:
         index = data
     else:
-        options = LoadOptions(classes=tuple(model.class_names), skip_bad=skip_bad)
+        options = read.loading(model.class_names, skip_bad=skip_bad)
         index = load_split(as_data_path(data, class_names=class_names), split, options, allow_absent=True)
     with join_processes(device) as processes:
         found = evaluate_dataset(model, index, processes, batch_size=batch_size, workers=workers, skip_bad=skip_bad)
@@ -162,15 +166,20 @@ def export_detector(
         return export_bundle(ExportOptions(checkpoint=file, output=Path(output), **given), notify)
 
 
-class TrainKeywords(TypedDict, total=False):
-    """The options of a training, as the command line has them; ``TrainOptions`` says what each means."""
+class ReadKeywords(TypedDict, total=False):
+    """How annotations are read, as the command line has it; ``ReadOptions`` says what each means."""
 
-    recipe: str | None
     data_format: str | None
-    images: str | None
+    images: str | Path | None
     voc_corners: VocCorners
     exif_boxes: ExifBoxes
     rename: tuple[str, ...] | None
+
+
+class TrainKeywords(ReadKeywords, total=False):
+    """The options of a training, as the command line has them; ``TrainOptions`` says what each means."""
+
+    recipe: str | None
     classes: tuple[str, ...] | None
     skip_bad: bool
     train_split: str | None

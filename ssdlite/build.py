@@ -206,6 +206,19 @@ def load_operating_points(path: str | Path, model: str | None = None) -> dict[st
     return points
 
 
+def load_rename(path: str | Path) -> tuple[str, ...] | None:
+    """The names that training gave to classes of its data (``ReadOptions.rename``), as stored with a checkpoint.
+
+    None where it gave none, and of an exported model, which does not know. Raises CheckpointError.
+    """
+    found = run_checkpoint(Path(path))
+    if is_exported(found):
+        return None
+    from ssdlite.checkpoint import load_checkpoint
+
+    return load_checkpoint(found).rename
+
+
 def is_shipped(path: Path, model: str | None = None) -> bool:
     """Whether this names a detector that comes with the package, and no file, or was exported from one.
 

@@ -64,6 +64,15 @@ class Checkpoint:
         except PlainError as error:
             raise CheckpointError(f"{self.path}: metrics: {error}") from None
 
+    @property
+    def rename(self) -> tuple[str, ...] | None:
+        """The names that its training gave to classes of the data (``ReadOptions.rename``); None where it gave none."""
+        options = self.training.get("options")
+        dataset = options.get("dataset") if isinstance(options, dict) else None
+        rename = dataset.get("rename") if isinstance(dataset, dict) else None
+        is_right = isinstance(rename, (list, tuple)) and all(isinstance(entry, str) for entry in rename)
+        return tuple(rename) if is_right else None
+
     def build_detector(self) -> Detector:
         """The detector with these weights.
 

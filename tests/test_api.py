@@ -87,6 +87,26 @@ def test_figures_of_data_from_python(
     assert metrics.per_class["dog"].AP is None
 
 
+def test_data_are_read_as_in_training(examples: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class under the name that it has in the detector; and the file of a run knows which that is."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kittens = [(pixels, boxes, ["kitten", "fish"]) for pixels, (box,), _ in examples for boxes in [[box, [0, 0, 5, 5]]]]
+    oracle = Oracle([2.0, 3.0, 12.0, 13.0])
+    metrics = ssdlite.evaluate(oracle, kittens, rename=("kitten=cat",))  # type: ignore[arg-type]
+    assert round(metrics.AP or 0, 6) == 1
+    with pytest.raises(ssdlite.ConfigError, match="unknown option 'renam'; did you mean 'rename'"):
+        ssdlite.evaluate(oracle, kittens, renam=("kitten=cat",))  # type: ignore[arg-type, call-arg]
+
+    detector = ssdlite.build_detector(
+        "ssdlite192_mobilenet_v2_050", class_names=["cat", "fish"], width_mult=0.1, image_size=32
+    )
+    training = {"options": {"dataset": {"rename": ["kitten=cat"]}}}
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict(), {}, training), tmp_path / "best.pt")
+    assert ssdlite.evaluate(tmp_path, kittens).per_class["cat"].AP is not None
+    assert ssdlite.evaluate(tmp_path, kittens, rename=("fish=cat",)).per_class["fish"].AP is None
+    assert ssdlite.evaluate(tmp_path, examples).per_class["cat"].AP is not None, "its names already"
+
+
 def test_the_operating_points_of_a_detector_go_along(tmp_path: Path) -> None:
     """From a file through ``load_detector`` into a bundle; further training makes them void."""
     detector = ssdlite.build_detector(

@@ -18,7 +18,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ssdlite import cli
-from ssdlite.build import Thresholds, load_any
+from ssdlite.build import Thresholds, load_any, load_rename
 from ssdlite.console import print_line, print_table
 from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
 from ssdlite.errors import ConfigError, DataError
@@ -207,15 +207,10 @@ def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -
 
 def _as_trained(options: EvalOptions, console: Console) -> ReadOptions:
     """With the names that the checkpoint's run gave to classes, where the caller says nothing of names."""
-    from ssdlite.training.run_folder import RunFolder
-
-    folder = RunFolder(options.checkpoint.parent)
-    if options.reading.rename is not None or not (folder.path / "config.json").is_file():
-        return options.reading
-    rename = folder.description().options.dataset.rename
-    if rename is not None:
+    rename = load_rename(options.checkpoint) if options.reading.rename is None else None
+    if rename:
         print_line(f"classes are renamed as in training: --rename {' '.join(rename)}", console)
-    return options.reading.changed(rename=rename)
+    return options.reading.as_trained(rename)
 
 
 def _validation_data(options: EvalOptions, processes: Processes) -> DetectionIndex:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -13,6 +13,7 @@ from ssdlite.validation import Config
 
 VocCorners = Literal["auto", "one-based", "canvas"]  # see the corners' section of voc_files.py
 ExifBoxes = Literal["auto", "upright", "stored"]  # what boxes were drawn on, where a picture is stored turned
+R = TypeVar("R", bound="ReadOptions")
 
 
 class ReadOptions(Config, frozen=True, kw_only=True):
@@ -33,6 +34,14 @@ class ReadOptions(Config, frozen=True, kw_only=True):
 
     def check(self) -> None:
         parse_renames(self.rename)
+
+    def as_trained(self: R, rename: Sequence[str] | None) -> R:
+        """With the names that a run gave to classes, where none are given; data may also have the new names already."""
+        if self.rename is not None or not rename:
+            return self
+        renames = parse_renames(rename)
+        new = [re.sub(r"([,=])", r"\\\1", name) for name in renames.values() if name not in renames]
+        return self.changed(rename=(*rename, *(f"{name}={name}" for name in new)))
 
     def loading(self, classes: Sequence[str] | None = None, *, skip_bad: bool = False) -> LoadOptions:
         """With what is used of that which is read."""

@@ -51,7 +51,7 @@ def export_bundle(options: ExportOptions, notify: Callable[[str], object] = lamb
             detector=detector,
             provenance=provenance_of(shipped_file(run_checkpoint(options.checkpoint)), checkpoint, options.license),
             operating_points=checkpoint.operating_points,
-            pictures=find_pictures(options, detector),
+            pictures=find_pictures(replace(options, reading=options.reading.as_trained(checkpoint.rename)), detector),
             folder=folder,
             notify=notify,
         )

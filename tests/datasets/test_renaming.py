@@ -76,6 +76,13 @@ def test_a_class_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert known.class_names == ("vehicle", "person", "Truck", "bus")
 
 
+def test_renames_of_a_run_leave_the_new_names_as_they_are() -> None:
+    run = ("car=big\\, red,truck=van", "van=lorry")
+    assert LoadOptions().as_trained(run).rename == (*run, "big\\, red=big\\, red", "lorry=lorry")
+    assert LoadOptions(rename=()).as_trained(run).rename == ()
+    assert LoadOptions().as_trained(None).rename is None
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
