@@ -143,9 +143,10 @@ def _metavar(kind: Any) -> str | None:
         return None
     if len(parts) == 2 and parts[0] in METAVARS and get_args(parts[1]) == (parts[0], parts[0]):
         return f"{METAVARS[parts[0]]} [{METAVARS[parts[0]]}]"
-    if len(parts) != 1:
-        return None
-    (part,) = parts
+    return _metavar_of_one(parts[0]) if len(parts) == 1 else None
+
+
+def _metavar_of_one(part: Any) -> str | None:
     if part is bool:
         return "{True,False}"
     if get_origin(part) is Literal:
