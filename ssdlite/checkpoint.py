@@ -70,8 +70,9 @@ class Checkpoint:
         options = self.training.get("options")
         dataset = options.get("dataset") if isinstance(options, dict) else None
         rename = dataset.get("rename") if isinstance(dataset, dict) else None
-        is_right = isinstance(rename, (list, tuple)) and all(isinstance(entry, str) for entry in rename)
-        return tuple(rename) if is_right else None
+        if not isinstance(rename, (list, tuple)) or not all(isinstance(entry, str) for entry in rename):
+            return None
+        return tuple(rename)
 
     def build_detector(self) -> Detector:
         """The detector with these weights.
