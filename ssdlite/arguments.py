@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from types import NoneType, UnionType
@@ -32,7 +32,27 @@ DEFAULT = "Default: "  # begins the last sentence of an option's docstring
 NOTHING = ("None", "")  # as tyro writes a default that says nothing
 KINDS = {"INT": "a whole number", "FLOAT": "a number"}  # by what the help calls a value
 METAVARS = {int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}
+DATA_NAMES = {"--annotations": "--data"}  # the name that data have in other programs
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DataArguments:
+    """Of a command whose first argument is a data set; of one that has ``--data``, ``DATA_NAMES`` is its other name."""
+
+    data: Annotated[Path | None, tyro.conf.Positional] = None
+    """Folder or annotation file of a data set in any known format (docs/data.md). Default: that of --annotations."""
+    annotations: Path | None = None
+    """The same as PATH, by the name that it has in other programs. Default: PATH."""
+
+    @property
+    def source(self) -> Path:
+        """Raises ConfigError where none is given, or both."""
+        given = [path for path in (self.data, self.annotations) if path is not None]
+        if len(given) != 1:
+            wrong = f"both: {given[0]} and {given[1]}" if given else "neither"
+            raise ConfigError(f"expected a data set, either as PATH or as --annotations, got {wrong}")
+        return given[0]
 
 
 def parse_arguments(

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ssdlite import cli
 from ssdlite.datasets.formats import DATA_FORMATS
@@ -66,6 +67,41 @@ def test_wrong_arguments_are_named_in_one_line(
     assert cli.main(arguments) == 2
     printed = capsys.readouterr().err
     assert printed.startswith(message) and printed.count("\n") == 1 and len(printed) < 300
+
+
+@pytest.mark.parametrize(("command", "both"), [
+    ("train", "--annotations and --data: expected one of them"),
+    ("eval openimages", "--annotations and --data: expected one of them"),
+    ("export openimages --output bundle", "--annotations and --data: expected one of them"),
+    ("benchmark openimages --no-memory", "--annotations and --data: expected one of them"),
+    ("check-data", "either as PATH or as --annotations, got both: x.json and none.json"),
+    ("convert-data --to coco --output out", "either as PATH or as --annotations, got both: x.json and none.json"),
+])  # fmt: skip
+def test_annotations_is_another_name_of_the_data(
+    command: str, both: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = command.split()
+    assert cli.main([*words, "--annotations", "none.json"]) == 2
+    assert "error: none.json: " in capsys.readouterr().err
+    second = ["--data"] if "--data" in both else []
+    assert cli.main([words[0], *second, "x.json", *words[1:], "--annotations", "none.json"]) == 2
+    assert both in capsys.readouterr().err
+
+
+def test_one_file_of_annotations_and_its_pictures_are_converted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each in a place of its own, so that looking is not enough."""
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "photos" / "a.png")
+    (tmp_path / "notes").mkdir()
+    boxes = tmp_path / "notes" / "boxes.csv"
+    boxes.write_text("filename,class,xmin,ymin,xmax,ymax\na.png,cat,4,3,24,18\n")
+    places = ["--annotations", str(boxes), "--images", str(tmp_path / "photos"), "--output", str(tmp_path / "yolo")]
+    assert cli.main(["convert-data", "--to", "yolo", *places]) == 0, capsys.readouterr().err
+    (labels,) = (tmp_path / "yolo" / "labels").rglob("a.txt")
+    assert [float(word) for word in labels.read_text().split()] == [0, 0.35, 0.35, 0.5, 0.5]
 
 
 def run_module(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from ssdlite import cli
+from ssdlite.arguments import DATA_NAMES
 from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
 from ssdlite.errors import ConfigError
 from ssdlite.files import counted
@@ -43,7 +44,8 @@ class BenchmarkOptions:
     memory: bool = True
     """Measure the memory of each model in a process of its own."""
     data: Path | None = None
-    """Data set in any known format (docs/data.md): average precision beside the times. Default: times alone."""
+    """Data set in any known format (docs/data.md), also --annotations: average precision beside the times. Default:
+    times alone."""
     split: str | None = None
     """Which split of --data. Default: val, otherwise test, otherwise the only one."""
     reading: ReadOptions = READ_OPTIONS
@@ -91,7 +93,7 @@ def benchmark(options: BenchmarkOptions) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(benchmark, BenchmarkOptions, argv, "ssdlite benchmark")
+    return cli.run(benchmark, BenchmarkOptions, argv, "ssdlite benchmark", short=DATA_NAMES)
 
 
 def _check(options: BenchmarkOptions) -> None:

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-import tyro
 from rich.console import Console
 from rich.progress import Progress
 
+from ssdlite.arguments import DataArguments
 from ssdlite.cli import run
 from ssdlite.config import DetectorConfig, ImageSize, preset_config
 from ssdlite.console import print_json, print_line
@@ -24,7 +24,6 @@ from ssdlite.datasets.audit.report import draw_report, draw_samples, print_repor
 from ssdlite.datasets.audit.verdict import NOT_USABLE, STOPS_TRAINING, DataVerdict, judge
 from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.errors import ConfigError
 from ssdlite.files import prepare_folder, write_json
 from ssdlite.training.options import TrainOptions
 
@@ -34,11 +33,7 @@ PLAIN_WIDTH = 160  # characters, where the output is not a terminal
 
 
 @dataclass(frozen=True)
-class Options:
-    data: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder or annotation file of a data set in any known format (docs/data.md). Default: that of --annotations."""
-    annotations: Path | None = None
-    """The same as PATH, by the name that it has in other programs. Default: PATH."""
+class Options(DataArguments):
     train_split: str | None = None
     """Split to fit and audit anchors on. Default: the customary one."""
     val_split: str | None = None
@@ -85,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work(options: Options) -> None:
         """Audit a data set: counts, sizes, problems, duplicates, leaks between splits, and the anchors for it."""
         nonlocal failed
-        folder = options.output or _free_folder(_source(options))
+        folder = options.output or _free_folder(options.source)
         prepare_folder(folder)
         check = _check(options)
         _write(check, folder, options)
@@ -102,7 +97,7 @@ def _check(options: Options) -> DataCheck:
         from ssdlite.training.setup import planned_detector
 
         given = {"image_size": options.image_size, "resize": options.resize}
-        return planned_detector(TrainOptions().override(data=str(_source(options)), **given), train)
+        return planned_detector(TrainOptions().override(data=str(options.source), **given), train)
 
     wanted = CheckOptions(
         train_split=options.train_split,
@@ -119,15 +114,7 @@ def _check(options: Options) -> DataCheck:
             task = bar.add_task("reading pictures", total=total)
             return lambda: bar.advance(task)
 
-        return check_data(_source(options), detector, wanted, progress)
-
-
-def _source(options: Options) -> Path:
-    given = [path for path in (options.data, options.annotations) if path is not None]
-    if len(given) != 1:
-        wrong = f"both: {given[0]} and {given[1]}" if given else "neither"
-        raise ConfigError(f"expected a data set, either as PATH or as --annotations, got {wrong}")
-    return given[0]
+        return check_data(options.source, detector, wanted, progress)
 
 
 def _free_folder(source: Path) -> Path:
@@ -170,7 +157,7 @@ def _write(check: DataCheck, folder: Path, options: Options) -> None:
 def _training(options: Options, verdict: DataVerdict) -> list[str]:
     """The command that trains on what was checked, with what it needs."""
     skip_bad = ["--skip-bad"] if verdict.skip_bad or options.skip_bad else []
-    command = ["ssdlite", "train", "--data", str(_source(options)), *skip_bad]
+    command = ["ssdlite", "train", "--data", str(options.source), *skip_bad]
     given = {name: getattr(options, name) for name in CARRIED_OPTIONS} | msgspec.structs.asdict(options.reading)
     defaults = {name: getattr(Options(), name) for name in CARRIED_OPTIONS} | msgspec.structs.asdict(READ_OPTIONS)
     for name, value in given.items():

@@ -6,22 +6,20 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
 from rich.console import Console
 from rich.progress import Progress
 
+from ssdlite.arguments import DataArguments
 from ssdlite.cli import run
 from ssdlite.console import print_line
 from ssdlite.datasets.conversion import PicturePlacing, convert_data
 from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
 
 
-@dataclass(frozen=True)
-class ConvertOptions:
-    data: Annotated[Path, tyro.conf.Positional]
-    """Folder or annotation file of a data set in any known format (docs/data.md)."""
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions(DataArguments):
     to: Literal["coco", "voc", "yolo", "csv", "label-studio"]
     """The format to write."""
     output: Path
@@ -47,7 +45,7 @@ def convert(options: ConvertOptions) -> None:
             return lambda: bar.advance(task)
 
         notes = convert_data(
-            options.data,
+            options.source,
             options.output,
             options.to,
             options.reading.loading(options.classes, skip_bad=options.skip_bad),

@@ -18,6 +18,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ssdlite import cli
+from ssdlite.arguments import DATA_NAMES
 from ssdlite.build import Thresholds, load_any, load_rename
 from ssdlite.console import print_line, print_table
 from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
@@ -152,7 +153,7 @@ def _trained_with(checkpoint: Path, model: DetectionModel) -> TrainedWith:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(evaluate, EvalOptions, argv, "ssdlite eval", short={"--annotations": "--data"})
+    return cli.run(evaluate, EvalOptions, argv, "ssdlite eval", short=DATA_NAMES)
 
 
 class OutputFiles(NamedTuple):

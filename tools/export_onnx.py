@@ -12,6 +12,7 @@ import tyro
 from rich.table import Table
 
 from ssdlite import cli
+from ssdlite.arguments import DATA_NAMES
 from ssdlite.console import format_figure, print_line, print_table
 from ssdlite.export.options import ExportOptions
 
@@ -44,7 +45,7 @@ def export(options: ExportOptions) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(export, ExportArguments, argv, "ssdlite export")
+    return cli.run(export, ExportArguments, argv, "ssdlite export", short=DATA_NAMES)
 
 
 def _print_files(contract: Contract, bundle: Path) -> None:

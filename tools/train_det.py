@@ -8,13 +8,13 @@ from typing import Annotated
 
 import tyro
 
-from ssdlite.arguments import pick_arguments
+from ssdlite.arguments import DATA_NAMES, pick_arguments
 from ssdlite.cli import Waiting, keep_freed_memory, run, set_threads
 from ssdlite.training.options import TrainOptions, options_to_repeat, stored_options
 from ssdlite.training.recipes import recipe_defaults
 from ssdlite.validation import Config, require
 
-SHORT = {"-e": "--epochs", "-b": "--batch-size", "--annotations": "--data"}
+SHORT = {"-e": "--epochs", "-b": "--batch-size", **DATA_NAMES}
 
 
 class ResumeCommand(Config, frozen=True, kw_only=True):

@@ -76,8 +76,8 @@ class ExportOptions:
     """Say what these runtimes would refuse or leave to the CPU, as ssdlite lint does. Default: not said."""
 
     data: Path | None = None
-    """Folder or annotation file of a data set in any known format (docs/data.md): int8 is calibrated on its training
-    split, all are scored on the other. Default: nothing is scored."""
+    """Folder or annotation file of a data set in any known format (docs/data.md), also --annotations: int8 is
+    calibrated on its training split, all are scored on the other. Default: nothing is scored."""
     split: str | None = None
     """Which split to score on. Default: the one that training validates on."""
     calibration_split: str | None = None
