@@ -24,7 +24,7 @@ INPUT_SIDES = (320, 416, 512)  # px; the network that comes along was trained at
 LEAST_SIDE = 24  # px at the input, below which objects gain by a larger one
 GAINING_SHARE = 0.25  # of all boxes being below it, or half of a class's, from which a larger one is worth its time
 GAINING_SHARE_OF_CLASS = 0.5
-KNOWN_AP = 0.2  # from which a detector that knows all the classes is kept as it is, and taught gently
+KNOWN_AP = 0.15  # from which a detector that knows all the classes is kept as it is, and taught gently
 GENTLE_LR = 3e-5
 # arXiv 1811.08883 finds no gain from pretraining in the accuracy reached, from 10,000 COCO pictures (figure 8) on
 MOST_FINE_TUNED = 20_000
