@@ -7,7 +7,9 @@ workers read them, a run's fingerprint knows them again, ``--resume`` and ``ssdl
 from __future__ import annotations
 
 import hashlib
+import numbers
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,18 +20,22 @@ import numpy as np
 
 from ssdlite.datasets.formats.base import Box, natural_order
 from ssdlite.datasets.formats.csv_columns import BOX_FORMS, Columns, RowError, columns_named
+from ssdlite.datasets.formats.csv_tables import MOST_SPLITS, ONLY_CLASS
 from ssdlite.datasets.formats.embedded import picture_cache
 from ssdlite.datasets.formats.imagefolder import BOX_KEYS, CATEGORY_KEYS
+from ssdlite.datasets.formats.outlines import are_fractions, mostly_fractions
 from ssdlite.datasets.formats.plausibility import BoxForm, require_pixels, require_plausible
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.writers.base import LabeledPicture, require_class_names
 from ssdlite.datasets.writers.coco import CocoWriter
 from ssdlite.errors import DataError, quote
 from ssdlite.files import remove_forgotten, temporary_path
+from ssdlite.images.geometry import Size
 from ssdlite.images.prediction import to_array
 from ssdlite.images.reading import read_header
 
 BACKGROUND = "__background__"  # torchvision's first class, which is none
+SPLIT_NAME = re.compile(r"\w[\w .-]*")
 
 
 class IndexedExamples(Protocol):
@@ -47,11 +53,12 @@ class Example(NamedTuple):
     """A picture (a path, or pixels as ``predict`` takes them) and its N objects."""
 
     picture: Any
-    boxes: Any  # [N, 4] xyxy pixels
+    boxes: Any  # [N, 4] xyxy pixels, or with ``in_fractions`` of the picture's width and height
     labels: Any  # [N] names, or numbers
     ignore: Sequence[bool] = ()
     places: Sequence[str] = ()  # of the objects in what was given, for messages
     box_form: BoxForm = "corners"  # that the boxes were given in
+    in_fractions: bool = False
 
 
 def as_data_path(data: DataSource, val: DataSource | None = None, *, class_names: Sequence[str] | None = None) -> Path:
@@ -62,8 +69,10 @@ def as_data_path(data: DataSource, val: DataSource | None = None, *, class_names
     - a sequence of (picture, boxes [N, 4] xyxy in pixels, labels [N]), the picture being a path or pixels;
     - a torch ``Dataset`` of (picture, target), the target having ``boxes`` and ``labels`` as torchvision's detectors
       take them; a tensor of floats is in 0..1;
-    - a Hugging Face data set with ``image`` and ``objects``, whose ``bbox`` is (x, y, width, height) in pixels;
-    - a table of pandas with a row an object; its columns are called as those of CSV files (docs/data.md);
+    - a Hugging Face data set with ``image`` and ``objects``, two lists or a list of pairs of ``category`` and ``bbox``,
+      (x, y, width, height) in pixels;
+    - a table of pandas with a row an object, read as CSV files are (docs/data.md): their names of columns, fractions,
+      and a column of splits, of which there is no ``val`` then;
     - a ``DetectionIndex``, a split of ``load_data``.
 
     Args:
@@ -85,7 +94,7 @@ def as_data_path(data: DataSource, val: DataSource | None = None, *, class_names
         temporary = temporary_path(cache / "new")
         try:
             temporary.mkdir()
-            return _put_into(cache, temporary, _store(temporary, {"train": data, "val": val}, class_names))
+            return _put_into(cache, temporary, _store(temporary, data, val, class_names))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
@@ -106,13 +115,15 @@ def _put_into(cache: Path, new: Path, name: str) -> Path:
     return folder
 
 
-def _store(folder: Path, splits: Mapping[str, DataSource | None], class_names: Sequence[str] | None) -> str:
+def _store(folder: Path, data: DataSource, val: DataSource | None, class_names: Sequence[str] | None) -> str:
     """Write the splits; the hash of all that is in them."""
     digest = hashlib.sha256()
-    given = {split: data for split, data in splits.items() if data is not None}
     if class_names is None:
-        class_names = next((names for data in given.values() if (names := _own_names(data))), None)
-    written = {split: _write_pictures(folder / split, data, class_names, digest) for split, data in given.items()}
+        class_names = _own_names(data) or _own_names(val)
+    written = {
+        split: _write_pictures(folder / split, examples, class_names, digest)
+        for split, examples in _splits(data, val).items()
+    }
     occurring = {name for pictures in written.values() for _, names in pictures for name in names}
     known = [name for name in class_names or natural_order(occurring) if name != BACKGROUND]
     require_class_names(known, "data from Python")
@@ -127,13 +138,13 @@ def _store(folder: Path, splits: Mapping[str, DataSource | None], class_names: S
 
 
 def _write_pictures(
-    folder: Path, data: DataSource, class_names: Sequence[str] | None, digest: Any
+    folder: Path, examples: Iterator[Example], class_names: Sequence[str] | None, digest: Any
 ) -> list[tuple[LabeledPicture, list[str]]]:
     """The pictures of a split, written to ``folder``, each with the names of its objects' classes."""
     folder.mkdir()
     written = []
     box_form: BoxForm = "corners"
-    for position, example in enumerate(_examples(data)):
+    for position, example in enumerate(examples):
         try:
             boxes, names = _boxes(example.boxes), [_class_name(label, class_names) for label in _plain(example.labels)]
             if len(boxes) != len(names):
@@ -141,6 +152,7 @@ def _write_pictures(
             path = _write_picture(folder, position, example.picture, digest)
             places = example.places or [f"example {position}, box {number}" for number in range(len(boxes))]
             size = read_header(path).upright
+            boxes = [_in_pixels(box, size) for box in boxes] if example.in_fractions else boxes
             picture = LabeledPicture(path.name, size, boxes, (), ignore=example.ignore, places=places)
         except (ValueError, TypeError) as error:  # DataError is a ValueError
             raise DataError(f"{folder.name} example {position}: {error}") from None
@@ -196,6 +208,15 @@ def _in_bytes(picture: Any) -> Any:
 # --- The forms that data come in.
 
 
+def _splits(data: DataSource, val: DataSource | None) -> dict[str, Iterator[Example]]:
+    """Those of a table's column, else ``train`` and ``val``."""
+    if names := _split_names(data) if hasattr(data, "itertuples") else []:
+        if val is not None:
+            raise DataError(f"val: expected none beside a table with the splits {', '.join(names)}")
+        return {name: _of_table(data, name) for name in names}
+    return {"train": _examples(data)} | ({} if val is None else {"val": _examples(val)})
+
+
 def _examples(data: DataSource) -> Iterator[Example]:
     if isinstance(data, DetectionIndex):
         return _of_index(data)
@@ -216,10 +237,7 @@ def _items(data: Any) -> Iterator[Any]:
 
 def _example(item: Any, position: int) -> Example:
     if isinstance(item, Mapping) and "objects" in item and "image" in item:
-        objects = item["objects"]
-        boxes, labels = _first_key(objects, BOX_KEYS, position), _first_key(objects, CATEGORY_KEYS, position)
-        corners = [(x, y, x + width, y + height) for x, y, width, height in boxes]
-        return Example(item["image"], corners, labels, box_form="size")
+        return _of_objects(item["image"], item["objects"], position)
     if isinstance(item, Sequence) and len(item) == 3:
         return Example(*item)
     if isinstance(item, Sequence) and len(item) == 2 and isinstance(item[1], Mapping):
@@ -230,7 +248,28 @@ def _example(item: Any, position: int) -> Example:
     )
 
 
-def _first_key(values: Mapping[str, Any], keys: Sequence[str], position: int) -> Any:
+def _of_objects(picture: Any, objects: Any, position: int) -> Example:
+    """Of Hugging Face's ``objects``: two lists, a list of pairs, or None where there are none."""
+    if isinstance(objects, Mapping):
+        boxes, labels = (_first_key(objects, keys, position) for keys in (BOX_KEYS, CATEGORY_KEYS))
+    else:
+        entries = _plain(objects)
+        boxes, labels = ([_first_key(one, keys, position) for one in entries] for keys in (BOX_KEYS, CATEGORY_KEYS))
+    corners = []
+    for number, bbox in enumerate(_plain(boxes)):
+        try:
+            x, y, width, height = map(float, _plain(bbox))
+        except (TypeError, ValueError):
+            raise DataError(
+                f"example {position}, box {number}: expected bbox [x, y, width, height], got {quote(bbox)}"
+            ) from None
+        corners.append((x, y, x + width, y + height))
+    return Example(picture, corners, _plain(labels), box_form="size")
+
+
+def _first_key(values: Any, keys: Sequence[str], position: int) -> Any:
+    if not isinstance(values, Mapping):
+        raise DataError(f"example {position}: expected an object with bbox and category, got {quote(values)}")
     key = next((key for key in keys if key in values), None)
     if key is None:
         raise DataError(f"example {position}: expected {' or '.join(keys)}, got {quote(list(values))}")
@@ -244,22 +283,57 @@ def _of_index(index: DetectionIndex) -> Iterator[Example]:
         yield Example(record.path, record.boxes, names, record.ignore.tolist())
 
 
-def _of_table(table: Any) -> Iterator[Example]:
-    """A row an object; the pictures in the order in which they come first."""
+def _table_columns(table: Any) -> Columns:
     columns = columns_named([str(name) for name in table.columns])
     if missing := columns.missing():
         raise DataError(
             f"a table: expected the columns filename, class and {', '.join(BOX_FORMS['corners'])}, or such; "
             f"{', '.join(missing)} is missing among {', '.join(columns.names)}"
         )
-    objects: dict[str, list[tuple[Box, str, bool, str]]] = {}
-    for number, cells in enumerate(table.itertuples(index=False, name=None)):
+    return columns
+
+
+def _cells(table: Any) -> Iterator[tuple[Any, ...]]:
+    """Of each row; what pandas counts as missing (None, NaN, NA, NaT) is an empty text, as in a CSV file."""
+    return iter(table.astype(object).where(table.notna(), "").itertuples(index=False, name=None))
+
+
+def _split_names(table: Any) -> list[str]:
+    """What the column of splits holds, if that are two or more names."""
+    place = _table_columns(table).place.get("split")
+    names = sorted({str(cells[place]).strip() for cells in _cells(table)} - {""}) if place is not None else []
+    if not 1 < len(names) <= MOST_SPLITS:
+        return []
+    if unsafe := [name for name in names if not SPLIT_NAME.fullmatch(name)]:
+        raise DataError(f"a table: expected names of splits that a folder can have, got {quote(unsafe[0])}")
+    return names
+
+
+def _of_table(table: Any, split: str | None = None) -> Iterator[Example]:
+    """A row an object, of all or of one split; the pictures in the order in which they come first."""
+    columns = _table_columns(table)
+    class_place = columns.place.get("class")
+    objects: dict[str, list[tuple[Box, Any, bool, str]]] = {}
+    for number, cells in enumerate(_cells(table)):
         row = _read_row(columns, [str(cell) for cell in cells], number)
+        if split not in (None, row.split):
+            continue
+        label = ONLY_CLASS if class_place is None else cells[class_place]
+        label = label if _is_number(label) else row.class_name or ONLY_CLASS
         own = objects.setdefault(row.image, [])
-        own += [] if row.box is None else [(row.box, row.class_name or "object", row.ignore, f"row {number}")]
+        own += [] if row.box is None else [(row.box, label, row.ignore, f"row {number}")]
+    in_fractions = columns.always_fractions or mostly_fractions([row[0] for rows in objects.values() for row in rows])
     for image, rows in objects.items():
-        boxes, names, ignore, places = zip(*rows, strict=True) if rows else ((), (), (), ())
-        yield Example(image, boxes, names, ignore, places, columns.box_form)
+        boxes, labels, ignore, places = zip(*rows, strict=True) if rows else ((), (), (), ())
+        for box, place in zip(boxes, places, strict=True):
+            if in_fractions and not are_fractions(box):
+                shown = ", ".join(f"{value:g}" for value in box)
+                raise DataError(f"a table: {place}: expected fractions as in the other rows, got {shown}")
+        yield Example(image, boxes, labels, ignore, places, columns.box_form, in_fractions)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Number) and not isinstance(value, bool)
 
 
 def _read_row(columns: Columns, cells: list[str], number: int) -> Any:
@@ -286,8 +360,13 @@ def _own_names(data: Any) -> Sequence[str] | None:
 
 
 def _plain(values: Any) -> list[Any]:
-    """Of a tensor or an array its values."""
-    return list(values.tolist() if hasattr(values, "tolist") else values)
+    """Of a tensor or an array its values; None is none."""
+    return [] if values is None else list(values.tolist() if hasattr(values, "tolist") else values)
+
+
+def _in_pixels(box: Box, size: Size) -> Box:
+    height, width = size
+    return box[0] * width, box[1] * height, box[2] * width, box[3] * height
 
 
 def _boxes(values: Any) -> list[Box]:
@@ -303,7 +382,13 @@ def _boxes(values: Any) -> list[Box]:
 def _class_name(label: Any, class_names: Sequence[str] | None) -> str:
     if isinstance(label, str):
         return label
-    number = int(label)
+    try:
+        number = int(label)
+        is_whole = bool(number == label)
+    except (TypeError, ValueError, OverflowError):
+        is_whole = False
+    if not is_whole:
+        raise DataError(f"expected a class as a name or a whole number, got {quote(label)}")
     if class_names is None:
         return str(number)
     if not 0 <= number < len(class_names) or class_names[number] == BACKGROUND:

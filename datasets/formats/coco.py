@@ -21,7 +21,6 @@ from ssdlite.images.geometry import Size
 
 OTHER_FILES = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 ROBOFLOW_FILE = "_annotations.coco.json"
-ROBOFLOW_NAMES = {"valid": "val"}
 ANNOTATION_FOLDERS = ("annotations", "annotation", "annots")  # whatever their case
 IMAGE_PLACES = ("images", "JPEGImages", "data", "")  # below a folder; "" is itself
 
@@ -67,10 +66,7 @@ LISTS = ("images", "annotations", "categories")
 
 def _find_files(root: Path) -> dict[str, Path]:
     """The annotation file of every split."""
-    files = find_split_files(root, ".json", _annotation_files, ANNOTATION_FOLDERS)
-    return {
-        ROBOFLOW_NAMES.get(split, split) if file.name == ROBOFLOW_FILE else split: file for split, file in files.items()
-    }
+    return find_split_files(root, ".json", _annotation_files, ANNOTATION_FOLDERS)
 
 
 def _annotation_files(files: Sequence[Path]) -> list[Path]:

@@ -68,6 +68,7 @@ BOX_FORMS: dict[str, tuple[str, ...]] = {
 SCORES = frozenset(("score", "probability"))  # columns of detections, which are annotations where they are named
 OTHER_FORMATS = frozenset(("regionshapeattributes", "objects"))  # columns of VIA's tables, and of an imagefolder's
 EMPTY = ("", "nan", "none", "null")  # a field of a picture without objects
+NO_NAME = ("", "nan")  # of a class: numpy's text of a missing one. NA, None and null may be names
 TRUE = ("1", "true", "yes", "1.0")
 AUTOML_SETS = ("TRAIN", "VALIDATION", "TEST", "UNASSIGNED", "UNASSIGN")
 AUTOML_VERTICES = ("x0", "y0", "x1", "y1", "x2", "y2", "x3", "y3")
@@ -139,8 +140,8 @@ class Columns:
         if not image:
             raise RowError("expected the name of a picture, got none")
         box = self._box(cells)
-        if box is not None and "class" in self.place and not class_name:
-            raise RowError("expected a class, got none")
+        if box is not None and "class" in self.place and class_name.lower() in NO_NAME:
+            raise RowError(f"expected a class, got {quote(class_name) if class_name else 'none'}")
         ignore = self._cell(cells, "ignore").lower() in TRUE
         return TableRow(image, class_name, box, self._size(cells), ignore, self._cell(cells, "split"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from ssdlite.datasets.formats.csv_columns import Columns, RowError, read_columns
 from ssdlite.datasets.formats.files import PictureTree
 from ssdlite.datasets.formats.finding import find_pictures
 from ssdlite.datasets.formats.options import ReadOptions
-from ssdlite.datasets.formats.outlines import are_fractions
+from ssdlite.datasets.formats.outlines import are_fractions, mostly_fractions
 from ssdlite.datasets.formats.splits import few_files, find_split_files
 from ssdlite.errors import DataError
 from ssdlite.files import counted
@@ -26,7 +26,6 @@ TABLE_SUFFIXES = (".csv", ".tsv")
 TABLE_FOLDERS = ("labels", "annotations")
 MOST_SPLITS = 12  # of a column of splits; with more values it is something else
 MOST_BOXES = 5_000_000  # of one split
-MOST_OF_ALL = 0.9
 ONLY_CLASS = "object"  # of a table without a column of classes
 CLASS_LIST = re.compile(r"_?class(es|[-_]?(descriptions|names|list|map)).*\.csv", re.IGNORECASE)
 MAX_CLASS_LIST_BYTES = 1 << 24
@@ -131,7 +130,9 @@ def read_table(
     classes = _find_class_list(file, folder)
     builder.class_order = list(dict.fromkeys(classes.values()))
     pictures = _gather(table, paths, classes, bad)
-    builder.in_fractions = columns.always_fractions or _are_fractions(pictures.values())
+    builder.in_fractions = columns.always_fractions or mostly_fractions(
+        [row[2] for picture in pictures.values() for row in picture.rows]
+    )
     for path in sorted(pictures):
         _add(builder, pictures[path], file, bad)
     builder.notes += _notes(table, builder.in_fractions)
@@ -222,13 +223,6 @@ def _gather(
             if boxes > MOST_BOXES:
                 raise DataError(f"{table.path}: expected at most {MOST_BOXES} boxes in a split, got more")
     return pictures
-
-
-def _are_fractions(pictures: Iterable[_Picture]) -> bool:
-    """Whether nearly all boxes are within 0..1, where boxes in pixels never are: the others are mistakes."""
-    boxes = [row[2] for picture in pictures for row in picture.rows]
-    within = sum(min(box) >= 0 and max(box) <= 1 for box in boxes)
-    return within > 0 and within >= MOST_OF_ALL * len(boxes)
 
 
 def _add(builder: AnnotationsBuilder, picture: _Picture, file: Path, bad: BadItems) -> None:

@@ -10,6 +10,7 @@ from ssdlite.errors import DataError
 
 Point = tuple[float, float]
 FARTHEST = 1.5  # a fraction that overshoots by more is none; less is clipped later
+MOST_OF_ALL = 0.9
 
 
 def box_of_points(points: Iterable[Point]) -> Box:
@@ -27,6 +28,12 @@ def box_of_points(points: Iterable[Point]) -> Box:
 def are_fractions(box: Box) -> bool:
     """Whether corners can be fractions of a picture's sides, some of which reach outside it. NaN may be anything."""
     return all(1 - FARTHEST <= value <= FARTHEST for value in box if math.isfinite(value))
+
+
+def mostly_fractions(boxes: Sequence[Box]) -> bool:
+    """Whether nearly all boxes are within 0..1, where boxes in pixels never are: the others are mistakes."""
+    within = sum(min(box) >= 0 and max(box) <= 1 for box in boxes)
+    return within > 0 and within >= MOST_OF_ALL * len(boxes)
 
 
 def turned(points: Sequence[Point], center: Point, degrees: float) -> list[Point]:

@@ -267,6 +267,18 @@ def test_bad_rows_are_named_or_skipped(tmp_path: Path) -> None:
     assert split.problems[5].detail == "line 7: expected four numbers in xmin, ymin, xmax, ymax, got '8, , 40, 20'"
 
 
+def test_a_class_of_nan_is_missing_and_one_of_none_is_a_name(tmp_path: Path) -> None:
+    """What ``str`` and numpy make of a missing class, where pandas leaves the field empty."""
+    picture(tmp_path / "a.jpg")
+    rows = [f"a.jpg,80,40,{name},8,4,40,20" for name in ("None", "NA", "nan", "NaN")]
+    table(tmp_path / "boxes.csv", HEADER, *rows)
+    with pytest.raises(
+        DataError, match=r"line 4: expected a class, got 'nan'\n.* line 5: expected a class, got 'NaN'\n"
+    ):
+        load_split(tmp_path)
+    assert load_split(tmp_path, options=LoadOptions(skip_bad=True)).class_names == ("NA", "None")
+
+
 def test_a_row_in_pixels_among_fractions(tmp_path: Path) -> None:
     picture(tmp_path / "a.jpg")
     file = tmp_path / "boxes.csv"

@@ -13,6 +13,7 @@ from PIL import Image
 from ssdlite.datasets import as_data_path, load_data
 from ssdlite.datasets.formats.options import LoadOptions
 from ssdlite.datasets.index import DetectionIndex
+from ssdlite.datasets.loading import find_splits, load_split
 from ssdlite.errors import DataError
 from ssdlite.images.reading import read_image
 
@@ -110,6 +111,28 @@ class HuggingFaceData:
         yield {"image": picture, "objects": {"bbox": [], "category": []}}
 
 
+def test_objects_as_a_list_of_pairs_or_none(pixels: np.ndarray) -> None:
+    pairs = [{"bbox": [1, 2, 10, 20], "category": 0}, {"bbox": [5, 5, 25, 20], "category": 1}]
+    for empty in ([], None, {"bbox": None, "category": None}):
+        data = [{"image": pixels, "objects": pairs}, {"image": pixels, "objects": empty}]
+        assert objects(split(data, class_names=["cat", "dog"])) == TWO
+    for wrong, message in (
+        ([3], "example 0: expected an object with bbox and category, got 3"),
+        ([{"category": 0}], "example 0: expected bbox or bboxes or boxes or box, got"),
+        (
+            [{"bbox": [1, 2, 3], "category": 0}],
+            r"example 0, box 0: expected bbox \[x, y, width, height\], got \[1, 2, 3\]",
+        ),
+        ({"bbox": [None], "category": [0]}, r"example 0, box 0: expected bbox \[x, y, width, height\], got None"),
+        (
+            {"bbox": [[1, 2, 3, 4]], "category": [None]},
+            "example 0: expected a class as a name or a whole number, got None",
+        ),
+    ):
+        with pytest.raises(DataError, match=message):
+            as_data_path([{"image": pixels, "objects": wrong}])
+
+
 def test_a_hugging_face_dataset(pixels: np.ndarray) -> None:
     assert objects(split(HuggingFaceData(pixels))) == TWO
     with pytest.raises(TypeError, match="got dict; give one of train, test"):
@@ -128,6 +151,64 @@ def test_a_table_of_pandas(pixels: np.ndarray, tmp_path: Path) -> None:
     assert objects(split(pandas.DataFrame(columns | {"bbox": sides}))) == TWO
     with pytest.raises(DataError, match=r"a table: .*; ymax is missing among path, label, x1, y1, x2"):
         split(pandas.DataFrame(columns | corners).drop(columns="y2"))
+
+
+@pytest.fixture
+def table(pixels: np.ndarray, tmp_path: Path) -> Any:
+    """Makes a table of ``a.png``, ``a.png`` and ``b.png``, which has no objects."""
+    pandas = pytest.importorskip("pandas", reason="pandas, of the extra dev, is not installed")
+    for name in ("a.png", "b.png"):
+        Image.fromarray(pixels).save(tmp_path / name)
+    names = [str(tmp_path / name) for name in ("a.png", "a.png", "b.png")]
+    corners = dict(zip(("xmin", "ymin", "xmax", "ymax"), zip(*BOXES, [None] * 4, strict=True), strict=True))
+    return lambda **columns: pandas.DataFrame({"filename": names} | corners | columns)
+
+
+def test_numbers_of_classes_in_a_table(table: Any) -> None:
+    for numbers in ([0, 1, 0], [0, 1, None], [0.0, 1.0, float("nan")], np.array([0, 1, 1], np.uint8)):
+        assert objects(split(table(**{"class": numbers}), class_names=["cat", "dog"])) == TWO
+        assert split(table(**{"class": numbers})).class_names == ("0", "1")
+    with pytest.raises(DataError, match=r"example 0: expected a class as a name or a whole number, got 0\.5"):
+        split(table(**{"class": [0.5, 1, 0]}))
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), "", "nan"])
+def test_a_class_that_is_missing_in_a_table(table: Any, missing: Any) -> None:
+    with pytest.raises(DataError, match="a table: row 1: expected a class, got"):
+        split(table(**{"class": ["cat", missing, None]}))
+    assert split(table(**{"class": ["None", "NA", missing]})).class_names == ("NA", "None")
+
+
+def test_fractions_in_a_table(table: Any) -> None:
+    """Pictures of 50 x 40 pixels."""
+    corners = {"xmin": [0.02, 0.1, None], "ymin": [0.05, 0.125, None], "xmax": [0.22, 0.6, None]}
+    ymax = {"ymax": [0.55, 0.625, None]}
+    assert objects(split(table(**{"class": ["cat", "dog", None]}, **corners, **ymax))) == TWO
+    out = {"ImageID": "filename", "LabelName": ["cat"] * 3, "IsGroupOf": [0, 1, 0], "YMin": [0.05, 0.125, 0]}
+    out |= {"XMin": [0.02, 0.1, 0], "XMax": [0.22, 0.6, 1.02], "YMax": [0.55, 0.625, 1]}
+    open_images = table(**out).drop(columns=["xmin", "ymin", "xmax", "ymax"])
+    index = split(open_images.assign(ImageID=open_images["filename"]).drop(columns="filename"))
+    assert objects(index) == [[("cat", BOXES[0]), ("cat", BOXES[1])], [("cat", [0, 0, 50, 40])]]
+    assert index.ignore.tolist() == [False, True, False]
+    many = [0.22] * 9 + [30.0]
+    wrong = table(**{"class": ["cat"] * 3}).iloc[[0] * 10].assign(xmin=0.02, ymin=0.05, xmax=many, ymax=0.55)
+    with pytest.raises(
+        DataError, match=r"a table: row 9: expected fractions as in the other rows, got 0\.02, 0\.05, 30, 0"
+    ):
+        split(wrong)
+
+
+def test_a_column_of_splits_in_a_table(table: Any) -> None:
+    both = table(split=["train", "train", "Test"], **{"class": ["cat", "dog", None]})
+    path = as_data_path(both)
+    assert find_splits(path).splits == ("Test", "train")
+    assert objects(load_split(path, "train")) == TWO[:1]
+    assert len(load_split(path, "test")) == 1
+    with pytest.raises(DataError, match="val: expected none beside a table with the splits Test, train"):
+        as_data_path(both, both)
+    with pytest.raises(DataError, match=r"a table: .* names of splits that a folder can have, got '\.\./out'"):
+        as_data_path(both.assign(split=["train", "train", "../out"]))
+    assert find_splits(as_data_path(both.assign(split="train"))).splits == ("train",)
 
 
 def test_a_split_that_was_loaded(pixels: np.ndarray) -> None:

@@ -190,9 +190,11 @@ def test_training_without_any_object_is_an_error(tmp_path: Path, change: dict[st
 def test_roboflow_folders_are_recognised(tmp_path: Path) -> None:
     for split in ("train", "valid", "test"):
         write_coco(tmp_path / split / "_annotations.coco.json", tmp_path / split)
-    assert sorted(find_splits(tmp_path).splits) == ["test", "train", "val"]
-    data = load_data(tmp_path)
-    assert Path(data.val.paths[0]).parent.name == "valid"
+    assert sorted(find_splits(tmp_path).splits) == ["test", "train", "valid"]
+    for data in (load_data(tmp_path), load_data(tmp_path, val_split="val")):
+        assert Path(data.val.paths[0]).parent.name == "valid"
+    write_coco(tmp_path / "val" / "_annotations.coco.json", tmp_path / "val")
+    assert sorted(find_splits(tmp_path).splits) == ["test", "train", "val", "valid"]
 
 
 @pytest.mark.parametrize("below", ["", "VOCdevkit"])
