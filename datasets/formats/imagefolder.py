@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import importlib
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from ssdlite.datasets.formats.files import read_bounded
 from ssdlite.datasets.formats.finding import Found, find_pictures
 from ssdlite.datasets.formats.json_files import MAX_JSON_BYTES, decode_json, number, read_head
 from ssdlite.datasets.formats.options import ReadOptions
+from ssdlite.datasets.formats.parquet_files import has_columns, read_parquet
 from ssdlite.datasets.formats.splits import find_split_files, split_word
 from ssdlite.errors import DataError, quote
 from ssdlite.images.geometry import Size
@@ -22,6 +23,9 @@ from ssdlite.images.geometry import Size
 METADATA_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of a folder the first
 BOX_KEYS = ("bbox", "bboxes", "boxes", "box")
 CATEGORY_KEYS = ("category", "categories", "label", "labels", "class", "classes", "category_id")
+OBJECT_NAMES = ("objects", "bbox", "bboxes")  # beside ``file_name``: by these it is about objects
+OBJECT_KEY = re.compile(rb'"(?:%s)"\s*:' % "|".join(OBJECT_NAMES).encode())
+PARQUET_COLUMNS = frozenset(("file_name", "objects", "width", "height", *BOX_KEYS, *CATEGORY_KEYS))
 CLASS_LISTS = ("classes.txt", "labels.txt")  # beside the metadata or in the root, a name a line
 
 
@@ -81,12 +85,14 @@ def _preference(path: Path) -> int:
 
 
 def has_objects(path: Path) -> bool:
-    """Whether it is about objects, by its first lines or its columns."""
-    head = read_head(path)
+    """Whether it is about objects, by the keys of its first lines or its columns. A damaged file says so when read."""
     if path.suffix.lower() == ".parquet":
-        return head.startswith(b"PAR1")
-    first = head.partition(b"\n")[0] if path.suffix.lower() == ".csv" else head
-    return b"file_name" in first and (b"objects" in first or b"bbox" in first)
+        return any(has_columns(path, "file_name", name) is not False for name in OBJECT_NAMES)
+    head = read_head(path)
+    if path.suffix.lower() == ".csv":
+        names = [name.strip(b' "\r') for name in head.partition(b"\n")[0].split(b",")]
+        return b"file_name" in names and any(name.encode() in names for name in OBJECT_NAMES)
+    return b'"file_name"' in head and OBJECT_KEY.search(head) is not None
 
 
 def _first_folder(file_name: str) -> str | None:
@@ -116,7 +122,7 @@ def _read_rows(file: Path, bad: BadItems) -> Iterator[MetadataRow]:
 
 def _parsed_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any] | DataError]]:
     if file.suffix.lower() == ".parquet":
-        yield from enumerate(_parquet_rows(file), start=1)
+        yield from enumerate(read_parquet(file, PARQUET_COLUMNS), start=1)
         return
     data = read_bounded(file, MAX_JSON_BYTES).removeprefix(b"\xef\xbb\xbf")
     if file.suffix.lower() == ".csv":
@@ -132,31 +138,6 @@ def _parsed_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any] | DataErro
                 yield count, decode_json(line, dict[str, Any])
             except DataError as error:
                 yield count, error
-
-
-def _parquet_rows(file: Path) -> list[Mapping[str, Any]]:
-    try:
-        parquet: Any = importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        raise DataError(f"{file}: needs a package that is not installed: pip install pyarrow") from None
-    size = file.stat().st_size
-    if size > MAX_JSON_BYTES:
-        raise DataError(f"{file}: expected an annotation file of at most {MAX_JSON_BYTES} bytes, got {size}")
-    try:
-        wanted = {"file_name", "objects", "width", "height", *BOX_KEYS, *CATEGORY_KEYS}
-        columns = [
-            name for name in parquet.read_schema(file).names if name in wanted
-        ]  # without pictures, if it has any
-        return list(parquet.read_table(file, columns=columns).to_pylist())
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        NotImplementedError,
-        MemoryError,
-    ) as error:  # pyarrow's are such
-        raise DataError(f"{file}: cannot be read as Parquet ({error})") from None
 
 
 # --- Objects.

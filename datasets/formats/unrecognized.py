@@ -27,6 +27,7 @@ FILE_NOUNS = {
     "picture": "picture",
     ".json": "JSON file",
     ".jsonl": "JSONL file",
+    ".parquet": "Parquet file",
     ".xml": "XML file",
     ".txt": "text file",
     ".csv": "CSV table",
@@ -90,9 +91,10 @@ def _hints(root: Path, files: dict[str, list[Path]]) -> Iterator[tuple[int, str]
     for path in some("CSV table", "TSV table"):
         if text := _table_hint(path):
             yield about(path, text)
-    for path in some("JSONL file"):
+    for path in some("JSONL file", "Parquet file"):
         if not has_objects(path):
-            yield about(path, "has no `objects`, which imagefolder's metadata.jsonl has beside `file_name`")
+            name = f"metadata{path.suffix.lower()}"
+            yield about(path, f"has no `objects`, which imagefolder's {name} has beside `file_name`")
     for path in some("text file"):
         if not is_class_list(path.name) and looks_like_labels(path):
             yield about(

@@ -1,7 +1,8 @@
 """Hugging Face's imagefolder with the objects of each picture in its metadata."""
 
-import importlib.util
+import importlib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -139,12 +140,61 @@ def test_metadata_about_other_things_is_none(tmp_path: Path) -> None:
         find_splits(tmp_path)
 
 
-def test_a_parquet_file_needs_its_package(tmp_path: Path) -> None:
-    (tmp_path / "metadata.parquet").write_bytes(b"PAR1" + bytes(40) + b"PAR1")
-    missing = importlib.util.find_spec("pyarrow") is None
-    error = "needs a package that is not installed: pip install pyarrow" if missing else "cannot be read as Parquet"
-    with pytest.raises(DataError, match=rf"metadata\.parquet: {error}"):
+def write_parquet(file: Path, columns: dict[str, Any]) -> Path:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow, of the extra dev, is not installed")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    importlib.import_module("pyarrow.parquet").write_table(pyarrow.table(columns), file)
+    return file
+
+
+def test_a_parquet_file(tmp_path: Path) -> None:
+    """The forms of objects, other columns beside them, more rows than are read at a time."""
+    count = 150
+    names = [f"{number:03d}.png" for number in range(count)]
+    lists = [{"bbox": TWO["bbox"], "category": ["cat", "dog"]}, {"bbox": [], "category": []}, *[None] * (count - 2)]
+    columns = {"file_name": names, "caption": ["a cat"] * count, "objects": lists}
+    write(tmp_path / "lists", [], *names, name="none.txt")
+    file = write_parquet(tmp_path / "lists" / "metadata.parquet", columns)
+    for data in (file.parent, file):
+        assert find_splits(data).format.name == "imagefolder"
+        index = load_split(data)
+        assert (len(index), index.class_names, index.labels.tolist()) == (150, ("cat", "dog"), [0, 1])
+        assert index.boxes.tolist() == [[302, 109, 375, 161], [10, 20, 40.5, 60]]
+        assert index.image_ids[-1] == 150
+    write(tmp_path / "pairs", [], "a.png", name="none.txt")
+    pairs = [[{"bbox": [1, 2, 10, 20], "category": 3}]]
+    write_parquet(tmp_path / "pairs" / "metadata.parquet", {"file_name": ["a.png"], "objects": pairs})
+    assert load_split(tmp_path / "pairs").boxes.tolist() == [[1, 2, 11, 22]]
+
+
+def test_a_parquet_file_needs_its_package_and_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "metadata.parquet"
+    file.write_bytes(b"PAR1" + bytes(40) + b"PAR1")
+    with pytest.raises(DataError, match=r"metadata\.parquet: cannot be read as Parquet"):
         load_data(tmp_path)
+    write_parquet(file, {"file_name": ["a.png"], "objects": [{"bbox": [[1, 2, 10, 20]], "category": ["cat"]}]})
+    file.write_bytes(file.read_bytes()[:-30] + b"damaged" * 3 + b"xPAR1")
+    with pytest.raises(DataError, match=r"metadata\.parquet: cannot be read as Parquet"):
+        load_data(tmp_path)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(DataError, match=r"metadata\.parquet: needs a package .*: pip install 'ssdlite\[parquet\]'"):
+        load_data(tmp_path)
+
+
+def test_other_metadata_than_of_objects(tmp_path: Path) -> None:
+    """Classes of whole pictures; captions that speak of objects."""
+    write(tmp_path / "parquet", [], "a.png", name="none.txt")
+    write_parquet(tmp_path / "parquet" / "metadata.parquet", {"file_name": ["a.png"], "label": ["objects"]})
+    write(tmp_path / "lines", [{"file_name": "a.png", "text": "two objects, a bbox: none"}], "a.png")
+    write(tmp_path / "table", ["file_name,text about objects", "a.png,bbox"], "a.png", name="metadata.csv")
+    for folder, hint in (
+        ("parquet", r"metadata.parquet has no `objects`, which imagefolder's metadata.parquet has beside `file_name`"),
+        ("lines", r"metadata.jsonl has no `objects`, which imagefolder's metadata.jsonl has beside `file_name`"),
+        ("table", ""),
+    ):
+        for skip in (False, True):
+            with pytest.raises(DataError, match=f"no annotations found.*{hint}"):
+                load_data(tmp_path / folder, LoadOptions(skip_bad=skip))
 
 
 def test_a_parquet_file_beside_other_annotations_is_no_hindrance(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""Parquet files: which columns they have, told without a package, and their rows, read with pyarrow."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ssdlite.errors import DataError
+
+MAGIC = b"PAR1"  # at both ends of a file
+COLUMN_PATH = (
+    rb"\x19[\x18\x28\x38\x48\x58\x68\x78\x88\x98]"  # a list of texts, each behind its length (Thrift, compact)
+)
+MAX_FOOTER_BYTES = 1 << 26
+MAX_GROUP_BYTES = 1 << 32  # of rows that are stored together, decompressed
+MOST_ROWS = 5_000_000
+ROWS_AT_A_TIME = 64
+
+
+def has_columns(path: Path, *names: str) -> bool | None:
+    """Whether there are columns of all ``names``; None where a Parquet file cannot be asked.
+
+    A file ends with its metadata, the length of that and the magic.
+    """
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                return False
+            size = file.seek(0, 2)
+            file.seek(max(0, size - 8))
+            tail = file.read()
+            length = int.from_bytes(tail[:4], "little")
+            if tail[4:] != MAGIC or not 0 < length <= min(size - 12, MAX_FOOTER_BYTES):
+                return None
+            file.seek(size - 8 - length)
+            footer = file.read(length)
+    except OSError:
+        return None
+    return all(re.search(COLUMN_PATH + bytes([len(name)]) + name.encode(), footer) is not None for name in names)
+
+
+def read_parquet(file: Path, wanted: Collection[str]) -> Iterator[Mapping[str, Any]]:
+    """The rows, of their columns those that are ``wanted``.
+
+    Raises:
+        DataError: pyarrow is not installed, or the file is damaged or too large.
+    """
+    try:
+        parquet: Any = importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        raise DataError(f"{file}: needs a package that is not installed: pip install 'ssdlite[parquet]'") from None
+    try:
+        with parquet.ParquetFile(file) as table:
+            groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
+            largest = max((group.total_byte_size for group in groups), default=0)
+            if table.metadata.num_rows > MOST_ROWS or largest > MAX_GROUP_BYTES:
+                raise DataError(
+                    f"{file}: expected at most {MOST_ROWS} rows, and {MAX_GROUP_BYTES} bytes in a group of them, got "
+                    f"{table.metadata.num_rows} and {largest}"
+                )
+            columns = [name for name in table.schema_arrow.names if name in wanted]
+            for batch in table.iter_batches(ROWS_AT_A_TIME, columns=columns):
+                yield from batch.to_pylist()
+    except DataError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError, MemoryError) as error:  # pyarrow's too
+        raise DataError(f"{file}: cannot be read as Parquet ({error})") from None
