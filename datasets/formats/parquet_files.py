@@ -10,13 +10,13 @@ from typing import Any
 
 from ssdlite.errors import DataError
 
-MAGIC = b"PAR1"  # at both ends of a file
+PARQUET_MAGIC = b"PAR1"  # at both ends of a file
 COLUMN_PATH = (
     rb"\x19[\x18\x28\x38\x48\x58\x68\x78\x88\x98]"  # a list of texts, each behind its length (Thrift, compact)
 )
 MAX_FOOTER_BYTES = 1 << 26
 MAX_GROUP_BYTES = 1 << 32  # of rows that are stored together, decompressed
-MOST_ROWS = 5_000_000
+MOST_PARQUET_ROWS = 5_000_000
 ROWS_AT_A_TIME = 64
 
 
@@ -29,13 +29,13 @@ def has_columns(path: Path, *names: str) -> bool | None:
         if not path.is_file():
             return False
         with path.open("rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
+            if file.read(len(PARQUET_MAGIC)) != PARQUET_MAGIC:
                 return False
             size = file.seek(0, 2)
             file.seek(max(0, size - 8))
             tail = file.read()
             length = int.from_bytes(tail[:4], "little")
-            if tail[4:] != MAGIC or not 0 < length <= min(size - 12, MAX_FOOTER_BYTES):
+            if tail[4:] != PARQUET_MAGIC or not 0 < length <= min(size - 12, MAX_FOOTER_BYTES):
                 return None
             file.seek(size - 8 - length)
             footer = file.read(length)
@@ -58,9 +58,9 @@ def read_parquet(file: Path, wanted: Collection[str]) -> Iterator[Mapping[str, A
         with parquet.ParquetFile(file) as table:
             groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
             largest = max((group.total_byte_size for group in groups), default=0)
-            if table.metadata.num_rows > MOST_ROWS or largest > MAX_GROUP_BYTES:
+            if table.metadata.num_rows > MOST_PARQUET_ROWS or largest > MAX_GROUP_BYTES:
                 raise DataError(
-                    f"{file}: expected at most {MOST_ROWS} rows, and {MAX_GROUP_BYTES} bytes in a group of them, got "
+                    f"{file}: expected at most {MOST_PARQUET_ROWS} rows, and {MAX_GROUP_BYTES} bytes in a group of them, got "
                     f"{table.metadata.num_rows} and {largest}"
                 )
             columns = [name for name in table.schema_arrow.names if name in wanted]
