@@ -129,6 +129,7 @@ class AnnotationsBuilder:
         self._sizes: list[Size | None] = []
         self._ids: list[int] = []
         self._objects: list[tuple[int, str, Box, bool, str, str]] = []
+        self._unread: set[int] = set()  # positions of pictures
 
     def add_image(self, path: str, size: Size | None = None, image_id: int | None = None) -> int:
         """Its position, for ``add_object``. ``size``: (height, width) as stated; ids are 1, 2, ... if not given."""
@@ -143,18 +144,29 @@ class AnnotationsBuilder:
         """``box``: xyxy, in pixels or fractions; ``file`` and ``detail`` ("line 3") tell people where it stands."""
         self._objects.append((image, class_name, box, ignore, str(file), detail))
 
+    def add_unread(self, image: int, bad: BadItems, file: str | Path, detail: str) -> None:
+        """What cannot be read of a picture goes to ``bad``: an object or all of them.
+
+        A picture with nothing else is left out of what is built: it has objects, and is no background.
+        """
+        bad.add("bad-annotation", file, detail)
+        self._unread.add(image)
+
     def build(self, class_names: Sequence[str] | None = None) -> Annotations:
         """``class_names``: the format's own list; by default the names that occur, sorted."""
         objects = self._objects
+        left_out = self._unread - {row[0] for row in objects}
+        kept = [position for position in range(len(self._paths)) if position not in left_out]
+        place = {position: new for new, position in enumerate(kept)}
         names = sorted({row[1] for row in objects}) if class_names is None else class_names
         class_of = {name: position for position, name in enumerate(names)}
         return Annotations(
             source=self.source,
-            image_ids=self._ids,
-            paths=self._paths,
-            stated_sizes=self._sizes,
+            image_ids=[self._ids[position] for position in kept],
+            paths=[self._paths[position] for position in kept],
+            stated_sizes=[self._sizes[position] for position in kept],
             class_names=names,
-            images=np.array([row[0] for row in objects], np.int64),
+            images=np.array([place[row[0]] for row in objects], np.int64),
             boxes=np.array([row[2] for row in objects], np.float64).reshape(-1, 4),
             classes=np.array([class_of[row[1]] for row in objects], np.int64),
             where=lambda row: (objects[row][4], f"{objects[row][5]} ({objects[row][1]})"),

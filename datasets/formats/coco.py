@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -104,10 +104,11 @@ def read_coco(
     groups = _grouping_categories(content, others)
     content.categories = [category for category in content.categories if category.id not in groups]
     paths = _find_images(file, content.images, folders, root, bad)
-    images = [image for image in content.images if image.id in paths]
-    position_of = {image.id: position for position, image in enumerate(images)}
     class_of = {category.id: position for position, category in enumerate(content.categories)}
-    valid = _valid_annotations(file, content, class_of, position_of, bad)
+    valid, unread = _valid_annotations(file, content, class_of, paths.keys(), bad)
+    left_out = {*content.unread, *unread} - {annotation.image_id for annotation in valid}  # they are no background
+    images = [image for image in content.images if image.id in paths and image.id not in left_out]
+    position_of = {image.id: position for position, image in enumerate(images)}
 
     def where(row: int) -> tuple[str, str]:
         annotation = valid[row]
@@ -168,10 +169,10 @@ def _find_images(
 
 
 def _valid_annotations(
-    file: Path, content: CocoFile, class_of: Mapping[int, int], position_of: Mapping[int, int], bad: BadItems
-) -> list[CocoAnnotation]:
-    """The annotations of images that exist."""
-    valid = []
+    file: Path, content: CocoFile, class_of: Mapping[int, int], images: Collection[int], bad: BadItems
+) -> tuple[list[CocoAnnotation], set[int]]:
+    """The annotations of ``images``, and the ids of images of which one cannot be used."""
+    valid, unread = [], set()
     known_images = {image.id for image in content.images}
     for annotation in content.annotations:
         _, _, width, height = annotation.bbox
@@ -186,11 +187,12 @@ def _valid_annotations(
                 f"{y:g}, {x + width:g}, {y + height:g})"
             )
         else:
-            if annotation.image_id in position_of:
+            if annotation.image_id in images:
                 valid.append(annotation)
             continue
         bad.add("bad-annotation", file, f"{_label(annotation)}: {reason}")
-    return valid
+        unread.add(annotation.image_id)
+    return valid, unread
 
 
 def _label(annotation: CocoAnnotation) -> str:
@@ -236,6 +238,12 @@ class CocoFile(msgspec.Struct):
     categories: list[CocoCategory]
 
 
+class CocoContent(CocoFile):
+    """What could be read of a file."""
+
+    unread: Sequence[int] = ()  # ids of images with an annotation that could not
+
+
 class CocoParts(msgspec.Struct):
     """The file when some entry of it is not as it should be: the entries are then looked at one by one."""
 
@@ -247,7 +255,7 @@ class CocoParts(msgspec.Struct):
 Entry = TypeVar("Entry", CocoImage, CocoAnnotation)
 
 
-def decode_file(path: Path, bad: BadItems) -> CocoFile:
+def decode_file(path: Path, bad: BadItems) -> CocoContent:
     """The file's images, annotations and categories (by ascending id); malformed entries go to ``bad``.
 
     Raises:
@@ -258,7 +266,8 @@ def decode_file(path: Path, bad: BadItems) -> CocoFile:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     try:
-        content = msgspec.json.decode(data, type=CocoFile)
+        file = msgspec.json.decode(data, type=CocoFile)
+        content = CocoContent(file.images, file.annotations, file.categories)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         content = _read_entry_by_entry(path, data, bad)
     content.categories.sort(key=lambda category: category.id)
@@ -270,7 +279,7 @@ def decode_file(path: Path, bad: BadItems) -> CocoFile:
     return content
 
 
-def _read_entry_by_entry(path: Path, data: bytes, bad: BadItems) -> CocoFile:
+def _read_entry_by_entry(path: Path, data: bytes, bad: BadItems) -> CocoContent:
     """The same with Python's own parser, which reads NaN tokens and a byte-order mark, and names the line."""
     try:
         raw = json.loads(data)
@@ -283,15 +292,23 @@ def _read_entry_by_entry(path: Path, data: bytes, bad: BadItems) -> CocoFile:
         msgspec.json.encode(parts.categories)  # refuses lone surrogates, which Python's parser lets through
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise DataError(f"{path}: not COCO annotations: {error}") from None
-    images = _convert_each(path, parts.images, CocoImage, "images", bad)
-    annotations = _convert_each(path, parts.annotations, CocoAnnotation, "annotations", bad)
-    return CocoFile(images, annotations, parts.categories)
+    images, _ = _convert_each(path, parts.images, CocoImage, "images", bad)
+    annotations, others = _convert_each(path, parts.annotations, CocoAnnotation, "annotations", bad)
+    return CocoContent(images, annotations, parts.categories, list(_image_ids(others)))
+
+
+def _image_ids(entries: Sequence[Any]) -> Iterator[int]:
+    """Of the annotations that say whose they are."""
+    for entry in entries:
+        with contextlib.suppress(msgspec.ValidationError):
+            yield msgspec.convert(entry.get("image_id") if isinstance(entry, dict) else None, int, strict=False)
 
 
 def _convert_each(
     path: Path, entries: Sequence[Any], kind: type[Entry], key: Literal["images", "annotations"], bad: BadItems
-) -> list[Entry]:
-    good, problem = [], "bad-image" if key == "images" else "bad-annotation"
+) -> tuple[list[Entry], list[Any]]:
+    """The good ones, and those that are none."""
+    good, others, problem = [], [], "bad-image" if key == "images" else "bad-annotation"
     for position, entry in enumerate(entries):
         entry_id = f" (id {quote(entry['id']).strip(chr(39))})" if isinstance(entry, dict) and "id" in entry else ""
         where = f"{key}[{position}]{entry_id}"
@@ -304,9 +321,11 @@ def _convert_each(
                 bad.mend("number-as-text", path, f"{where}: {error}")
             except msgspec.ValidationError:
                 bad.add(problem, path, f"{where}: {error}")
+                others.append(entry)
         except (UnicodeEncodeError, RecursionError) as error:
             bad.add(problem, path, f"{where}: {error}")
-    return good
+            others.append(entry)
+    return good, others
 
 
 def _require_unique(path: Path, what: str, values: Sequence[int | str]) -> None:

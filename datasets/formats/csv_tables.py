@@ -230,7 +230,9 @@ def _add(builder: AnnotationsBuilder, picture: _Picture, file: Path, bad: BadIte
     for line, name, box, ignore in picture.rows:
         if builder.in_fractions and not are_fractions(box):
             shown = ", ".join(f"{value:g}" for value in box)
-            bad.add("bad-annotation", file, f"line {line}: expected fractions as in the other rows, got {shown}")
+            builder.add_unread(
+                position, bad, file, f"line {line}: expected fractions as in the other rows, got {shown}"
+            )
         else:
             builder.add_object(position, name, box, file, f"line {line}", ignore=ignore)
 

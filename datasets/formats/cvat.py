@@ -142,7 +142,7 @@ def _add_images(
             try:
                 label, box = _label(shape), CVAT_SHAPES[shape.tag](shape)
             except DataError as error:
-                bad.add("bad-annotation", file, f"{where}: {error}")
+                builder.add_unread(position, bad, file, f"{where}: {error}")
             else:
                 builder.add_object(position, label, box, file, where)
     if passed_over:

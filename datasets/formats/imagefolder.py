@@ -170,14 +170,14 @@ def _add_rows(
         try:
             objects = _objects(row.values)
         except DataError as error:
-            bad.add("bad-annotation", file, f"line {row.number}: {error}")
+            builder.add_unread(position, bad, file, f"line {row.number}: {error}")
             continue
         for count, (category, bbox) in enumerate(objects, start=1):
             where = f"line {row.number}, object {count}"
             try:
                 class_name, box = _class_name(category, names), _box(bbox)
             except DataError as error:
-                bad.add("bad-annotation", file, f"{where}: {error}")
+                builder.add_unread(position, bad, file, f"{where}: {error}")
             else:
                 has_numbers = has_numbers or (isinstance(category, int) and not names)
                 builder.add_object(position, class_name, box, file, where)

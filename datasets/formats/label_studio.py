@@ -179,7 +179,7 @@ def _add_tasks(
                 size = size or read_header(found.path).upright
                 box = _box(value, size)
             except DataError as error:
-                bad.add("bad-annotation", file, f"{where}: {error}")
+                builder.add_unread(position, bad, file, f"{where}: {error}")
             else:
                 for label in labels:
                     builder.add_object(position, label, box, file, where)

@@ -205,7 +205,7 @@ def _add_pages(
                 if not shape.label.strip():
                     raise DataError("expected a label, got none")
             except DataError as error:
-                bad.add("bad-annotation", page.file, f"{where}: {error}")
+                builder.add_unread(position, bad, page.file, f"{where}: {error}")
             else:
                 builder.add_object(position, shape.label.strip(), box, page.file, where)
     if passed_over:

@@ -60,8 +60,8 @@ def read_parquet(file: Path, wanted: Collection[str]) -> Iterator[Mapping[str, A
             largest = max((group.total_byte_size for group in groups), default=0)
             if table.metadata.num_rows > MOST_PARQUET_ROWS or largest > MAX_GROUP_BYTES:
                 raise DataError(
-                    f"{file}: expected at most {MOST_PARQUET_ROWS} rows, and {MAX_GROUP_BYTES} bytes in a group of them, got "
-                    f"{table.metadata.num_rows} and {largest}"
+                    f"{file}: expected at most {MOST_PARQUET_ROWS} rows, and {MAX_GROUP_BYTES} bytes in a group of "
+                    f"them, got {table.metadata.num_rows} and {largest}"
                 )
             columns = [name for name in table.schema_arrow.names if name in wanted]
             for batch in table.iter_batches(ROWS_AT_A_TIME, columns=columns):

@@ -165,9 +165,9 @@ def _add_record(
         if not are_fractions(corners):
             shown = ", ".join(f"{value:g}" for value in corners)
             detail = f"{what}: expected fractions of the picture's width and height, got {shown}"
-            place.bad.add("bad-annotation", place.file, detail)
+            builder.add_unread(position, place.bad, place.file, detail)
         elif not name:
-            place.bad.add("bad-annotation", place.file, f"{what}: expected a class, got none")
+            builder.add_unread(position, place.bad, place.file, f"{what}: expected a class, got none")
         else:
             builder.add_object(position, name, corners, place.file, what, ignore=any(flags))
 

@@ -79,6 +79,7 @@ class ViaPage(NamedTuple):
     number: int  # in the file, from 1
     file_name: str
     regions: list[ViaRegion]
+    unread: list[str]  # what is wrong with others
 
 
 def _read_json(file: Path, bad: BadItems) -> Iterator[ViaPage]:
@@ -87,8 +88,8 @@ def _read_json(file: Path, bad: BadItems) -> Iterator[ViaPage]:
         content = decode_json(content["_via_img_metadata"], dict[str, Raw], f"{file}: not a VIA project: ")
     for count, (key, raw) in enumerate(content.items(), start=1):
         try:
-            page = decode_json(raw, dict[str, Any])
-            name, regions = page.get("filename"), page.get("regions")
+            content_of = decode_json(raw, dict[str, Any])
+            name, regions = content_of.get("filename"), content_of.get("regions")
             if not isinstance(name, str) or not name:
                 raise DataError(f"expected a filename, got {quote(name)}")
             entries = list(regions.values()) if isinstance(regions, dict) else regions or []  # of VIA 1 with numbers
@@ -97,14 +98,15 @@ def _read_json(file: Path, bad: BadItems) -> Iterator[ViaPage]:
         except DataError as error:
             bad.add("bad-annotation", file, f"{quote(key)}: {error}")
             continue
-        found = []
+        page = ViaPage(count, name, [], [])
         for position, entry in enumerate(entries, start=1):
             where = f"{name}, region {position}"
             try:
-                found.append(ViaRegion(where, _object(entry, "shape_attributes"), _object(entry, "region_attributes")))
+                shape, attributes = _object(entry, "shape_attributes"), _object(entry, "region_attributes")
+                page.regions.append(ViaRegion(where, shape, attributes))
             except DataError as error:
-                bad.add("bad-annotation", file, f"{where}: {error}")
-        yield ViaPage(count, name, found)
+                page.unread.append(f"{where}: {error}")
+        yield page
 
 
 def _object(entry: object, key: str) -> Mapping[str, Any]:
@@ -126,13 +128,13 @@ def _read_csv(file: Path, bad: BadItems) -> Iterator[ViaPage]:
             if not name:
                 bad.add("bad-annotation", file, f"{where}: expected a filename, got none")
                 continue
-            page = pages.setdefault(name, ViaPage(len(pages) + 1, name, []))
+            page = pages.setdefault(name, ViaPage(len(pages) + 1, name, [], []))
             try:
                 shape = _field(row, "region_shape_attributes")
                 if shape:
                     page.regions.append(ViaRegion(where, shape, _field(row, "region_attributes")))
             except DataError as error:
-                bad.add("bad-annotation", file, f"{where}: {error}")
+                page.unread.append(f"{where}: {error}")
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read as a table ({error})") from None
     yield from pages.values()
@@ -179,6 +181,8 @@ def _add_pages(
             bad.add("bad-image", found.place, found.error)
             continue
         position = builder.add_image(found.path, None, page.number)
+        for detail in page.unread:
+            builder.add_unread(position, bad, file, detail)
         for region in page.regions:
             kind = str(region.shape.get("name"))
             if kind not in VIA_OUTLINES:
@@ -187,7 +191,7 @@ def _add_pages(
             try:
                 names, box = _class_names(region.attributes, attribute), VIA_OUTLINES[kind](region.shape)
             except DataError as error:
-                bad.add("bad-annotation", file, f"{region.where}: {error}")
+                builder.add_unread(position, bad, file, f"{region.where}: {error}")
                 continue
             for name in names:
                 builder.add_object(position, name, box, file, region.where)

@@ -185,7 +185,7 @@ def _to_annotations(source: str, found: Sequence[VocImage], bad: BadItems, notes
         for item in image.annotation.objects:
             what = f"object {item.number}"
             if item.error:
-                bad.add("bad-annotation", file, f"{what}: {item.error}")
+                builder.add_unread(position, bad, file, f"{what}: {item.error}")
             else:
                 box = edges(item.corners, image.one_based)
                 builder.add_object(position, item.name, box, file, what, ignore=item.difficult)

@@ -54,10 +54,13 @@ class YoloFormat:
         labelled = _find_split(data, split, bad, options, builder.notes)
         if labelled and not any(label for _, label in labelled):
             _require_labels(data, options)
-        labels = LabelReader(data, bad)
+        labels = LabelReader(data)
         for position, (picture, label) in enumerate(labelled):
             builder.add_image(picture)
-            for one in labels.read(label) if label else ():
+            found, unread = labels.read(label) if label else ((), ())
+            for detail in unread:
+                builder.add_unread(position, bad, label or "", detail)
+            for one in found:
                 builder.add_object(position, one.name, one.box, label or "", f"line {one.line}")
         labels.require_plausible(builder.source)
         builder.notes += labels.notes()
@@ -85,9 +88,8 @@ def _require_labels(data: YoloData, options: ReadOptions) -> None:
 def _numbered(data: YoloData, options: ReadOptions, used: set[int]) -> dict[int, str]:
     """Where there is no class list: the class numbers of all splits, so that each has the same list."""
     for split in data.splits:
-        bad = BadItems(skip=True)
-        reader = LabelReader(data, bad)
-        for _, label in _find_split(data, split, bad, options, []):
+        reader = LabelReader(data)
+        for _, label in _find_split(data, split, BadItems(skip=True), options, []):
             if label:
                 reader.read(label)
         used |= reader.used

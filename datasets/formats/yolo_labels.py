@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ssdlite.datasets.formats.base import BadItems, Box
+from ssdlite.datasets.formats.base import Box
 from ssdlite.datasets.formats.files import read_bounded
 from ssdlite.datasets.formats.outlines import box_of_points
 from ssdlite.datasets.formats.plausibility import FORMS, LEAST_EVIDENCE, MOST_LEFT, ROUNDED_OUT
@@ -32,28 +32,27 @@ class YoloLabel(NamedTuple):
 class LabelReader:
     """Reads label files and counts what was found. ``used``: the class numbers."""
 
-    def __init__(self, data: YoloData, bad: BadItems) -> None:
+    def __init__(self, data: YoloData) -> None:
         self._data = data
-        self._bad = bad
         self.used: set[int] = set()
         self._shapes: Counter[str] = Counter()
         self._evidence = _Evidence(data)
 
-    def read(self, path: str) -> list[YoloLabel]:
-        """What cannot be used is told to ``bad``."""
+    def read(self, path: str) -> tuple[list[YoloLabel], list[str]]:
+        """The labels of a file, and what is wrong with it or with lines of it."""
         labels: list[YoloLabel] = []
+        unread: list[str] = []
         try:
             text = decode_text(Path(path), read_bounded(Path(path), MAX_YOLO_BYTES))
         except DataError as error:
-            self._bad.add("bad-annotation", path, str(error).removeprefix(f"{path}: "))
-            return labels
+            return labels, [str(error).removeprefix(f"{path}: ")]
         for number, line in enumerate(text.splitlines(), start=1):
             if line and not line.isspace():
                 try:
                     labels.append(self._parse(path, number, line.split()))
                 except DataError as error:
-                    self._bad.add("bad-annotation", path, f"line {number}: {error}")
-        return labels
+                    unread.append(f"line {number}: {error}")
+        return labels, unread
 
     def notes(self) -> Iterator[str]:
         for shape, count in self._shapes.items():

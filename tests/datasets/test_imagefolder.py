@@ -68,7 +68,7 @@ def test_boxes_beside_the_file_name_lines_that_end_otherwise_and_a_mark(tmp_path
     ):
         load_split(tmp_path)
     index = load_split(tmp_path, options=LoadOptions(skip_bad=True))
-    assert (index.boxes.tolist(), len(index)) == ([[1, 2, 11, 22]], 2)
+    assert (index.boxes.tolist(), len(index)) == ([[1, 2, 11, 22]], 1)
 
 
 def test_a_table(tmp_path: Path) -> None:

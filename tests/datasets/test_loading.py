@@ -171,7 +171,7 @@ def test_pictures_in_a_folder_that_is_not_looked_at_are_the_cause(tmp_path: Path
 
 @pytest.mark.parametrize(("change", "cause"), [
     ({"iscrowd": 1}, "found none in 2 images: 2 crowd regions or difficult ones, which are ignored"),
-    ({"bbox": [1, 2, "x", 4]}, "found none in 2 images: 2 x Expected `float`; the first: "),
+    ({"bbox": [1, 2, "x", 4]}, "expected at least one usable image, got none: 2 x Expected `float`; the first: "),
     ({"bbox": [1, 2, 0, 4]}, "found none in 2 images: 2 x box dropped (zero-size); the first: "),
 ])  # fmt: skip
 def test_training_without_any_object_is_an_error(tmp_path: Path, change: dict[str, Any], cause: str) -> None:
