@@ -149,7 +149,8 @@ def _run_command(name: str, arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("ssdlite"):
             raise
-        package = PACKAGE_NAMES.get(error.name, error.name)
+        module = error.name.partition(".")[0]
+        package = PACKAGE_NAMES.get(module, module)
         print(f"ssdlite {name}: error: needs a package that is not installed: pip install {package}", file=sys.stderr)
         return 2
 

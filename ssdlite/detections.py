@@ -301,4 +301,5 @@ def _optional(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        raise ModuleNotFoundError(f"this needs {name}, which is not installed: pip install {name}", name=name) from None
+        advice = f"pip install 'ssdlite[{name}]'"
+        raise ModuleNotFoundError(f"this needs {name}, which is not installed: {advice}", name=name) from None

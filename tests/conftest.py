@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, PathDistribution, distribution, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from PIL import Image
 
 # Before torch is imported. The tests' networks gain nothing from threads, and where other work has the processors
@@ -78,6 +82,37 @@ def built_package(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
     if not (find_spec("build") and find_spec("setuptools")):
         return None
     return _make_once(tmp_path_factory, "package", _build_package)
+
+
+@pytest.fixture(scope="session")
+def hide_undeclared(built_package: Path | None) -> Callable[..., str]:
+    """Gives a program after which only what the wheel requires can be imported, ``names`` and what they require."""
+
+    def program(*names: str) -> str:
+        if built_package is None:
+            pytest.skip("needs build and setuptools to build the wheel, which says what it requires")
+        (metadata,) = (built_package / "site").glob("*.dist-info")
+        allowed = _required((*names, *(PathDistribution(metadata).requires or ()))) | {"ssdlite"}
+        owners = packages_distributions().items()
+        hidden = [name for name, owned in owners if not {canonicalize_name(owner) for owner in owned} & allowed]
+        hidden = sorted(set(hidden) - sys.stdlib_module_names)
+        return f"import sys\nfor name in {hidden}:\n    sys.modules.setdefault(name, None)\n"
+
+    return program
+
+
+def _required(requirements: Iterable[str]) -> set[str]:
+    """Names of the distributions that these mean and, of those installed here, require, without extras."""
+    waiting, names = [Requirement(one) for one in requirements], set[str]()
+    while waiting:
+        need = waiting.pop()
+        name = canonicalize_name(need.name)
+        if name in names or (need.marker is not None and not need.marker.evaluate({"extra": ""})):
+            continue
+        names.add(name)
+        with suppress(PackageNotFoundError):
+            waiting += map(Requirement, distribution(name).requires or ())
+    return names
 
 
 def _build_package(folder: Path) -> None:

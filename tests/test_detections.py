@@ -168,7 +168,8 @@ def test_a_table_of_pandas() -> None:
 @pytest.mark.parametrize("package", ["pandas", "supervision"])
 def test_a_package_that_is_not_there_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ModuleNotFoundError, match=f"needs {package}, which is not installed: pip install {package}$"):
+    message = rf"needs {package}, which is not installed: pip install 'ssdlite\[{package}\]'$"
+    with pytest.raises(ModuleNotFoundError, match=message):
         getattr(found(), f"to_{package}")()
 
 

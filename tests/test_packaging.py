@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,24 @@ def test_the_detector_that_ships_predicts_away_from_the_checkout(installed: Path
     assert result.returncode == 0, result.stderr
     (entry,) = json.loads((tmp_path / "predictions" / "detections.json").read_text())
     assert {"Car", "Person"} <= {one["name"] for one in entry["detections"] if one["score"] > 0.4}
+
+
+def test_what_it_requires_is_enough(installed: Path, tmp_path: Path, hide_undeclared: Callable[..., str]):
+    """Every module is loaded, and the detector that ships predicts, where nothing else can be imported."""
+    program = """
+import importlib, pkgutil, sys, ssdlite, ssdlite.cli
+for module in pkgutil.walk_packages(ssdlite.__path__, "ssdlite."):
+    if module.name != "ssdlite.__main__":
+        importlib.import_module(module.name)
+sys.exit(ssdlite.cli.main(["predict", sys.argv[1]]))
+"""
+    hide = hide_undeclared()
+    assert "'pytest'" in hide and "'torch'" not in hide and "'safetensors'" not in hide
+    command = [sys.executable, "-c", hide + program, str(ROOT / "docs" / "images" / "openimages.jpg")]
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "openimages.jpg" in (tmp_path / "predictions" / "detections.json").read_text()
 
 
 @pytest.mark.parametrize("stage", STAGES)
