@@ -43,7 +43,7 @@ def test_the_help_of_train_is_by_part_and_gives_the_recipes_values() -> None:
         "--matcher {ssd,atss,simota} ",
         "--classes STR [STR ...] ",
         "--data-format STR Format of the annotations: coco, voc, yolo, cvat, label-studio, csv, ",
-        "labelme, imagefolder or via. (default: decided from the files)",
+        "labelme, imagefolder, via or parquet. (default: decided from the files)",
     ):
         assert said in text
 

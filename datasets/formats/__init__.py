@@ -4,6 +4,7 @@ from ssdlite.datasets.formats.base import DataFormat
 from ssdlite.datasets.formats.coco import CocoFormat
 from ssdlite.datasets.formats.csv_tables import CsvTables
 from ssdlite.datasets.formats.cvat import CvatFormat
+from ssdlite.datasets.formats.hub_parquet import HubParquet
 from ssdlite.datasets.formats.imagefolder import ImageFolderFormat
 from ssdlite.datasets.formats.label_studio import LabelStudioFormat
 from ssdlite.datasets.formats.labelme import LabelMeFormat
@@ -23,4 +24,5 @@ DATA_FORMATS: dict[str, DataFormat] = {
     "labelme": LabelMeFormat(),
     "imagefolder": ImageFolderFormat(),
     "via": ViaFormat(),
+    "parquet": HubParquet(),
 }

@@ -26,6 +26,7 @@ CATEGORY_KEYS = ("category", "categories", "label", "labels", "class", "classes"
 OBJECT_NAMES = ("objects", "bbox", "bboxes")  # beside ``file_name``: by these it is about objects
 OBJECT_KEY = re.compile(rb'"(?:%s)"\s*:' % "|".join(OBJECT_NAMES).encode())
 PARQUET_COLUMNS = frozenset(("file_name", "objects", "width", "height", *BOX_KEYS, *CATEGORY_KEYS))
+NUMBERS_NOTE = "its categories are numbers, which become the names of the classes"
 CLASS_LISTS = ("classes.txt", "labels.txt")  # beside the metadata or in the root, a name a line
 
 
@@ -166,29 +167,47 @@ def _add_rows(
         if found.path is None:
             bad.add("bad-image", found.place, found.error)
             continue
-        position = builder.add_image(found.path, _size(row.values), row.number)
-        try:
-            objects = _objects(row.values)
-        except DataError as error:
-            builder.add_unread(position, bad, file, f"line {row.number}: {error}")
-            continue
-        for count, (category, bbox) in enumerate(objects, start=1):
-            where = f"line {row.number}, object {count}"
-            try:
-                class_name, box = _class_name(category, names), _box(bbox)
-            except DataError as error:
-                builder.add_unread(position, bad, file, f"{where}: {error}")
-            else:
-                has_numbers = has_numbers or (isinstance(category, int) and not names)
-                builder.add_object(position, class_name, box, file, where)
+        position = builder.add_image(found.path, stated_size(row.values), row.number)
+        has_numbers |= add_objects(builder, position, row.values, names, RowPlace(file, f"line {row.number}", bad))
     if has_numbers:
-        builder.notes.append(
-            f"{file}: its categories are numbers, which become the names of the classes; a classes.txt beside it, a "
-            "name a line, gives them others"
-        )
+        builder.notes.append(f"{file}: {NUMBERS_NOTE}; a classes.txt beside it, a name a line, gives them others")
 
 
-def _size(values: Mapping[str, Any]) -> Size | None:
+class RowPlace(NamedTuple):
+    """For messages, and where they go."""
+
+    file: Path
+    where: str  # "line 3"
+    bad: BadItems
+
+
+def add_objects(
+    builder: AnnotationsBuilder,
+    image: int,
+    values: Mapping[str, Any],
+    names: Sequence[str],
+    place: RowPlace,
+) -> bool:
+    """Those of a row; whether a category is a number that no name is known for."""
+    has_numbers = False
+    try:
+        objects = _objects(values)
+    except DataError as error:
+        builder.add_unread(image, place.bad, place.file, f"{place.where}: {error}")
+        return False
+    for count, (category, bbox) in enumerate(objects, start=1):
+        what = f"{place.where}, object {count}"
+        try:
+            class_name, box = _class_name(category, names), _box(bbox)
+        except DataError as error:
+            builder.add_unread(image, place.bad, place.file, f"{what}: {error}")
+        else:
+            has_numbers = has_numbers or (isinstance(category, int) and not names)
+            builder.add_object(image, class_name, box, place.file, what)
+    return has_numbers
+
+
+def stated_size(values: Mapping[str, Any]) -> Size | None:
     height, width = values.get("height"), values.get("width")
     if isinstance(height, int) and isinstance(width, int) and 0 < height < 1 << 31 and 0 < width < 1 << 31:
         return height, width

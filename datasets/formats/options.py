@@ -20,8 +20,8 @@ class ReadOptions(Config, frozen=True, kw_only=True):
     """How annotations are read."""
 
     data_format: str | None = None
-    """Format of the annotations: coco, voc, yolo, cvat, label-studio, csv, tfrecord, labelme, imagefolder or via.
-    Default: decided from the files."""
+    """Format of the annotations: coco, voc, yolo, cvat, label-studio, csv, tfrecord, labelme, imagefolder, via or
+    parquet. Default: decided from the files."""
     images: str | None = None
     """Folder of the pictures. Default: decided from what lies beside the annotations."""
     voc_corners: VocCorners = "auto"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from ssdlite.datasets.formats.json_files import decode_json
 from ssdlite.errors import DataError
 
 PARQUET_MAGIC = b"PAR1"  # at both ends of a file
@@ -17,7 +21,8 @@ COLUMN_PATH = (
 MAX_FOOTER_BYTES = 1 << 26
 MAX_GROUP_BYTES = 1 << 32  # of rows that are stored together, decompressed
 MOST_PARQUET_ROWS = 5_000_000
-ROWS_AT_A_TIME = 64
+ROWS_AT_A_TIME = 16  # each may hold a picture
+BUFFER_BYTES = 1 << 20
 
 
 def has_columns(path: Path, *names: str) -> bool | None:
@@ -50,22 +55,50 @@ def read_parquet(file: Path, wanted: Collection[str]) -> Iterator[Mapping[str, A
     Raises:
         DataError: pyarrow is not installed, or the file is damaged or too large.
     """
+    with _opened(file) as table:
+        groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
+        largest = max((group.total_byte_size for group in groups), default=0)
+        if table.metadata.num_rows > MOST_PARQUET_ROWS or largest > MAX_GROUP_BYTES:
+            raise DataError(
+                f"{file}: expected at most {MOST_PARQUET_ROWS} rows, and {MAX_GROUP_BYTES} bytes in a group of "
+                f"them, got {table.metadata.num_rows} and {largest}"
+            )
+        columns = [name for name in table.schema_arrow.names if name in wanted]
+        for batch in table.iter_batches(ROWS_AT_A_TIME, columns=columns):
+            yield from batch.to_pylist()
+
+
+def read_features(file: Path) -> Mapping[str, Any]:
+    """What Hugging Face's ``datasets`` wrote of the types of the columns; nothing where it did not.
+
+    Raises:
+        DataError: as ``read_parquet``.
+    """
+    with _opened(file) as table:
+        text = (table.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
+    try:
+        return decode_json(text, HubMetadata).info.features
+    except DataError:
+        return {}
+
+
+class HubInfo(msgspec.Struct):
+    features: dict[str, Any] = {}
+
+
+class HubMetadata(msgspec.Struct):
+    info: HubInfo = msgspec.field(default_factory=HubInfo)
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
     try:
         parquet: Any = importlib.import_module("pyarrow.parquet")
     except ImportError:
         raise DataError(f"{file}: needs a package that is not installed: pip install 'ssdlite[parquet]'") from None
     try:
-        with parquet.ParquetFile(file) as table:
-            groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
-            largest = max((group.total_byte_size for group in groups), default=0)
-            if table.metadata.num_rows > MOST_PARQUET_ROWS or largest > MAX_GROUP_BYTES:
-                raise DataError(
-                    f"{file}: expected at most {MOST_PARQUET_ROWS} rows, and {MAX_GROUP_BYTES} bytes in a group of "
-                    f"them, got {table.metadata.num_rows} and {largest}"
-                )
-            columns = [name for name in table.schema_arrow.names if name in wanted]
-            for batch in table.iter_batches(ROWS_AT_A_TIME, columns=columns):
-                yield from batch.to_pylist()
+        with parquet.ParquetFile(file, buffer_size=BUFFER_BYTES) as table:
+            yield table
     except DataError:
         raise
     except (OSError, ValueError, LookupError, TypeError, NotImplementedError, MemoryError) as error:  # pyarrow's too
