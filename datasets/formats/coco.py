@@ -106,7 +106,8 @@ def read_coco(
     paths = _find_images(file, content.images, folders, root, bad)
     class_of = {category.id: position for position, category in enumerate(content.categories)}
     valid, unread = _valid_annotations(file, content, class_of, paths.keys(), bad)
-    left_out = {*content.unread, *unread} - {annotation.image_id for annotation in valid}  # they are no background
+    unread.update(content.unread)
+    left_out = unread - {annotation.image_id for annotation in valid} if unread else unread  # they are no background
     images = [image for image in content.images if image.id in paths and image.id not in left_out]
     position_of = {image.id: position for position, image in enumerate(images)}
 

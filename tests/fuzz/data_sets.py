@@ -219,6 +219,34 @@ def _attack_tfrecord(records: list[bytes], random: Random, folder: Path) -> None
     _check(folder, random)
 
 
+def _prepare_parquet(folder: Path) -> bytes:
+    """Twenty rows with pictures, as the Hugging Face Hub has them."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    data = [path.read_bytes() for path in sorted((DATA / "coco-cc" / "val2017").iterdir())[:2]] * 10
+    features = {"objects": {"category": {"feature": {"names": ["owl", "cat"]}}}}
+    table = pa.table(
+        {
+            "image": [{"bytes": one, "path": "a.jpg"} for one in data],
+            "objects": [{"bbox": [[1.0, 2, 30, 40], [5, 6, 7, 8]], "category": [0, 1]}] * len(data),
+        }
+    ).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    parquet.write_table(table, folder / "whole.parquet")
+    return (folder / "whole.parquet").read_bytes()
+
+
+def _attack_parquet(whole: bytes, random: Random, folder: Path) -> None:
+    """Bytes of all of it, or of its last 4,000: the columns but for the pictures, and the footer."""
+    end = len(whole) - (4000 if random.random() < 0.6 else 0)
+    begin = whole[:end] if end < len(whole) else b""
+    name = random.choice(("train-00000-of-00001.parquet", "metadata.parquet", "train/0000.parquet"))
+    (folder / "train").mkdir()
+    (folder / name).write_bytes(begin + mutate_bytes(whole[len(begin) :], random))
+    _check(folder, random)
+
+
 YOLO_YAML = """\
 path: ../datasets/coco  # dataset root
 train: ../images
@@ -287,5 +315,6 @@ DATA_SET_AREAS: dict[str, Area] = {
     "csv": Area(600, prepare_nothing, _attack_csv),
     "label-tools": Area(1200, _prepare_label_tools, _attack_label_tools),
     "tfrecord": Area(600, _prepare_tfrecord, _attack_tfrecord),
+    "parquet": Area(400, _prepare_parquet, _attack_parquet),
     "classes": Area(400, prepare_nothing, _attack_classes),
 }
