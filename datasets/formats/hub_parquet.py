@@ -45,10 +45,11 @@ class Shard(NamedTuple):
 
 
 def _find_shards(root: Path) -> dict[str, list[Shard]]:
-    """The files of every split: called by it, in ``root`` or ``data``, or in a folder called so."""
+    """The files of every split: called by it, in ``root``, ``data`` or the only folder, or in a folder called so."""
     if root.is_file():
         return _by_split([root] if root.suffix.lower() == ".parquet" else [])
-    for place in (root, root / "data"):
+    below = subfolders(root)
+    for place in (root, root / "data", *(below if len(below) == 1 else ())):  # that of a configuration
         if found := _by_split(_files(place)):
             return found
         folders = [folder for folder in subfolders(place) if split_word(folder.name)]

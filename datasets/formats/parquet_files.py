@@ -21,6 +21,7 @@ COLUMN_PATH = (
 MAX_FOOTER_BYTES = 1 << 26
 MAX_GROUP_BYTES = 1 << 32  # of rows that are stored together, decompressed
 MOST_PARQUET_ROWS = 5_000_000
+MOST_VALUES = 20_000_000  # such as four numbers of five million boxes
 ROWS_AT_A_TIME = 16  # each may hold a picture
 BUFFER_BYTES = 1 << 20
 
@@ -56,16 +57,23 @@ def read_parquet(file: Path, wanted: Collection[str]) -> Iterator[Mapping[str, A
         DataError: pyarrow is not installed, or the file is damaged or too large.
     """
     with _opened(file) as table:
-        groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
-        largest = max((group.total_byte_size for group in groups), default=0)
-        if table.metadata.num_rows > MOST_PARQUET_ROWS or largest > MAX_GROUP_BYTES:
-            raise DataError(
-                f"{file}: expected at most {MOST_PARQUET_ROWS} rows, and {MAX_GROUP_BYTES} bytes in a group of "
-                f"them, got {table.metadata.num_rows} and {largest}"
-            )
+        _require_few(file, table.metadata)
         columns = [name for name in table.schema_arrow.names if name in wanted]
         for batch in table.iter_batches(ROWS_AT_A_TIME, columns=columns):
             yield from batch.to_pylist()
+
+
+def _require_few(file: Path, metadata: Any) -> None:
+    """A few bytes may stand for any number of equal values."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    counts = [group.column(number).num_values for group in groups for number in range(group.num_columns)]
+    for what, got, most in (
+        ("rows", metadata.num_rows, MOST_PARQUET_ROWS),
+        ("bytes in a group of rows", max((group.total_byte_size for group in groups), default=0), MAX_GROUP_BYTES),
+        ("values of a column in a group of rows", max(counts, default=0), MOST_VALUES),
+    ):
+        if got > most:
+            raise DataError(f"{file}: expected at most {most} {what}, got {got}")
 
 
 def read_features(file: Path) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from ssdlite.datasets.formats.coco import LISTS
 from ssdlite.datasets.formats.csv_columns import read_columns
 from ssdlite.datasets.formats.imagefolder import has_objects
 from ssdlite.datasets.formats.json_files import read_head, read_json
+from ssdlite.datasets.formats.parquet_files import has_columns
 from ssdlite.datasets.formats.splits import split_word
 from ssdlite.datasets.formats.yolo_data import is_class_list, is_empty, looks_like_labels
 from ssdlite.errors import DataError, quote
@@ -92,7 +93,7 @@ def _hints(root: Path, files: dict[str, list[Path]]) -> Iterator[tuple[int, str]
         if text := _table_hint(path):
             yield about(path, text)
     for path in some("JSONL file", "Parquet file"):
-        if not has_objects(path):
+        if not has_objects(path) and not has_columns(path, "objects"):
             name = f"metadata{path.suffix.lower()}"
             yield about(path, f"has no `objects`, which imagefolder's {name} has beside `file_name`")
     for path in some("text file"):

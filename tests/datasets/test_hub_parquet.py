@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from ssdlite.datasets.formats import parquet_files
 from ssdlite.datasets.formats.options import LoadOptions
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.loading import find_splits, load_data, load_split
@@ -62,6 +63,8 @@ def objects(index: DetectionIndex) -> list[list[Any]]:
     ("train-00000-of-00002-0123456789abcdef.parquet", "train-00001-of-00002-0123456789abcdef.parquet",
      "validation.parquet"),
     ("train/0000.parquet", "train/0001.parquet", "validation/0000.parquet"),
+    ("full/train-00000-of-00002.parquet", "full/train-00001-of-00002.parquet",
+     "full/validation-00000-of-00001.parquet"),
 ])  # fmt: skip
 def test_shards_and_splits(tmp_path: Path, names: Sequence[str], features: Any, cache: Path) -> None:
     data = tmp_path / "set"
@@ -114,4 +117,19 @@ def test_damage_a_package_that_is_missing_and_other_files(tmp_path: Path, monkey
     monkeypatch.undo()
     pyarrow.parquet.write_table(pyarrow.table({"image": [picture(0)], "label": ["objects"]}), file)
     with pytest.raises(DataError, match="no annotations found"):
+        load_split(tmp_path / "set")
+
+
+@pytest.mark.parametrize(("bound", "error"), [
+    ("MOST_PARQUET_ROWS", "expected at most 10 rows, got 12"),
+    ("MOST_VALUES", "expected at most 10 values of a column in a group of rows, got 96"),
+    ("MAX_GROUP_BYTES", "expected at most 10 bytes in a group of rows, got "),
+])  # fmt: skip
+def test_more_than_can_be_held_is_an_error(
+    tmp_path: Path, bound: str, error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few bytes may stand for millions of equal values. Here: 12 rows of two boxes of four numbers."""
+    monkeypatch.setattr(parquet_files, bound, 10)
+    file = write(tmp_path / "set" / "train.parquet", [picture(0)] * 12, [TWO] * 12)
+    with pytest.raises(DataError, match=f"{file}: {error}"):
         load_split(tmp_path / "set")
