@@ -53,6 +53,7 @@ class WhiteDetector:
 def white_detector(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssdlite.build.load_detector", lambda path, device: WhiteDetector())
     monkeypatch.setattr("ssdlite.predictor.Predictor", lambda detector, amp: detector)
+    monkeypatch.setattr(eval_det, "load_rename", lambda path: None)
 
 
 @pytest.fixture(scope="module")
@@ -412,5 +413,6 @@ def test_eval_says_when_no_class_is_known(
     coco_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(eval_det, "load_any", lambda *args, **options: SimpleNamespace(class_names=("car", "bus")))
+    monkeypatch.setattr(eval_det, "load_rename", lambda path: None)
     assert eval_det.main(["w.pt", "--data", str(coco_folder)]) == 2
     assert "no class 'car', 'bus'; known" in capsys.readouterr().err

@@ -4,8 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import ssdlite
+from ssdlite import cli
+from ssdlite.checkpoint import Checkpoint, save_checkpoint
+from ssdlite.datasets.from_python import as_data_path
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.tools import eval_det, train_det
 from ssdlite.training.options import TrainOptions
@@ -74,3 +79,22 @@ def test_classes_are_renamed_as_in_training(run: Path, tmp_path: Path, capsys: p
     printed = capsys.readouterr().out
     assert "classes are renamed as in training: --rename circle=round" in printed
     assert "no objects of round" not in printed
+
+
+def test_other_commands_rename_classes_as_in_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A detector of cats that was trained on pictures of kittens, which no class of its own is called."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    pixels = [np.full((20, 20, 3), 40 * number, np.uint8) for number in range(3)]
+    data = str(as_data_path([(one, [[2, 3, 12, 13]], ["kitten"]) for one in pixels]))
+    detector = ssdlite.build_detector("ssdlite192_mobilenet_v2_050", class_names=["cat"], width_mult=0.1, image_size=32)
+    training = {"options": {"dataset": {"rename": ["kitten=cat"]}}}
+    file = tmp_path / "cats.pt"
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict(), training=training), file)
+    bundle = ["--output", str(tmp_path / "bundle"), "--variant", "decoded", "--golden-images", "1"]
+    assert cli.main(["export", str(file), "--data", data, *bundle]) == 0, capsys.readouterr().err
+    timing = ["--runs", "1", "--no-memory"]
+    assert cli.main(["benchmark", str(file), "--data", data, *timing]) == 0, capsys.readouterr().err
+    assert cli.main(["benchmark", str(file), "--data", data, *timing, "--rename", "cat=kitten"]) == 2
+    assert "--rename: no class 'cat'; known, nearest first: kitten" in capsys.readouterr().err
