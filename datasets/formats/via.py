@@ -88,8 +88,8 @@ def _read_json(file: Path, bad: BadItems) -> Iterator[ViaPage]:
         content = decode_json(content["_via_img_metadata"], dict[str, Raw], f"{file}: not a VIA project: ")
     for count, (key, raw) in enumerate(content.items(), start=1):
         try:
-            content_of = decode_json(raw, dict[str, Any])
-            name, regions = content_of.get("filename"), content_of.get("regions")
+            fields = decode_json(raw, dict[str, Any])
+            name, regions = fields.get("filename"), fields.get("regions")
             if not isinstance(name, str) or not name:
                 raise DataError(f"expected a filename, got {quote(name)}")
             entries = list(regions.values()) if isinstance(regions, dict) else regions or []  # of VIA 1 with numbers
