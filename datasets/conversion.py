@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import unicodedata
@@ -199,7 +200,8 @@ class _Places:
         if not self.renamed:
             return []
         shown = listing(self.renamed, SHOWN_RENAMES, "; ")
-        return [f"{counted(len(self.renamed), 'picture')} under another name, so that each has its own: {shown}"]
+        why = "where the format cannot have theirs or another has it"
+        return [f"{counted(len(self.renamed), 'picture')} under another name, {why}: {shown}"]
 
     def _name(self, folder: str, below: Path) -> str:
         parts = PurePosixPath(*map(_plain, below.parts))
@@ -233,7 +235,7 @@ def _place_picture(path: Path, target: Path, placing: PicturePlacing) -> None:
         try:
             shutil.copyfile(path, target)
         except OSError as error:
-            if str(error.filename) == str(path):
+            if str(error.filename) == str(path) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise DataError(f"{path}: cannot be read ({error.strerror})") from None
             raise
         return

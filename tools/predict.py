@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -425,7 +426,18 @@ def _save_entries(run: Run, sources: Sequence[MediaFile]) -> None:
     if run.labels is not None:
         with writing(run.output / LABELS_FOLDER):
             run.labels.write(run.output / LABELS_FOLDER, entries)
-    print_line(f"{len(entries)} of {len(sources)} files, {_found(run)} -> {run.output}")
+    print_line(f"{len(entries)} of {counted(len(sources), 'file')}, {_found(run)} -> {run.output}")
+    _say_what_next(run, bool(entries))
+
+
+def _say_what_next(run: Run, has_results: bool) -> None:
+    if has_results and not run.objects:
+        known = listing(run.detector.class_names)
+        print_line(f"nothing was found of {known}; a lower --score-threshold, such as 0.1, shows what is less sure")
+    if run.labels is not None:
+        folder = shlex.quote(str(run.output / LABELS_FOLDER))
+        data = "EXPORT.json" if run.options.labels == "label-studio" else folder
+        print_line(f"labels to correct: {folder}; then: ssdlite train --data {data} --images FOLDER_OF_THE_PICTURES")
 
 
 def _found(run: Run) -> str:
@@ -433,7 +445,7 @@ def _found(run: Run) -> str:
     reach = (
         "that reach the threshold of their class" if threshold == "auto" else f"with a score of {threshold:g} or more"
     )
-    return f"{run.objects} objects {reach}"
+    return f"{counted(run.objects, 'object')} {reach}"
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

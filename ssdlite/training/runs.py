@@ -135,7 +135,7 @@ def _run(
                 print_line(remark)
         return trainer.run()
     except KeyboardInterrupt:
-        print_line(f"stopped; ssdlite train --resume {start.folder.path} continues behind epoch {trainer.saved_epoch}")
+        print_line(f"stopped; ssdlite train --resume {start.folder.path} continues after epoch {trainer.saved_epoch}")
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -103,7 +104,7 @@ class Trainer:
         keeps_shape = options.start.detector_weights is not None and options.detector.preset is None
         shape = f"the detector of {options.start.weights}" if keeps_shape else options.preset_name
         print_line(
-            f"{shape}: {config.input.size[1]} x {config.input.size[0]} px, {config.num_classes} classes, "
+            f"{shape}: {config.input.size[1]} x {config.input.size[0]} px, {counted(config.num_classes, 'class')}, "
             f"{config.num_anchors} anchors ({options.settings.anchors}) on maps from stride {config.strides[0]} on; "
             f"{self.step.device}, {precision}; "
             f"{counted(options.settings.epochs, 'epoch')} of {counted(len(self.batches), 'step')}; "
@@ -113,7 +114,14 @@ class Trainer:
         if options.start.has_weights:
             print_line(f"fine-tuning: {', '.join(self._fine_tuning())}")
         if self.done.epoch:
-            print_line(f"resuming behind epoch {self.done.epoch}")
+            print_line(f"resuming after epoch {self.done.epoch}" + self._why_complete())
+
+    def _why_complete(self) -> str:
+        """Where no epoch is left to train, what trains longer."""
+        if self.done.epoch < self.options.settings.epochs and not self._is_on_a_plateau():
+            return ""
+        best = shlex.quote(str(self.folder.best))
+        return f": the run is complete, nothing is left to train; a new run goes on from it with --weights {best}"
 
     def _fine_tuning(self) -> Iterator[str]:
         options = self.options
@@ -365,6 +373,7 @@ class Trainer:
             print_line(f"run folder: {self.folder.path} (best.pt, last.pt, samples.jpg, curves.png)")
             if self.options.run.report:
                 print_line(f"what to do next, in pictures: {self.folder.path / PAGE_FILE}")
+            print_line(f"to use it: ssdlite predict PICTURES --weights {shlex.quote(str(self.folder.path))}")
         return summary
 
     def _report(self) -> None:

@@ -279,7 +279,7 @@ def test_the_command_chooses_and_renames_classes(tmp_path: Path, capsys: pytest.
     assert lines[-4:] == [
         "train: 9 pictures (4 without objects), 7 objects",
         "val: 3 pictures (2 without objects), 1 object",
-        f"6 pictures under another name, so that each has its own: {renamed}; and 3 more",
+        f"6 pictures under another name, where the format cannot have theirs or another has it: {renamed}; and 3 more",
         f"written: {out}",
     ]
     data = load_data(out)
@@ -385,6 +385,17 @@ def test_a_conversion_that_fails_leaves_nothing(
         convert_data(two, tmp_path / "out", "yolo")
     assert listed(tmp_path) == (["out", "two"] if exists else ["two"])
     assert not exists or listed(tmp_path / "out") == []
+
+
+def test_a_full_disk_is_not_taken_for_an_unreadable_picture(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(source: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device", str(source), None, str(target))  # as sendfile leaves it
+
+    monkeypatch.setattr("shutil.copyfile", fail)
+    with pytest.raises(ConfigError, match=r"out: cannot be written \(No space left on device\)"):
+        convert_data(two, tmp_path / "out", "yolo")
 
 
 def test_a_picture_that_is_gone_meanwhile_is_named(two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,7 +118,7 @@ def test_predict_at_the_operating_points(
     assert [(one["name"], one["score"]) for one in entry["detections"]] == [("other", 0.25)]
     assert capsys.readouterr().out == (
         "no operating point of none: score threshold 0.3\n"
-        f"1 of 1 files, 1 objects that reach the threshold of their class -> {out}\n"
+        f"1 of 1 file, 1 object that reach the threshold of their class -> {out}\n"
     )
 
 
@@ -217,6 +217,16 @@ def test_predict_score_threshold(tmp_path: Path) -> None:
         assert run_predict(*arguments, threshold, "--output", out) == 0
         (entry,) = json.loads((out / "detections.json").read_text())
         assert [found["name"] for found in entry["detections"]] == expected
+
+
+@pytest.mark.usefixtures("white_detector")
+def test_predict_says_what_it_could_not_find(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "a.png", picture(None))
+    assert run_predict(tmp_path / "a.png", "--weights", "w.pt", "--output", tmp_path / "out") == 0
+    assert capsys.readouterr().out == (
+        f"1 of 1 file, 0 objects with a score of 0.3 or more -> {tmp_path / 'out'}\n"
+        "nothing was found of thing, other, none; a lower --score-threshold, such as 0.1, shows what is less sure\n"
+    )
 
 
 @pytest.mark.usefixtures("white_detector")

@@ -88,10 +88,12 @@ def test_labels_are_read_back_beside_their_pictures(
             assert box == pytest.approx(own, abs=0.01)
 
 
-def test_label_studio_imports_predictions(photos: Path, tmp_path: Path) -> None:
+def test_label_studio_imports_predictions(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_predict(photos, "--labels", "label-studio", "--output", tmp_path / "out") == 0
     folder = tmp_path / "out" / "labels"
     assert listed(folder) == ["label_config.xml", "tasks.json"]
+    after = f"labels to correct: {folder}; then: ssdlite train --data EXPORT.json --images FOLDER_OF_THE_PICTURES\n"
+    assert capsys.readouterr().out.endswith(after)
     first, *others = json.loads((folder / "tasks.json").read_text())
     assert first["data"] == {"image": "/data/local-files/?d=my%20photo.jpg"}
     (prediction,) = first["predictions"]

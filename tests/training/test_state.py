@@ -103,7 +103,7 @@ def test_a_stop_during_validation_names_the_epoch_that_is_saved(
     monkeypatch.setattr(Trainer, "_evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         resume(run)
-    assert "ssdlite train --resume run continues behind epoch 1" in capsys.readouterr().out
+    assert "ssdlite train --resume run continues after epoch 1" in capsys.readouterr().out
 
 
 def test_a_device_without_values_is_refused() -> None:

@@ -74,11 +74,12 @@ def test_a_run_leaves_its_files_and_a_checkpoint_that_needs_nothing_else(
 
 
 def test_the_report_is_of_the_best_weights_and_the_same_of_a_resumed_run(
-    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.undo()
-    folder = tmp_path / "run"
+    folder = tmp_path / "my run"
     train(options(shapes, folder, epochs=1))
+    assert capsys.readouterr().out.endswith(f"to use it: ssdlite predict PICTURES --weights '{folder}'\n")
     best = load_checkpoint(folder / "best.pt")
     report = (folder / "report.json").read_text()
     values = json.loads(report)
@@ -88,6 +89,8 @@ def test_the_report_is_of_the_best_weights_and_the_same_of_a_resumed_run(
     for name in REPORT:
         (folder / name).unlink()
     resume(folder)  # nothing is left to train; best.pt is scored again
+    said = "resuming after epoch 1: the run is complete, nothing is left to train; a new run goes on from it with"
+    assert f"{said} --weights '{folder / 'best.pt'}'\n" in capsys.readouterr().out
     assert (folder / "report.json").read_text() == report
     for name in REPORT:
         (folder / name).unlink()
