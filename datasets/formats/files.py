@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -177,6 +178,14 @@ class PictureTree:
         beside = [path for path in paths if near is not None and Path(path).parent == near]
         return self._only(stem, beside or paths)
 
+    def find_uploaded(self, name: str) -> str | None:
+        """The picture that became ``name`` when it was uploaded to a server of Django, such as Label Studio.
+
+        Raises:
+            AmbiguousPictureError: several are meant, naming them.
+        """
+        return self._only(name, self._by_uploaded_name.get(_as_uploaded(name).casefold(), []))
+
     def _only(self, what: str, paths: list[str]) -> str | None:
         if len(paths) < 2:
             return paths[0] if paths else None
@@ -198,6 +207,15 @@ class PictureTree:
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:
         return _grouped(self.paths, lambda path: path.stem)
+
+    @cached_property
+    def _by_uploaded_name(self) -> dict[str, list[str]]:
+        return _grouped(self.paths, lambda path: _as_uploaded(path.name))
+
+
+def _as_uploaded(name: str) -> str:
+    """What Django's storage of files makes of a name."""
+    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
 
 
 def walk_pictures(root: Path) -> Iterator[tuple[str, bool]]:

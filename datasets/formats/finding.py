@@ -155,6 +155,8 @@ def _find_by_name(name: str, folder: Path, tree: PictureTree, known_folders: set
         own_folder = os.path.normpath(folder / os.path.dirname(spelling))  # noqa: PTH120
         try:
             path = tree.find(str(folder / spelling)) or tree.find_stem(Path(spelling).stem, near=Path(own_folder))
+            if path is None and UPLOAD_PREFIX.match(name):
+                path = tree.find_uploaded(Path(spelling).name)
         except AmbiguousPictureError as error:
             return error
         if path and (own_folder not in known_folders or os.path.dirname(path) == own_folder):  # noqa: PTH120

@@ -86,6 +86,7 @@ def test_rectangles_polygons_and_ellipses_become_boxes(tmp_path: Path) -> None:
     ("/data/upload/1/1a2b3c4d-a.jpg", "images/1a2b3c4d-a.jpg"),
     ("/data/upload/1/1a2b3c4d-a.jpg", "photos/a.jpg"),  # as it was called before the upload
     ("/data/upload/1a2b3c4d-a%20b.jpg", "a b.jpg"),
+    ("/data/upload/1/1a2b3c4d-Küche_1_2.JPG", "photos/Küche 1 (2).JPG"),  # the upload replaced blanks, dropped brackets
     ("/data/local-files/?d=cards/day%201/a.jpg", "day 1/a.jpg"),
     ("/data/local-files/?d=cards\\a.jpg", "cards/a.jpg"),
     ("http://localhost:8080/data/upload/1/1a2b3c4d-a.jpg?token=1", "a.jpg"),
