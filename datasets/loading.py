@@ -254,7 +254,8 @@ def _load_splits(
     others = [name for name in classes_of if name not in names]
     known, source = _known_classes(layout, names, found, options, others)
     if not known:
-        causes = describe_causes([problem for items in bad for problem in items.problems])
+        problems = describe_causes([problem for items in bad for problem in items.problems])
+        causes = "; ".join(filter(None, [problems, *(note for split in found for note in split.notes)]))
         raise DataError(
             f"{layout.root}: expected annotated objects in the splits {', '.join(names)}, found none"
             + (f": {causes}" if causes else "")

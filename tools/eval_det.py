@@ -132,6 +132,8 @@ def _report(
         written += write_report(options.output, evaluator, metrics, options.checkpoint, trained)
     for path in written:
         print_line(f"wrote {path}", console)
+    if options.report and not options.output:
+        print_line("--output DIR writes report.html as well: what is found, missed and confused, in pictures", console)
 
 
 def _trained_with(checkpoint: Path, model: DetectionModel) -> TrainedWith:

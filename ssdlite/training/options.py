@@ -384,7 +384,7 @@ class TrainOptions(Config, frozen=True, kw_only=True):
                 option = f"--{name.replace('_', '-')}"
                 raise ConfigError(
                     f"{option} {as_given(value)} cannot be changed on resuming: the run has {as_given(kept)}; "
-                    f"leave {option} out"
+                    f"leave {option} out, or begin a new run from its best.pt with --weights"
                 )
 
     def to_dict(self) -> dict[str, Any]:

@@ -202,3 +202,12 @@ def test_a_file_for_each_split_is_audited(tmp_path: Path) -> None:
     assert (len(data.train), len(data.val)) == (2, 2)
     arguments = [str(tmp_path / "cards"), "--anchors", "default", "--output", str(tmp_path / "report")]
     assert check_tool.main(arguments) == 0
+
+
+def test_tasks_that_nobody_has_annotated_yet_are_named_as_the_cause(tmp_path: Path) -> None:
+    file = write(tmp_path, [task(1, "a.jpg", predictions=[{"result": [rectangle()], "score": 0.9}])], "a.jpg")
+    with pytest.raises(DataError) as caught:
+        load_data(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: expected annotated objects in the splits all, found none: {file}: left out: 1 task not annotated"
+    )

@@ -374,7 +374,11 @@ def test_eval_names_and_leaves_out_images_that_cannot_be_decoded(
     assert eval_det.main(arguments) == 0
     report = json.loads((tmp_path / "m.json").read_text())
     assert (report["AP"], report["images"], report["objects"]) == (pytest.approx(1), 2, 1)
-    assert re.search(r"left out:\s+\S*20\.png", capsys.readouterr().out.replace("\n", ""))
+    said = capsys.readouterr().out
+    assert re.search(r"left out:\s+\S*20\.png", said.replace("\n", ""))
+    assert said.splitlines()[-1].startswith(
+        "--output DIR writes report.html as well: what is found, missed and confused"
+    )
 
 
 def test_eval_with_a_real_checkpoint(checkpoint: Path, coco_folder: Path, tmp_path: Path) -> None:

@@ -150,6 +150,7 @@ def test_what_may_change_on_resuming_changes_also_to_its_default(stored: Path, r
             "--optimizer adamw cannot be changed on resuming: the run has sgd; leave",
         ),
         (["--seed", "1"], "--seed 1 cannot be changed on resuming: the run has 0"),
+        (["--seed", "1"], "the run has 0; leave --seed out, or begin a new run from its best.pt with --weights"),
         (["-e", "61"], "--epochs 61 cannot be changed on resuming: the run has 60"),
         (["--recipe", "small-data"], "--recipe small-data cannot be changed on resuming: the run has auto"),
         (["--classes", "cat", "dog"], "--classes cat dog cannot be changed on resuming: the run has None"),
