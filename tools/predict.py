@@ -39,7 +39,7 @@ from ssdlite.images.media import (
     save_picture,
 )
 from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, DetectionModel
-from ssdlite.images.reading import MAX_PIXELS, picture_remarks, read_image
+from ssdlite.images.reading import HEIF_REMEDY, HEIF_SUFFIXES, MAX_PIXELS, picture_remarks, read_image
 from ssdlite.runtime.operating_points import score_thresholds
 
 if TYPE_CHECKING:
@@ -135,7 +135,8 @@ def predict(options: PredictOptions) -> None:
     with run.progress:
         if passed_over:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(passed_over.items()))
-            run.say(f"skipped, neither pictures nor videos: {kinds}")
+            heif = f"; {HEIF_REMEDY}" if not passed_over.keys().isdisjoint(HEIF_SUFFIXES) else ""
+            run.say(f"skipped, not read as pictures or videos: {kinds}{heif}")
         for problem in problems:
             run.fail(problem)
         try:

@@ -20,7 +20,7 @@ from PIL import Image
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import replacing, write_atomically
 from ssdlite.images.geometry import ImageArray, silent_opencv
-from ssdlite.images.reading import IMAGE_SUFFIXES, STRIP_PIXELS
+from ssdlite.images.reading import HEIF_REMEDY, HEIF_SUFFIXES, IMAGE_SUFFIXES, STRIP_PIXELS
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")
 PICTURE_FORMATS = {  # what annotated pictures can be written as; others become PNG
@@ -100,7 +100,8 @@ def find_sources(paths: Sequence[Path | str], output: Path | None = None) -> Sou
         if not given.exists():
             problems.append(f"{given}: no such file or folder")
         elif not files:
-            problems.append(f"{given}: no pictures or videos in it")
+            unread = f" that can be read; {HEIF_REMEDY}" if not others.keys().isdisjoint(HEIF_SUFFIXES) else ""
+            problems.append(f"{given}: no pictures or videos in it{unread}")
         else:
             for path in files:
                 below = path.relative_to(given) if given.is_dir() else Path(path.name)

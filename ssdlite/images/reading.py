@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 HEIF_SUFFIXES = (".heic", ".heif")  # where pillow-heif is installed
+HEIF_REMEDY = "for .heic and .heif, pip install pillow-heif"
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".avif", ".jp2",
     *(HEIF_SUFFIXES if find_spec("pillow_heif") else ()),

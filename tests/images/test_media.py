@@ -138,3 +138,11 @@ def test_a_video_is_written_through_a_link_with_its_mode(tmp_path: Path) -> None
     with VideoReader(old) as video:
         assert len(list(video)) == 1
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["clip.mp4", "films", "old.mp4"]
+
+
+def test_a_folder_of_heic_names_what_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssdlite.images.media.IMAGE_SUFFIXES", (".jpg",))  # as without pillow-heif
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"")
+    assert find_sources([tmp_path]).problems == [
+        f"{tmp_path}: no pictures or videos in it that can be read; for .heic and .heif, pip install pillow-heif"
+    ]
