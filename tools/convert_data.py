@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ def convert(options: ConvertOptions) -> None:
     for note in notes:
         print_line(note)
     print_line(f"written: {options.output}")
+    command = shlex.join(["ssdlite", "train", "--data", str(options.output)])
+    print_line("next: import it in Label Studio" if options.to == "label-studio" else f"next: {command}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

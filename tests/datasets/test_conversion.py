@@ -276,11 +276,12 @@ def test_the_command_chooses_and_renames_classes(tmp_path: Path, capsys: pytest.
     assert convert_tool.main([*arguments, "--rename", rename]) == 0
     renamed = "'photo 1.jpg' is photo_1.jpg; 'photo 0.jpg' is photo_0.jpg; 'Straße ö.jpg' is Straße ö_2.jpg"
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-4:] == [
+    assert lines[-5:] == [
         "train: 9 pictures (4 without objects), 7 objects",
         "val: 3 pictures (2 without objects), 1 object",
         f"6 pictures under another name, where the format cannot have theirs or another has it: {renamed}; and 3 more",
         f"written: {out}",
+        f"next: ssdlite train --data {out}",
     ]
     data = load_data(out)
     assert data.train.class_names == ("cat", "sign")
