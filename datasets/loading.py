@@ -18,7 +18,7 @@ from ssdlite.datasets.formats import DATA_FORMATS
 from ssdlite.datasets.formats.base import Annotations, BadItems, DataFormat, build_index
 from ssdlite.datasets.formats.files import walk_pictures
 from ssdlite.datasets.formats.options import LOAD_OPTIONS, READ_OPTIONS, LoadOptions, ReadOptions, parse_renames
-from ssdlite.datasets.formats.splits import subfolders
+from ssdlite.datasets.formats.splits import WHOLE_FOLDER, subfolders
 from ssdlite.datasets.formats.unrecognized import describe_folder
 from ssdlite.datasets.index import (
     DetectionIndex,
@@ -176,7 +176,7 @@ def load_data(
     choice = choose_splits(layout.splits, train_split, val_split)
     names = list(dict.fromkeys(name for name in choice if name is not None))
     train, *others = _load_splits(layout, names, options, allow_absent=allow_absent)
-    notes = [f"{layout.root}: {layout.format.name} annotations with the splits {', '.join(layout.splits)}"]
+    notes = [f"{layout.root}: {layout.format.name} annotations{_in_splits(layout.splits, 'with')}"]
     notes += layout.notes
     val = others[0] if others else train
     if choice.val is None:
@@ -257,7 +257,7 @@ def _load_splits(
         problems = describe_causes([problem for items in bad for problem in items.problems])
         causes = "; ".join(filter(None, [problems, *(note for split in found for note in split.notes)]))
         raise DataError(
-            f"{layout.root}: expected annotated objects in the splits {', '.join(names)}, found none"
+            f"{layout.root}: expected annotated objects{_in_splits(names)}, found none"
             + (f": {causes}" if causes else "")
         )
     class_names = select_classes(known, options.classes, source, allow_absent=allow_absent)
@@ -274,6 +274,13 @@ def _load_splits(
             )
         indexes.append(index)
     return indexes
+
+
+def _in_splits(names: Sequence[str], how: str = "in") -> str:
+    """`` in the splits train, val``; nothing of a folder that tells no splits."""
+    if list(names) == [WHOLE_FOLDER]:
+        return ""
+    return f" {how} the split{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def _known_classes(

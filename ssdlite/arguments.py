@@ -30,7 +30,11 @@ from ssdlite.errors import ConfigError
 
 DEFAULT = "Default: "  # begins the last sentence of an option's docstring
 NOTHING = ("None", "")  # as tyro writes a default that says nothing
-KINDS = {"INT": "a whole number", "FLOAT": "a number"}  # by what the help calls a value
+KINDS = {  # by what the help calls the values
+    "INT [INT]": "one or two whole numbers (HEIGHT WIDTH)",
+    "INT": "a whole number",
+    "FLOAT": "a number",
+}
 METAVARS = {int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}
 DATA_NAMES = {"--annotations": "--data"}  # the name that data have in other programs
 T = TypeVar("T")
@@ -149,15 +153,17 @@ def _described(field: StructFieldSpec, recipes: Mapping[str, str]) -> StructFiel
         default = text()[1].replace("the recipe's", recipes.get(field.name, "the recipe's"), 1)
         return f"(default: {default})"
 
-    metavar = _metavar(field.type)
+    metavar = None if field.default == () else _metavar(field.type)  # tyro's own says that there may be none
     described: Any = Annotated[field.type, tyro.conf.arg(help_behavior_hint=hint, metavar=metavar)]
     return replace(field, type=described, helptext=lambda: text()[0] or None)
 
 
 def _metavar(kind: Any) -> str | None:
-    """How the help calls the values of an option that may be None, without that; None for others."""
+    """How the help calls the values of an option that may be None, without that, or of several; None for others."""
     if get_origin(kind) is Annotated:
         return _metavar(get_args(kind)[0])
+    if get_origin(kind) is tuple:
+        return _metavar_of_one(kind)
     parts = [part for part in get_args(kind) if part is not NoneType]
     if get_origin(kind) not in (Union, UnionType) or len(parts) == len(get_args(kind)):
         return None
@@ -172,7 +178,7 @@ def _metavar_of_one(part: Any) -> str | None:
     if get_origin(part) is Literal:
         return "{" + ",".join(map(str, get_args(part))) + "}"
     if get_origin(part) is tuple:
-        name = METAVARS[get_args(part)[0]]
+        name = _metavar_of_one(get_args(part)[0])
         return f"{name} [{name} ...]"
     return METAVARS.get(part)
 

@@ -48,6 +48,21 @@ def test_the_help_of_train_is_by_part_and_gives_the_recipes_values() -> None:
         assert said in text
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("lint", "[OPTIONS] PATH [PATH ...] "),
+        ("classify", "[OPTIONS] PATH [PATH ...] "),
+        ("predict", "[OPTIONS] [PATH [PATH ...]] "),
+        ("benchmark", "--threads INT [INT ...] "),
+        ("export", "--precision {fp32,fp16,int8} [{fp32,fp16,int8} ...] "),
+    ],
+)
+def test_the_help_has_brackets_where_there_may_be_nothing(command: str, said: str) -> None:
+    text = help_of(command)
+    assert said in text and "[[" not in text
+
+
 def test_values_of_the_recipes() -> None:
     values = recipe_defaults()
     assert values["matcher"] == "decided from the data; with --recipe ssd (atss for scratch, simota for small-data)"
@@ -66,6 +81,10 @@ def test_values_of_the_recipes() -> None:
         ("train --loss foo", "--loss: expected one of qfl, focal, multibox, got 'foo'"),
         ("train --finest-stride 4", "--finest-stride: expected one of 8, 16, got '4'"),
         ("train --data", "--data: expected a value, got none"),
+        (
+            "train --image-size 1 2 3",
+            "--image-size: expected one or two whole numbers (HEIGHT WIDTH), got '1', '2', '3'",
+        ),
         ("benchmark a.pt --threads 1 x", "--threads: expected a whole number, got '1', 'x'"),
         ("predict a --weights b --score-threshold high", "--score-threshold: expected a number, got 'high'"),
     ],

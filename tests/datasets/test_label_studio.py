@@ -209,5 +209,5 @@ def test_tasks_that_nobody_has_annotated_yet_are_named_as_the_cause(tmp_path: Pa
     with pytest.raises(DataError) as caught:
         load_data(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}: expected annotated objects in the splits all, found none: {file}: left out: 1 task not annotated"
+        f"{tmp_path}: expected annotated objects, found none: {file}: left out: 1 task not annotated"
     )

@@ -157,7 +157,7 @@ def test_nothing_found_has_its_causes_with_their_counts(tmp_path: Path, text: st
         write_image(tmp_path / "JPEGImages" / f"{stem}.jpg")
         (tmp_path / "Annotations").mkdir(exist_ok=True)
         (tmp_path / "Annotations" / f"{stem}.xml").write_text(text)
-    with pytest.raises(DataError, match="expected annotated objects in the splits all, found none") as caught:
+    with pytest.raises(DataError, match="expected annotated objects, found none") as caught:
         load_data(tmp_path, LoadOptions(skip_bad=skip_bad))
     assert cause.format(file=tmp_path / "Annotations" / "a.xml") in str(caught.value)
 
