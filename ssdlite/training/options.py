@@ -161,7 +161,8 @@ class OptimizationOptions(Config, frozen=True, kw_only=True):
     """Length of the training, optimizer and learning rate."""
 
     time: str | None = None
-    """Time for the run, in place of --epochs, such as 20m, 90s or 1h30m: as many epochs as fit. Default: no limit."""
+    """Time for the epochs with their evaluations, in place of --epochs, such as 20m, 90s or 1h30m: as many as fit.
+    Start-up, scoring of the start, and the report come on top. Default: no limit."""
     epochs: int | None = None
     """Passes over the training images; also -e. Default: the recipe's."""
     batch_size: int | None = None

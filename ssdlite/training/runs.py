@@ -146,5 +146,8 @@ def _fit_to_time(seconds: int, trial: Trainer) -> TrainOptions:
     torch.set_rng_state(random_state)
     if trial.processes.is_first:
         pictures = epochs * len(trial.batches) * trial.batches.batch_size
-        print_line(f"decided --epochs {epochs}: what fits into {seconds} s; {pictures} pictures are seen")
+        print_line(
+            f"decided --epochs {epochs}: with their evaluations what fits into {seconds} s; {pictures} pictures are "
+            "seen; start-up, scoring of the start, and the report come on top"
+        )
     return options.override(epochs=epochs, eval_interval=options.run.eval_interval or evaluation_interval(epochs))

@@ -251,7 +251,8 @@ def test_training_for_a_time_and_stopping_on_a_plateau(
     train(TrainOptions().override(**given, time="20s", eval_interval=1))
     printed = capsys.readouterr().out
     assert "no 0.005 more AP in 1 evaluation: training ends here" in printed
-    epochs = int(re.search(r"decided --epochs (\d+): what fits into 20 s", printed)[1])  # type: ignore[index]
+    epochs = int(re.search(r"decided --epochs (\d+): with their evaluations what fits into 20 s; ", printed)[1])  # type: ignore[index]
+    assert "are seen; start-up, scoring of the start, and the report come on top\n" in printed
     stored = stored_options(tmp_path / "run")
     assert (stored.settings.epochs, stored.optimization.time) == (epochs, None)
     ended_after = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
