@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ssdlite.errors import ConfigError, SsdliteError, quote
 from ssdlite.files import counted, listing, write_atomically
+from ssdlite.nms import Groups, grouped_nms
 
 if TYPE_CHECKING:
     import pandas
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ssdlite.images.geometry import CropWindow
     from ssdlite.images.prediction import Picture
 
+ONE_LABEL_IOU = 0.7  # above it, boxes of two classes are mostly one object: docs/results.md
 SHOWN_SIDE = 1024  # pixels at most of a picture in a notebook, which stores it as text
 
 
@@ -149,6 +151,23 @@ class Detections:
             wanted = [classes] if isinstance(classes, (str, int, np.integer)) else classes
             keep &= np.isin(self.labels, [self._label(one) for one in wanted])
         return self[keep]
+
+    def with_nms(self, iou_threshold: float = ONE_LABEL_IOU, *, class_agnostic: bool = False) -> Detections:
+        """Without those that a better one of their class overlaps by more than ``iou_threshold``.
+
+        With ``class_agnostic`` by more with a better one of any class: one label for an object. Of the same score the
+        earlier is the better. Boxes without area overlap nothing.
+
+        Raises:
+            ValueError: a threshold out of 0..1.
+        """
+        if not 0 <= iou_threshold <= 1:
+            raise ValueError(f"iou_threshold: expected 0 to 1, got {iou_threshold}")
+        order = np.argsort(-self.scores, kind="stable")
+        groups = Groups(np.zeros_like(self.labels) if class_agnostic else self.labels[order], len(order))
+        order = order[groups.order]
+        keep = order[grouped_nms(self.boxes[order].astype(np.float64), groups, iou_threshold)]
+        return self[np.sort(keep)]
 
     def _label(self, name: str | int) -> int:
         names = tuple(self.class_names)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from PIL import Image
 
 from ssdlite.detections import Detection, Detections
@@ -64,6 +66,50 @@ def test_a_score_at_the_threshold_is_not_above_it_but_stays() -> None:
     assert found().above(0.5) == found((0.75, 0.5))
     assert found().above(0.5000001) == found((0.75,))
     assert len(found().above(1)) == 0
+
+
+def overlapping() -> Detections:
+    """Of the first box, IoU: the second 0.8 (a dog), the third 0.75, the fourth 0.5 (a dog); the last has no area."""
+    boxes = [[0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 7.5], [0, 0, 10, 5], [3, 3, 3, 3]]
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5], np.float32)
+    return Detections(np.array(boxes, np.float32), scores, np.array([0, 1, 0, 1, 1]), NAMES, "a.jpg")
+
+
+def test_nms_of_each_class_and_of_all() -> None:
+    found = overlapping()
+    assert found.with_nms().scores.tolist() == pytest.approx([0.9, 0.8, 0.6, 0.5])
+    assert found.with_nms(0.75).scores.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5])
+    assert found.with_nms(0.6).scores.tolist() == pytest.approx([0.9, 0.8, 0.5])
+    assert found.with_nms(class_agnostic=True) == found[np.array([0, 3, 4])]
+    assert found.with_nms(0.5, class_agnostic=True).scores.tolist() == pytest.approx([0.9, 0.6, 0.5])
+    assert found.with_nms(0.499, class_agnostic=True).scores.tolist() == pytest.approx([0.9, 0.5])
+    assert found.with_nms().path == "a.jpg"
+
+
+def test_nms_goes_by_scores_and_keeps_the_order() -> None:
+    found = overlapping()[np.array([4, 2, 1, 0])]
+    assert found.with_nms(class_agnostic=True).scores.tolist() == pytest.approx([0.5, 0.9])
+    same = Detections(np.tile(np.float32([0, 0, 9, 9]), (3, 1)), np.float32([0.5] * 3), np.array([1, 0, 1]), NAMES)
+    assert same.with_nms(class_agnostic=True).labels.tolist() == [1]
+    assert same.with_nms().labels.tolist() == [1, 0]
+    assert len(found[:0].with_nms(class_agnostic=True)) == 0
+    with pytest.raises(ValueError, match="iou_threshold: expected 0 to 1, got 70"):
+        found.with_nms(70)
+
+
+def test_nms_is_that_of_torchvision() -> None:
+    random = np.random.default_rng(0)
+    corners = random.uniform(0, 60, (600, 2))
+    boxes = np.concatenate([corners, corners + random.uniform(5, 40, (600, 2))], axis=1).astype(np.float32)
+    scores, labels = random.permutation(600).astype(np.float32) / 600, random.integers(0, 2, 600)
+    torch_boxes, torch_scores = torch.from_numpy(boxes).double(), torch.from_numpy(scores).double()
+    found = Detections(boxes, scores, labels, NAMES)
+    for threshold in (0.3, 0.7):
+        every = torchvision.ops.nms(torch_boxes, torch_scores, threshold)
+        assert 0 < len(every) < 600
+        assert found.with_nms(threshold, class_agnostic=True) == found[np.sort(every.numpy())]
+        by_class = torchvision.ops.batched_nms(torch_boxes, torch_scores, torch.from_numpy(labels), threshold)
+        assert found.with_nms(threshold) == found[np.sort(by_class.numpy())]
 
 
 def test_to_the_pictures_pixels_and_no_further() -> None:

@@ -70,6 +70,9 @@ class PredictOptions:
     score_threshold: float | Literal["auto"] = DEFAULT_SCORE_THRESHOLD
     """Draw and report only what scores at least this, 0 to 1. auto: of each class what scores at least its threshold
     with the best F1 on the validation data, which training stored; 0.3 where none was measured, as for openimages."""
+    class_agnostic: bool = True
+    """One label for an object: of boxes that overlap by an IoU of more than 0.7 the best stays, whatever their classes
+    are. Without it, all classes that reach the threshold are kept, as Detector.predict has them."""
     labels: Literal["coco", "yolo", "voc", "csv", "label-studio"] | None = None
     """Write what is found in pictures, not in videos, to labels/ in the output folder too, in this format, to be
     corrected in a label tool and trained on. Default: no labels."""
@@ -102,7 +105,8 @@ class Run:
     def detect(self, pictures: list[ImageArray]) -> list[Detections]:
         """One result for each picture, of what reaches the threshold of its class."""
         found = self.detector.predict(pictures, score_threshold=float(self.thresholds.min()))
-        return [one.above(self.thresholds) for one in found]
+        reaching = [one.above(self.thresholds) for one in found]
+        return [one.with_nms(class_agnostic=True) for one in reaching] if self.options.class_agnostic else reaching
 
     def fail(self, message: str) -> None:
         self.failures += 1

@@ -211,12 +211,29 @@ def test_an_interrupted_prediction_writes_what_it_has_found(
 @pytest.mark.usefixtures("white_detector")
 def test_predict_score_threshold(tmp_path: Path) -> None:
     save(tmp_path / "a.png", picture((10, 30, 50, 80)))
-    arguments = (tmp_path / "a.png", "--weights", "w.pt", "--score-threshold")
+    arguments = (tmp_path / "a.png", "--weights", "w.pt", "--no-class-agnostic", "--score-threshold")
     for threshold, expected in ((0.95, []), (0.4, ["thing"]), (0.2, ["thing", "other"])):
         out = tmp_path / str(threshold)
         assert run_predict(*arguments, threshold, "--output", out) == 0
         (entry,) = json.loads((out / "detections.json").read_text())
         assert [found["name"] for found in entry["detections"]] == expected
+
+
+@pytest.mark.usefixtures("white_detector")
+def test_predict_gives_an_object_one_label_in_pictures_and_videos(tmp_path: Path) -> None:
+    """The box of "other" 0.25 is that of "thing" 0.9."""
+    save(tmp_path / "in" / "a.png", picture((10, 30, 50, 80)))
+    with VideoWriter(tmp_path / "in" / "clip.mp4", 10.0) as writer:
+        writer.write(picture((10, 30, 50, 80)))
+    for option, expected in ((), ["thing"]), (["--no-class-agnostic"], ["thing", "other"]):
+        out = tmp_path / str(len(expected))
+        arguments = ("--weights", "w.pt", "--score-threshold", 0.2, "--labels", "coco", "--output", out, *option)
+        assert run_predict(tmp_path / "in", *arguments) == 0
+        image, video = json.loads((out / "detections.json").read_text())
+        assert [one["name"] for one in image["detections"]] == expected
+        assert [one["name"] for one in video["frames"][0]["detections"]] == expected
+        labels = json.loads((out / "labels" / "labels.json").read_text())
+        assert [one["category_id"] for one in labels["annotations"]] == [1, 2][: len(expected)]
 
 
 @pytest.mark.usefixtures("white_detector")

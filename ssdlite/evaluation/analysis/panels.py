@@ -53,9 +53,10 @@ def draw_panels(
 ) -> ImageArray:
     """A sheet of the pictures at the places in ``results``: ground truth left, detections right.
 
-    Where no detection has a score of ``score_threshold``, the best ones below it are drawn, marked as such.
+    An object has one label, as ``ssdlite predict`` shows it. Where no detection has a score of ``score_threshold``, the
+    best ones below it are drawn, marked as such.
     """
-    matches = match(index, results)
+    matches = match(index, {place: found.with_nms(class_agnostic=True) for place, found in results.items()})
     panels = [_panel(index, place, matches.where(matches.pictures == place), score_threshold) for place in results]
     sheet = contact_sheet(panels, PANEL_COLUMNS, cell=max((panel.shape[1] for panel in panels), default=PANE_WIDTH))
     entries = {

@@ -73,6 +73,11 @@ def test_hits_misses_and_false_alarms_are_told_apart(tmp_path: Path) -> None:
     assert [count(right, color) > 500 for color in (GREEN, YELLOW, ORANGE, WHITE)] == [True, False, True, False]
 
 
+def test_an_object_has_one_label(tmp_path: Path) -> None:
+    _, titles = panel_and_titles(tmp_path, found([CAT, CAT, DOG], [0.8, 0.7, 0.6], [0, 1, 1]))
+    assert titles[:2] == ["first.png: 2 objects, 0 missed", "2 found, 0 false alarms"]
+
+
 def test_the_best_boxes_of_a_weak_model_are_shown_as_below_the_threshold(tmp_path: Path) -> None:
     boxes = [CAT, DOG, [20, 180, 120, 230], [200, 180, 300, 230]]
     (truth, right), titles = panel_and_titles(tmp_path, found(boxes, [0.12, 0.1, 0.05, 0.04], [0, 1, 1, 1]))
