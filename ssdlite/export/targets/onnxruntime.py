@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -13,20 +13,13 @@ from typing import Literal
 import onnx
 
 from ssdlite.errors import ExportError
-from ssdlite.export.graphs import model_spec
-from ssdlite.export.int8.calibration import Calibration, NarrowRangeError, calibrate, calibration_inputs
-from ssdlite.export.int8.quantize import quantization_facts, quantize
-from ssdlite.export.int8.sensitivity import choose_float_layers, rank_layers
-from ssdlite.export.onnx import ERRORS_ONLY, attach_contract, opset_of, quiet
-from ssdlite.export.options import GraphOptions
+from ssdlite.export.int8.quantizer import Quantizer, onnx_spec
+from ssdlite.export.onnx import ERRORS_ONLY, attach_contract, quiet
 from ssdlite.export.targets.base import Artifact, ExportJob
 from ssdlite.files import write_atomically, write_text
-from ssdlite.runtime.backends.onnxruntime import OnnxBackend
-from ssdlite.runtime.contract import Contract, ModelSpec, QuantizationFacts
-from ssdlite.runtime.model import RuntimeDetector
+from ssdlite.runtime.contract import Contract
 
 OPERATORS_FILE = "required_operators.config"  # for a reduced build of ONNX Runtime
-RANKING_IMAGES = 8  # that tell sensitive layers from others
 Optimization = Literal["fixed", "runtime"]
 
 
@@ -34,7 +27,7 @@ class OnnxRuntimeTarget:
     """A file for every variant and precision; with ``--ort`` a second one, and the operators that they need."""
 
     def export(self, job: ExportJob) -> list[Artifact]:
-        quantizer = Quantizer(job)
+        quantizer = Quantizer(job, job.options.activations)
         models: dict[str, onnx.ModelProto] = {}
         artifacts = []
         for variant, precision in itertools.product(job.options.variant, job.options.precision):
@@ -43,7 +36,7 @@ class OnnxRuntimeTarget:
             model, facts = job.onnx_model(options), None
             if precision == "int8":
                 model, facts = quantizer.quantize(model, options)
-            spec = replace(_spec(job, options, model), quantization=facts)
+            spec = replace(onnx_spec(job, options, model), quantization=facts)
             models[spec.file] = model
             artifacts.append(Artifact(spec, partial(_save_onnx, model)))
             if job.options.ort:
@@ -57,11 +50,6 @@ class OnnxRuntimeTarget:
         return artifacts
 
 
-def _spec(job: ExportJob, options: GraphOptions, model: onnx.ModelProto) -> ModelSpec:
-    spec = model_spec(job.detector, options, f"{options.variant}_{options.precision}.onnx")
-    return replace(spec, opset=opset_of(model), ir_version=model.ir_version)
-
-
 def _save_onnx(model: onnx.ModelProto, folder: Path, contract: Contract) -> None:
     attach_contract(model, contract)
     write_atomically(folder / contract.models[0].file, lambda file: file.write(model.SerializeToString()))
@@ -73,86 +61,6 @@ def _save_ort(model: onnx.ModelProto, folder: Path, contract: Contract) -> None:
         source = Path(temporary, "model.onnx")
         source.write_bytes(model.SerializeToString())
         to_ort_format(source, folder / contract.models[0].file)
-
-
-def open_unsaved(job: ExportJob, options: GraphOptions, model: onnx.ModelProto) -> RuntimeDetector:
-    """``model``, of these options, runnable before it is a file."""
-    spec = _spec(job, options, model)
-    return RuntimeDetector(job.contract([spec]), spec, OnnxBackend(model.SerializeToString()))
-
-
-# --- int8: calibrated on the data, with as many layers in float as the accuracy demands.
-
-
-@dataclass
-class Quantizer:
-    """Makes int8 models of several variants of one network, which share the layers to keep in float."""
-
-    job: ExportJob
-    float_layers: tuple[str, ...] | None = field(default=None, init=False)
-    calibration: Calibration | None = field(default=None, init=False)  # the last one; variants often share tensors
-
-    def quantize(self, model: onnx.ModelProto, options: GraphOptions) -> tuple[onnx.ModelProto, QuantizationFacts]:
-        """The float32 ``model`` in integers, and what became of it.
-
-        Raises:
-            ExportError: nothing to calibrate on, or too much accuracy is lost whatever is kept in float.
-        """
-        activation_type = self.job.options.activations
-        calibration = self._calibrate(model, options)
-
-        def build(float_layers: tuple[str, ...]) -> onnx.ModelProto:
-            return quantize(model, calibration, activation_type=activation_type, float_layers=float_layers)
-
-        if self.float_layers is None:
-            max_drop = self.job.options.max_ap_drop
-            if max_drop is None or self.job.reference is None:
-                self.float_layers = ()
-            else:
-                gate = partial(self._measure_drop, options)
-                self.float_layers = choose_float_layers(build, gate, self._rank, max_drop=max_drop).float_layers
-        result = build(self.float_layers)
-        facts = quantization_facts(
-            result,
-            calibration,
-            activation_type=activation_type,
-            calibration_data=self.job.pictures.calibration_name,
-            float_layers=self.float_layers,
-        )
-        return result, facts
-
-    def _measure_drop(self, options: GraphOptions, model: onnx.ModelProto) -> float:
-        assert self.job.reference is not None
-        found = self.job.accuracy(open_unsaved(self.job, options, model))
-        drop = self.job.reference.AP - found.AP
-        self.job.notify(f"  AP {found.AP:.4f}, drop {drop:+.4f}")
-        return drop
-
-    def _rank(self) -> list[str]:
-        """All convolutions, the most sensitive first, in a variant whose outputs change smoothly."""
-        job = self.job
-        job.notify("  measuring how sensitive each layer is to int8")
-        options = job.options.graph("raw", "fp32")
-        model = job.onnx_model(options)
-        calibration = self._calibrate(model, options)
-        pictures = job.pictures.calibration_arrays(RANKING_IMAGES)
-        samples = list(calibration_inputs(open_unsaved(job, options, model), pictures))
-        ranking = rank_layers(model, calibration, samples, activation_type=job.options.activations)
-        return [item.layer for item in ranking]
-
-    def _calibrate(self, model: onnx.ModelProto, options: GraphOptions) -> Calibration:
-        pictures = self.job.pictures
-        if not pictures.calibration:
-            raise ExportError(f"{pictures.calibration_name}: no pictures to calibrate on")
-        if self.calibration is None or self.calibration.missing(model):
-            reader = open_unsaved(self.job, options, model)
-            try:
-                self.calibration = calibrate(model, calibration_inputs(reader, pictures.calibration_arrays()))
-            except NarrowRangeError as error:
-                self.job.notify(f"  {error}; taking minmax")
-                inputs = calibration_inputs(reader, pictures.calibration_arrays())
-                self.calibration = calibrate(model, inputs, method="minmax")
-        return self.calibration
 
 
 # --- ``.ort`` files: the format of ONNX Runtime Mobile, which reduced builds of ONNX Runtime load, and only that.
