@@ -56,6 +56,8 @@ def select_classes(
 ) -> tuple[str, ...]:
     """The class names to use: all ``known`` ones, each in one spelling, or ``classes`` in the order given.
 
+    ``allow_absent``: ``classes`` are those of a model.
+
     Raises:
         DataError: a name is given twice or is not known (with ``allow_absent``: none of them is, case and spacing
             aside).
@@ -71,9 +73,24 @@ def select_classes(
     if len(set(classes)) != len(classes) or not classes:
         raise DataError(f"{source}: expected different class names, got {', '.join(classes) or 'none'}")
     unknown = [name for name in classes if name not in set(known)]
-    if unknown and not (allow_absent and label_names(classes, known)):
+    if allow_absent and not label_names(classes, known):
+        raise DataError(
+            f"{source}: expected some of the model's classes, {listing(classes)}; got none of them, the data's are "
+            f"{listing(known, NAMED_CLASSES)}; {suggest_renames(classes, known)}"
+        )
+    if unknown and not allow_absent:
         raise unknown_classes(unknown, known, source)
     return tuple(classes)
+
+
+def suggest_renames(ours: Sequence[str], theirs: Sequence[str]) -> str:
+    """How to say that a class of the data, ``theirs``, is one of the model, ``ours``; with those of similar names."""
+    plain = {name.casefold(): name for name in reversed(ours)}
+    pairs = []
+    for name in theirs:
+        for near in difflib.get_close_matches(name.casefold(), plain, n=1):
+            pairs.append("=".join(re.sub(r"([,=])", r"\\\1", one) for one in (name, plain.pop(near))))
+    return f'where two are the same, --rename "{",".join(pairs[:SHOWN_IN_NOTE]) or "theirs=ours"}" says so'
 
 
 def unknown_classes(unknown: Sequence[str], known: Sequence[str], source: str) -> DataError:

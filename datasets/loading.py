@@ -27,6 +27,7 @@ from ssdlite.datasets.index import (
     one_spelling,
     problem_notes,
     select_classes,
+    suggest_renames,
     unknown_classes,
 )
 from ssdlite.datasets.renaming import rename_classes, unknown_names
@@ -57,11 +58,15 @@ class DataLayout:
 
 @dataclass(frozen=True)
 class DataSplits:
-    """What to train and validate on; ``notes`` are lines for people: what was found, counted and mended."""
+    """What to train and validate on; ``notes`` are lines for people: what was found, counted and mended.
+
+    ``test``: the name of the split that is neither, where the data have one to test on.
+    """
 
     train: DetectionIndex
     val: DetectionIndex
     notes: tuple[str, ...]
+    test: str | None = None
 
 
 def find_splits(root: Path, options: ReadOptions = READ_OPTIONS) -> DataLayout:
@@ -179,15 +184,16 @@ def load_data(
     notes = [f"{layout.root}: {layout.format.name} annotations{_in_splits(layout.splits, 'with')}"]
     notes += layout.notes
     val = others[0] if others else train
+    test = _first_of(TEST_NAMES, [name for name in layout.splits if name not in choice])
     if choice.val is None:
         train, val = divide(train, seed)
         notes.append(
             f"no validation split beside {choice.train!r}: divided into {len(train)} images to train "
             f"and {len(val)} to validate on (seed {seed})"
         )
-        if (test := _first_of(TEST_NAMES, layout.splits)) is not None and test != choice.train:
+        if test is not None:
             notes.append(f"{test!r} is left for scoring (--val-split {test} would choose the best epoch on it)")
-    return DataSplits(train, val, (*notes, *describe_splits(train, val)))
+    return DataSplits(train, val, (*notes, *describe_splits(train, val)), test)
 
 
 def load_split(
@@ -272,8 +278,29 @@ def _load_splits(
             raise DataError(
                 f"{index.name}: expected at least one usable image, got none" + (f": {causes}" if causes else "")
             )
+        if allow_absent and (note := _other_classes(split, index)):
+            index = replace(index, notes=(*index.notes, note))
         indexes.append(index)
     return indexes
+
+
+def _other_classes(found: Annotations, index: DetectionIndex) -> str | None:
+    """Of the annotated classes those that the model of ``index.class_names`` does not have."""
+    counts = np.bincount(found.classes, minlength=len(found.class_names)).tolist()
+    known = label_names(index.class_names, found.class_names)
+    others = {name: n for name, n in zip(found.class_names, counts, strict=True) if n and name not in known}
+    if not others:
+        return None
+    absent = index.absent_classes()
+    return (
+        f"{index.name}: classes of the data that the model does not have are left out: "
+        + listing(f"{name} ({counted(count, 'object')})" for name, count in others.items())
+        + (
+            f"; the model's {listing(absent)} are not in the data; {suggest_renames(absent, list(others))}"
+            if absent
+            else ""
+        )
+    )
 
 
 def _in_splits(names: Sequence[str], how: str = "in") -> str:

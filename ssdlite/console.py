@@ -145,15 +145,26 @@ def code(text: str) -> str:
     return f"{fence}{padding}{flat}{padding}{fence}"
 
 
-def print_metrics(title: str, figures: Mapping[str, float | None], per_class: Mapping[str, Any]) -> None:
-    """A table of the main figures, overall and per class; ``per_class`` values have ``AP`` and ``AP50``."""
-    table = Table(title=escape(title), title_justify="left")
+POINT_COLUMNS = {"at score": "score_threshold", "precision": "precision", "recall": "recall"}  # heading: key
+POINT_CAPTION = "At score: the threshold with the best F1 at IoU 0.5, and what it gives on these pictures."
+
+
+def point_cells(point: Mapping[str, float] | None) -> Iterator[str]:
+    """Of a class's operating point, if it has one: what stands in ``POINT_COLUMNS``."""
+    return (format_figure(None if point is None else point[key]) for key in POINT_COLUMNS.values())
+
+
+def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
+    """A table of the main figures, overall and per class, of what ``Metrics.to_dict`` has."""
+    names, points = ("AP", "AP50", "AP75"), metrics["operating_points"]
+    table = Table(title=escape(title), title_justify="left", caption=POINT_CAPTION)
     table.add_column("class")
-    for name in ("AP", "AP50", "AP75"):
+    for name in (*names, *POINT_COLUMNS):
         table.add_column(name, justify="right")
-    table.add_row("all", *(format_figure(figures.get(name)) for name in ("AP", "AP50", "AP75")), end_section=True)
-    for name, values in per_class.items():
-        table.add_row(escape(name), *(format_figure(values.get(key)) for key in ("AP", "AP50", "AP75")))
+    table.add_row("all", *(format_figure(metrics[name]) for name in names), end_section=True)
+    for name, values in metrics["per_class"].items():
+        cells = (*(format_figure(values[key]) for key in names), *point_cells(points.get(name)))
+        table.add_row(escape(name), *cells)
     print_table(table)
 
 

@@ -1,6 +1,7 @@
 """Tables of figures are whole on a narrow console, and where the output is no console."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -78,6 +79,18 @@ def test_a_slow_rate_is_not_nothing() -> None:
     rates = (0.0123, 0.31, 3.14, 9.96, 10.4, 1234.5)
     expected = ["0.012", "0.31", "3.1", "10", "10", "1234"]
     assert [console.format_rate(rate) for rate in rates] == [f"{rate} images/s" for rate in expected]
+
+
+def test_metrics_stand_beside_the_threshold_of_each_class(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"AP": 0.5, "AP50": 0.75, "AP75": None}
+    point = {"score_threshold": 0.375, "precision": 0.9, "recall": 0.8, "f1": 0.847}
+    console.print_metrics(
+        "val", {**figures, "per_class": {"cat": figures, "dog": figures}, "operating_points": {"cat": point}}
+    )
+    rows = [re.findall(r"[\w.-]+", line) for line in capsys.readouterr().out.splitlines()]
+    assert ["cat", "0.500", "0.750", "-", "0.375", "0.900", "0.800"] in rows
+    assert ["dog", "0.500", "0.750", "-", "-", "-", "-"] in rows
+    assert ["all", "0.500", "0.750", "-"] in rows
 
 
 @pytest.mark.parametrize(

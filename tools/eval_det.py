@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
+import msgspec
 import tyro
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -20,7 +22,7 @@ from rich.table import Table
 from ssdlite import cli
 from ssdlite.arguments import DATA_NAMES
 from ssdlite.build import Thresholds, load_any, load_rename
-from ssdlite.console import print_line, print_table
+from ssdlite.console import POINT_CAPTION, POINT_COLUMNS, format_figure, point_cells, print_line, print_table
 from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import listing, prepare_folder, save_json, save_json_list
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from ssdlite.evaluation.coco import Evaluator, Metrics
     from ssdlite.evaluation.voc import VocMetrics
     from ssdlite.images.prediction import DetectionModel
+    from ssdlite.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,13 @@ class EvalOptions:
     """The checkpoint, such as best.pt of a training, the folder of a training, or an exported .onnx or .ort file or
     bundle folder."""
     data: Path | None = None
-    """Folder or annotation file of a data set in any known format (docs/data.md); also --annotations. Default: what the
-    checkpoint's run validated on, also where it was divided off the training data."""
+    """Folder or annotation file of a data set in any known format (docs/data.md); also --annotations. Default: the data
+    of the checkpoint's run."""
     model: str | None = None
     """Which file of a bundle. Default: the nms one, otherwise decoded, otherwise raw, in fp32 if there is one."""
     split: str | None = None
-    """Which split to score on. Default: val, otherwise test, otherwise the only one."""
+    """Which split to score on. Default: without --data what the run validated on, also where that was divided off the
+    training data; with --data val, otherwise test, otherwise the only one."""
     output: Path | None = None
     """Folder for metrics.json, coco_results.json and the report. Default: none of them is written."""
     report: bool = True
@@ -89,7 +93,9 @@ def evaluate(options: EvalOptions) -> None:
     with join_processes(options.device) as processes:
         model = _load_model(options)
         console = Console(quiet=not processes.is_first)
-        index = _load_index(options, model, console) if options.data else _validation_data(options, processes)
+        index = (
+            _load_index(options, model, console) if options.data else _data_of_run(options, model, processes, console)
+        )
         start = time.perf_counter()
         evaluator = _detect(options, model, index, processes, console)
         if processes.is_first:
@@ -216,22 +222,41 @@ def _as_trained(options: EvalOptions, console: Console) -> ReadOptions:
     return options.reading.as_trained(rename)
 
 
-def _validation_data(options: EvalOptions, processes: Processes) -> DetectionIndex:
-    """What the run that the checkpoint lies in has validated on.
+def _data_of_run(options: EvalOptions, model: DetectionModel, processes: Processes, console: Console) -> DetectionIndex:
+    """What the run that the checkpoint lies in has validated on; with ``--split`` that split of its data.
 
     Raises:
         ConfigError: it lies in no folder of a run.
         DataError: the data are not those of then.
     """
-    from ssdlite.training.run_folder import RunFolder, SplitFingerprint
-    from ssdlite.training.setup import load_splits
+    from ssdlite.training.run_folder import RunFolder
+    from ssdlite.training.setup import data_root
 
     folder = RunFolder(options.checkpoint.parent)
-    if options.split is not None or not (folder.path / "config.json").is_file():
+    if not (folder.path / "config.json").is_file():
+        part = f", of which --split {options.split} is one" if options.split else ""
         raise ConfigError(
-            f"--data: expected a data set to score {options.checkpoint} on"
-            + (f", of which --split {options.split} is one" if options.split else "; it lies in no folder of a run")
+            f"--data: expected a data set to score {options.checkpoint} on{part}; it lies in no folder of a run"
         )
+    if options.split is None:
+        return _validation_data(folder, processes)
+    dataset = folder.description().options.dataset
+    given = {
+        name: value
+        for name, value in msgspec.structs.asdict(options.reading).items()
+        if value != getattr(READ_OPTIONS, name)
+    }
+    as_trained = {name: getattr(dataset, name) for name in READ_OPTIONS.__struct_fields__}
+    skip_bad = options.skip_bad or dataset.skip_bad
+    reading = READ_OPTIONS.changed(**as_trained | given)
+    return _load_index(replace(options, data=data_root(dataset), reading=reading, skip_bad=skip_bad), model, console)
+
+
+def _validation_data(folder: RunFolder, processes: Processes) -> DetectionIndex:
+    """Raises DataError where the data are not those of then."""
+    from ssdlite.training.run_folder import SplitFingerprint
+    from ssdlite.training.setup import load_splits
+
     stored = folder.description()
     index = load_splits(stored.options, processes).val
     expected = (stored.data or {}).get("val", SplitFingerprint.of(index))
@@ -273,28 +298,26 @@ def _print_tables(console: Console, index: DetectionIndex, metrics: Metrics, voc
     figures.add_column("value", justify="right")
     figures.add_column("meaning")
     for name, value in metrics.figures().items():
-        figures.add_row(name, _format(value), FIGURES[name])
+        figures.add_row(name, format_figure(value), FIGURES[name])
     print_table(figures, console)
 
-    classes = Table(title="per class", title_justify="left")
+    caption = f"VOC07: Pascal VOC's AP at 11 points, VOC: over all points. {POINT_CAPTION}"
+    classes = Table(title="per class", caption=caption, box=box.SIMPLE_HEAD)
+    classes.show_edge, classes.pad_edge, classes.padding = False, False, (0, 1, 0, 0)  # it fits into 80 columns
     classes.add_column("class")
-    for heading in ("objects", "AP", "AP50", "VOC07 (11-point)", "VOC (all points)"):
+    for heading in ("objects", "AP", "AP50", "VOC07", "VOC", *POINT_COLUMNS):
         classes.add_column(heading, justify="right")
     counts = {name: count for name, count in index.object_counts().items() if count}
+    points = metrics.to_dict()["operating_points"]
     for name, count in counts.items():
         own, own_voc = metrics.per_class[name], voc.per_class[name]
         values = (own.AP, own.AP50, own_voc.ap_11point, own_voc.ap_all_points)
-        classes.add_row(escape(name), str(count), *map(_format, values))
-    classes.add_section()
+        classes.add_row(escape(name), str(count), *map(format_figure, values), *point_cells(points.get(name)))
     means = (metrics.AP, metrics.AP50, voc.mean.ap_11point, voc.mean.ap_all_points)
-    classes.add_row("mean", str(sum(counts.values())), *map(_format, means))
+    classes.add_row("mean", str(sum(counts.values())), *map(format_figure, means))
     print_table(classes, console)
     if absent := index.absent_classes():
         print_line(f"no objects of {listing(absent, 12)}; these classes are not scored", console)
-
-
-def _format(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 if __name__ == "__main__":

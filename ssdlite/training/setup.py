@@ -25,7 +25,7 @@ from ssdlite.heads.losses import LOSSES
 from ssdlite.training.decide import Decided, Decision, decide
 from ssdlite.training.finetune import config_for_transfer, transfer_backbone, transfer_weights
 from ssdlite.training.head_transfer import TransferReport
-from ssdlite.training.options import SHAPES, TrainOptions, next_run_folder, parse_duration
+from ssdlite.training.options import SHAPES, DatasetOptions, TrainOptions, next_run_folder, parse_duration
 from ssdlite.training.recipes import AUTO
 from ssdlite.training.run_folder import RunFolder, SplitFingerprint
 from ssdlite.training.sources import WeightSource, hash_tensors, read_same_weights, read_weights
@@ -160,12 +160,16 @@ def _config(options: TrainOptions, class_names: tuple[str, ...] | None, source: 
     return override(config, head_conv="separable") if deepen else config
 
 
+def data_root(dataset: DatasetOptions) -> Path:
+    """Where the data are, also the built-in ones."""
+    return SHAPES_FOLDER if dataset.data == SHAPES else Path(dataset.data)
+
+
 def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
     """The training and validation data; the built-in data are made where they are not there yet."""
     dataset = options.dataset
-    root = Path(dataset.data)
+    root = data_root(dataset)
     if dataset.data == SHAPES:
-        root = SHAPES_FOLDER
         if processes.is_first:
             print_line(f"built-in data: shapes, in {root} (--data names your own)")
             try:

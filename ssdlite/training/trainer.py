@@ -366,14 +366,18 @@ class Trainer:
         if self.processes.is_first:
             self.folder.finish(summary, self.history, self._draw_samples())
             self.followers.on_end(EndEvent(self.folder.path, summary))
-            print_metrics(f"{self.splits.val.name}, last epoch", metrics.figures(), summary["per_class"])
+            which, shown = ("last epoch", metrics) if self.best is None else ("best.pt", self.best[1])
+            print_metrics(f"{self.splits.val.name}, {which}", shown.to_dict())
             best = max(self.history, key=lambda row: (row.get("AP") or -1.0, row["epoch"]))
             which = "" if best["epoch"] else ", the detector as it started: training has not improved it"
             print_line(f"best.pt: epoch {best['epoch']}, AP {format_figure(best.get('AP'))}{which}")
             print_line(f"run folder: {self.folder.path} (best.pt, last.pt, samples.jpg, curves.png)")
             if self.options.run.report:
                 print_line(f"what to do next, in pictures: {self.folder.path / PAGE_FILE}")
-            print_line(f"to use it: ssdlite predict PICTURES --weights {shlex.quote(str(self.folder.path))}")
+            run = shlex.quote(str(self.folder.path))
+            if self.splits.test is not None:
+                print_line(f"to score it on what it has not seen: ssdlite eval {run} --split {self.splits.test}")
+            print_line(f"to use it: ssdlite predict PICTURES --weights {run}")
         return summary
 
     def _report(self) -> None:

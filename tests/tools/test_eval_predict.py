@@ -376,7 +376,14 @@ def test_eval_scores_and_writes_original_ids(
     table = capsys.readouterr().out
     assert "no objects of other, none; these classes are not scored" in table
     assert re.search(r"AP_medium\W+1\.000", table) and re.search(r"AP_large\W+-\W", table)
-    assert re.search(r"thing\W+2\W+1\.000\W+1\.000\W+1\.000\W+1\.000", table)
+    assert re.search(r"^class +objects +AP +AP50 +VOC07 +VOC +at score +precision +recall$", table, re.MULTILINE)
+    assert re.search(r"^thing +2 +1\.000 +1\.000 +1\.000 +1\.000 +0\.900 +1\.000 +1\.000$", table, re.MULTILINE)
+    assert max(map(len, table[table.index("per class") :].splitlines()[:5])) <= 80
+    assert "At score: the threshold with the best F1 at IoU 0.5, and what it gives on these pictures." in table
+    assert (
+        f"{coco_folder.name}/val2017: classes of the data that the model does not have are left out: unknown" in table
+    )
+    assert "unknown (2 objects); the model's other, none are not in the data; where two are the same, --rename" in table
 
 
 @pytest.mark.usefixtures("white_detector")
@@ -446,4 +453,10 @@ def test_eval_says_when_no_class_is_known(
     monkeypatch.setattr(eval_det, "load_any", lambda *args, **options: SimpleNamespace(class_names=("car", "bus")))
     monkeypatch.setattr(eval_det, "load_rename", lambda path: None)
     assert eval_det.main(["w.pt", "--data", str(coco_folder)]) == 2
-    assert "no class 'car', 'bus'; known" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith(
+        "expected some of the model's classes, car, bus; got none of them, the data's are thing, unknown, other; "
+        'where two are the same, --rename "theirs=ours" says so\n'
+    )
+    monkeypatch.setattr(eval_det, "load_any", lambda *args, **options: SimpleNamespace(class_names=("Things", "a,b")))
+    assert eval_det.main(["w.pt", "--data", str(coco_folder), "--rename", r"other=a\,bc"]) == 2
+    assert r'--rename "thing=Things,a\,bc=a\,b" says so' in capsys.readouterr().err

@@ -17,6 +17,7 @@ from ssdlite.training.options import TrainOptions
 from ssdlite.training.runs import train
 
 NAMES = ("AP", "AP50", "AP75")
+SMALL = {"preset": "ssdlite192_mobilenet_v2_050", "width_mult": 0.25, "image_size": 64, "epochs": 1, "workers": 0}
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
@@ -26,8 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     generate_shapes(folder / "data", train_images=20, val_images=1, seed=3)
     (folder / "data" / "annotations" / "instances_val.json").unlink()
-    small = {"preset": "ssdlite192_mobilenet_v2_050", "width_mult": 0.25, "image_size": 64, "epochs": 1, "workers": 0}
-    train(TrainOptions().override(**small, data=str(folder / "data"), output=str(folder / "run")))
+    train(TrainOptions().override(**SMALL, data=str(folder / "data"), output=str(folder / "run")))
     return folder
 
 
@@ -39,6 +39,27 @@ def test_the_pictures_that_were_divided_off_are_scored(run: Path, tmp_path: Path
     assert {name: figures[name] for name in ("AP", "AP50", "AP75")} == {
         name: row[name] for name in ("AP", "AP50", "AP75")
     }
+
+
+def test_a_split_of_the_runs_data_is_scored(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Trained with renamed classes beside a test split, which the end of training names."""
+    shutil.copytree(run / "data", tmp_path / "data")
+    annotations = tmp_path / "data" / "annotations"
+    train_file = json.loads((annotations / "instances_train.json").read_text())
+    few = [image["id"] for image in train_file["images"][:3]]
+    boxes = [box for box in train_file["annotations"] if box["image_id"] in few]
+    test_file = {**train_file, "images": train_file["images"][:3], "annotations": boxes}
+    (annotations / "instances_test.json").write_text(json.dumps(test_file))
+    (tmp_path / "data" / "test").symlink_to(tmp_path / "data" / "train")
+    given = {"data": str(tmp_path / "data"), "rename": ("circle=round",), "report": False}
+    train(TrainOptions().override(**SMALL, **given, output=str(tmp_path / "my run")))
+    said = f"to score it on what it has not seen: ssdlite eval '{tmp_path / 'my run'}' --split test\n"
+    assert said in capsys.readouterr().out
+    figures = tmp_path / "figures.json"
+    assert eval_det.main([str(tmp_path / "my run"), "--split", "test", "--json", str(figures), "--workers", "0"]) == 0
+    scored = json.loads(figures.read_text())
+    assert (scored["split"], scored["images"], scored["objects"]) == ("data/test", 3, len(boxes))
+    assert list(scored["per_class"]) == ["round", "square", "triangle"]
 
 
 def test_changed_data_are_not_scored_in_its_place(
@@ -54,8 +75,8 @@ def test_changed_data_are_not_scored_in_its_place(
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ([], "--data: expected a data set to score openimages on; it lies in no folder of a run"),
-    (["--split", "val"], "--data: expected a data set to score openimages on, of which --split val is one"),
+    ([], "--data: expected a data set to score openimages on"),
+    (["--split", "a"], "--data: expected a data set to score openimages on, of which --split a is one"),
 ])  # fmt: skip
 def test_without_a_run_the_data_are_asked_for(
     arguments: list[str],
@@ -66,7 +87,7 @@ def test_without_a_run_the_data_are_asked_for(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert eval_det.main(["openimages", *arguments]) == 2
-    assert capsys.readouterr().err == f"ssdlite eval: error: {message}\n"
+    assert capsys.readouterr().err == f"ssdlite eval: error: {message}; it lies in no folder of a run\n"
 
 
 def test_classes_are_renamed_as_in_training(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
