@@ -229,6 +229,7 @@ class TrainKeywords(ReadKeywords, total=False):
 class ExportKeywords(TypedDict, total=False):
     """The options of an export, as the command line has them; ``ExportOptions`` says what each means."""
 
+    target: tuple[str, ...]
     variant: tuple[Variant, ...]
     precision: tuple[Precision, ...]
     input_type: Literal["uint8", "float32"]
@@ -239,10 +240,8 @@ class ExportKeywords(TypedDict, total=False):
     nms_threshold: float | None
     max_detections: int | None
     max_candidates: int
-    runtime: tuple[str, ...]
     ort: bool
-    ncnn: bool
-    target: tuple[Literal["ort-mobile", "nnapi", "coreml", "xnnpack", "ncnn"], ...]
+    lint: tuple[Literal["ort-mobile", "nnapi", "coreml", "xnnpack", "ncnn"], ...]
     data: DataSource | None
     split: str | None
     calibration_split: str | None

@@ -37,10 +37,10 @@ def export(options: ExportOptions) -> None:
     contract = export_bundle(replace(options, checkpoint=cli.find_weights(options.checkpoint)), print_line)
     _print_files(contract, options.output)
     _print_quantization(contract)
-    if options.target:
+    if options.lint:
         from ssdlite.tools.lint_model import print_findings
 
-        print_findings(options.output, options.target)
+        print_findings(options.output, options.lint)
     print_line(f"bundle: {options.output}  (check it anywhere with: ssdlite verify {options.output})")
 
 

@@ -44,10 +44,14 @@ class ExportOptions:
     """The checkpoint, such as best.pt of a training."""
     output: Path
     """Folder for the bundle: models, contract.json, reference vectors, model card; must not exist yet, or be empty."""
-    variant: tuple[Variant, ...] = ("decoded", "nms")
-    """How far the graph goes: raw logits and deltas; scores and boxes of all anchors; or final detections."""
+    target: tuple[str, ...] = ("onnxruntime",)
+    """The runtimes to write for: onnxruntime, ncnn (needs the extra ssdlite[ncnn])."""
+    variant: tuple[Variant, ...] = ()
+    """How far the graph goes: raw logits and deltas; scores and boxes of all anchors; or final detections. Each
+    target writes those that it has. Default: the one that serves most apps, nms for onnxruntime, decoded for ncnn."""
     precision: tuple[Precision, ...] = ("fp32",)
-    """Of the weights, and for int8 of the arithmetic; int8 needs --data or --calibration-folder."""
+    """Of the weights, and for int8 of the arithmetic; int8 needs --data or --calibration-folder. Each target writes
+    those that it has."""
 
     input_type: Literal["uint8", "float32"] = "uint8"
     """uint8: the graph takes RGB bytes and normalises inside; float32: the app normalises."""
@@ -66,14 +70,11 @@ class ExportOptions:
     max_candidates: int = MAX_CANDIDATES
     """Most pairs of anchor and class that enter NMS inside nms models."""
 
-    runtime: tuple[str, ...] = ("onnxruntime",)
-    """What the models are to run in: onnxruntime, ncnn (a decoded model; needs the extra ssdlite[ncnn])."""
     ort: bool = False
-    """Write .ort files for ONNX Runtime Mobile as well, and the list of operators for a reduced build of it."""
-    ncnn: bool = False
-    """Short for ncnn among --runtime."""
-    target: tuple[Literal["ort-mobile", "nnapi", "coreml", "xnnpack", "ncnn"], ...] = ()
-    """Say what these runtimes would refuse or leave to the CPU, as ssdlite lint does. Default: not said."""
+    """Beside each .onnx file write an .ort file, for ONNX Runtime Mobile, and the list of operators for a reduced build
+    of it."""
+    lint: tuple[Literal["ort-mobile", "nnapi", "coreml", "xnnpack", "ncnn"], ...] = ()
+    """Say what these would refuse of the .onnx files or leave to the CPU, as ssdlite lint does. Default: not said."""
 
     data: Path | None = None
     """Folder or annotation file of a data set in any known format (docs/data.md), also --annotations: int8 is
@@ -88,7 +89,7 @@ class ExportOptions:
     """Most pictures to calibrate on, taken evenly from all."""
     activation_type: Literal["auto", "uint8", "int8"] = "auto"
     """Of int8 models: uint8 is the faster on x86 and what NNAPI takes, int8 what XNNPACK takes; auto is int8 where
-    xnnpack is the only --target."""
+    xnnpack is the only --lint."""
     reading: ReadOptions = READ_OPTIONS
     max_ap_drop: float | None = None
     """Fail when a file's AP is this much below PyTorch's; int8 keeps layers in float until it holds.
@@ -108,9 +109,9 @@ class ExportOptions:
 
     def check(self) -> None:
         """Raises ConfigError for values out of range, and for options that need another one."""
-        for name in ("variant", "precision", "runtime"):
+        for name in ("target", "variant", "precision"):
             values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
+            if (not values and name != "variant") or len(set(values)) < len(values):
                 raise ConfigError(f"--{name}: expected one or more different ones, got {', '.join(values) or 'none'}")
         if self.batch != "dynamic" and not (self.batch.isdecimal() and 1 <= int(self.batch) <= 1024):
             raise ConfigError(f"--batch: expected 1 to 1024 or dynamic, got {self.batch!r}")
@@ -124,9 +125,9 @@ class ExportOptions:
             raise ConfigError(f"--golden-images: expected 1 to 100, got {self.golden_images}")
         if self.max_ap_drop is not None and not 0 <= self.max_ap_drop <= 1:
             raise ConfigError(f"--max-ap-drop: expected 0 to 1, got {self.max_ap_drop}")
-        if self.ort and "onnxruntime" not in self.runtimes:
+        if self.ort and "onnxruntime" not in self.target:
             raise ConfigError(
-                f"--ort: writes files for onnxruntime, which is not among --runtime {' '.join(self.runtime)}"
+                f"--ort: writes files for onnxruntime, which is not among --target {' '.join(self.target)}"
             )
         if "int8" in self.precision and self.data is None and self.calibration_folder is None:
             raise ConfigError(
@@ -135,11 +136,6 @@ class ExportOptions:
             )
         if self.max_ap_drop is not None and self.data is None:
             raise ConfigError("--max-ap-drop needs --data to measure the accuracy on")
-
-    @property
-    def runtimes(self) -> tuple[str, ...]:
-        """All that were asked for, each once."""
-        return tuple(dict.fromkeys((*self.runtime, *(["ncnn"] if self.ncnn else []))))
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -151,7 +147,7 @@ class ExportOptions:
     def activations(self) -> Literal["uint8", "int8"]:
         if self.activation_type != "auto":
             return self.activation_type
-        return "int8" if self.target == ("xnnpack",) else "uint8"
+        return "int8" if self.lint == ("xnnpack",) else "uint8"
 
     def graph(self, variant: Variant, precision: Precision) -> GraphOptions:
         return GraphOptions(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ssdlite.checkpoint import load_checkpoint
@@ -10,8 +10,9 @@ from ssdlite.config import override, shipped_file
 from ssdlite.errors import ConfigError, ExportError
 from ssdlite.export.bundle import CARD_FILE, provenance_of, staged_folder, write_contract
 from ssdlite.export.card import write_model_card
+from ssdlite.export.lint.rules import LINT_TARGETS
 from ssdlite.export.measure import Accuracy, difference_from_pytorch, find_pictures, measure_latencies
-from ssdlite.export.options import ExportOptions
+from ssdlite.export.options import ExportOptions, GraphOptions
 from ssdlite.export.targets import TARGETS
 from ssdlite.export.targets.base import Artifact, ExportJob
 from ssdlite.export.verify.golden import write_golden
@@ -33,15 +34,14 @@ def export_bundle(options: ExportOptions, notify: Callable[[str], object] = lamb
         ExportError: a model cannot be exported as asked, or loses more accuracy than allowed.
     """
     options.check()
-    unknown = [name for name in options.runtimes if name not in TARGETS]
-    if unknown:
-        raise ConfigError(f"--runtime: expected one or more of {', '.join(TARGETS)}, got {unknown[0]!r}")
+    graphs = plan_graphs(options)
     with staged_folder(options.output, overwrite=options.overwrite) as folder:
         checkpoint = load_checkpoint(options.checkpoint)
         detector = checkpoint.build_detector().eval()
         detector.config = override(detector.config, **options.thresholds)
         box_code = detector.head.box_code
-        if "raw" in options.variant and not isinstance(box_code, CenterSizeCode):
+        raw = any(graph.variant == "raw" for planned in graphs.values() for graph in planned)
+        if raw and not isinstance(box_code, CenterSizeCode):
             raise ExportError(
                 f"raw: expected a head with the CenterSizeCode, got {type(box_code).__name__}, which contracts do not "
                 "describe; export decoded or nms"
@@ -55,13 +55,48 @@ def export_bundle(options: ExportOptions, notify: Callable[[str], object] = lamb
             folder=folder,
             notify=notify,
         )
-        return _write_bundle(job)
+        return _write_bundle(job, graphs)
 
 
-def _write_bundle(job: ExportJob) -> Contract:
+def plan_graphs(options: ExportOptions) -> dict[str, list[GraphOptions]]:
+    """For each target, in the order of ``TARGETS``, the graphs that it is to write: those asked for that it has.
+
+    Raises:
+        ConfigError: an unknown target; one that has nothing of what is asked for; or something that none has.
+    """
+    for name in options.target:
+        if name not in TARGETS:
+            hint = f"; --lint {name} says what it refuses of a file" if name in LINT_TARGETS else ""
+            raise ConfigError(f"--target: expected one or more of {', '.join(TARGETS)}, got {name!r}{hint}")
+    targets = {name: target for name, target in TARGETS.items() if name in options.target}
+    variants = {name: target.variants for name, target in targets.items()}
+    precisions = {name: target.precisions for name, target in targets.items()}
+    _check_served("--variant", options.variant, variants)
+    _check_served("--precision", options.precision, precisions)
+    return {
+        name: [
+            options.graph(variant, precision)
+            for variant in options.variant or variants[name][:1]
+            for precision in options.precision
+            if variant in variants[name] and precision in precisions[name]
+        ]
+        for name in targets
+    }
+
+
+def _check_served(option: str, asked: Sequence[str], served: Mapping[str, Sequence[str]]) -> None:
+    """Every value that is asked for is one of some target's, and every target has one of them."""
+    lacking = [one for one in asked if not any(one in own for own in served.values())]
+    lacking += [one for own in served.values() if asked and not set(asked) & set(own) for one in asked]
+    if lacking:
+        listed = "; ".join(f"{name} has {', '.join(own)}" for name, own in served.items() if lacking[0] not in own)
+        raise ConfigError(f"{option}: got {lacking[0]}, but {listed}")
+
+
+def _write_bundle(job: ExportJob, graphs: Mapping[str, Sequence[GraphOptions]]) -> Contract:
     """The order of work."""
     golden = job.pictures.golden(job.options.golden_images)
-    artifacts = _export(job)
+    artifacts = _export(job, graphs)
     _save(job, artifacts)
     specs = [_compared(job, artifact.spec, golden) for artifact in artifacts]
     if job.reference is not None:
@@ -75,11 +110,10 @@ def _write_bundle(job: ExportJob) -> Contract:
     return contract
 
 
-def _export(job: ExportJob) -> list[Artifact]:
-    """For each runtime; the last first, since they can do less, and fail before the long work of the first."""
-    names = [name for name in TARGETS if name in job.options.runtimes]
-    exported = {name: TARGETS[name].export(job) for name in reversed(names)}
-    return [artifact for name in names for artifact in exported[name]]
+def _export(job: ExportJob, graphs: Mapping[str, Sequence[GraphOptions]]) -> list[Artifact]:
+    """For each target; the last first, since they can do less, and fail before the long work of the first."""
+    exported = {name: TARGETS[name].export(job, graphs[name]) for name in reversed(list(graphs))}
+    return [artifact for name in graphs for artifact in exported[name]]
 
 
 def _save(job: ExportJob, artifacts: Sequence[Artifact]) -> Contract:

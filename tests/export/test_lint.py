@@ -114,7 +114,7 @@ def test_only_the_cast_of_a_uint8_input_stays_behind() -> None:
         assert report.findings == [LintFinding("cpu", why, "--input-type float32", "Cast", 1, ("Cast_f",))]
         assert (report.nodes, report.taken, report.partitions) == (2, 1, 1)
     assert lint(model, "ncnn")[0].why == "ncnn has no uint8 tensors"
-    assert "ssdlite export --ncnn" in lint(model, "ncnn")[0].remedy
+    assert "ssdlite export --target ncnn" in lint(model, "ncnn")[0].remedy
 
 
 def test_free_batch() -> None:

@@ -188,7 +188,7 @@ def test_int8_from_a_folder_of_pictures(export: Callable[..., Any], tmp_path: Pa
 def test_the_file_behind_a_name_or_a_folder_is_where_the_weights_come_from(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "_write_bundle", lambda job: job.provenance)
+    monkeypatch.setattr(pipeline, "_write_bundle", lambda job, graphs: job.provenance)
 
     def origin(source: Path) -> Any:
         return pipeline.export_bundle(ExportOptions(checkpoint=source, output=tmp_path / "bundle", overwrite=True))
@@ -217,9 +217,10 @@ def test_the_file_behind_a_name_or_a_folder_is_where_the_weights_come_from(
         (["--data", "{data}", "--calibration-split", "nosuch"], "--calibration-split: expected one of"),
         (["--variant", "raw", "raw"], "expected one or more different ones"),
         (["--score-threshold", "2"], "score_threshold: expected 0 to 1, got 2.0"),
-        (["--ncnn", "--batch", "dynamic"], "ncnn has no batch axis"),
-        (["--runtime", "onnxruntime", "tflite"], "--runtime: expected one or more of onnxruntime, ncnn, got 'tflite'"),
-        (["--runtime", "ncnn", "--ort"], "--ort: writes files for onnxruntime, which is not among --runtime ncnn"),
+        (["--target", "ncnn", "--batch", "dynamic"], "ncnn has no batch axis"),
+        (["--target", "onnxruntime", "tflite"], "--target: expected one or more of onnxruntime, "),
+        (["--target", "ncnn", "--ort"], "--ort: writes files for onnxruntime, which is not among --target ncnn"),
+        (["--target", "ncnn", "--precision", "int8", "--data", "{data}"], "--precision: got int8, but ncnn has fp32"),
     ],
 )
 def test_what_is_given_wrongly(

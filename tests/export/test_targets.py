@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -16,10 +16,12 @@ from google.protobuf import json_format
 
 import ssdlite
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
-from ssdlite.errors import ContractError
+from ssdlite.errors import ConfigError, ContractError
 from ssdlite.export import ExportOptions, export_bundle
 from ssdlite.export.graphs import model_spec
 from ssdlite.export.onnx import attach_contract
+from ssdlite.export.options import GraphOptions
+from ssdlite.export.pipeline import plan_graphs
 from ssdlite.export.targets import TARGETS
 from ssdlite.export.targets.base import Artifact, ExportJob
 from ssdlite.export.verify.bundle import verify_bundle
@@ -27,14 +29,17 @@ from ssdlite.runtime import load_model, read_contract
 from ssdlite.runtime.backends import BACKENDS
 from ssdlite.runtime.backends.base import Array, Backend
 from ssdlite.runtime.backends.onnxruntime import OnnxBackend
-from ssdlite.runtime.contract import Contract, ModelSpec
+from ssdlite.runtime.contract import Contract, ModelSpec, Precision, Variant
 
 
 class JsonTarget:
     """The decoded graph as one JSON document, weights and contract included."""
 
-    def export(self, job: ExportJob) -> list[Artifact]:
-        options = job.options.graph("decoded", "fp32")
+    variants: ClassVar[tuple[Variant, ...]] = ("decoded",)
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+
+    def export(self, job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
+        (options,) = graphs
         model = job.onnx_model(options)
 
         def save(folder: Path, contract: Contract) -> None:
@@ -85,7 +90,7 @@ def test_a_format_of_ones_own(checkpoint: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(TARGETS, "json", JsonTarget())
     monkeypatch.setitem(BACKENDS, "json", JsonBackend)
     bundle = tmp_path / "bundle"
-    contract = export_bundle(ExportOptions(checkpoint=checkpoint, output=bundle, runtime=("json",)))
+    contract = export_bundle(ExportOptions(checkpoint=checkpoint, output=bundle, target=("json",)))
 
     (spec,) = contract.models
     assert (spec.file, spec.runtime, spec.variant) == ("decoded.json", "json", "decoded")
@@ -114,3 +119,32 @@ def test_a_format_of_ones_own(checkpoint: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.delitem(BACKENDS, "json")
     with pytest.raises(ContractError, match="runtime: expected one of 'onnxruntime', 'ncnn', got 'json'"):
         load_model(bundle)
+
+
+def planned(**options: Any) -> dict[str, list[tuple[str, str]]]:
+    graphs = plan_graphs(ExportOptions(checkpoint=Path("best.pt"), output=Path("bundle"), **options))
+    return {name: [(one.variant, one.precision) for one in own] for name, own in graphs.items()}
+
+
+def test_each_target_writes_of_what_is_asked_for_that_which_it_has() -> None:
+    assert planned() == {"onnxruntime": [("nms", "fp32")]}
+    assert planned(target=("ncnn", "onnxruntime")) == {"onnxruntime": [("nms", "fp32")], "ncnn": [("decoded", "fp32")]}
+    assert planned(target=("onnxruntime", "ncnn"), variant=("raw", "decoded"), precision=("fp16", "int8")) == {
+        "onnxruntime": [("raw", "fp16"), ("raw", "int8"), ("decoded", "fp16"), ("decoded", "int8")],
+        "ncnn": [("decoded", "fp16")],
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": ("ncnn",), "precision": ("fp32", "int8")}, "--precision: got int8, but ncnn has fp32, fp16"),
+        ({"target": ("ncnn",), "variant": ("nms",)}, "--variant: got nms, but ncnn has decoded"),
+        ({"target": ("onnxruntime", "ncnn"), "variant": ("nms",)}, "--variant: got nms, but ncnn has decoded"),
+        ({"target": ("nnapi",)}, "got 'nnapi'; --lint nnapi says what it refuses of a file"),
+    ],
+)
+def test_what_a_target_lacks_is_an_error_that_names_what_it_has(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        planned(**options)
+    assert str(caught.value).endswith(message)

@@ -300,7 +300,7 @@ RULES = (
          "XNNPACK does Softmax over the last axis alone", "ssdlite export"),
 
     Rule("ncnn", ("Cast",), lambda n: n.is_first, "ncnn has no uint8 tensors",
-         "ssdlite export --ncnn: floats of 0..255, normalised inside", "refused"),
+         "ssdlite export --target ncnn: floats of 0..255, normalised inside", "refused"),
     Rule("ncnn", (), lambda n: n.domain != "ai.onnx" or n.operator not in NCNN_OPERATORS,
          "pnnx has no ncnn layer for it", operator_remedy, "refused"),
 )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import onnx
 
@@ -18,7 +18,7 @@ from ssdlite.export.onnx import export_onnx
 from ssdlite.export.options import ExportOptions, GraphOptions
 from ssdlite.images.prediction import DetectionModel
 from ssdlite.predictor import Predictor
-from ssdlite.runtime.contract import Contract, ModelSpec, Provenance
+from ssdlite.runtime.contract import Contract, ModelSpec, Precision, Provenance, Variant
 from ssdlite.runtime.operating_points import OperatingPoint
 
 
@@ -86,10 +86,17 @@ class Target(Protocol):
 
     A target is one such class in a module of its own, and one entry of ``ssdlite.export.targets.TARGETS``, by the
     name of the runtime in ``ssdlite.runtime.backends.BACKENDS``.
+
+    Attributes:
+        variants: that it has; the first is written where ``--variant`` is not given.
+        precisions: that it has; fp32 among them.
     """
 
-    def export(self, job: ExportJob) -> list[Artifact]:
-        """The models that ``job.options`` ask for, in the order in which the contract is to list them.
+    variants: ClassVar[tuple[Variant, ...]]
+    precisions: ClassVar[tuple[Precision, ...]]
+
+    def export(self, job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
+        """The models of ``graphs``, whose variants and precisions it has, in the order the contract is to list them.
 
         Raises:
             ExportError: the runtime cannot do what is asked for, a package is missing, or too much accuracy is lost.

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +27,7 @@ from ssdlite.export.targets.base import Artifact, ExportJob
 from ssdlite.files import write_atomically
 from ssdlite.runtime.backends.ncnn import NcnnBackend
 from ssdlite.runtime.backends.onnxruntime import OnnxBackend
-from ssdlite.runtime.contract import Contract, InputSpec, ModelSpec
+from ssdlite.runtime.contract import Contract, InputSpec, ModelSpec, Precision, Variant
 
 INPUT_BLOB = "in0"  # pnnx names them so
 OUTPUT_BLOBS = ("out0", "out1")
@@ -34,19 +36,21 @@ TOLERANCES = {"fp32": 1e-3, "fp16": 0.1}  # on the check picture, as a part of t
 
 
 class NcnnTarget:
-    """The decoded graph in fp32 and fp16, as far as ``--precision`` asks for them.
+    """The decoded graph in fp32 and fp16.
 
     The input is one float32 RGB image [1, 3, H, W]: of 0..255 with the normalisation inside (``--input-type`` uint8,
     since ncnn itself has no bytes), or normalised by the app (float32). fp16 stores the weights in half the space;
     where ncnn computes in float16 is its own choice.
     """
 
-    def export(self, job: ExportJob) -> list[Artifact]:
+    variants: ClassVar[tuple[Variant, ...]] = ("decoded",)
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16")
+
+    def export(self, job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
         artifacts = []
-        for precision in [one for one in job.options.precision if one != "int8"] or ["fp32"]:
-            job.notify(f"exporting decoded, {precision}, for ncnn")
-            options = job.options.graph("decoded", precision)
-            spec = ncnn_spec(job.detector, options, f"decoded_{precision}_ncnn")
+        for options in graphs:
+            job.notify(f"exporting {options.variant}, {options.precision}, for ncnn")
+            spec = ncnn_spec(job.detector, options, f"{options.variant}_{options.precision}_ncnn")
             find_pnnx()
             model = job.onnx_model(replace(options, precision="fp32"))
             if options.input_type == "uint8":

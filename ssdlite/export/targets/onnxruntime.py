@@ -8,33 +8,39 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import onnx
 
 from ssdlite.errors import ExportError
 from ssdlite.export.int8.quantizer import Quantizer, onnx_spec
 from ssdlite.export.onnx import ERRORS_ONLY, attach_contract, quiet
+from ssdlite.export.options import GraphOptions
 from ssdlite.export.targets.base import Artifact, ExportJob
 from ssdlite.files import write_atomically, write_text
-from ssdlite.runtime.contract import Contract
+from ssdlite.runtime.contract import Contract, Precision, Variant
 
 OPERATORS_FILE = "required_operators.config"  # for a reduced build of ONNX Runtime
 Optimization = Literal["fixed", "runtime"]
 
 
 class OnnxRuntimeTarget:
-    """A file for every variant and precision; with ``--ort`` a second one, and the operators that they need."""
+    """A file for every variant and precision; with ``--ort`` a second one, and the operators that they need.
 
-    def export(self, job: ExportJob) -> list[Artifact]:
+    ``nms`` comes first: it runs wherever ONNX Runtime does, and leaves the app only the scaling of boxes.
+    """
+
+    variants: ClassVar[tuple[Variant, ...]] = ("nms", "decoded", "raw")
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
+
+    def export(self, job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
         quantizer = Quantizer(job, job.options.activations)
         models: dict[str, onnx.ModelProto] = {}
         artifacts = []
-        for variant, precision in itertools.product(job.options.variant, job.options.precision):
-            job.notify(f"exporting {variant}, {precision}")
-            options = job.options.graph(variant, precision)
+        for options in graphs:
+            job.notify(f"exporting {options.variant}, {options.precision}, for onnxruntime")
             model, facts = job.onnx_model(options), None
-            if precision == "int8":
+            if options.precision == "int8":
                 model, facts = quantizer.quantize(model, options)
             spec = replace(onnx_spec(job, options, model), quantization=facts)
             models[spec.file] = model
