@@ -130,6 +130,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
 
     Raises:
         CheckpointError: weights are not finite; nothing is written, as nothing would read it.
+        OSError: the file cannot be written, its name being the error's.
     """
     from ssdlite.detector import require_finite
 
@@ -154,8 +155,8 @@ def _save(content: dict[str, Any], file: BinaryIO) -> None:
     try:
         torch.save(content, file)
     except RuntimeError as error:  # torch closes its archive over whatever stopped it
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
+        if isinstance(error.__context__, (KeyboardInterrupt, OSError)):
+            raise error.__context__ from None
         raise
 
 

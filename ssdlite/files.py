@@ -71,7 +71,9 @@ def replacing(path: Path | str, *, durable: bool = True) -> Iterator[Path]:
                 os.chown(temporary, old.st_uid, old.st_gid)
             temporary.chmod(stat.S_IMODE(old.st_mode))
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename = str(path)  # the name that people know; a full disk says none
         temporary.unlink(missing_ok=True)
         raise
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -114,20 +115,48 @@ class RunFolder:
         return load_checkpoint(self.last) if self.last.exists() else None
 
     def save_epoch(self, checkpoint: Checkpoint, history: Sequence[dict[str, Any]], is_best: bool) -> None:
-        """Write what an epoch leaves. ``last.pt`` comes last, so a run stopped in between just repeats the epoch."""
+        """Write what an epoch leaves. ``last.pt`` comes last, so a run stopped in between just repeats the epoch.
+
+        Raises:
+            TrainingError: the disk is full, or does not take it for another reason; ``last.pt`` is as it was.
+        """
         lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in history)
-        try:
+        if len(history) > 1 and self.last.exists():
+            kept = (
+                f"{self.last.name} of epoch {history[-2]['epoch']} is kept; make room and --resume {self.path} goes on"
+            )
+        else:
+            kept = f"no epoch is saved yet; make room and --resume {self.path} begins again"
+        with self.keeping(kept):
             if is_best:
                 options = {"options": checkpoint.training["options"]}
                 save_checkpoint(replace(checkpoint, training=options), self.best)
             write_text(self.path / "metrics.jsonl", lines)
             save_checkpoint(checkpoint, self.last)
-        except (OSError, RuntimeError) as error:  # torch says RuntimeError when the disk is full
-            raise TrainingError(f"{self.path}: the epoch cannot be saved ({error}); make room and --resume") from error
 
     def finish(self, summary: dict[str, Any], history: Sequence[dict[str, Any]], samples: ImageArray | None) -> None:
-        plot_curves(history, self.path / "curves.png")
-        if samples is not None:
-            _, encoded = cv2.imencode(".jpg", samples[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
-            write_atomically(self.path / "samples.jpg", lambda file: file.write(encoded.tobytes()))
-        write_json(self.path / "summary.json", summary)
+        """Write what a complete run leaves. Raises TrainingError where it cannot be written."""
+        with self.finishing():
+            plot_curves(history, self.path / "curves.png")
+            if samples is not None:
+                _, encoded = cv2.imencode(".jpg", samples[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+                write_atomically(self.path / "samples.jpg", lambda file: file.write(encoded.tobytes()))
+            write_json(self.path / "summary.json", summary)
+
+    def finishing(self) -> AbstractContextManager[None]:
+        """Says of what cannot be written when all epochs are saved what is there, and how to get the rest."""
+        files = f"{self.best.name} and {self.last.name}"
+        return self.keeping(
+            f"training is complete, {files} are kept; make room and --resume {self.path} writes the rest"
+        )
+
+    @contextmanager
+    def keeping(self, kept: str) -> Iterator[None]:
+        """Turn what the system says against writing into a TrainingError that ends with ``kept``."""
+        try:
+            yield
+        except ConfigError as error:  # of ``ssdlite.files``, which names the file
+            raise TrainingError(f"{error}; {kept}") from None
+        except OSError as error:
+            file = error.filename or self.path
+            raise TrainingError(f"{file}: cannot be written ({error.strerror or error}); {kept}") from error

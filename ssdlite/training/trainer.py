@@ -388,7 +388,8 @@ class Trainer:
             self.best = evaluator, evaluator.compute()
         if self.processes.is_first:
             trained = TrainedWith.of(self.detector.config, self.options.to_dict(), self.history)
-            write_report(self.folder.path, *self.best, self.folder.best, trained)
+            with self.folder.finishing():
+                write_report(self.folder.path, *self.best, self.folder.best, trained)
 
     def _draw_samples(self) -> npt.NDArray[np.uint8] | None:
         index = self.splits.val
