@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import msgspec
 
-from ssdlite.build import load_any, load_rename
+from ssdlite.build import load_any, trained_rename
 from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ssdlite.config import Amp, AnchorsName, AssignerName, BoxLossName, ClassLossName, ImageSize
 from ssdlite.datasets.formats.options import READ_OPTIONS, ExifBoxes, ReadOptions, VocCorners
@@ -112,8 +112,8 @@ def evaluate(
         split: by default val, else test, else the only one.
         class_names: of labels that are numbers, for data from Python.
         device: for a file's detector; others compute where they are.
-        reading: how annotations are read, as in training. Of the file or the folder of a run, classes are renamed as
-            it did unless ``rename`` is given; a ``Detector`` does not know.
+        reading: how annotations are read, as in training. Classes are renamed as the run of the detector did, unless
+            ``rename`` is given.
 
     Raises:
         SsdliteError: the file or the data cannot be used.
@@ -121,9 +121,10 @@ def evaluate(
     model: DetectionModel
     read = READ_OPTIONS.changed(**_with_texts(reading))
     if isinstance(detector, (str, Path)):
-        model, read = load_any(Path(detector), device=device), read.as_trained(load_rename(detector))
+        model = load_any(Path(detector), device=device)
     else:
         model = Predictor(detector) if isinstance(detector, Detector) else detector
+    read = read.as_trained(trained_rename(model))
     if isinstance(data, DetectionIndex) and data.class_names == model.class_names:
         index = data
     else:
@@ -143,7 +144,8 @@ def export_detector(
 ) -> Contract:
     """Write a detector, or that of a checkpoint or a run folder, as files for phones to the folder ``output``.
 
-    The operating points that training measured go along.
+    The operating points that training measured go along, and of a detector that was loaded where it comes from, with
+    its licence.
 
     ``notify`` is called with a line about each step. Returns the contract, which says what each file takes and gives.
 
@@ -163,7 +165,8 @@ def export_detector(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "detector.pt"
         save_checkpoint(Checkpoint(detector.config, detector.state_dict(), detector.metrics), file)
-        return export_bundle(ExportOptions(checkpoint=file, output=Path(output), **given), notify)
+        exported = ExportOptions(checkpoint=file, output=Path(output), **given)
+        return export_bundle(exported, notify, provenance=detector.provenance)
 
 
 class ReadKeywords(TypedDict, total=False):

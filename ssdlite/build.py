@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ssdlite.config import Amp, ImageSize
     from ssdlite.detector import Detector
     from ssdlite.predictor import Predictor
+    from ssdlite.runtime.contract import Provenance
     from ssdlite.runtime.operating_points import OperatingPoint
 
 
@@ -206,17 +207,13 @@ def load_operating_points(path: str | Path, model: str | None = None) -> dict[st
     return points
 
 
-def load_rename(path: str | Path) -> tuple[str, ...] | None:
-    """The names that training gave to classes of its data (``ReadOptions.rename``), as stored with a checkpoint.
+def trained_rename(model: DetectionModel) -> tuple[str, ...] | None:
+    """The names that training gave to classes of its data (``ReadOptions.rename``); None where it gave none.
 
-    None where it gave none, and of an exported model, which does not know. Raises CheckpointError.
+    Checkpoints, bundles and exported files bring them along.
     """
-    found = run_checkpoint(Path(path))
-    if is_exported(found):
-        return None
-    from ssdlite.checkpoint import load_checkpoint
-
-    return load_checkpoint(found).rename
+    provenance: Provenance | None = getattr(model, "provenance", None)
+    return None if provenance is None else provenance.rename
 
 
 def is_shipped(path: Path, model: str | None = None) -> bool:

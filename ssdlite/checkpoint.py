@@ -6,6 +6,7 @@ stands in the file's metadata.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import platform
@@ -18,10 +19,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ssdlite.config import PRESETS, SHIPPED, DetectorConfig, shipped_file
+from ssdlite.config import PRESETS, SHIPPED, SHIPPED_LICENSE, DetectorConfig, shipped_file
 from ssdlite.errors import CheckpointError, ConfigError, quote
 from ssdlite.files import listing, write_atomically
-from ssdlite.runtime.contract import CONTRACT_FILE
+from ssdlite.runtime.contract import CONTRACT_FILE, Provenance
 from ssdlite.runtime.files import is_exported, run_checkpoint
 from ssdlite.runtime.operating_points import OperatingPoint, parse_operating_points
 from ssdlite.runtime.plain import PlainError
@@ -46,6 +47,8 @@ class Checkpoint:
         metrics: of these weights on the validation data, e.g. ``{"AP": 0.52}``.
         training: what resuming needs: optimiser, unaveraged weights, epoch, history, options. Empty in a bare model.
         versions: of what wrote it.
+        path: for messages.
+        provenance: the file that it was read from, and its licence; of one that was not, None.
     """
 
     config: DetectorConfig
@@ -54,6 +57,7 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     path: str = "the checkpoint"
+    provenance: Provenance | None = None
 
     @property
     def operating_points(self) -> dict[str, OperatingPoint]:
@@ -90,7 +94,7 @@ class Checkpoint:
         check_weights(skeleton, self.weights, self.path)
         detector = detector_from_config(self.config)
         detector.load_state_dict(self.weights)
-        detector.metrics = dict(self.metrics)
+        detector.metrics, detector.provenance = dict(self.metrics), self.provenance
         return detector
 
 
@@ -268,7 +272,18 @@ def _parse(content: Any, path: str) -> Checkpoint:
     training = content["training"]
     if version == 1:
         weights, training = upgrade_weights(weights), _upgrade_training(training)
-    return Checkpoint(config, weights, content["metrics"], training, content["versions"], path)
+    checkpoint = Checkpoint(config, weights, content["metrics"], training, content["versions"], path)
+    return replace(checkpoint, provenance=_provenance(checkpoint, Path(path)))
+
+
+def _provenance(checkpoint: Checkpoint, file: Path) -> Provenance:
+    return Provenance(
+        checkpoint=file.name,
+        checkpoint_sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+        license=SHIPPED_LICENSE if file in SHIPPED.values() else "not stated",
+        versions={f"trained with {name}": version for name, version in checkpoint.versions.items()},
+        rename=checkpoint.rename,
+    )
 
 
 def upgrade_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:

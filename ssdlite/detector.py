@@ -25,6 +25,7 @@ from ssdlite.heads.postprocess import postprocess
 from ssdlite.heads.ssd_head import HEADS
 from ssdlite.images.geometry import ImageArray, InputTransform
 from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, Picture, predict_pictures
+from ssdlite.runtime.contract import Provenance
 from ssdlite.validation import require_known
 
 D = TypeVar("D", bound="Detector")
@@ -36,7 +37,9 @@ class Detector(GeometryModule):
     Attributes:
         config: what it is; goes into every checkpoint.
         anchors: [A, 4] xyxy in input pixels; float32 like ``mean`` and ``std``, whatever the weights are.
-        metrics: of these weights on validation data, as a checkpoint has them; none once they are trained further.
+        metrics: of these weights on validation data, as a checkpoint has them.
+        provenance: where these weights come from, of a checkpoint's. Neither is kept once they are trained further or
+            others are loaded.
         checked_steps: how many training steps on float images are still to be checked for their range; 0 for none.
 
     Raises:
@@ -59,7 +62,7 @@ class Detector(GeometryModule):
         self.backbone = backbone
         self.neck = neck
         self.head = head
-        self.metrics: dict[str, Any] = {}
+        self._forget_source()
         self.checked_steps = CHECKED_STEPS
         anchors = generate_anchors(config.anchors, config.input.size, config.grid_sizes)
         self.register_buffer("anchors", torch.from_numpy(anchors), persistent=False)
@@ -71,10 +74,19 @@ class Detector(GeometryModule):
         return self.config.class_names
 
     def train(self: D, mode: bool = True) -> D:
-        """As of any module; what is trained further has no ``metrics`` yet."""
+        """As of any module; what is trained further has no ``metrics`` yet, and is no longer what was loaded."""
         if mode:
-            self.metrics = {}
+            self._forget_source()
         return super().train(mode)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As of any module; whose weights these are is for the caller to say."""
+        self._forget_source()
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def _forget_source(self) -> None:
+        self.metrics: dict[str, Any] = {}
+        self.provenance: Provenance | None = None
 
     def forward(self, images: Tensor) -> Outputs:
         """images [B, 3, H, W] RGB in 0..255, uint8 or float, of the configured size -> Outputs.

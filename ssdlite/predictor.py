@@ -52,7 +52,7 @@ class Predictor:
         if not isinstance(detector, Detector):
             raise TypeError(f"expected a Detector, got {type(detector).__name__}; ssdlite.load_predictor takes a path")
         require_finite(detector.state_dict(), "the detector")
-        self.config = detector.config
+        self.config, self.provenance = detector.config, detector.provenance
         self.device = detector.mean.device
         self._anchors = detector.anchors.detach().clone()
         self._box_code = copy.deepcopy(detector.head.box_code)

@@ -1,7 +1,7 @@
 """The three calls from Python, and the page that explains them."""
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 
 import ssdlite
 from ssdlite.api import ExportKeywords, TrainKeywords
+from ssdlite.build import is_shipped
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.datasets import generate_shapes
 from ssdlite.export import ExportOptions
@@ -106,6 +107,17 @@ def test_data_are_read_as_in_training(examples: list[Any], tmp_path: Path, monke
     assert ssdlite.evaluate(tmp_path, kittens, rename=("fish=cat",)).per_class["fish"].AP is None
     assert ssdlite.evaluate(tmp_path, examples).per_class["cat"].AP is not None, "its names already"
 
+    loaded = ssdlite.load_detector(tmp_path)
+    assert ssdlite.evaluate(loaded, kittens).per_class["cat"].AP is not None
+    contract = ssdlite.export_detector(loaded, tmp_path / "bundle", variant=("decoded",), golden_images=1)
+    assert contract.provenance.rename == ("kitten=cat",)
+    for exported in (tmp_path / "bundle", tmp_path / "bundle" / "decoded_fp32.onnx"):
+        assert ssdlite.evaluate(exported, kittens).per_class["cat"].AP is not None
+    document = tmp_path / "bundle" / "contract.json"
+    document.write_text(document.read_text().replace("kitten=cat", "kitten"))
+    with pytest.raises(ssdlite.ContractError, match="rename: expected OLD=NEW each"):
+        ssdlite.runtime.load_model(tmp_path / "bundle")
+
 
 def test_the_operating_points_of_a_detector_go_along(tmp_path: Path) -> None:
     """From a file through ``load_detector`` into a bundle; further training makes them void."""
@@ -121,6 +133,25 @@ def test_the_operating_points_of_a_detector_go_along(tmp_path: Path) -> None:
     assert ssdlite.load_operating_points(tmp_path / "bundle") == {"dog": OperatingPoint(0.35, 0.8, 0.5, 0.625)}
     assert loaded.eval().metrics == metrics
     assert loaded.train().eval().metrics == {}
+
+
+def test_a_loaded_detector_is_exported_as_its_file_is(tmp_path: Path) -> None:
+    """But for times; of other weights nothing is said."""
+    loaded = ssdlite.load_detector("openimages")
+    given = {"variant": ("decoded",), "golden_images": 1}
+    by_name = ssdlite.export_detector("openimages", tmp_path / "named", **given)  # type: ignore[arg-type]
+    contract = ssdlite.export_detector(loaded, tmp_path / "loaded", **given)  # type: ignore[arg-type]
+    assert contract.provenance.checkpoint == "openimages.safetensors"
+    assert contract.provenance.license == "Apache-2.0"
+    assert contract.provenance == by_name.provenance
+    assert replace(contract, models=()) == replace(by_name, models=())
+    assert is_shipped(tmp_path / "loaded")
+    card = (tmp_path / "loaded" / "README.md").read_text()
+    assert "- Licence of the weights: Apache-2.0\n- Checkpoint: `openimages.safetensors`, SHA-256 `f13d4ec9" in card
+
+    other = ssdlite.load_detector("openimages")
+    other.load_state_dict(loaded.state_dict())
+    assert (other.provenance, loaded.provenance is None, loaded.train().provenance) == (None, False, None)
 
 
 def test_options_are_checked_before_anything_is_read() -> None:

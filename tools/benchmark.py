@@ -110,14 +110,14 @@ def _check(options: BenchmarkOptions) -> None:
 
 
 def _accuracy(candidate: Candidate, options: BenchmarkOptions) -> Accuracy:
-    from ssdlite.build import load_rename
+    from ssdlite.build import trained_rename
     from ssdlite.console import print_line
     from ssdlite.datasets.loading import load_split
     from ssdlite.export.measure import measure_accuracy
 
     assert options.data is not None  # the caller's condition
     model = candidate.load(device=options.device)
-    reading = options.reading.as_trained(load_rename(candidate.path))
+    reading = options.reading.as_trained(trained_rename(model))
     index = load_split(options.data, options.split, reading.loading(model.class_names), allow_absent=True)
     print_line(f"scoring {candidate.name} on {index.name}, {counted(len(index), 'image')}")
     return measure_accuracy(model, index)

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from ssdlite import cli
 from ssdlite.arguments import DATA_NAMES
-from ssdlite.build import Thresholds, load_any, load_rename
+from ssdlite.build import Thresholds, load_any, trained_rename
 from ssdlite.console import POINT_CAPTION, POINT_COLUMNS, format_figure, point_cells, print_line, print_table
 from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
 from ssdlite.errors import ConfigError, DataError
@@ -202,7 +202,7 @@ def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -
     from ssdlite.datasets.loading import find_splits, load_split
 
     assert options.data is not None  # the caller's condition
-    reading = _as_trained(options, console)
+    reading = _as_trained(options.reading, model, console)
     layout = find_splits(options.data, reading)
     loading = reading.loading(model.class_names, skip_bad=options.skip_bad)
     index = load_split(layout, options.split, loading, allow_absent=True)
@@ -214,12 +214,12 @@ def _load_index(options: EvalOptions, model: DetectionModel, console: Console) -
     return index
 
 
-def _as_trained(options: EvalOptions, console: Console) -> ReadOptions:
-    """With the names that the checkpoint's run gave to classes, where the caller says nothing of names."""
-    rename = load_rename(options.checkpoint) if options.reading.rename is None else None
+def _as_trained(reading: ReadOptions, model: DetectionModel, console: Console) -> ReadOptions:
+    """With the names that the model's training gave to classes, where the caller says nothing of names."""
+    rename = trained_rename(model) if reading.rename is None else None
     if rename:
         print_line(f"classes are renamed as in training: --rename {' '.join(rename)}", console)
-    return options.reading.as_trained(rename)
+    return reading.as_trained(rename)
 
 
 def _data_of_run(options: EvalOptions, model: DetectionModel, processes: Processes, console: Console) -> DetectionIndex:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -10,10 +9,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ssdlite.checkpoint import Checkpoint, current_versions
-from ssdlite.config import SHIPPED, SHIPPED_LICENSE, DetectorConfig
+from ssdlite.checkpoint import current_versions
+from ssdlite.config import DetectorConfig
 from ssdlite.detector import Detector
 from ssdlite.errors import ConfigError
 from ssdlite.files import remove_forgotten, temporary_path, write_text, writing
@@ -85,19 +86,14 @@ def build_contract(
     )
 
 
-def provenance_of(path: Path, checkpoint: Checkpoint, license: str | None) -> Provenance:
-    """Where the weights come from: the checkpoint file, its hash and what it says of itself."""
-    license = license or (SHIPPED_LICENSE if path in SHIPPED.values() else "not stated")
-    digest = hashlib.sha256(path.read_bytes())
-    figures = ((name, value) for name, value in checkpoint.metrics.items() if isinstance(value, (int, float)))
-    metrics = {name: float(value) for name, value in figures if math.isfinite(value)}
-    trained_with = {f"trained with {name}": str(version) for name, version in checkpoint.versions.items()}
-    return Provenance(
-        checkpoint=path.name,
-        checkpoint_sha256=digest.hexdigest(),
-        license=license,
-        metrics=metrics,
-        versions=_export_versions() | trained_with,
+def exported_provenance(origin: Provenance, metrics: dict[str, Any], license: str | None) -> Provenance:
+    """That of a checkpoint with what it says of itself, and what exports it; ``license`` in place of its own."""
+    figures = ((name, value) for name, value in metrics.items() if isinstance(value, (int, float)))
+    return replace(
+        origin,
+        license=license or origin.license,
+        metrics={name: float(value) for name, value in figures if math.isfinite(value)},
+        versions=_export_versions() | origin.versions,
     )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ssdlite.checkpoint import load_checkpoint
-from ssdlite.config import override, shipped_file
+from ssdlite.config import override
 from ssdlite.errors import ConfigError, ExportError
-from ssdlite.export.bundle import CARD_FILE, provenance_of, staged_folder, write_contract
+from ssdlite.export.bundle import CARD_FILE, exported_provenance, staged_folder, write_contract
 from ssdlite.export.card import write_model_card
 from ssdlite.export.lint.rules import LINT_TARGETS
 from ssdlite.export.measure import Accuracy, difference_from_pytorch, find_pictures, measure_latencies
@@ -19,13 +19,19 @@ from ssdlite.export.verify.golden import write_golden
 from ssdlite.files import write_text
 from ssdlite.heads.boxes import CenterSizeCode
 from ssdlite.images.geometry import ImageArray
-from ssdlite.runtime.contract import AccuracyFigure, Contract, ModelSpec
-from ssdlite.runtime.files import run_checkpoint
+from ssdlite.runtime.contract import AccuracyFigure, Contract, ModelSpec, Provenance
 from ssdlite.runtime.model import load_model
 
 
-def export_bundle(options: ExportOptions, notify: Callable[[str], object] = lambda text: None) -> Contract:
+def export_bundle(
+    options: ExportOptions,
+    notify: Callable[[str], object] = lambda text: None,
+    *,
+    provenance: Provenance | None = None,
+) -> Contract:
     """Export as ``options`` state; ``notify`` is called with a line about each step.
+
+    ``provenance`` is where the weights come from, by default the checkpoint's file.
 
     Returns the contract of the finished bundle.
 
@@ -37,6 +43,8 @@ def export_bundle(options: ExportOptions, notify: Callable[[str], object] = lamb
     graphs = plan_graphs(options)
     with staged_folder(options.output, overwrite=options.overwrite) as folder:
         checkpoint = load_checkpoint(options.checkpoint)
+        origin = provenance or checkpoint.provenance
+        assert origin is not None  # of a file
         detector = checkpoint.build_detector().eval()
         detector.config = override(detector.config, **options.thresholds)
         box_code = detector.head.box_code
@@ -49,9 +57,9 @@ def export_bundle(options: ExportOptions, notify: Callable[[str], object] = lamb
         job = ExportJob(
             options=options,
             detector=detector,
-            provenance=provenance_of(shipped_file(run_checkpoint(options.checkpoint)), checkpoint, options.license),
+            provenance=exported_provenance(origin, checkpoint.metrics, options.license),
             operating_points=checkpoint.operating_points,
-            pictures=find_pictures(replace(options, reading=options.reading.as_trained(checkpoint.rename)), detector),
+            pictures=find_pictures(replace(options, reading=options.reading.as_trained(origin.rename)), detector),
             folder=folder,
             notify=notify,
         )

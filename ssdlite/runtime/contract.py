@@ -193,13 +193,15 @@ class ModelSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where the weights come from. ``metrics`` are those that the checkpoint brought along."""
+    """Where the weights come from. ``metrics`` are those that the checkpoint brought along, ``rename`` the names that
+    its training gave to classes of the data, each as ``OLD=NEW``."""
 
     checkpoint: str  # file name
     checkpoint_sha256: str
     license: str
     metrics: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    rename: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

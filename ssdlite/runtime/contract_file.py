@@ -102,6 +102,10 @@ def _check_contract(contract: Contract) -> None:
     _expect(0 <= contract.resize.padding_value <= 255, "resize.padding_value: expected 0 to 255")
     _check_postprocess(contract.postprocess)
     check_operating_points(contract.operating_points or {}, contract.class_names, "operating_points")
+    rename = contract.provenance.rename or ()
+    _expect(
+        len(rename) <= CLASS_LIMIT and all("=" in one for one in rename), "provenance.rename: expected OLD=NEW each"
+    )
     _expect(1 <= len(contract.models) <= MAX_MODELS, f"models: expected 1 to {MAX_MODELS}, got {len(contract.models)}")
     files = [name for model in contract.models for name in model.files]
     _expect(len(set(files)) == len(files), "models: files must differ")

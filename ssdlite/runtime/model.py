@@ -17,7 +17,7 @@ from ssdlite.errors import ConfigError, ContractError
 from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform, Size
 from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, Picture, predict_pictures
 from ssdlite.runtime.backends.base import Array, Network
-from ssdlite.runtime.contract import Contract, Meaning, ModelSpec, PostprocessSpec
+from ssdlite.runtime.contract import Contract, Meaning, ModelSpec, PostprocessSpec, Provenance
 from ssdlite.runtime.files import open_model
 from ssdlite.runtime.postprocess import boxes_to_pixels, class_scores, decode_boxes, select_detections
 
@@ -64,6 +64,11 @@ class RuntimeDetector:
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.contract.class_names
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where the weights come from."""
+        return self.contract.provenance
 
     @property
     def input_size(self) -> Size:

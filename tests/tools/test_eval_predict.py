@@ -53,7 +53,6 @@ class WhiteDetector:
 def white_detector(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssdlite.build.load_detector", lambda path, device: WhiteDetector())
     monkeypatch.setattr("ssdlite.predictor.Predictor", lambda detector, amp: detector)
-    monkeypatch.setattr(eval_det, "load_rename", lambda path: None)
 
 
 @pytest.fixture(scope="module")
@@ -451,7 +450,6 @@ def test_eval_says_when_no_class_is_known(
     coco_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(eval_det, "load_any", lambda *args, **options: SimpleNamespace(class_names=("car", "bus")))
-    monkeypatch.setattr(eval_det, "load_rename", lambda path: None)
     assert eval_det.main(["w.pt", "--data", str(coco_folder)]) == 2
     assert capsys.readouterr().err.endswith(
         "expected some of the model's classes, car, bus; got none of them, the data's are thing, unknown, other; "
