@@ -17,11 +17,13 @@ import numpy as np
 from ssdlite.datasets.formats import DATA_FORMATS
 from ssdlite.datasets.formats.base import Annotations, BadItems, DataFormat, build_index
 from ssdlite.datasets.formats.files import walk_pictures
+from ssdlite.datasets.formats.missing import describe_missing
 from ssdlite.datasets.formats.options import LOAD_OPTIONS, READ_OPTIONS, LoadOptions, ReadOptions, parse_renames
 from ssdlite.datasets.formats.splits import WHOLE_FOLDER, subfolders
 from ssdlite.datasets.formats.unrecognized import describe_folder
 from ssdlite.datasets.index import (
     DetectionIndex,
+    Problem,
     describe_causes,
     label_names,
     one_spelling,
@@ -260,8 +262,8 @@ def _load_splits(
     others = [name for name in classes_of if name not in names]
     known, source = _known_classes(layout, names, found, options, others)
     if not known:
-        problems = describe_causes([problem for items in bad for problem in items.problems])
-        causes = "; ".join(filter(None, [problems, *(note for split in found for note in split.notes)]))
+        unused = _unused([problem for items in bad for problem in items.problems], [p for s in found for p in s.paths])
+        causes = "; ".join(filter(None, [unused, *(note for split in found for note in split.notes)]))
         raise DataError(
             f"{layout.root}: expected annotated objects{_in_splits(names)}, found none"
             + (f": {causes}" if causes else "")
@@ -274,7 +276,7 @@ def _load_splits(
             split, class_names, items, name=layout.label(name), agree_with=first, exif_boxes=options.exif_boxes
         )
         if not len(index):
-            causes = describe_causes(index.problems)
+            causes = _unused(index.problems)
             raise DataError(
                 f"{index.name}: expected at least one usable image, got none" + (f": {causes}" if causes else "")
             )
@@ -378,11 +380,16 @@ def require_objects(train: DetectionIndex) -> None:
 def require_two_images(index: DetectionIndex, purpose: str = "to train on, so add pictures") -> None:
     """A DataError with the causes where there are less."""
     if len(index) < 2:
-        causes = describe_causes(index.problems)
+        causes = _unused(index.problems, index.paths)
         raise DataError(
             f"{index.name}: expected two or more usable images, got {len(index)}, {purpose}"
             + (f"; what cannot be used: {causes}" if causes else "")
         )
+
+
+def _unused(problems: Sequence[Problem], present: Sequence[str] = ()) -> str:
+    """Why what there is cannot be used, and where pictures may be that are missing; ``present``: those that are not."""
+    return "; ".join(filter(None, [describe_causes(problems), describe_missing(problems, present)]))
 
 
 def _require_known(found: Sequence[Annotations], first: str) -> None:

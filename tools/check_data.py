@@ -83,9 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = options.output or _free_folder(options.source)
         prepare_folder(folder)
         check = _check(options)
-        _write(check, folder, options)
+        verdict = judge(check, skip_bad=options.skip_bad)
+        _write(check, verdict, folder, options)
         counting = [one for one in check.problems if not (options.skip_bad and one.kind in STOPS_TRAINING)]
-        failed = judge(check).level == NOT_USABLE or (options.strict and bool(counting))
+        failed = verdict.level == NOT_USABLE or (options.strict and bool(counting))
 
     return run(work, Options, argv, "ssdlite check-data") or int(failed)
 
@@ -135,10 +136,9 @@ def _is_about_others(report: Path, source: Path) -> bool:
         return True
 
 
-def _write(check: DataCheck, folder: Path, options: Options) -> None:
-    verdict = judge(check)
+def _write(check: DataCheck, verdict: DataVerdict, folder: Path, options: Options) -> None:
     following = verdict.remedy or shlex.join(_training(options, verdict))
-    values = report_values(check) | {"next": following}
+    values = report_values(check, verdict) | {"next": following}
     if options.json:
         print_json(values)
     else:

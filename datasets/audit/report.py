@@ -19,7 +19,7 @@ from rich.text import Text
 from ssdlite.console import print_line, print_table
 from ssdlite.datasets.anchor_coverage import ALL, COARSE_STRIDES, AnchorCoverage, GroupCoverage
 from ssdlite.datasets.audit.checks import FINDING_KINDS, DataCheck, DataFinding
-from ssdlite.datasets.audit.verdict import judge
+from ssdlite.datasets.audit.verdict import DataVerdict
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.errors import DataError
 from ssdlite.files import counted, listing, write_atomically
@@ -37,7 +37,7 @@ NOTED_FROM = 0.1  # share of a class's boxes from which a shortcoming of the anc
 PERCENTILES = (5, 50, 95)
 
 
-def report_values(check: DataCheck) -> dict[str, Any]:
+def report_values(check: DataCheck, verdict: DataVerdict) -> dict[str, Any]:
     """Everything, as plain values for JSON."""
     return {
         "data": str(check.root),
@@ -48,7 +48,7 @@ def report_values(check: DataCheck) -> dict[str, Any]:
         "splits": {name: _split_values(index) for name, index in check.splits.items()},
         "box_sides": {name: row for name, _, row in _side_rows(check)},
         "problems": len(check.problems),
-        "verdict": judge(check)._asdict(),
+        "verdict": verdict._asdict(),
         "findings": [finding._asdict() | {"problem": finding.is_problem} for finding in check.findings],
         "anchors": {"budget": check.budget, "fitted_to": check.train.name}
         | {

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite.datasets.formats.missing import describe_missing
 from ssdlite.datasets.formats.options import ExifBoxes, ReadOptions
 from ssdlite.datasets.formats.pictures import read_pictures, stored_sizes, turn_boxes
 from ssdlite.datasets.formats.plausibility import BoxForm, require_pixels, require_plausible
@@ -75,8 +76,8 @@ class BadItems:
         """To be counted only: what was wrong is used, another way than it stands there."""
         self.mended.append(Problem(kind, str(file), detail))
 
-    def finish(self, source: str) -> list[Problem]:
-        """The problems of ``source``, to be counted.
+    def finish(self, source: str, present: Sequence[str] = ()) -> list[Problem]:
+        """The problems of ``source``, to be counted; ``present``: its pictures that are there.
 
         Raises:
             DataError: there are some and they are not to be skipped.
@@ -84,9 +85,11 @@ class BadItems:
         if self.problems and not self.skip:
             shown = "".join(f"\n  {p.file}: {p.detail}" for p in self.problems[: self.SHOWN])
             rest = len(self.problems) - self.SHOWN
+            missing = describe_missing(self.problems, present)
             raise DataError(
                 f"{source}: {len(self.problems)} of its images or annotations cannot be used:{shown}"
                 + (f"\n  ... and {rest} more" if rest > 0 else "")
+                + (f"\n{missing}." if missing else "")
                 + "\nCorrect them, or leave them out with --skip-bad (skip_bad=True)."
             )
         return self.problems
@@ -207,7 +210,7 @@ def build_index(
     pictures = read_pictures(found.paths, found.stated_sizes, name, exif_boxes)
     for position, error in pictures.errors.items():
         bad.add("bad-image", found.paths[position], error)
-    problems = bad.finish(found.source)
+    problems = bad.finish(found.source, found.paths)
     usable, sizes = pictures.positions.tolist(), pictures.sizes
     position_of = np.full(len(found.paths), -1, np.int64)
     position_of[usable] = np.arange(len(usable))

@@ -16,9 +16,9 @@ from ssdlite.datasets.formats.files import (
     UnsafePathError,
     split_safely,
 )
+from ssdlite.datasets.formats.missing import NOT_FOUND, where_missing
 from ssdlite.errors import DataError
 
-NOT_FOUND = "no such image file"
 PROBED_NAMES = 20  # enough to tell which of several folders holds the pictures
 
 
@@ -62,7 +62,9 @@ def _choose_folder(candidates: Sequence[ImageFiles], names: Sequence[str]) -> tu
     probes = names[:: max(1, len(names) // PROBED_NAMES)]
     existing = [files for files in candidates if files.folder.is_dir()]
     if not existing:
-        raise DataError(f"no image folder: looked for {', '.join(str(files.folder) for files in candidates)}")
+        looked_for = ", ".join(str(files.folder) for files in candidates)
+        hint = where_missing([str(candidates[0].folder / name) for name in names])
+        raise DataError(f"no image folder: looked for {looked_for}; {hint}")
     counts = [sum(_holds(files, name) for name in probes) for files in existing]
     return existing[counts.index(max(counts))], max(counts) > 0
 

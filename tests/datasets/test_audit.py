@@ -25,6 +25,7 @@ from ssdlite.datasets.audit.checks import (
 from ssdlite.datasets.audit.report import shortcomings
 from ssdlite.datasets.formats.options import LoadOptions
 from ssdlite.datasets.index import Record
+from ssdlite.datasets.loading import load_data
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.tools import check_data as tool
 
@@ -64,9 +65,10 @@ def write_split(root: Path, split: str, boxes: dict[str, list[Any]]) -> None:
 def data(tmp_path: Path) -> Path:
     """Sound: four pictures to train on, two to validate on, a cat and a dog in each."""
     both = [[10, 10, 30, 30], ([50, 20, 30, 40], 2)]
-    write_split(tmp_path, "train", {f"{i}.png": both for i in range(4)})
-    write_split(tmp_path, "val", {f"{i}.png": both for i in range(4, 6)})
-    return tmp_path
+    data = tmp_path / "all" / "set"
+    write_split(data, "train", {f"{i}.png": both for i in range(4)})
+    write_split(data, "val", {f"{i}.png": both for i in range(4, 6)})
+    return data
 
 
 def check(root: Path, **options: Any) -> DataCheck:
@@ -302,22 +304,29 @@ def test_the_command_ends_with_a_verdict_and_what_to_run_next(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = ("--output", tmp_path / "out")
+    few = (
+        "4 objects in 2 pictures to validate on: AP will differ by chance, one object being 0.25 of the recall; "
+        "annotate more, 50 objects in 20 pictures at least, before small differences are believed"
+    )
     assert last_lines(capsys, data, *output) == [
-        "verdict: sound: 6 images, 0 problems, 0 warnings",
+        f"verdict: usable with notes: 0 problems, 0 warnings; {few}",
         f"next: ssdlite train --data {data}",
     ]
     values = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert (values["verdict"]["level"], values["next"]) == ("sound", f"ssdlite train --data {data}")
+    assert (values["verdict"]["level"], values["next"]) == ("usable with notes", f"ssdlite train --data {data}")
     (data / "train" / "3.png").write_bytes((data / "train" / "0.png").read_bytes())
     assert last_lines(capsys, data, *output)[0] == (
-        "verdict: usable with notes: 1 problem (1 duplicate-image), 0 warnings"
+        f"verdict: usable with notes: 1 problem (1 duplicate-image), 0 warnings; {few}"
     )
     (data / "val" / "5.png").unlink()  # on which training stops
     given = (
         "--data-format", "coco", "--val-split", "val", "--rename", "cat=big cat", "--classes", "dog", "big cat"
     )  # fmt: skip
     verdict, command = last_lines(capsys, data, *given, *output)
-    assert verdict == "verdict: usable with notes: 2 problems (1 bad-image, 1 duplicate-image), 0 warnings"
+    assert verdict.startswith(
+        "verdict: usable with notes: 2 problems (1 bad-image, 1 duplicate-image), 0 warnings; 1 of 6 pictures "
+        "is missing (17%); where they lie in another folder, name it with --images DIR; 2 objects in 1 picture "
+    )
     assert command == (
         f"next: ssdlite train --data {data} --skip-bad --val-split val --classes dog 'big cat' --data-format coco "
         "--rename 'cat=big cat'"
@@ -336,17 +345,18 @@ def test_a_split_that_training_does_not_read_asks_for_no_option(
 
 
 def test_the_verdict_on_what_cannot_be_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_split(tmp_path, "train", {"0.png": [[10, 10, 30, 30]], "1.png": [[10, 10, 30, 30]]})
-    write_split(tmp_path, "val", {"2.png": [[10, 10, 30, 30]]})
-    (tmp_path / "train" / "1.png").unlink()
-    verdict, command = last_lines(capsys, tmp_path, "--output", tmp_path / "out", status=1)
+    data = tmp_path / "all" / "set"
+    write_split(data, "train", {"0.png": [[10, 10, 30, 30]], "1.png": [[10, 10, 30, 30]]})
+    write_split(data, "val", {"2.png": [[10, 10, 30, 30]]})
+    (data / "train" / "1.png").unlink()
+    verdict, command = last_lines(capsys, data, "--output", tmp_path / "out", status=1)
     assert verdict.startswith(
-        f"verdict: not usable: {tmp_path.name}/train: expected two or more usable images, got 1, to train on, so add "
+        "verdict: not usable: set/train: expected two or more usable images, got 1, to train on, so add "
         "pictures; what cannot be used: 1 x no such image file"
     )
     assert command == (
-        "next: bring back the pictures that cannot be used (report.json names all of them); where they lie in another "
-        "folder, name it with --images"
+        "next: bring back the pictures (report.json names all of them); where they lie in another folder, name it with "
+        "--images DIR"
     )
 
 
@@ -463,3 +473,61 @@ def test_how_the_data_were_read_is_said(tmp_path: Path, capsys: pytest.CaptureFi
     for part in ("corners are read as positions on the picture", "1 picture without an XML file"):
         assert part in printed
         assert any(part in note for note in told)
+
+
+def test_pictures_that_are_mostly_missing_lie_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half of them are enough; a folder nearby that has them is named. The others can be trained on."""
+    data, photos = tmp_path / "all" / "set", tmp_path / "all" / "photos"
+    write_split(data, "train", {f"{i}.png": [[10, 10, 30, 30]] for i in range(4)})
+    write_split(data, "val", {f"{i}.png": [[10, 10, 30, 30]] for i in range(4, 6)})
+    photos.mkdir()
+    for name in ("train/0.png", "train/1.png", "val/4.png"):
+        (data / name).unlink()
+    verdict, command = last_lines(capsys, data, "--output", tmp_path / "out", status=1)
+    where = "where they lie in another folder, name it with --images DIR"
+    assert verdict == f"verdict: not usable: 3 of 6 pictures are missing (50%); {where}"
+    assert command == f"next: bring back the pictures (report.json names all of them); {where}"
+    verdict, command = last_lines(capsys, data, "--skip-bad", "--output", tmp_path / "out")
+    assert "3 problems (3 bad-image), 1 warning (1 absent-class); 3 of 6 pictures are missing (50%)" in verdict
+    assert command == f"next: ssdlite train --data {data} --skip-bad"
+    for i in range(6):
+        picture(i).save(photos / f"{i}.png")
+    found = f"{photos} has pictures of 3 of these names: --images {photos}"
+    verdict, _ = last_lines(capsys, data, "--output", tmp_path / "out", status=1)
+    assert verdict == f"verdict: not usable: 3 of 6 pictures are missing (50%); {found}"
+    with pytest.raises(
+        DataError, match=rf"\n2 of 4 pictures are missing \(50%\); {photos} has pictures of 2 of these "
+    ):
+        load_data(data)
+    assert len(load_data(data, LoadOptions(images=str(photos))).train) == 4
+    (photos / "5.png").unlink()
+    assert last_lines(capsys, data, "--output", tmp_path / "out", status=1)[0].endswith(
+        f"{photos} has pictures of 3 of these names: put them beside the others"
+    )
+
+
+def test_a_validation_split_that_is_too_small_to_measure_by_is_not_called_sound(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """50 objects in 20 pictures are enough; as many in fewer, or fewer in as many, are not."""
+    two, three = [[5, 5, 20, 20], ([35, 5, 20, 20], 2)], [[5, 5, 20, 20], [35, 5, 20, 20], ([65, 5, 20, 20], 2)]
+    write_split(tmp_path, "train", {f"{i}.png": two for i in range(3)})
+    arguments = (tmp_path, "--no-decode", "--output", tmp_path / "out")
+    for boxes, count, told in (
+        (
+            three,
+            17,
+            "51 objects in 17 pictures to validate on: AP will differ by chance, one object being 0.02 of the ",
+        ),
+        (two, 24, "48 objects in 24 pictures to validate on: AP will differ by chance, one object being 0.02 of the "),
+        (two, 1, "2 objects in 1 picture to validate on: AP will differ by chance, one object being 0.50 of the "),
+    ):
+        write_split(tmp_path, "val", {f"{i}.png": boxes for i in range(100, 100 + count)})
+        verdict, command = last_lines(capsys, *arguments)
+        assert verdict == (
+            f"verdict: usable with notes: 0 problems, 0 warnings; {told}recall; annotate more, 50 objects in 20 "
+            "pictures at least, before small differences are believed"
+        )
+        assert command == f"next: ssdlite train --data {tmp_path}"
+    write_split(tmp_path, "val", {f"{i}.png": three for i in range(100, 120)})
+    assert last_lines(capsys, *arguments)[0] == "verdict: sound: 23 images, 0 problems, 0 warnings"

@@ -259,6 +259,7 @@ def test_bad_rows_are_named_or_skipped(tmp_path: Path) -> None:
         f"  {file}: line 5: expected a class, got none\n"
         f"  {file}: line 6: expected the name of a picture, got none\n"
         "  ... and 1 more\n"
+        "1 of 2 pictures is missing (50%); where they lie in another folder, name it with --images DIR.\n"
         "Correct them, or leave them out with --skip-bad (skip_bad=True)."
     )
     split = load_split(tmp_path, options=LoadOptions(skip_bad=True))

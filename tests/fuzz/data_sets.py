@@ -24,6 +24,7 @@ def _check(root: Path, random: Random) -> None:
     from ssdlite.config import PRESETS
     from ssdlite.datasets.audit.checks import CheckOptions, check_data
     from ssdlite.datasets.audit.report import print_report, report_values
+    from ssdlite.datasets.audit.verdict import judge
     from ssdlite.datasets.formats.options import LoadOptions
     from ssdlite.datasets.loading import load_data
 
@@ -32,7 +33,7 @@ def _check(root: Path, random: Random) -> None:
         return
     options = CheckOptions(fit=random.random() < 0.1, decode=random.random() < 0.1)
     check = check_data(root, lambda train: PRESETS["ssdlite192_mobilenet_v2_050"], options)
-    json.dumps(report_values(check))
+    json.dumps(report_values(check, judge(check)))
     print_report(check, Console(file=io.StringIO()), verbose=True)
 
 
