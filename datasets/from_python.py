@@ -34,6 +34,7 @@ from ssdlite.images.geometry import Size
 from ssdlite.images.prediction import to_array
 from ssdlite.images.reading import read_header
 
+STORED_NAME = "data-from-python"  # of the folder, and so of the data in messages and tables
 BACKGROUND = "__background__"  # torchvision's first class, which is none
 SPLIT_NAME = re.compile(r"\w[\w .-]*")
 
@@ -103,10 +104,11 @@ def as_data_path(data: DataSource, val: DataSource | None = None, *, class_names
         ) from None
 
 
-def _put_into(cache: Path, new: Path, name: str) -> Path:
-    """Called by its content, so that the same data are stored once."""
-    folder = cache / name
+def _put_into(cache: Path, new: Path, digest: str) -> Path:
+    """Below its content's hash, so that the same data are stored once."""
+    folder = cache / digest / STORED_NAME
     if not folder.is_dir():
+        folder.parent.mkdir(exist_ok=True)
         try:
             new.rename(folder)
         except OSError:
@@ -134,7 +136,7 @@ def _store(folder: Path, data: DataSource, val: DataSource | None, class_names: 
         labeled = (picture._replace(labels=[place[name] for name in names]) for picture, names in pictures)
         CocoWriter().write_split(folder, split, labeled, known)
     digest.update(repr(known).encode())
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()
 
 
 def _write_pictures(

@@ -64,6 +64,7 @@ def test_a_sequence_of_pixels_and_paths(pixels: np.ndarray, tmp_path: Path, cach
         assert np.array_equal(read_image(path), pixels)
     assert as_data_path(data) == as_data_path(data) != as_data_path(data[:1])
     assert len(list(cache.iterdir())) == 3  # each once, and nothing half written
+    assert index.name == "data-from-python/train"  # in messages and tables
     assert as_data_path(iter(data)) == as_data_path(data)
 
 
