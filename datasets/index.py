@@ -21,6 +21,7 @@ MOST_CLASSES = 30_000  # of annotations; ImageNet's full list has 21,841
 MAX_CLASS_NAME = 500  # characters
 NAMED_CLASSES = 20  # classes that an error lists
 SHOWN_IN_NOTE = 3
+DECIDES_OTHERWISE = "decides otherwise)"  # ends a note on how data are read, behind the option that changes it
 SHOWN_CAUSES = 6
 
 

@@ -22,6 +22,7 @@ from ssdlite.datasets.formats.options import LOAD_OPTIONS, READ_OPTIONS, LoadOpt
 from ssdlite.datasets.formats.splits import WHOLE_FOLDER, subfolders
 from ssdlite.datasets.formats.unrecognized import describe_folder
 from ssdlite.datasets.index import (
+    DECIDES_OTHERWISE,
     DetectionIndex,
     Problem,
     describe_causes,
@@ -60,15 +61,19 @@ class DataLayout:
 
 @dataclass(frozen=True)
 class DataSplits:
-    """What to train and validate on; ``notes`` are lines for people: what was found, counted and mended.
+    """What to train and validate on.
 
-    ``test``: the name of the split that is neither, where the data have one to test on.
+    Attributes:
+        notes: lines for people: what was found, counted and mended.
+        test: the name of the split that is neither, where the data have one to test on.
+        details: those of the notes that tell how the data were read, and need not be known to train on them.
     """
 
     train: DetectionIndex
     val: DetectionIndex
     notes: tuple[str, ...]
     test: str | None = None
+    details: frozenset[str] = frozenset()
 
 
 def find_splits(root: Path, options: ReadOptions = READ_OPTIONS) -> DataLayout:
@@ -195,7 +200,9 @@ def load_data(
         )
         if test is not None:
             notes.append(f"{test!r} is left for scoring (--val-split {test} would choose the best epoch on it)")
-    return DataSplits(train, val, (*notes, *describe_splits(train, val)), test)
+    described = describe_splits(train, val)
+    details = {*notes, *(note for note in described if note.endswith(DECIDES_OTHERWISE))}
+    return DataSplits(train, val, (*notes, *described), test, frozenset(details))
 
 
 def load_split(

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite.datasets.formats.options import ExifBoxes
+from ssdlite.datasets.index import DECIDES_OTHERWISE
 from ssdlite.errors import DataError
 from ssdlite.files import counted
 from ssdlite.images.geometry import ORIENTATIONS, Size
@@ -72,7 +73,7 @@ def read_pictures(
     turns = {position: good[position].orientation for position in turned}
     note = (
         f"{source}: {counted(len(turned), 'picture')} to be turned by EXIF with boxes drawn on the pixels as stored: "
-        "the boxes are turned upright too (--exif-boxes decides otherwise)"
+        "the boxes are turned upright too (--exif-boxes " + DECIDES_OTHERWISE
     )
     return Pictures(
         positions=np.array(list(good), np.int64),

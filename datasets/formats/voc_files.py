@@ -14,6 +14,7 @@ from defusedxml import ElementTree
 
 from ssdlite.datasets.formats.files import ImageFiles, read_bounded
 from ssdlite.datasets.formats.options import VocCorners
+from ssdlite.datasets.index import DECIDES_OTHERWISE
 from ssdlite.errors import DataError
 from ssdlite.images.geometry import Size
 
@@ -145,7 +146,7 @@ def decide_corners(folders: Sequence[ImageFiles], place: Path, corners: VocCorne
         return CornerRule(True, True, "")
     note = (
         f"{place}: corners are read as positions on the picture, from 0, not as VOC's pixels, counted "
-        f"from 1: {told.get(False) or told[True]} (--voc-corners decides otherwise)"
+        f"from 1: {told.get(False) or told[True]} (--voc-corners {DECIDES_OTHERWISE}"
     )
     return CornerRule(True not in told, False not in told, note)
 

@@ -8,6 +8,7 @@ from typing import Literal, cast
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
@@ -65,8 +66,8 @@ def count_tensors(names: Iterable[str]) -> int:
     return sum(not name.endswith(BATCH_COUNTER) for name in names)
 
 
-def print_transfer(report: TransferReport) -> None:
-    """The table that a fine-tuning begins with, and the classes below it."""
+def print_transfer(report: TransferReport, to: Console) -> None:
+    """The table of the tensors that a fine-tuning begins with, and the classes below it."""
     table = Table(title=escape(f"weights of {report.path}"), title_justify="left")
     table.add_column("tensors")
     for name in ("loaded", "resized", "new", "unused"):
@@ -75,12 +76,12 @@ def print_transfer(report: TransferReport) -> None:
     for part in report.parts:
         counts = (str(count) if count else "-" for count in (part.loaded, part.resized, part.new, part.left))
         table.add_row(part.part, *counts, part.anchors)
-    print_table(table)
-    print_line(f"classes kept: {_some(report.kept_classes)}")
-    print_line(f"classes new: {_some(report.new_classes)}")
-    print_line(f"classes unused: {_some(report.left_classes)}")
+    print_table(table, to)
+    print_line(f"classes kept: {_some(report.kept_classes)}", to)
+    print_line(f"classes new: {_some(report.new_classes)}", to)
+    print_line(f"classes unused: {_some(report.left_classes)}", to)
     for note in report.notes:
-        print_line(note)
+        print_line(note, to)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -16,11 +16,13 @@ from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ssdlite.config import DetectorConfig
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.errors import ConfigError, TrainingError
-from ssdlite.files import counted, remove_forgotten, write_atomically, write_json, write_text
+from ssdlite.files import counted, remove_forgotten, write_atomically, write_json, write_text, writing
 from ssdlite.images.drawing import plot_curves
 from ssdlite.images.geometry import ImageArray
 from ssdlite.training.decide import Decision
 from ssdlite.training.options import TrainOptions, read_description, run_path
+
+LOG_FILE = "log.txt"
 
 
 class SplitFingerprint(msgspec.Struct, frozen=True):
@@ -57,7 +59,7 @@ class Description:
 
 
 class RunFolder:
-    """config.json, metrics.jsonl (a line per epoch), summary.json, best.pt, last.pt, curves.png, samples.jpg,
+    """config.json, log.txt, metrics.jsonl (a line per epoch), summary.json, best.pt, last.pt, curves.png, samples.jpg,
     report.html and report.json."""
 
     def __init__(self, path: Path) -> None:
@@ -91,6 +93,12 @@ class RunFolder:
             write_json(self.path / "config.json", content)
         except OSError as error:
             raise ConfigError(f"--output {self.path}: cannot be written ({error.strerror})") from None
+
+    def log(self, text: str) -> None:
+        """Add to log.txt. Raises ConfigError where it cannot be written."""
+        file = self.path / LOG_FILE
+        with writing(file):
+            write_text(file, (file.read_text(errors="replace") if file.exists() else "") + text)
 
     def description(self) -> Description:
         """Read config.json. Raises ConfigError where there is none, or it is not ours."""

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from ssdlite.console import print_line
 from ssdlite.datasets.loading import DataSplits
 from ssdlite.device import Processes, choose_device, join_processes
 from ssdlite.errors import DataError
 from ssdlite.training.callbacks import Callback, CallbackList, build_loggers
-from ssdlite.training.decide import decide, evaluation_interval
+from ssdlite.training.decide import Decision, decide, evaluation_interval
 from ssdlite.training.duration import fit_epochs
 from ssdlite.training.finetune import build_freezing, reestimate_norms, score_untrained
-from ssdlite.training.head_transfer import print_transfer
+from ssdlite.training.head_transfer import TransferReport, print_transfer
 from ssdlite.training.options import TrainOptions
 from ssdlite.training.run_folder import Description, RunFolder
 from ssdlite.training.setup import (
@@ -32,6 +34,8 @@ from ssdlite.training.setup import (
 )
 from ssdlite.training.sources import read_weights
 from ssdlite.training.trainer import Trainer
+
+LOG_WIDTH = 100  # columns
 
 
 def train(options: TrainOptions, *, remark: str | None = None, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
@@ -99,7 +103,7 @@ def _load_again(options: TrainOptions, processes: Processes) -> DataSplits:
 def _run(
     start: RunStart, splits: DataSplits, processes: Processes, remark: str | None, followers: CallbackList
 ) -> dict[str, Any]:
-    options = start.options
+    options, decisions = start.options, start.decisions
     torch.manual_seed(options.run.seed)
     detector, report = build_for_run(start, splits.train)
     data = identify_data(splits, start)
@@ -109,7 +113,8 @@ def _run(
         copied = copy.deepcopy(detector)
         freezing = build_freezing(copied, options.start, report, None)
         trial = Trainer(copied, splits, options, start.folder, processes, freezing=freezing)
-        options = _fit_to_time(start.seconds, trial)
+        options, length = _fit_to_time(start.seconds, trial)
+        decisions = (*decisions, length)
     freezing = build_freezing(detector, options.start, report, start.state)
     known_classes = () if report is None else report.kept_classes
     trainer = Trainer(
@@ -125,11 +130,10 @@ def _run(
     if start.checkpoint is not None and start.state is not None:
         trainer.restore(start.checkpoint, start.state)
     if processes.is_first:
-        start.folder.describe(Description(options, detector.config, start.source_sha256, data, start.decisions))
+        start.folder.describe(Description(options, detector.config, start.source_sha256, data, decisions))
+        start.folder.log(_log_of_start(splits, decisions, report, trainer))
     try:
         if processes.is_first:
-            if report is not None:
-                print_transfer(report)
             trainer.introduce()
             if remark is not None:
                 print_line(remark)
@@ -139,15 +143,33 @@ def _run(
         raise
 
 
-def _fit_to_time(seconds: int, trial: Trainer) -> TrainOptions:
+def _log_of_start(
+    splits: DataSplits, decisions: Sequence[Decision], report: TransferReport | None, trainer: Trainer
+) -> str:
+    """All that is known of the data, the weights and the settings; what is printed is the least that a person needs."""
+    log = io.StringIO()
+    to = Console(file=log, width=LOG_WIDTH, highlight=False)
+    for line in (*splits.notes, *(f"decided {decision}" for decision in decisions)):
+        print_line(line, to)
+    if report is not None:
+        print_transfer(report, to)
+    for line in trainer.details():
+        print_line(line, to)
+    return log.getvalue() + "\n"
+
+
+def _fit_to_time(seconds: int, trial: Trainer) -> tuple[TrainOptions, Decision]:
     """The options with the epochs that fit into the time, ``trial`` being a copy of the one that is going to train."""
     options, random_state = trial.options, torch.get_rng_state()
     epochs = trial.processes.share(fit_epochs(seconds, trial))
     torch.set_rng_state(random_state)
+    pictures = epochs * len(trial.batches) * trial.batches.batch_size
+    reason = (
+        f"with their evaluations what fits into {seconds} s; {pictures} pictures are seen; "
+        "start-up, scoring of the start, and the report come on top"
+    )
+    decision = Decision("epochs", epochs, reason)
     if trial.processes.is_first:
-        pictures = epochs * len(trial.batches) * trial.batches.batch_size
-        print_line(
-            f"decided --epochs {epochs}: with their evaluations what fits into {seconds} s; {pictures} pictures are "
-            "seen; start-up, scoring of the start, and the report come on top"
-        )
-    return options.override(epochs=epochs, eval_interval=options.run.eval_interval or evaluation_interval(epochs))
+        print_line(f"decided {decision}")
+    interval = options.run.eval_interval or evaluation_interval(epochs)
+    return options.override(epochs=epochs, eval_interval=interval), decision

@@ -166,7 +166,7 @@ def data_root(dataset: DatasetOptions) -> Path:
 
 
 def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
-    """The training and validation data; the built-in data are made where they are not there yet."""
+    """The training and validation data, saying what they are; the built-in ones are made where they are missing."""
     dataset = options.dataset
     root = data_root(dataset)
     if dataset.data == SHAPES:
@@ -185,7 +185,8 @@ def load_splits(options: TrainOptions, processes: Processes) -> DataSplits:
         splits = _first_images(splits, dataset.overfit)
     if processes.is_first:
         for note in splits.notes:
-            print_line(note)
+            if note not in splits.details:
+                print_line(note)
     return splits
 
 
@@ -194,7 +195,8 @@ def _first_images(splits: DataSplits, count: int) -> DataSplits:
     train = splits.train
     with_objects = [i for i in range(len(train)) if len(train.record(i).boxes)]
     few = train.subset(with_objects[:count], f"{train.name}, {counted(min(count, len(with_objects)), 'image')}")
-    return DataSplits(few, few, (*splits.notes, f"overfitting: training and validating on {few.name}"))
+    notes = (*splits.notes, f"overfitting: training and validating on {few.name}")
+    return DataSplits(few, few, notes, details=splits.details)
 
 
 def identify_data(splits: DataSplits, start: RunStart) -> dict[str, SplitFingerprint]:

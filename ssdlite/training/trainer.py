@@ -29,7 +29,7 @@ from ssdlite.evaluation.analysis.report import PAGE_FILE, write_report
 from ssdlite.evaluation.analysis.trained import TrainedWith
 from ssdlite.evaluation.coco import Evaluator, Metrics
 from ssdlite.evaluation.inference import detect_dataset, evaluate_dataset, refuse_bad
-from ssdlite.files import counted
+from ssdlite.files import counted, listing
 from ssdlite.heads.losses import Losses
 from ssdlite.predictor import Predictor
 from ssdlite.training.callbacks import (
@@ -43,7 +43,7 @@ from ssdlite.training.callbacks import (
 from ssdlite.training.decide import LEAST_GAIN
 from ssdlite.training.finetune import Freezing
 from ssdlite.training.options import TrainOptions
-from ssdlite.training.run_folder import RunFolder
+from ssdlite.training.run_folder import LOG_FILE, RunFolder
 from ssdlite.training.state import RunProgress, TrainingState
 from ssdlite.training.step import TrainingStep, learning_rate, set_learning_rate
 
@@ -98,23 +98,33 @@ class Trainer:
         self.best: tuple[Evaluator, Metrics] | None = None  # of best.pt, where this process has scored it
 
     def introduce(self) -> None:
-        """Say what is going to be trained, how, and where it will be found."""
+        """Say what is going to be trained, and where it will be found."""
         config, options = self.detector.config, self.options
-        precision = "float32" if self.step.amp is None else str(self.step.amp).removeprefix("torch.")
         keeps_shape = options.start.detector_weights is not None and options.detector.preset is None
         shape = f"the detector of {options.start.weights}" if keeps_shape else options.preset_name
+        known = f" (known to it: {listing(self.known_classes)})" if self.known_classes else ""
         print_line(
-            f"{shape}: {config.input.size[1]} x {config.input.size[0]} px, {counted(config.num_classes, 'class')}, "
-            f"{config.num_anchors} anchors ({options.settings.anchors}) on maps from stride {config.strides[0]} on; "
-            f"{self.step.device}, {precision}; "
-            f"{counted(options.settings.epochs, 'epoch')} of {counted(len(self.batches), 'step')}; "
-            f"run folder {self.folder.path}"
+            f"{shape}: {config.input.size[1]} x {config.input.size[0]} px, "
+            f"{counted(config.num_classes, 'class')}{known}; "
+            f"{counted(options.settings.epochs, 'epoch')} of {counted(len(self.batches), 'step')} on {self.step.device}"
         )
-        print_line(options.summary)
-        if options.start.has_weights:
-            print_line(f"fine-tuning: {', '.join(self._fine_tuning())}")
+        print_line(f"run folder: {self.folder.path} ({LOG_FILE} there says more)")
         if self.done.epoch:
             print_line(f"resuming after epoch {self.done.epoch}" + self._why_complete())
+
+    def details(self) -> Iterator[str]:
+        """Lines on how it is trained, for those who want to know."""
+        config, options = self.detector.config, self.options
+        precision = "float32" if self.step.amp is None else str(self.step.amp).removeprefix("torch.")
+        yield (
+            f"{config.num_anchors} anchors ({options.settings.anchors}) on maps from stride {config.strides[0]} on; "
+            f"{self.step.device}, {precision}"
+        )
+        yield options.summary
+        if options.start.has_weights:
+            yield f"fine-tuning: {', '.join(self._fine_tuning())}"
+        if self.done.epoch:
+            yield f"resuming after epoch {self.done.epoch}"
 
     def _why_complete(self) -> str:
         """Where no epoch is left to train, what trains longer."""

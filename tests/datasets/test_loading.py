@@ -211,7 +211,8 @@ def test_a_bare_voc_folder_is_recognised(tmp_path: Path) -> None:
     write_voc(tmp_path, {"trainval": ["cat_1", "cat_2", "owl_1"], "test": ["owl_2"]})
     data = load_data(tmp_path)
     assert (len(data.train), len(data.val)) == (2, 1)  # a part of trainval: test is not to choose on
-    assert "'test' is left for scoring (--val-split test would choose the best epoch on it)" in data.notes
+    assert "'test' is left for scoring (--val-split test would choose the best epoch on it)" in data.details
+    assert data.details < set(data.notes) and data.test == "test"
     data = load_data(tmp_path, val_split="test")
     assert (len(data.train), len(data.val)) == (3, 1)
     assert data.val.labels.tolist() == [1]

@@ -162,7 +162,14 @@ def test_each_decision_is_said_and_kept(tmp_path: Path, capsys: pytest.CaptureFi
     generate_shapes(tmp_path / "shapes", train_images=16, val_images=4, seed=3)
     given = {"data": str(tmp_path / "shapes"), "output": str(tmp_path / "run"), "epochs": 1, "image_size": 64}
     train(TrainOptions().override(**given, workers=0))
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("decided ")]
+    printed = capsys.readouterr().out.splitlines()
+    lines = [line for line in printed if line.startswith("decided ")]
+    before = [line.partition(":")[0] for line in printed[: printed.index(lines[-1]) + 3] if line not in lines]
+    assert before == ["shapes/train", "shapes/val", "the detector of openimages", "run folder"], "what has to be known"
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert f"{tmp_path / 'shapes'}: COCO annotations with the splits train, val\n" in log
+    assert "\nrecipe auto: loss qfl, boxes by giou (weight 6), anchors chosen by simota; " in log
+    assert all(f"{line}\n" in log for line in printed[:2] + lines)
     assert lines[0] == "decided --weights openimages: 16 pictures are few; a trained detector learns faster from them"
     content = json.loads((tmp_path / "run" / "config.json").read_text())
     assert len(content["decisions"]) == len(lines) == 7
@@ -253,6 +260,8 @@ def test_training_for_a_time_and_stopping_on_a_plateau(
     assert "no 0.005 more AP in 1 evaluation: training ends here" in printed
     epochs = int(re.search(r"decided --epochs (\d+): with their evaluations what fits into 20 s; ", printed)[1])  # type: ignore[index]
     assert "are seen; start-up, scoring of the start, and the report come on top\n" in printed
+    (decision,) = json.loads((tmp_path / "run" / "config.json").read_text())["decisions"]
+    assert (decision["option"], decision["value"]) == ("epochs", epochs)
     stored = stored_options(tmp_path / "run")
     assert (stored.settings.epochs, stored.optimization.time) == (epochs, None)
     ended_after = len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())

@@ -72,10 +72,12 @@ def test_other_classes_anchors_and_input_size(shapes: Path, tmp_path: Path, caps
     source = write_source(tmp_path, ("Hexagon", "CIRCLE"))
     run = tmp_path / "run"
     train(options(shapes, source, run, image_size=128, anchors="fit", loss=None, recipe=None))
-    printed = capsys.readouterr().out
+    printed, log = capsys.readouterr().out, (run / "log.txt").read_text()
     for line in ("predictors, stride 128", "classes kept: 1 (circle)", "classes new: 2 (square, triangle)"):
-        assert line in printed
-    assert "classes unused: 1 (Hexagon)" in printed
+        assert line in log and line not in printed
+    assert "classes unused: 1 (Hexagon)" in log
+    assert f"the detector of {source}: 128 x 128 px, 3 classes (known to it: circle); 1 epoch of " in printed
+    assert f"run folder: {run} (log.txt there says more)\n" in printed
     config = load_checkpoint(run / "last.pt").config
     assert (config.class_names, config.input.size) == (("circle", "square", "triangle"), (128, 128))
     assert (config.backbone.width_mult, config.layers.norm_eps, config.head.score_function) == (0.25, 1e-5, "sigmoid")
@@ -289,7 +291,7 @@ def test_an_identical_copy_of_weights_and_data_at_another_place_is_taken(
 
 
 def test_a_backbone_of_torchvision_begins_with_its_normalisation(
-    shapes: Path, torchvision_backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shapes: Path, torchvision_backbone: Path, tmp_path: Path
 ) -> None:
     theirs = torch.load(torchvision_backbone, weights_only=True)
     given = {"weights": None, "backbone_weights": str(torchvision_backbone), "preset": PRESET, "width_mult": 0.25}
@@ -299,7 +301,7 @@ def test_a_backbone_of_torchvision_begins_with_its_normalisation(
     assert (after.config.layers.norm_eps, after.config.input.mean) == (1e-5, pytest.approx((123.675, 116.28, 103.53)))
     backbone = {f"backbone.{name}": tensor for name, tensor in theirs.items() if name.startswith("features.")}
     assert same(backbone, after.weights, "")
-    row = next(line for line in capsys.readouterr().out.splitlines() if "backbone " in line)
+    row = next(line for line in (tmp_path / "run" / "log.txt").read_text().splitlines() if "backbone " in line)
     assert row.replace("│", " ").split() == ["backbone", "260", "-", "-", "2"]
 
 

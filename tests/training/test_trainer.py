@@ -30,7 +30,8 @@ from ssdlite.training.runs import resume, train
 TRAIN_DET = Path(__file__).parents[2] / "tools" / "train_det.py"
 EVAL_DET = TRAIN_DET.with_name("eval_det.py")
 SMALL = {"preset": "ssdlite192_mobilenet_v2_050", "width_mult": 0.25, "image_size": 96, "batch_size": 8}
-RUN_FILES = {"config.json", "metrics.jsonl", "summary.json", "best.pt", "last.pt", "curves.png", "samples.jpg"}
+RUN_FILES = {"config.json", "log.txt", "metrics.jsonl", "summary.json", "best.pt", "last.pt"}
+RUN_FILES |= {"curves.png", "samples.jpg"}
 REPORT = {"report.html", "report.json"}
 TENSORBOARD = {"tensorboard"} if importlib.util.find_spec("tensorboard") else set()
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -299,7 +300,11 @@ def test_empty_images_train_but_not_they_alone(shapes: Path, tmp_path: Path) -> 
 def test_weights_of_another_run_are_a_start(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(options(shapes, tmp_path / "first", epochs=1))
     train(options(shapes, tmp_path / "second", epochs=1, weights=str(tmp_path / "first" / "best.pt")))
-    assert "loaded" in capsys.readouterr().out
+    assert "3 classes (known to it: circle, square, triangle); 1 epoch of 3 steps on cpu\n" in capsys.readouterr().out
+    log = (tmp_path / "second" / "log.txt").read_text()
+    assert "loaded" in log and "\nclasses kept: 3 (circle, square, triangle)\nclasses new: none\n" in log
+    resume(tmp_path / "second")
+    assert (tmp_path / "second" / "log.txt").read_text().startswith(log), "a start adds to it"
 
 
 @pytest.mark.parametrize(
