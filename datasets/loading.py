@@ -84,26 +84,33 @@ def find_splits(root: Path, options: ReadOptions = READ_OPTIONS) -> DataLayout:
             several that differ, and ``options.data_format`` does not say which.
     """
     root = Path(root)
-    if options.images is not None and not Path(options.images).is_dir():
-        raise DataError(f"--images {options.images}: expected a folder of pictures, found no folder of that name")
+    require_there(root, options)
     known = DATA_FORMATS
     if options.data_format is not None:
         require_known([options.data_format], DATA_FORMATS, "data format")
         known = {options.data_format: DATA_FORMATS[options.data_format]}
     layouts = {}
     for key, data_format in known.items():
-        if root.exists() and (splits := data_format.find_splits(root)):
+        if splits := data_format.find_splits(root):
             layouts[key] = DataLayout(root, data_format, tuple(splits))
     if not layouts:
         raise _not_recognized(root, known.values())
     return next(iter(layouts.values())) if len(layouts) == 1 else _only_one(layouts, options)
 
 
+def require_there(root: Path, options: ReadOptions = READ_OPTIONS) -> None:
+    """Raises DataError where there is nothing called ``root``, or no folder that ``options.images`` names."""
+    if options.images is not None and not Path(options.images).is_dir():
+        raise DataError(f"--images {options.images}: expected a folder of pictures, found no folder of that name")
+    if not root.exists():
+        formats = _format_names(DATA_FORMATS.values())
+        raise DataError(f"{root}: expected a folder with {formats} annotations, found no folder of that name")
+
+
 def _not_recognized(root: Path, known: Collection[DataFormat]) -> DataError:
     if not root.is_dir():
-        found = f"this is a file; {_instead_of_file(root)}" if root.is_file() else "found no folder of that name"
-        place = "folder or file" if root.is_file() else "folder"
-        return DataError(f"{root}: expected a {place} with {_format_names(known)} annotations, {found}")
+        expected = f"expected a folder or file with {_format_names(known)} annotations"
+        return DataError(f"{root}: {expected}, this is a file; {_instead_of_file(root)}")
     if len(known) < len(DATA_FORMATS):
         looked_for = "; ".join(f"{known_format.looked_for} ({known_format.name})" for known_format in known)
         return DataError(f"{root}: no annotations found. Looked for {looked_for}. {describe_folder(root)}")

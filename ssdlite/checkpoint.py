@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ssdlite.config import PRESETS, SHIPPED, SHIPPED_LICENSE, DetectorConfig, shipped_file
+from ssdlite.config import SHIPPED, SHIPPED_LICENSE, DetectorConfig, no_such_checkpoint, shipped_file
 from ssdlite.errors import CheckpointError, ConfigError, quote
 from ssdlite.files import listing, write_atomically
 from ssdlite.runtime.contract import CONTRACT_FILE, Provenance
@@ -204,9 +204,7 @@ def _instead_of_checkpoint(path: Path) -> str:
     if path.is_dir():
         inside = ", ".join(sorted(file.name for file in path.glob("*.pt")))
         return f"expected a checkpoint file, this is a folder{f' (inside are {inside})' if inside else ''}"
-    if str(path) in PRESETS:
-        return f"a preset, which has no weights; expected a checkpoint file, as `ssdlite train --preset {path}` makes"
-    return f"no such checkpoint file, nor one of the detectors that come along: {', '.join(SHIPPED)}"
+    return no_such_checkpoint(path)
 
 
 def _is_refusal(error: Exception) -> bool:

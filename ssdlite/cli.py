@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Literal, TypeVar
 
 from ssdlite import __version__
-from ssdlite.errors import SsdliteError, quote
+from ssdlite.errors import CheckpointError, SsdliteError, quote
 
 COMMANDS = {  # name: (module with main(argv), what it does)
     "train": ("ssdlite.tools.train_det", "train a detector on annotated pictures or built-in data"),
@@ -155,10 +155,26 @@ def _run_command(name: str, arguments: list[str]) -> int:
         return 2
 
 
+# --- What is looked at before torch is loaded, which takes seconds.
+
+
+def require_weights(path: Path) -> None:
+    """Raises CheckpointError where there is neither a file or folder of this name, nor a detector that comes along."""
+    from ssdlite.config import no_such_checkpoint, shipped_file
+    from ssdlite.runtime.files import is_exported
+
+    if not path.exists() and shipped_file(path) == path and not is_exported(path):
+        raise CheckpointError(f"{path}: {no_such_checkpoint(path)}")
+
+
 def find_weights(path: Path) -> Path:
-    """``path`` of a checkpoint or an exported model; of a run's folder the best checkpoint in it, saying so."""
+    """``path`` of a checkpoint or an exported model; of a run's folder the best checkpoint in it, saying so.
+
+    Raises CheckpointError as ``require_weights``.
+    """
     from ssdlite.runtime.files import run_checkpoint
 
+    require_weights(path)
     found = run_checkpoint(path)
     if found != path:
         print(f"{path} is the folder of a run: taking {found}", file=sys.stderr)

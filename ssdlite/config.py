@@ -373,6 +373,13 @@ def shipped_file(path: Path) -> Path:
     return path if path.exists() else SHIPPED.get(str(path), path)
 
 
+def no_such_checkpoint(path: Path) -> str:
+    """What to say of a path at which there is nothing, and which is no name of ``SHIPPED``."""
+    if str(path) in PRESETS:
+        return f"a preset, which has no weights; expected a checkpoint file, as `ssdlite train --preset {path}` makes"
+    return f"no such checkpoint file, nor one of the detectors that come along: {', '.join(SHIPPED)}"
+
+
 # The named detectors. To add one is to add an entry here; every entry passes the same contract test.
 _SSDLITE = DetectorConfig()
 _SSD300 = {"image_size": (300, 300), "extra_conv": "plain", "head_conv": "pointwise", "padding": "same"}

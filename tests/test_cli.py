@@ -36,6 +36,48 @@ def test_help_takes_less_than_a_second_and_loads_nothing_heavy(command: str) -> 
     assert float(seconds) < 1  # of the processor, whatever else it is doing
 
 
+MISTAKE = """
+import sys
+from ssdlite.cli import main
+status = main(sys.argv[1:])
+print("loaded", *{"torch", "onnxruntime", "albumentations", "matplotlib"} & sys.modules.keys(), status)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train --data none", "none: expected a folder with COCO, "),
+        ("train --data shapes --weights none.pt", "none.pt: no such checkpoint file, "),
+        ("train --nothing", "Unrecognized options: --nothing"),
+        ("eval none", "none: no such checkpoint file, "),
+        ("eval openimages --data none", "none: expected a folder with COCO, "),
+        ("predict none.jpg", "none.jpg: no such file or folder"),
+        ("predict a.png --weights none.pt", "none.pt: no such checkpoint file, "),
+        ("export none --output out", "none: no such checkpoint file, "),
+        ("export openimages --output out --data none", "none: expected a folder with COCO, "),
+        ("export openimages --output out --precision int8", "--precision int8 is calibrated on real pictures"),
+        ("import-weights none.pb --output out.pt", "none.pb: no such file"),
+        ("benchmark none.pt", "none.pt: no such checkpoint file, "),
+        ("benchmark openimages --pictures none", "--pictures none: no such file or folder"),
+        ("classify none.jpg", "none.jpg: no such file or folder"),
+        ("check-data none", "none: expected a folder with COCO, "),
+        ("convert-data none --to coco --output out", "none: expected a folder with COCO, "),
+        ("verify none", "none: expected the folder of a bundle"),
+        ("lint none", "none: no such model file"),
+    ],
+)
+def test_a_mistake_in_a_name_is_told_before_anything_heavy_is_loaded(
+    tmp_path: Path, arguments: str, message: str
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    command, *others = arguments.split()
+    program = [sys.executable, "-c", MISTAKE, command, *others]
+    done = subprocess.run(program, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stderr.startswith(f"ssdlite {command}: error: {message}")
+    assert done.stdout.splitlines()[-1] == "loaded 2"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

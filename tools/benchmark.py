@@ -59,13 +59,13 @@ def benchmark(options: BenchmarkOptions) -> None:
 
     Times are milliseconds a picture and medians where nothing else is said. On a shared machine trust the ratios.
     """
+    _check(options)
     from ssdlite.benchmark.comparison import describe_facts
     from ssdlite.benchmark.detectors import Load, build_table, by_load, compare, find_candidates
     from ssdlite.benchmark.timing import describe_machine
     from ssdlite.console import print_line, print_table
     from ssdlite.files import prepare_folder
 
-    _check(options)
     if options.output is not None:
         prepare_folder(options.output)
     candidates = find_candidates(options.models)
@@ -107,6 +107,14 @@ def _check(options: BenchmarkOptions) -> None:
             raise ConfigError(f"--{name.replace('_', '-')}: expected numbers of 1 or more, got {values}")
     if options.split is not None and options.data is None:
         raise ConfigError("--split goes with --data")
+    for model in options.models:
+        cli.require_weights(model)
+    if options.data is not None:
+        from ssdlite.datasets.loading import require_there
+
+        require_there(options.data, options.reading)
+    if options.pictures is not None:
+        _files(options.pictures)
 
 
 def _accuracy(candidate: Candidate, options: BenchmarkOptions) -> Accuracy:

@@ -33,16 +33,19 @@ class ClassifyOptions:
 
 def classify(options: ClassifyOptions) -> None:
     """Print the likeliest of ImageNet's 1000 labels for each picture, by a backbone with its classifier."""
-    from ssdlite.classifier import ImageClassifier
     from ssdlite.images.media import find_sources
 
     if not options.pictures:
         raise ConfigError("expected one or more pictures, got none")
     if options.top < 1:
         raise ConfigError(f"--top: expected 1 or more, got {options.top}")
-    classifier = ImageClassifier(options.backbone, options.backbone_weights)
     sources = find_sources(options.pictures)
     failures = sources.problems
+    if not sources.files:
+        raise DataError("; ".join(failures))
+    from ssdlite.classifier import ImageClassifier
+
+    classifier = ImageClassifier(options.backbone, options.backbone_weights)
     for source in sources.files:
         path = source.path
         if source.is_video and path not in options.pictures:  # in a folder of pictures

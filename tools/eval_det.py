@@ -86,10 +86,11 @@ def evaluate(options: EvalOptions) -> None:
 
     Under torchrun each process takes a share of the images; the figures are those of a single one.
     """
+    options = replace(options, checkpoint=cli.find_weights(options.checkpoint))
+    _check(options)
+    files = _output_files(options)
     from ssdlite.device import join_processes
 
-    files = _output_files(options)
-    options = replace(options, checkpoint=cli.find_weights(options.checkpoint))
     with join_processes(options.device) as processes:
         model = _load_model(options)
         console = Console(quiet=not processes.is_first)
@@ -180,12 +181,20 @@ def _output_files(options: EvalOptions) -> OutputFiles:
     return OutputFiles(figures, results)
 
 
-def _load_model(options: EvalOptions) -> DetectionModel:
+def _check(options: EvalOptions) -> None:
+    """Raises ConfigError or DataError for what can be seen without a detector."""
     for name, value, least in (("batch-size", options.batch_size, 1), ("workers", options.workers, 0)):
         if value < least:
             raise ConfigError(f"--{name}: expected {least} or more, got {value}")
     if options.amp != "off" and is_exported(options.checkpoint):
         raise ConfigError(f"--amp {options.amp}: the precision of the exported model {options.checkpoint} is its own")
+    if options.data is not None:
+        from ssdlite.datasets.loading import require_there
+
+        require_there(options.data, options.reading)
+
+
+def _load_model(options: EvalOptions) -> DetectionModel:
     thresholds = Thresholds(
         score_threshold=options.score_threshold,
         nms_threshold=options.nms_threshold,

@@ -32,9 +32,15 @@ class ExportArguments(ExportOptions):
 
 def export(options: ExportOptions) -> None:
     """Export a checkpoint to a bundle: models for phones, how to feed them, and the proof that they are right."""
+    options = replace(options, checkpoint=cli.find_weights(options.checkpoint))
+    options.check()
+    if options.data is not None:
+        from ssdlite.datasets.loading import require_there
+
+        require_there(options.data, options.reading)
     from ssdlite.export.pipeline import export_bundle
 
-    contract = export_bundle(replace(options, checkpoint=cli.find_weights(options.checkpoint)), print_line)
+    contract = export_bundle(options, print_line)
     _print_files(contract, options.output)
     _print_quantization(contract)
     if options.lint:

@@ -72,7 +72,6 @@ class ImportWeightsOptions:
 
 def import_file(options: ImportWeightsOptions) -> None:
     """Turn another project's SSD MobileNet into a checkpoint: all of it, or nothing is written."""
-    from ssdlite.checkpoint import save_checkpoint
     from ssdlite.files import writing
     from ssdlite.weights import import_weights
 
@@ -86,6 +85,8 @@ def import_file(options: ImportWeightsOptions) -> None:
         anchor_order=options.anchor_order,
         anchors=None if options.anchors is None else read_anchors(options.anchors),
     )
+    from ssdlite.checkpoint import save_checkpoint
+
     with writing(options.output):
         save_checkpoint(imported.checkpoint, options.output)
     _print_summary(imported, Path(options.source).name)

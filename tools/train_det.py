@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from ssdlite.arguments import DATA_NAMES, pick_arguments
-from ssdlite.cli import Waiting, keep_freed_memory, run, set_threads
-from ssdlite.training.options import TrainOptions, options_to_repeat, stored_options
+from ssdlite.cli import Waiting, keep_freed_memory, require_weights, run, set_threads
+from ssdlite.training.options import SHAPES, TrainOptions, options_to_repeat, stored_options
 from ssdlite.training.recipes import recipe_defaults
 from ssdlite.validation import Config, require
 
@@ -41,6 +42,8 @@ class TrainCommand(ResumeCommand, frozen=True, kw_only=True):
 
 def train_det(command: TrainCommand) -> None:
     """Train a detector on a data set in any known format (docs/data.md), or on the built-in shapes."""
+    if command.resume is None:
+        _require_input(command.options)
     remark = set_threads(command.threads, command.wait)
     from ssdlite.device import names_gpu
     from ssdlite.training.runs import resume, train
@@ -51,6 +54,17 @@ def train_det(command: TrainCommand) -> None:
         train(command.options, remark=remark)
     else:
         resume(command.resume, command.options, remark=remark)
+
+
+def _require_input(options: TrainOptions) -> None:
+    """Raises DataError or CheckpointError for data or weights that are not there."""
+    if options.dataset.data != SHAPES:
+        from ssdlite.datasets.loading import require_there
+
+        require_there(Path(options.dataset.data), options.dataset)
+    weights = options.start.detector_weights
+    if weights is not None and weights != "imagenet":  # of which there is another thing to say
+        require_weights(Path(weights))
 
 
 def defaults(arguments: list[str]) -> TrainCommand:

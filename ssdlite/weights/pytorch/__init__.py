@@ -27,6 +27,8 @@ class TorchvisionFormat:
                 f"{source.path}: no such file, and of what torchvision publishes only {TORCHVISION_COCO} is a detector "
                 "that is imported; ImageNet weights are for `ssdlite train --backbone-weights imagenet`"
             )
+        if source.kind not in self.kinds:
+            return False
         from ssdlite.weights.pytorch.ssd import is_torchvision_ssd
 
         return is_torchvision_ssd(source.state.keys())
@@ -46,6 +48,8 @@ class PytorchSsdFormat:
     kinds = (TORCH, SAFETENSORS)
 
     def recognize(self, source: ImportSource) -> bool:
+        if source.kind not in self.kinds:
+            return False
         from ssdlite.weights.pytorch.ssd import is_pytorch_ssd
 
         return is_pytorch_ssd(source.state.keys())
