@@ -35,11 +35,12 @@ def test_the_quickstart_runs_with_the_wheel(
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
     said = ["".join(one.get("text", "") for one in several) for several in outputs]
-    assert float(re.search(r"AP50 (\d\.\d+)", said[2])[1]) > 0.2  # type: ignore[index]
+    assert float(re.search(r"AP50 (\d\.\d+)", said[2])[1]) > 0.7  # type: ignore[index]
     assert "image/png" in outputs[3][-1].data  # the picture with boxes
     assert "'nms_fp32.onnx'" in said[4]
     pytorch = re.search(r"<Detections: [^>]*>", outputs[3][-1].data["text/plain"])
     assert pytorch is not None
+    assert 3 <= int(pytorch[0].split()[1]) <= 8, "of 6 shapes, each with one label"
     assert pytorch[0] in said[5]  # the exported file finds the same
     files = said[-1].split()
     assert str(package / "ssdlite" / "__init__.py") in files
