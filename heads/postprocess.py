@@ -6,7 +6,6 @@ their scores, the rest by rank; only what remains is decoded.
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -20,23 +19,26 @@ from ssdlite.config import DetectorConfig
 from ssdlite.detections import Detections
 from ssdlite.heads.base import Outputs, class_scores
 from ssdlite.heads.boxes import BoxCode, CenterSizeCode, clip_boxes
-from ssdlite.nms import FIRST_CANDIDATES, Groups, suppress_by_pairs
+from ssdlite.nms import FIRST_CANDIDATES, Groups, logit_bound, strict_threshold, suppress_by_pairs
 
-MARGIN = 1e-3  # of logits, for rounding, where a bound on a score stands for the score
 FEW_PAIRS = 64  # a box, on average, up to which looking at all pairs is quicker than torchvision's operator in chunks
 CHUNK = 128  # boxes that are suppressed together on a CPU, where the time for n boxes grows with n * n
 
 
 def postprocess(
-    outputs: Outputs, anchors: Tensor, config: DetectorConfig, box_code: BoxCode | None = None
+    outputs: Outputs,
+    anchors: Tensor,
+    config: DetectorConfig,
+    box_code: BoxCode | None = None,
+    score_threshold: float = 0.0,
 ) -> list[Detections]:
     """Outputs of B images and anchors [A, 4] -> what was found in each, in input pixels, as torchvision's SSD finds it.
 
     ``box_code`` is the head's, by default that of ``config``.
 
-    Per class, the ``candidates_per_class`` best anchors with a score above ``score_threshold`` enter non-maximum
-    suppression; per image the ``max_detections`` best of what it leaves remain. Of equal scores the one whose anchor,
-    and then whose class, comes first counts as better.
+    Per class, the ``candidates_per_class`` best anchors with a score above the threshold of ``config``, and of at least
+    ``score_threshold``, enter non-maximum suppression; per image the ``max_detections`` best of what it leaves remain.
+    Of equal scores the one whose anchor, and then whose class, comes first counts as better.
 
     Suppression only ever comes from higher scores, so the best candidates of all classes are enough as soon as they
     leave ``max_detections`` of them: it starts with a few and takes more only when they run short.
@@ -44,14 +46,17 @@ def postprocess(
     if box_code is None:
         box_code = CenterSizeCode(config.head.box_code_scales).to(anchors.device)
     with torch.inference_mode():  # many small operations: each costs less
-        return _detect(outputs, anchors, config, box_code)
+        return _detect(outputs, anchors, config, box_code, score_threshold)
 
 
-def _detect(outputs: Outputs, anchors: Tensor, config: DetectorConfig, box_code: BoxCode) -> list[Detections]:
-    likely = _likely_anchors(outputs.class_logits.float(), config)
+def _detect(
+    outputs: Outputs, anchors: Tensor, config: DetectorConfig, box_code: BoxCode, score_threshold: float
+) -> list[Detections]:
+    threshold = strict_threshold(config.postprocess.score_threshold, score_threshold)
+    likely = _likely_anchors(outputs.class_logits.float(), config.head.score_function, threshold)
     limit = FIRST_CANDIDATES
     while True:
-        candidates = _best_candidates(likely, limit, config.postprocess.score_threshold)
+        candidates = _best_candidates(likely, limit, threshold)
         boxes = _decode(outputs.box_deltas, candidates.anchors, anchors, box_code, config.input.size)
         keep = _suppress(boxes, candidates, config)
         enough = candidates.complete | (keep.sum(dim=1) >= config.postprocess.max_detections)
@@ -72,22 +77,16 @@ class _LikelyAnchors(NamedTuple):
         return self.anchors.gather(1, places // classes), places % classes
 
 
-def _likely_anchors(logits: Tensor, config: DetectorConfig) -> _LikelyAnchors:
-    """logits [B, A, K + 1] -> the anchors and their scores.
-
-    A softmax score is at most exp(logit - logit of background), a sigmoid score grows with its logit.
-    """
-    best, threshold = _row_max(logits[..., 1:]), config.postprocess.score_threshold
-    if config.head.score_function == "softmax":
-        best, odds = best - logits[..., 0], threshold
-    else:
-        odds = threshold / (1 - threshold) if threshold < 1 else math.inf
-    bound = math.log(odds) - MARGIN if odds > 0 else -math.inf
-    wanted = ~(best <= bound)  # what is no number may hide other classes of its anchor
+def _likely_anchors(logits: Tensor, score_function: str, threshold: float) -> _LikelyAnchors:
+    """logits [B, A, K + 1] -> the anchors and their scores."""
+    best = _row_max(logits[..., 1:])
+    if score_function == "softmax":
+        best = best - logits[..., 0]
+    wanted = ~(best <= logit_bound(threshold))  # what is no number may hide other classes of its anchor
     chosen, taken = _places(wanted, wanted.sum(dim=1))
     rows = chosen + torch.arange(len(logits), device=logits.device)[:, None] * logits.shape[1]
     own = logits.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, logits.shape[2])
-    scores = class_scores(own, config.head.score_function)
+    scores = class_scores(own, score_function)
     return _LikelyAnchors(chosen, scores if bool(taken.all()) else scores * taken[:, :, None])
 
 

@@ -159,8 +159,8 @@ class Detector(GeometryModule):
             outputs: Outputs = self(torch.from_numpy(images).to(self.mean.device))
             return outputs
 
-    def postprocess(self, outputs: Outputs) -> list[Detections]:
-        """What was found in each image, in input pixels.
+    def postprocess(self, outputs: Outputs, score_threshold: float = 0.0) -> list[Detections]:
+        """What was found in each image, in input pixels, from ``score_threshold`` on.
 
         Raises:
             CheckpointError: outputs are not finite; names the weights that are to blame.
@@ -168,7 +168,7 @@ class Detector(GeometryModule):
         if not are_finite(outputs):
             require_finite(self.state_dict(), "the detector")
             raise overflow_error(outputs)
-        return postprocess(outputs, self.anchors, self.config, self.head.box_code)
+        return postprocess(outputs, self.anchors, self.config, self.head.box_code, score_threshold)
 
 
 def require_finite(weights: Mapping[str, Tensor], owner: str) -> None:

@@ -1,7 +1,8 @@
-"""Overlaps of boxes, and non-maximum suppression in many groups at once by the pairs that overlap. Needs no torch."""
+"""Score thresholds, overlaps of boxes, and non-maximum suppression in many groups at once. Needs no torch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +15,25 @@ BoolArray = npt.NDArray[np.bool_]
 Corners = Sequence[Any] | npt.NDArray[Any]
 
 FIRST_CANDIDATES = 1024  # per image; enough in all but untrained or very crowded cases, where it is doubled
+LOGIT_MARGIN = 1e-3  # for rounding, where a bound on a score stands for the score
 PAIRS_AT_ONCE = 8192  # so that what is computed of them stays in the processor's cache
 MOST_PAIRS = 256  # a box, on average, up to which looking at all pairs is quicker than box by box
+
+
+def strict_threshold(configured: float, asked: float) -> float:
+    """Scores above it are above the ``configured`` threshold and at least the one that is ``asked`` for, in float32.
+
+    A box is only ever suppressed or crowded out by better ones, so a caller's threshold finds the same before
+    suppression as behind it, where ``Detections.above`` would come.
+    """
+    return max(configured, float(np.nextafter(np.float32(asked), np.float32(-1))))
+
+
+def logit_bound(threshold: float) -> float:
+    """Up to it no logit has a score above the threshold: a sigmoid's own, a softmax's less that of background."""
+    if threshold <= 0:
+        return -math.inf
+    return math.log(threshold / (1 - threshold)) - LOGIT_MARGIN if threshold < 1 else math.inf
 
 
 def pairwise_iou(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -83,11 +83,15 @@ class Predictor:
         """images [B, 3, H, W] RGB of the configured size -> the network's outputs."""
         return self._network(torch.from_numpy(images).to(self.device))
 
-    def postprocess(self, outputs: Outputs) -> list[Detections]:
-        """What was found in each image, in input pixels. Raises CheckpointError for outputs that are not finite."""
+    def postprocess(self, outputs: Outputs, score_threshold: float = 0.0) -> list[Detections]:
+        """What was found in each image, in input pixels, from ``score_threshold`` on.
+
+        Raises:
+            CheckpointError: outputs are not finite.
+        """
         if not are_finite(outputs):
             raise overflow_error(outputs)
-        return postprocess(outputs, self._anchors, self.config, self._box_code)
+        return postprocess(outputs, self._anchors, self.config, self._box_code, score_threshold)
 
 
 class _QuickNetwork:

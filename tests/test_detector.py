@@ -33,12 +33,12 @@ def picture() -> np.ndarray:
 def plant(monkeypatch, detector, boxes: list[list[float]], scores: list[float], seen: list | None = None):
     """Let the detector find the same in every image, and remember what it has ``seen``."""
 
-    def postprocess(images: torch.Tensor) -> list[Detections]:
+    def postprocess(images: torch.Tensor, score_threshold: float) -> list[Detections]:
         if seen is not None:
             seen.append(images)
         labels = np.arange(len(boxes)) % 2
         found = Detections(np.array(boxes, np.float32), np.array(scores, np.float32), labels, detector.class_names)
-        return [found] * len(images)
+        return [found.above(score_threshold)] * len(images)
 
     monkeypatch.setattr(detector, "infer_batch", torch.from_numpy)
     monkeypatch.setattr(detector, "postprocess", postprocess)

@@ -7,7 +7,15 @@ import torchvision
 
 from ssdlite.config import PRESETS, override
 from ssdlite.heads.postprocess import _suppress_at_once, _suppress_in_chunks, _suppress_on_cpu
-from ssdlite.nms import Groups, grouped_nms, pairwise_iou, suppress_by_pairs, suppress_in_turn
+from ssdlite.nms import (
+    Groups,
+    grouped_nms,
+    logit_bound,
+    pairwise_iou,
+    strict_threshold,
+    suppress_by_pairs,
+    suppress_in_turn,
+)
 
 PRESET = PRESETS["ssdlite320_mobilenet_v3_large"]
 CASES = [(0, 3, 10), (1, 1, 10), (400, 60, 10_000), (400, 60, 3), (700, 1, 10_000), (700, 2, 200), (900, 5, 10_000)]
@@ -74,3 +82,17 @@ def test_iou_of_every_pair_by_hand() -> None:
     expected = [[0.5, 0.25, 0], [0, 0.25, 0], [0, 0, 0], [0, 0, 0]]
     np.testing.assert_allclose(pairwise_iou(a, b), expected, rtol=1e-6)
     assert pairwise_iou(np.zeros((0, 4)), b).shape == (0, 3)
+
+
+def test_a_strict_threshold_is_the_stricter_of_both_in_float32() -> None:
+    assert strict_threshold(0.001, 0.0) == strict_threshold(0.001, 0.001) == 0.001
+    assert strict_threshold(0.25, 0.5) == 0.5 - 2**-25  # what float32 has next below 0.5
+    assert strict_threshold(0.0, 1.0) == 1 - 2**-24
+    assert strict_threshold(0.0, 0.0) == 0
+    assert strict_threshold(1.0, 0.3) == 1
+
+
+def test_logits_up_to_the_bound_score_no_more_than_the_threshold() -> None:
+    assert logit_bound(0.5) == -0.001
+    assert logit_bound(0.75) == pytest.approx(1.0986123 - 0.001)
+    assert (logit_bound(0.0), logit_bound(1.0)) == (-np.inf, np.inf)

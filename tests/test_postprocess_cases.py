@@ -20,6 +20,7 @@ import torch
 
 from ssdlite.anchors import AnchorConfig
 from ssdlite.config import DetectorConfig, override
+from ssdlite.detections import Detections
 from ssdlite.export.graphs import TRANSLATIONS, NmsGraph
 from ssdlite.heads import postprocess as heads
 from ssdlite.heads.base import Outputs
@@ -61,13 +62,20 @@ def config_of(case: Case, classes: int) -> DetectorConfig:
 
 
 def by_torch(monkeypatch: pytest.MonkeyPatch) -> list[Found]:
-    results = []
-    for case in CASES:
-        outputs = Outputs(*(torch.from_numpy(array(case[name]))[None] for name in ("class_logits", "box_deltas")))
-        anchors = torch.from_numpy(array(case["anchors"]))
-        (found,) = heads.postprocess(outputs, anchors, config_of(case, num_classes(case)))
-        results.append(vars(found))
-    return results
+    return [vars(find_by_torch(case, *outputs_of(case), case["asked_threshold"])) for case in CASES]
+
+
+def outputs_of(case: Case) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    return array(case["class_logits"]), array(case["box_deltas"])
+
+
+def find_by_torch(
+    case: Case, logits: npt.NDArray[np.float32], deltas: npt.NDArray[np.float32], asked: float
+) -> Detections:
+    outputs = Outputs(torch.from_numpy(logits)[None], torch.from_numpy(deltas)[None])
+    config = config_of(case, logits.shape[1] - 1)
+    (found,) = heads.postprocess(outputs, torch.from_numpy(array(case["anchors"])), config, score_threshold=asked)
+    return found
 
 
 def by_torch_little_by_little(monkeypatch: pytest.MonkeyPatch) -> list[Found]:
@@ -81,21 +89,25 @@ def by_torch_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[Found]:
 
 
 def by_numpy(monkeypatch: pytest.MonkeyPatch) -> list[Found]:
-    results = []
-    for case in CASES:
-        corners, (height, width) = array(case["anchors"]).astype(np.float64), case["input_size"]
-        low, high = corners[:, :2], corners[:, 2:]
-        values = np.concatenate([(low + high) / 2, high - low], axis=1) / [width, height, width, height]
-        anchors = AnchorSpec(
-            box_code_scales=tuple(case["box_code_scales"]),
-            max_log_scale=MAX_LOG_SCALE,
-            values=tuple(map(tuple, values.tolist())),
-        )
-        spec = PostprocessSpec(max_candidates=2048, **{name: case[name] for name in SETTINGS[:5]})
-        scores = runtime.class_scores(array(case["class_logits"]), spec.score_function)
-        boxes = runtime.decode_boxes(array(case["box_deltas"]), anchors, (height, width))
-        results.append(vars(runtime.select_detections(scores, boxes, spec, ("a", "b", "c"))))
-    return results
+    return [vars(find_by_numpy(case, *outputs_of(case), case["asked_threshold"])) for case in CASES]
+
+
+def find_by_numpy(
+    case: Case, logits: npt.NDArray[np.float32], deltas: npt.NDArray[np.float32], asked: float
+) -> Detections:
+    corners, (height, width) = array(case["anchors"]).astype(np.float64), case["input_size"]
+    low, high = corners[:, :2], corners[:, 2:]
+    values = np.concatenate([(low + high) / 2, high - low], axis=1) / [width, height, width, height]
+    anchors = AnchorSpec(
+        box_code_scales=tuple(case["box_code_scales"]),
+        max_log_scale=MAX_LOG_SCALE,
+        values=tuple(map(tuple, values.tolist())),
+    )
+    spec = PostprocessSpec(max_candidates=2048, **{name: case[name] for name in SETTINGS[:5]})
+    likely = runtime.likely_anchors(logits, spec, asked)
+    scores = runtime.class_scores(logits[likely], spec.score_function)
+    boxes = runtime.decode_boxes(deltas[likely], anchors, (height, width), likely)
+    return runtime.select_detections(scores, boxes, spec, tuple(map(str, range(logits.shape[1] - 1))), asked)
 
 
 def by_numpy_little_by_little(monkeypatch: pytest.MonkeyPatch) -> list[Found]:
@@ -138,7 +150,8 @@ def by_onnx(monkeypatch: pytest.MonkeyPatch) -> list[Found]:
         for case, boxes, scores, labels, count in zip(cases, *run_in_onnx(graph, answers), strict=True):
             assert not any(part[count:].any() for part in (boxes, scores, labels + 1))
             found = {"boxes": boxes * [width, height, width, height], "scores": scores, "labels": labels}
-            results[case["name"]] = {name: values[:count] for name, values in found.items()}
+            asked = scores[:count] >= np.float32(case["asked_threshold"])  # what a graph has built in comes before
+            results[case["name"]] = {name: values[:count][asked] for name, values in found.items()}
     return [results[case["name"]] for case in CASES]
 
 
@@ -181,8 +194,9 @@ def by_cpp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Found]:
     lines = []
     for case in CASES:
         rows = zip(case["anchors"], case["class_logits"], case["box_deltas"], strict=True)
+        numbers = [case[name] for name in (*SETTINGS[1:5], "asked_threshold")]
         lines += [
-            [*case["input_size"], int(case["score_function"] == "sigmoid"), *(case[name] for name in SETTINGS[1:5])],
+            [*case["input_size"], int(case["score_function"] == "sigmoid"), *numbers],
             [len(case["anchors"]), num_classes(case), *case["box_code_scales"]],
             *([*anchor, *logits, *deltas] for anchor, logits, deltas in rows),
         ]
@@ -227,6 +241,31 @@ def test_detections_are_those_of_the_table(found: dict[str, Found], case: Case) 
     np.testing.assert_allclose(own["scores"], expected["scores"], rtol=0, atol=1e-6)
     boxes = [np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in (own["boxes"], expected["boxes"])]
     np.testing.assert_allclose(*boxes, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("first", [3, 1024])
+@pytest.mark.parametrize("function", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_threshold_asks_for_the_same_before_suppression_as_behind(
+    monkeypatch: pytest.MonkeyPatch, seed: int, function: str, first: int
+) -> None:
+    """Random boxes and scores with ties, limits that cut, thresholds that are some of the scores."""
+    for where in (heads, runtime):
+        monkeypatch.setattr(where, "FIRST_CANDIDATES", first)
+    random = np.random.default_rng(seed)
+    corners = random.integers(0, 48, (300, 2))
+    case: Case = {
+        "score_function": function, "score_threshold": 0.02, "nms_threshold": 0.4, "input_size": [64, 64],
+        "candidates_per_class": int(random.integers(1, 60)), "max_detections": int(random.integers(1, 80)),
+        "box_code_scales": [10, 10, 5, 5], "anchors": np.hstack([corners, corners + random.integers(4, 32, (300, 2))]),
+    }  # fmt: skip
+    logits = (random.integers(-12, 12, (300, 5)) * random.choice([0.25, 0.5, 1.5])).astype(np.float32)
+    deltas = random.normal(0, 1, (300, 4)).astype(np.float32)
+    for find in (find_by_torch, find_by_numpy):
+        everything = find(case, logits, deltas, 0.0)
+        assert everything.scores.size > 0
+        for asked in (0.01, 0.02, 0.3, 1.0, *random.choice(everything.scores, 6).tolist()):
+            assert find(case, logits, deltas, asked) == everything.above(asked)
 
 
 def test_the_table_is_what_its_script_writes() -> None:

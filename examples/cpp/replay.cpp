@@ -100,12 +100,14 @@ std::vector<ssdlite::Detection> detect(const Values& v, const Model& model, cons
     if (model.variant == "raw") {
         const auto logits = read_file<float>(start + "class_logits.bin");
         const auto boxes = ssdlite::decode_boxes(read_file<float>(start + "box_deltas.bin"), v.anchors, window);
-        const auto scores = ssdlite::class_scores(logits, classes, v.postprocess.sigmoid);
-        return ssdlite::select_detections(scores, boxes, classes, v.postprocess);
+        const auto scores = ssdlite::class_scores(logits, classes, v.postprocess.sigmoid, v.score_threshold);
+        return ssdlite::select_detections(scores, boxes, classes, v.postprocess, v.score_threshold);
     }
     const auto boxes = ssdlite::read_boxes(read_file<float>(start + "boxes.bin"), v.boxes, window);
     const auto scores = read_file<float>(start + "scores.bin");
-    if (model.variant == "decoded") return ssdlite::select_detections(scores, boxes, classes, v.postprocess);
+    if (model.variant == "decoded") {
+        return ssdlite::select_detections(scores, boxes, classes, v.postprocess, v.score_threshold);
+    }
     const auto labels = read_file<std::int32_t>(start + "labels.bin");
     return ssdlite::read_detections(boxes, scores, labels, read_file<std::int32_t>(start + "count.bin").at(0));
 }

@@ -11,6 +11,8 @@
  */
 
 const COEFFICIENT_ONE = 2048; // resizing weights are integers, in 1/2048
+const SCORE_STEP = 2 ** -24; // of float32 just below 1
+const LOGIT_MARGIN = 1e-3; // for rounding
 const { fround } = Math;
 
 /** The model of a contract by file name; without one the first that is nms, else decoded, else raw, fp32 if possible. */
@@ -189,15 +191,15 @@ export function toTensor(resized, input) {
  * pixels.
  *
  * `outputs` are flat arrays by meaning ("scores", "boxes", ...; see `outputsByMeaning`) and `cropWindow` is what
- * `preprocess` gave for this picture.
+ * `preprocess` gave for this picture. Only what scores at least `scoreThreshold`, and above the contract's own.
  */
 export function postprocess(contract, model, outputs, cropWindow, picture, scoreThreshold = 0.3) {
   const select = model.variant === "nms" ? readDetections : selectDetections;
-  const found = select(contract, model, outputs, cropWindow);
+  const found = select(contract, model, outputs, cropWindow, scoreThreshold);
   const detections = [];
   for (const { box, score, label } of found) {
     const own = toPicture(box, cropWindow, picture);
-    if (score < fround(scoreThreshold) || own[2] <= own[0] || own[3] <= own[1]) continue;
+    if (own[2] <= own[0] || own[3] <= own[1]) continue;
     detections.push({ name: contract.class_names[label], label, score, box: own });
   }
   return detections;
@@ -208,9 +210,10 @@ export function outputsByMeaning(model, results) {
   return Object.fromEntries(model.outputs.map((output) => [output.meaning, results[output.name].data]));
 }
 
-function readDetections(contract, model, outputs, size) {
+function readDetections(contract, model, outputs, size, scoreThreshold) {
   const found = [];
   for (let i = 0; i < Number(outputs.count[0]); i++) {
+    if (outputs.scores[i] < fround(scoreThreshold)) continue;
     const box = toInputPixels(contract.boxes, outputs.boxes.subarray(4 * i, 4 * i + 4), size);
     found.push({ box, score: outputs.scores[i], label: Number(outputs.labels[i]) });
   }
@@ -219,14 +222,18 @@ function readDetections(contract, model, outputs, size) {
 
 /**
  * Outputs of a raw or decoded model -> [{box, score, label}] in pixels of an input of `size`, best first: threshold,
- * best candidates of each class, non-maximum suppression within each class, best of what is left of all.
+ * best candidates of each class, non-maximum suppression within each class, best of what is left of all. A box only
+ * ever falls to better ones, so that `scoreThreshold` finds the same here as it would behind all that, in less time.
  */
-export function selectDetections(contract, model, outputs, size) {
+export function selectDetections(contract, model, outputs, size, scoreThreshold = 0) {
   const spec = contract.postprocess;
   const classes = contract.class_names.length;
-  const scores = model.variant === "raw" ? classScores(outputs.class_logits, classes, spec) : outputs.scores;
+  const above = fround(spec.score_threshold);
+  const atLeast = fround(scoreThreshold);
+  const { class_logits: logits } = outputs;
+  const scores = model.variant === "raw" ? classScores(logits, classes, spec, Math.max(above, atLeast)) : outputs.scores;
   const candidates = [];
-  for (let i = 0; i < scores.length; i++) if (scores[i] > fround(spec.score_threshold)) candidates.push(i);
+  for (let i = 0; i < scores.length; i++) if (scores[i] > above && scores[i] >= atLeast) candidates.push(i);
   candidates.sort((a, b) => scores[b] - scores[a] || a - b);
   const seen = new Int32Array(classes);
   const kept = Array.from({ length: classes }, () => []); // boxes by class
@@ -243,22 +250,32 @@ export function selectDetections(contract, model, outputs, size) {
   return found;
 }
 
-/** logits [A, K + 1] -> scores [A, K] without background (slot 0). */
-export function classScores(logits, classes, spec) {
-  const anchors = logits.length / (classes + 1);
-  const scores = new Float32Array(anchors * classes);
-  for (let a = 0; a < anchors; a++) {
-    const row = logits.subarray(a * (classes + 1), (a + 1) * (classes + 1));
-    if (spec.score_function === "sigmoid") {
-      for (let k = 0; k < classes; k++) scores[a * classes + k] = 1 / (1 + Math.exp(-row[k + 1]));
+/** logits [A, K + 1] -> scores [A, K] without background (slot 0); 0 at anchors where none reaches `scoreThreshold`. */
+export function classScores(logits, classes, spec, scoreThreshold = 0) {
+  const isSoftmax = spec.score_function !== "sigmoid";
+  const bound = logitBound(scoreThreshold);
+  const scores = new Float32Array((logits.length / (classes + 1)) * classes);
+  for (let start = 0, to = 0; start < logits.length; start += classes + 1, to += classes) {
+    let best = -Infinity;
+    for (let k = 1; k <= classes; k++) if (logits[start + k] > best) best = logits[start + k];
+    const background = logits[start];
+    if (!((isSoftmax ? best - background : best) > bound)) continue;
+    if (!isSoftmax) {
+      for (let k = 0; k < classes; k++) scores[to + k] = 1 / (1 + Math.exp(-logits[start + 1 + k]));
       continue;
     }
-    const highest = row.reduce((x, y) => Math.max(x, y));
-    const powers = Array.from(row, (value) => Math.exp(value - highest));
-    const sum = powers.reduce((x, y) => x + y, 0);
-    for (let k = 0; k < classes; k++) scores[a * classes + k] = powers[k + 1] / sum;
+    const highest = Math.max(best, background);
+    let sum = 0;
+    for (let k = 0; k <= classes; k++) sum += Math.exp(logits[start + k] - highest);
+    for (let k = 0; k < classes; k++) scores[to + k] = Math.exp(logits[start + 1 + k] - highest) / sum;
   }
   return scores;
+}
+
+/** Up to it no logit has a score of `scoreThreshold`: a sigmoid's own, a softmax's less that of background. */
+function logitBound(scoreThreshold) {
+  const below = scoreThreshold - SCORE_STEP;
+  return below > 0 ? Math.log(below / (1 - below)) - LOGIT_MARGIN : -Infinity;
 }
 
 function candidateBox(contract, model, outputs, anchor, size) {

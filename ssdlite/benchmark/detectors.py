@@ -22,7 +22,7 @@ from ssdlite.console import code, figure_table, markdown_table
 from ssdlite.errors import SsdliteError
 from ssdlite.files import write_atomically
 from ssdlite.images.geometry import resize_bilinear
-from ssdlite.images.prediction import DetectionModel, build_input_batch
+from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, DetectionModel, build_input_batch
 from ssdlite.images.reading import read_image
 from ssdlite.runtime.files import is_exported, read_bundle, run_checkpoint
 
@@ -119,7 +119,7 @@ class Pipeline:
         outputs = model.infer_batch(batch.images)
         _wait_for(outputs)
         marks.append(time.perf_counter())
-        batch.to_pictures(model.postprocess(outputs))
+        batch.to_pictures(model.postprocess(outputs, DEFAULT_SCORE_THRESHOLD))
         marks.append(time.perf_counter())
         times = (1000 * (after - before) for before, after in itertools.pairwise(marks))
         return Stages(zip(STAGES, times, strict=True))

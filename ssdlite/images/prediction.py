@@ -52,8 +52,8 @@ class DetectionModel(Protocol):
     def infer_batch(self, images: npt.NDArray[np.uint8]) -> Any:
         """images [B, 3, H, W] RGB of the input's size -> the network's outputs, whatever they are."""
 
-    def postprocess(self, outputs: Any) -> list[Detections]:
-        """What was found in each image, in input pixels, of the outputs of ``infer_batch``."""
+    def postprocess(self, outputs: Any, score_threshold: float = 0.0) -> list[Detections]:
+        """Outputs of ``infer_batch`` -> what was found in each image, in input pixels, from ``score_threshold`` on."""
 
 
 def predict_pictures(
@@ -74,10 +74,10 @@ def predict_pictures(
     results: list[Detections] = []
     for start in range(0, len(pictures), batch_size):
         arrays = (to_array(picture, start + i) for i, picture in enumerate(pictures[start : start + batch_size]))
-        found = detect_batch(model, build_input_batch(arrays, input_transform))
+        found = detect_batch(model, build_input_batch(arrays, input_transform), float(score_threshold))
         for one, picture in zip(found, pictures[start : start + batch_size], strict=True):
             path = str(picture) if isinstance(picture, (str, Path)) else None
-            results.append(replace(one.above(score_threshold), path=path))
+            results.append(replace(one, path=path))
     return results
 
 
@@ -104,9 +104,9 @@ def build_input_batch(pictures: Iterable[ImageArray], input_transform: InputTran
     return InputBatch(np.stack(rendered).transpose(0, 3, 1, 2), windows, sizes)
 
 
-def detect_batch(model: DetectionModel, batch: InputBatch) -> list[Detections]:
-    """One result for each picture, in its own pixels."""
-    return batch.to_pictures(model.postprocess(model.infer_batch(batch.images)))
+def detect_batch(model: DetectionModel, batch: InputBatch, score_threshold: float = 0.0) -> list[Detections]:
+    """One result for each picture, in its own pixels, from ``score_threshold`` on."""
+    return batch.to_pictures(model.postprocess(model.infer_batch(batch.images), score_threshold))
 
 
 def to_array(picture: Picture, position: int) -> ImageArray:

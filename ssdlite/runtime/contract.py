@@ -7,6 +7,7 @@ for itself alone, in its ``metadata_props`` under ``METADATA_KEY``. Needs numpy 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -95,6 +96,7 @@ class AnchorSpec:
     max_log_scale: float
     values: tuple[tuple[float, float, float, float], ...]
 
+    @cached_property
     def array(self) -> npt.NDArray[np.float32]:
         """[A, 4] centre x, centre y, width, height."""
         return np.array(self.values, np.float32).reshape(-1, 4)

@@ -5,7 +5,7 @@ Everything about the model, from the size of its input to its class names, comes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,13 @@ from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, Picture, predict_
 from ssdlite.runtime.backends.base import Array, Network
 from ssdlite.runtime.contract import Contract, Meaning, ModelSpec, PostprocessSpec, Provenance
 from ssdlite.runtime.files import open_model
-from ssdlite.runtime.postprocess import boxes_to_pixels, class_scores, decode_boxes, select_detections
+from ssdlite.runtime.postprocess import (
+    boxes_to_pixels,
+    class_scores,
+    decode_boxes,
+    likely_anchors,
+    select_detections,
+)
 
 MAX_INPUT_VALUES = 1 << 28  # 1 GiB in float32; batches and sides that are allowed one by one could exhaust memory
 
@@ -138,22 +144,31 @@ class RuntimeDetector:
         meanings = [output.meaning for output in self.model.outputs]
         return {meaning: np.concatenate([part[meaning] for part in parts]) for meaning in meanings}
 
-    def postprocess(self, outputs: Mapping[str, Array]) -> list[Detections]:
-        """Outputs by their meaning -> what was found in each image, in input pixels, best first.
+    def postprocess(self, outputs: Mapping[str, Array], score_threshold: float = 0.0) -> list[Detections]:
+        """Outputs by their meaning -> what was found in each image, in input pixels, best first, from
+        ``score_threshold`` on.
 
         Raises:
             ContractError: counts or labels that the contract does not allow.
         """
         if self.model.variant == "nms":
-            return self._unpad(outputs)
-        spec, size = self.contract.postprocess, self.input_size
+            return [one.above(score_threshold) for one in self._unpad(outputs)]
         if self.model.variant == "raw":
-            assert self.contract.anchors is not None  # the contract's own check
-            scores = class_scores(outputs["class_logits"], spec.score_function)
-            boxes = decode_boxes(outputs["box_deltas"], self.contract.anchors, size)
+            scored: Iterable[tuple[Array, Array]] = self._decode(outputs, score_threshold)
         else:
-            scores, boxes = outputs["scores"], boxes_to_pixels(outputs["boxes"], self.contract.boxes, size)
-        return [select_detections(*one, spec, self.class_names) for one in zip(scores, boxes, strict=True)]
+            boxes = boxes_to_pixels(outputs["boxes"], self.contract.boxes, self.input_size)
+            scored = zip(outputs["scores"], boxes, strict=True)
+        spec, names = self.contract.postprocess, self.class_names
+        return [select_detections(scores, boxes, spec, names, score_threshold) for scores, boxes in scored]
+
+    def _decode(self, outputs: Mapping[str, Array], score_threshold: float) -> Iterator[tuple[Array, Array]]:
+        """A raw model's outputs -> for each image scores [R, K] and boxes [R, 4] of the anchors that may be above."""
+        spec, anchors = self.contract.postprocess, self.contract.anchors
+        assert anchors is not None  # the contract's own check
+        for logits, deltas in zip(outputs["class_logits"], outputs["box_deltas"], strict=True):
+            chosen = likely_anchors(logits, spec, score_threshold)
+            boxes = decode_boxes(deltas[chosen], anchors, self.input_size, chosen)
+            yield class_scores(logits[chosen], spec.score_function), boxes
 
     def with_thresholds(
         self,

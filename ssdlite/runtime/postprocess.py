@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite.detections import Detections
-from ssdlite.nms import FIRST_CANDIDATES, Groups, IndexArray, grouped_nms
+from ssdlite.nms import FIRST_CANDIDATES, Groups, IndexArray, grouped_nms, logit_bound, strict_threshold
 from ssdlite.runtime.contract import AnchorSpec, BoxSpec, PostprocessSpec
 
 Float32Array = npt.NDArray[np.float32]
@@ -24,10 +24,21 @@ def class_scores(logits: Float32Array, score_function: str) -> Float32Array:
         return np.asarray(1 / (1 + np.exp(-logits[..., 1:])), np.float32)
 
 
-def decode_boxes(deltas: Float32Array, anchors: AnchorSpec, size: tuple[int, int]) -> Float32Array:
-    """deltas [B, A, 4] -> boxes [B, A, 4] xyxy in pixels of an input of ``size`` (height, width), clipped to it."""
+def likely_anchors(logits: Float32Array, spec: PostprocessSpec, score_threshold: float) -> IndexArray:
+    """logits [A, K + 1] of one image -> where some class may be above both thresholds, as logits alone can tell."""
+    bound = logit_bound(strict_threshold(spec.score_threshold, score_threshold))
+    with np.errstate(invalid="ignore"):
+        best = np.fmax.reduce(logits[:, 1:], axis=1)
+        return np.flatnonzero((best - logits[:, 0] if spec.score_function == "softmax" else best) > bound)
+
+
+def decode_boxes(
+    deltas: Float32Array, anchors: AnchorSpec, size: tuple[int, int], chosen: IndexArray | slice = slice(None)
+) -> Float32Array:
+    """deltas [..., A, 4] of the ``chosen`` anchors -> boxes [..., A, 4] xyxy in pixels of an input of ``size`` (height,
+    width), clipped to it."""
     sides = np.array([size[1], size[0]], np.float32)
-    values = anchors.array()
+    values = anchors.array[chosen]
     centres, sizes = values[:, :2] * sides, values[:, 2:] * sides
     code = deltas / np.array(anchors.box_code_scales, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -54,14 +65,18 @@ def clip_boxes(boxes: npt.NDArray[Any], size: tuple[int, int]) -> Float32Array:
 
 
 def select_detections(
-    scores: Float32Array, boxes: Float32Array, spec: PostprocessSpec, class_names: Sequence[str]
+    scores: Float32Array,
+    boxes: Float32Array,
+    spec: PostprocessSpec,
+    class_names: Sequence[str],
+    score_threshold: float = 0.0,
 ) -> Detections:
-    """scores [A, K] and boxes [A, 4] xyxy in input pixels of one image -> its detections.
+    """scores [A, K] and boxes [A, 4] xyxy in input pixels of one image -> its detections, from ``score_threshold`` on.
 
     What ``ssdlite.heads.postprocess`` does with one image's, in the same order; there is more about it.
     """
     flat = scores.reshape(-1)
-    eligible = np.flatnonzero(flat > spec.score_threshold)
+    eligible = np.flatnonzero(flat > strict_threshold(spec.score_threshold, score_threshold))
     values = flat[eligible]
     limit = FIRST_CANDIDATES
     while True:

@@ -33,7 +33,7 @@ class Sleeper:
         time.sleep(0.04)
         return len(images)
 
-    def postprocess(self, outputs: int) -> list[Detections]:
+    def postprocess(self, outputs: int, score_threshold: float = 0.0) -> list[Detections]:
         time.sleep(0.08)
         return [NOTHING] * outputs
 

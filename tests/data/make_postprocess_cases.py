@@ -15,7 +15,8 @@ numbers of 50 digits and exact fractions. The rules:
    centre + delta * side, side * exp(delta), the last delta at most log(1000 / 16). Then it is clipped to the input.
 6. In order, a candidate is left out where it overlaps one of its class that stays by an IoU above ``nms_threshold``.
    Equal is not above; boxes without area overlap nothing.
-7. The first ``max_detections`` that are left are the result.
+7. The first ``max_detections`` that are left are the result, without those that score less than ``asked_threshold``:
+   a caller's, in float32. Equal stays.
 
 Boxes are x0, y0, x1, y1 in pixels of an input of ``input_size`` (height, width). Numbers that JSON has not are strings.
 No case hangs on a rounding: scores and overlaps are equal to what they are compared with, or clearly apart from it.
@@ -39,12 +40,14 @@ Case = dict[str, Any]
 PLAIN: Case = {
     "input_size": [64, 64], "score_function": "softmax", "score_threshold": 0.25, "nms_threshold": 0.5,
     "candidates_per_class": 10, "max_detections": 10, "box_code_scales": [10.0, 10.0, 5.0, 5.0],
+    "asked_threshold": 0.0,
 }  # fmt: skip
 SETTINGS = {
     "plain": PLAIN,
     "sigmoid": PLAIN | {"score_function": "sigmoid", "score_threshold": 0.5, "nms_threshold": 0.25},
     "no thresholds": PLAIN | {"score_threshold": 0.0, "nms_threshold": 0.0},
     "everything": PLAIN | {"nms_threshold": 1.0, "candidates_per_class": 50, "max_detections": 100},
+    "no thresholds, sigmoid": PLAIN | {"score_function": "sigmoid", "score_threshold": 0.0, "nms_threshold": 0.0},
     "few": PLAIN | {"candidates_per_class": 2, "max_detections": 3},
     "single": PLAIN | {"candidates_per_class": 1, "max_detections": 2},
     "crowded": PLAIN
@@ -104,6 +107,10 @@ def is_above(value: float | Fraction, threshold: float, clear: float) -> bool:
     return value > threshold
 
 
+def reaches(score: float, threshold: float) -> bool:
+    return score == threshold or is_above(score, threshold, CLEAR_SCORE)
+
+
 def detect(case: Case) -> dict[str, list[Any]]:
     """What a case's outputs become, by the rules above."""
     candidates = []
@@ -126,7 +133,8 @@ def detect(case: Case) -> dict[str, list[Any]]:
         overlaps = [iou_of(other, box) for other, _, label in kept if label == k]
         if not sum(is_above(overlap, case["nms_threshold"], CLEAR_IOU) for overlap in overlaps):
             kept.append((box, -negative, k))
-    kept = kept[: case["max_detections"]]
+    asked = float32(case["asked_threshold"])
+    kept = [one for one in kept[: case["max_detections"]] if reaches(one[1], asked)]
     return {
         "boxes": [[round(float(side), 5) for side in box] for box, _, _ in kept],
         "scores": [round(score, 8) for _, score, _ in kept],
@@ -236,14 +244,42 @@ BY_HAND: list[tuple[Any, ...]] = [
      [[0.0, NAN, 1], [NAN, 2, -1], [0.0, NAN, NAN]]),
     ("nothing but what is no number", "plain", APART[:2], [[NAN] * 3] * 2),
 ]
+
+# What it shows, the threshold that is asked for, the kind of settings, anchors and logits.
+ASKED: list[tuple[Any, ...]] = [
+    ("a softmax score equal to the asked threshold, and two next to it", 0.5, "plain", APART[:3],
+     [EVEN, [0.0, 0.0009765625], [0.0, -0.0009765625]]),
+    ("a sigmoid score equal to the asked threshold", 0.5, "no thresholds, sigmoid", APART[:3],
+     [EVEN, [0.0, 0.0009765625], [0.0, -0.0009765625]]),
+    ("asked for the threshold of the settings: equal is still not above", 0.5, "sigmoid", APART[:2],
+     [EVEN, [0.0, 0.0009765625]]),
+    ("asked for less than the threshold of the settings", 0.125, "plain", APART[:3], [P60, P80, logs(0.8, 0.2)]),
+    ("asked for more than any score", 0.875, "plain", APART[:3], [P60, P80, P70]),
+    ("asked for 1, which a sigmoid reaches", 1.0, "sigmoid", APART, [[0.0, 40], [0.0, 9], [0.0, 90], [0.0, 2]]),
+    ("asked for 1, which a softmax reaches", 1.0, "plain", APART[:3], [[0.0, 40, 0], [0.0, 9, 2], [-90.0, 0, -90]]),
+    ("what is not asked for is suppressed, and does not suppress", 0.65, "plain",
+     [[4.0 * i, 0, 4.0 * i + 16, 16] for i in range(4)], [P90, P80, P70, P60]),
+    ("what is asked for is suppressed by what is", 0.65, "plain", NEAR, [P70, P80, P90]),
+    ("asked for, in two classes of one anchor", 0.375, "plain", APART[:2],
+     [logs(0.1, 0.5, 0.4), logs(0.1, 0.35, 0.55)]),
+    ("the limit of each class counts from the best, asked or not", 0.65, "few", APART, [P60, P70, P90, P80]),
+    ("the limit of each class counts what is suppressed, asked or not", 0.65, "few", NEAR, [P90, P80, P70]),
+    ("equal scores as asked, cut by the limit of detections", 0.75, "few", APART[:3],
+     [[-90.0, 90, 90], [90.0, 0, 0], [-90.0, 0, 90]]),
+    ("equal scores that are asked for exactly, cut by both limits", 0.5, "few", APART, [EVEN, [0.0, 1], EVEN, EVEN]),
+    ("asked of what is no number", 0.5, "no thresholds", APART,
+     [[NAN, 0, 1], [0.0, 1, NAN], [INFINITE, 0, 1], [0.0, 4, -INFINITE]]),
+    ("a sigmoid of what is no number, asked or not, leaves the other classes alone", 0.75, "sigmoid", APART[:3],
+     [[0.0, NAN, 2], [NAN, 1, 3], [0.0, NAN, NAN]]),
+]
 # fmt: on
 
 
-def crowd(seed: int, kind: str, classes: int) -> Case:
+def crowd(seed: int, kind: str, classes: int, asked: float = 0.0) -> Case:
     """Random boxes that overlap, none of whose scores or overlaps is decided by a last digit."""
     while True:
         draw = random.Random(seed)
-        case = SETTINGS[kind] | {"anchors": [], "class_logits": [], "box_deltas": []}
+        case = SETTINGS[kind] | {"asked_threshold": asked, "anchors": [], "class_logits": [], "box_deltas": []}
         for _ in range(24):
             x, y = (float(draw.randrange(-8, limit - 8)) for limit in reversed(case["input_size"]))
             case["anchors"].append([x, y, x + draw.choice((16, 24)), y + draw.choice((16, 24))])
@@ -264,6 +300,13 @@ def all_cases() -> Iterator[tuple[str, Case]]:
         (("plain", 3), ("sigmoid", 2), ("everything", 2), ("crowded", 3), ("wide", 3))
     ):
         yield f"a crowd, {kind}", crowd(seed, kind, classes)
+    for name, asked, kind, anchors, logits in ASKED:
+        outputs = {"anchors": anchors, "class_logits": logits, "box_deltas": [[0.0] * 4] * len(anchors)}
+        yield name, SETTINGS[kind] | {"asked_threshold": asked} | outputs
+    for seed, (kind, classes, asked) in enumerate(
+        (("plain", 3, 0.5), ("sigmoid", 2, 0.7), ("few", 3, 0.4), ("crowded", 3, 0.3), ("wide", 3, 0.6)), start=50
+    ):
+        yield f"a crowd, {kind}, asked for {asked}", crowd(seed, kind, classes, asked)
 
 
 def to_json(case: Case) -> str:

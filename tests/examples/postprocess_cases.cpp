@@ -1,5 +1,5 @@
 // What examples/cpp makes of the cases on standard input, numbers alone: height, width, sigmoid, both thresholds, both
-// limits, anchors, classes; then the box code's scales, and of each anchor its corners, logits and deltas. For each
+// limits, the asked threshold, anchors, classes; then the box code's scales, and of each anchor its corners, logits and deltas. For each
 // case the number of detections, then their labels, scores and boxes.
 #include <cmath>
 #include <iomanip>
@@ -33,6 +33,7 @@ int main() {
         spec.nms_threshold = number();
         spec.candidates_per_class = whole();
         spec.max_detections = whole();
+        const float asked = static_cast<float>(number());
         const int count = whole();
         const int classes = whole();
         ssdlite::AnchorSpec anchors;
@@ -46,9 +47,9 @@ int main() {
             for (int k = 0; k <= classes; ++k) logits.push_back(static_cast<float>(number()));
             for (int i = 0; i < 4; ++i) deltas.push_back(static_cast<float>(number()));
         }
-        const auto scores = ssdlite::class_scores(logits, classes, spec.sigmoid);
+        const auto scores = ssdlite::class_scores(logits, classes, spec.sigmoid, std::max(spec.score_threshold, asked));
         const auto boxes = ssdlite::decode_boxes(deltas, anchors, window);
-        const auto found = ssdlite::select_detections(scores, boxes, classes, spec);
+        const auto found = ssdlite::select_detections(scores, boxes, classes, spec, asked);
         std::cout << found.size() << "\n";
         for (const auto& [label, score, box] : found) {
             std::cout << label << " " << score;

@@ -19,7 +19,7 @@ for (const line of readFileSync(0, "utf8").trim().split("\n")) {
     },
   };
   const outputs = { class_logits: flat(one.class_logits), box_deltas: flat(one.box_deltas) };
-  const found = selectDetections(contract, { variant: "raw" }, outputs, { height, width });
+  const found = selectDetections(contract, { variant: "raw" }, outputs, { height, width }, one.asked_threshold);
   const column = (name) => found.map((detection) => detection[name]);
   console.log(JSON.stringify({ boxes: column("box"), scores: column("score"), labels: column("label") }));
 }

@@ -35,7 +35,7 @@ class Seer:
     def infer_batch(self, images: np.ndarray) -> int:
         return len(images)
 
-    def postprocess(self, outputs: int) -> list[Detections]:
+    def postprocess(self, outputs: int, score_threshold: float = 0.0) -> list[Detections]:
         """Pictures are twice as large as the input."""
         results = []
         for i in range(self.seen, self.seen + outputs):

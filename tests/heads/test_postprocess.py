@@ -143,6 +143,17 @@ def test_suppression_runs_once_on_a_trained_networks_few_candidates(monkeypatch)
     assert calls == [73]  # as many as the image with most has
 
 
+def test_a_higher_threshold_that_is_asked_for_leaves_the_rest_behind(monkeypatch):
+    calls = []
+    original = module._suppress
+    monkeypatch.setattr(module, "_suppress", lambda boxes, *rest: calls.append(len(boxes[0])) or original(boxes, *rest))
+    outputs = flat_outputs(1, 91, seed=1)
+    outputs.class_logits[0, 7, 5] += 6
+    (found,) = postprocess(outputs, ANCHORS_V3, config_for(91), score_threshold=0.3)
+    assert calls == [1]
+    assert found.names == ["class_4"]
+
+
 def test_a_mixed_batch_with_an_image_of_nothing():
     config = config_for(21, score_threshold=0.02)
     outputs = peaked_outputs(4, 21, seed=3)

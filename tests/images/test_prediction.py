@@ -9,7 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from ssdlite.detections import Detections
 from ssdlite.errors import DataError
+from ssdlite.images.geometry import InputTransform
 from ssdlite.images.prediction import predict_pictures, to_array
 
 
@@ -108,3 +110,18 @@ def test_values_that_no_pixel_has_are_refused(value: float) -> None:
     picture[3, 3, 0] = value
     with pytest.raises(ValueError, match=r"image 0: expected values in 0\.\.255, got"):
         to_array(picture, 0)
+
+
+def test_the_score_threshold_comes_before_suppression_not_behind_it() -> None:
+    """What post-processing costs is what it lets in."""
+    asked = []
+
+    def postprocess(outputs: int, score_threshold: float) -> list[Detections]:
+        asked.append(score_threshold)
+        return [Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ())] * outputs
+
+    model: Any = SimpleNamespace(
+        input_transform=InputTransform((4, 4), "stretch"), infer_batch=len, postprocess=postprocess
+    )
+    predict_pictures(model, [np.zeros((5, 5, 3), np.uint8)] * 3, 0.625, 2)
+    assert asked == [0.625, 0.625]

@@ -70,7 +70,7 @@ def test_a_contract_says_what_it_says() -> None:
     assert contract.models[0].input.shape == (1, 3, 64, 96)
     assert contract.resize.interpolation == "bilinear"
     assert contract.anchors is not None
-    assert contract.anchors.array().tolist() == [[0.25, 0.5, 0.5, 1.0], [0.75, 0.5, 0.5, 1.0]]
+    assert contract.anchors.array.tolist() == [[0.25, 0.5, 0.5, 1.0], [0.75, 0.5, 0.5, 1.0]]
     assert parse_contract(json.dumps(to_plain(contract)), "there") == contract
 
 
