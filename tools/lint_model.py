@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.markup import escape
-from rich.table import Table
 
 from ssdlite import cli
-from ssdlite.console import print_json, print_line, print_table
+from ssdlite.console import print_json, print_line
 from ssdlite.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ class LintOptions:
     target: tuple[str, ...] = ("ort-mobile", "nnapi", "coreml", "xnnpack")
     """One or more of ort-mobile, nnapi, coreml, xnnpack, ncnn."""
     json: bool = False
-    """Print JSON in place of tables."""
+    """Print JSON in place of sentences."""
     strict: bool = False
     """Exit with status 1 where anything is refused or left to the CPU."""
 
@@ -109,8 +107,8 @@ def _print(reports: Sequence[tuple[Path, LintReport]]) -> None:
     for path, report in reports:
         print_line(f"{path.name} on {report.target}: {_summary(report)}")
         print_line(f"  {LINT_TARGETS[report.target]}; needs {report.needs}")
-        if report.findings:
-            print_table(_table(report.findings))
+        for line in _lines(report.findings):
+            print_line(line)
         print_line("")
 
 
@@ -123,19 +121,17 @@ def _summary(report: LintReport) -> str:
     return text
 
 
-def _table(findings: Sequence[LintFinding]) -> Table:
-    """One row for all operators of which the same is true."""
-    table = Table(show_lines=True)
-    for heading in ("finding", "operators", "why", "what to do"):
-        table.add_column(heading, overflow="fold")
+def _lines(findings: Sequence[LintFinding]) -> Iterator[str]:
+    """What is found, why, and what to do, once for all operators of which the same is true."""
     rows: dict[tuple[str, str, str], list[LintFinding]] = {}
     for finding in findings:
         rows.setdefault((finding.kind, finding.why, finding.remedy), []).append(finding)
     for (kind, why, remedy), group in rows.items():
         operators = ", ".join(f"{finding.operator} {finding.count}" for finding in group if finding.operator)
-        example = f"\nsuch as {group[0].nodes[0]}" if group[0].nodes and kind != "note" else ""
-        table.add_row(*map(escape, (WORDS[kind], (operators or "the model") + example, why, remedy)))
-    return table
+        example = f" (such as {group[0].nodes[0]})" if group[0].nodes and kind != "note" else ""
+        yield f"  {WORDS[kind]}: {operators or 'the model'}{example}"
+        yield f"    why: {why}"
+        yield f"    what to do: {remedy}"
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from ssdlite.datasets.formats.base import Box
 from ssdlite.datasets.formats.json_files import read_head
 from ssdlite.datasets.formats.plausibility import BoxForm
 from ssdlite.errors import DataError, is_text, quote
+from ssdlite.files import listing
 from ssdlite.images.geometry import Size
 from ssdlite.images.reading import IMAGE_SUFFIXES
 
+MOST_NAMED = 8  # columns of no known meaning, in messages
 DELIMITERS = (",", ";", "\t", "|")
 MOST_LINE_CHARACTERS = 1 << 17
 MAX_TABLE_BYTES = 1 << 32  # Open Images' training boxes, the largest known table, are 2.3 GB
@@ -130,6 +132,18 @@ class Columns:
         if "class" not in self.place and others - NO_CLASS:
             absent.append("class")
         return absent + ([] if self.form else [name for name in BOX_FORMS["corners"] if name not in self.place])
+
+    def renaming(self) -> str:
+        """How to mend a header that lacks columns by those of no known meaning, behind what is said; else nothing."""
+        known = set(self.place.values())
+        unknown = [name or "''" for column, name in enumerate(self.names) if column not in known]
+        missing = self.missing()
+        if not unknown or not known:
+            return ""
+        return (
+            f"; rename in the first line what holds {'it' if len(missing) == 1 else 'them'}, such as "
+            f"{unknown[0]} -> {missing[0]} (of no known meaning: {listing(unknown, MOST_NAMED)})"
+        )
 
     def read(self, cells: list[str]) -> TableRow:
         """Raises RowError."""

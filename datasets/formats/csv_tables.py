@@ -151,7 +151,7 @@ def _require_columns(table: BoxTable) -> None:
         got = ", ".join(name or "''" for name in table.columns.names[:30])
         raise DataError(
             f"{table.path}, line 1: expected columns for the picture, the class and the box, such as filename, class, "
-            f"xmin, ymin, xmax, ymax; missing: {', '.join(missing)}; got: {got}"
+            f"xmin, ymin, xmax, ymax; missing: {', '.join(missing)}; got: {got}{table.columns.renaming()}"
         )
 
 

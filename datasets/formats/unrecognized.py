@@ -159,7 +159,7 @@ def _table_hint(path: Path) -> str:
         return ""
     if missing := columns.missing():
         got = listing([name or "''" for name in columns.names], SHOWN_NAMES)
-        return f"is no table of boxes: its header has no column for {', '.join(missing)} ({got})"
+        return f"is no table of boxes: its header has no column for {', '.join(missing)} ({got}){columns.renaming()}"
     return "has scores, as detections have: to use it as annotations, give the file itself"
 
 

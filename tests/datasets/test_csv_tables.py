@@ -308,7 +308,17 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
     table(file, "filename,animal,xmin,ymin,xmax,ymax", "a.jpg,owl,8,4,40,20")
     with pytest.raises(DataError) as caught:
         load_split(tmp_path)
-    assert str(caught.value) == f"{expected}class; got: filename, animal, xmin, ymin, xmax, ymax"
+    assert str(caught.value) == (
+        f"{expected}class; got: filename, animal, xmin, ymin, xmax, ymax; rename in the first line what holds it, such "
+        "as animal -> class (of no known meaning: animal)"
+    )
+    table(file, "dateiname;klasse;xmin;ymin;xmax;ymax", "a.jpg;Eule;8;4;40;20")
+    with pytest.raises(DataError) as caught:
+        load_split(file)
+    assert str(caught.value) == (
+        f"{expected}filename, class; got: dateiname, klasse, xmin, ymin, xmax, ymax; rename in the first line what "
+        "holds them, such as dateiname -> filename (of no known meaning: dateiname, klasse)"
+    )
     table(file, "epoch,loss", "1,2.5")
     with pytest.raises(DataError) as caught:
         load_split(file)

@@ -306,7 +306,10 @@ def test_command_prints_tables_and_strict_sets_the_status(tmp_path: Path, capsys
     printed = capsys.readouterr().out
     assert "clean.onnx on nnapi: takes 3 of 3 operators, in 1 piece" in printed
     assert "pixels.onnx on coreml: takes 1 of 2 operators, in 1 piece" in printed
-    assert "--input-type" in printed and "left to the CPU" in printed
+    assert (
+        "  left to the CPU: Cast 1 (such as Cast_f)\n    why: NNAPI does not do this on uint8\n"
+        "    what to do: --input-type float32\n"
+    ) in printed
     assert lint_model.main([clean, "--target", "nnapi", "--strict"]) == 0
     assert lint_model.main([pixels, "--target", "nnapi", "--strict"]) == 1
     assert lint_model.main([pixels, "--target", "xnnpack", "--strict"]) == 0  # notes are no failure
