@@ -18,7 +18,7 @@ from ssdlite.files import listing
 from ssdlite.images.geometry import Size
 from ssdlite.images.reading import IMAGE_SUFFIXES
 
-MOST_NAMED = 8  # columns of no known meaning, in messages
+MOST_UNKNOWN_COLUMNS = 8  # columns of no known meaning, in messages
 DELIMITERS = (",", ";", "\t", "|")
 MOST_LINE_CHARACTERS = 1 << 17
 MAX_TABLE_BYTES = 1 << 32  # Open Images' training boxes, the largest known table, are 2.3 GB
@@ -142,7 +142,7 @@ class Columns:
             return ""
         return (
             f"; rename in the first line what holds {'it' if len(missing) == 1 else 'them'}, such as "
-            f"{unknown[0]} -> {missing[0]} (of no known meaning: {listing(unknown, MOST_NAMED)})"
+            f"{unknown[0]} -> {missing[0]} (of no known meaning: {listing(unknown, MOST_UNKNOWN_COLUMNS)})"
         )
 
     def read(self, cells: list[str]) -> TableRow:
