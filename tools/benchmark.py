@@ -81,7 +81,7 @@ def benchmark(options: BenchmarkOptions) -> None:
                 device=options.device,
                 memory=options.memory,
                 accuracies=accuracies,
-                on_load=lambda load: print_line(f"timing with {load}"),
+                on_load=lambda load: print_line(f"timing with {load}" if len(loads) > 1 else "timing"),
             )
         )
         facts = {"runs": options.runs, "pictures": len(pictures), **describe_machine(PACKAGES)}

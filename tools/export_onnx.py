@@ -41,13 +41,13 @@ def export(options: ExportOptions) -> None:
     from ssdlite.export.pipeline import export_bundle
 
     contract = export_bundle(options, print_line)
-    _print_files(contract, options.output)
+    _print_files(contract, options.bundle)
     _print_quantization(contract)
     if options.lint:
         from ssdlite.tools.lint_model import print_findings
 
-        print_findings(options.output, options.lint)
-    print_line(f"bundle: {options.output}  (check it anywhere with: ssdlite verify {options.output})")
+        print_findings(options.bundle, options.lint)
+    print_line(f"bundle: {options.bundle}  (check it anywhere with: ssdlite verify {options.bundle})")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

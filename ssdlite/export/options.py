@@ -42,8 +42,9 @@ class ExportOptions:
 
     checkpoint: Path
     """The checkpoint, such as best.pt of a training."""
-    output: Path
-    """Folder for the bundle: models, contract.json, reference vectors, model card; must not exist yet, or be empty."""
+    output: Path | None = None
+    """Folder for the bundle: models, contract.json, reference vectors, model card; must not exist yet, or be empty.
+    Default: bundle in the folder of the run that the checkpoint is of, else NAME-bundle after the checkpoint."""
     target: tuple[str, ...] = ("onnxruntime",)
     """The runtimes to write for: onnxruntime, ncnn (needs the extra ssdlite[ncnn])."""
     variant: tuple[Variant, ...] = ()
@@ -105,7 +106,8 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         for name in ("checkpoint", "output"):  # which Python code may give as strings
-            object.__setattr__(self, name, Path(getattr(self, name)))
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
 
     def check(self) -> None:
         """Raises ConfigError for values out of range, and for options that need another one."""
@@ -136,6 +138,15 @@ class ExportOptions:
             )
         if self.max_ap_drop is not None and self.data is None:
             raise ConfigError("--max-ap-drop needs --data to measure the accuracy on")
+
+    @property
+    def bundle(self) -> Path:
+        """The folder to write."""
+        if self.output is not None:
+            return self.output
+        run = self.checkpoint if self.checkpoint.is_dir() else self.checkpoint.parent
+        of_run = self.checkpoint.exists() and (run / "config.json").is_file()
+        return run / "bundle" if of_run else Path(f"{self.checkpoint.stem}-bundle")
 
     @property
     def thresholds(self) -> dict[str, float]:

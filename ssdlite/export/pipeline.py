@@ -41,7 +41,7 @@ def export_bundle(
     """
     options.check()
     graphs = plan_graphs(options)
-    with staged_folder(options.output, overwrite=options.overwrite) as folder:
+    with staged_folder(options.bundle, overwrite=options.overwrite) as folder:
         checkpoint = load_checkpoint(options.checkpoint)
         origin = provenance or checkpoint.provenance
         assert origin is not None  # of a file

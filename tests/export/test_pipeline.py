@@ -291,3 +291,17 @@ def test_outputs_that_are_taken_or_cannot_be_written(export: Callable[..., Any],
     status, said, _ = export()
     assert status == 2 and "something else is there" in said
     assert (tmp_path / "bundle").read_text() == "a file"
+
+
+def test_a_bundle_has_a_folder_where_none_is_named(tmp_path: Path) -> None:
+    """Beside the checkpoint of a run; of any other, called after it, in the working folder."""
+    run = tmp_path / "train-001"
+    run.mkdir()
+    for name in ("config.json", "best.pt"):
+        (run / name).touch()
+    (tmp_path / "cats.pt").touch()
+    assert ExportOptions(checkpoint=run / "best.pt").bundle == run / "bundle"
+    assert ExportOptions(checkpoint=run).bundle == run / "bundle"
+    assert ExportOptions(checkpoint=tmp_path / "cats.pt").bundle == Path("cats-bundle")
+    assert ExportOptions(checkpoint=Path("openimages")).bundle == Path("openimages-bundle")
+    assert ExportOptions(checkpoint=run, output=tmp_path / "out").bundle == tmp_path / "out"
