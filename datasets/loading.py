@@ -149,6 +149,8 @@ def _only_one(layouts: dict[str, DataLayout], options: ReadOptions) -> DataLayou
     """The first of several layouts of one folder that have the same objects; those with none are passed over."""
     counts = {key: _object_counts(layout, options) for key, layout in layouts.items()}
     used = [key for key, count in counts.items() if count.total()] or list(layouts)[:1]
+    if {"imagefolder", "parquet"} <= set(used) and counts["parquet"].total() == counts["imagefolder"].total():
+        used.remove("parquet")  # metadata.parquet with the pictures in it, which are beside it too
     first = layouts[used[0]]
     others = ", ".join(layouts[key].format.name for key in layouts if key != used[0])
     if all(counts[key] == counts[used[0]] for key in used):
