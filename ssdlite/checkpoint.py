@@ -24,8 +24,7 @@ from ssdlite.errors import CheckpointError, ConfigError, quote
 from ssdlite.files import listing, write_atomically
 from ssdlite.runtime.contract import CONTRACT_FILE, Provenance
 from ssdlite.runtime.files import is_exported, run_checkpoint
-from ssdlite.runtime.operating_points import OperatingPoint, parse_operating_points
-from ssdlite.runtime.plain import PlainError
+from ssdlite.runtime.operating_points import OperatingPoint, stored_operating_points
 from ssdlite.stored_tensors import check_expanded, check_tensors, is_plain_tensor
 
 if TYPE_CHECKING:
@@ -62,11 +61,7 @@ class Checkpoint:
     @property
     def operating_points(self) -> dict[str, OperatingPoint]:
         """By class name, as its metrics have them; empty where it was never scored. Raises CheckpointError."""
-        try:
-            values = self.metrics.get("operating_points", {})
-            return parse_operating_points(values, self.config.class_names, "operating_points")
-        except PlainError as error:
-            raise CheckpointError(f"{self.path}: metrics: {error}") from None
+        return stored_operating_points(self.metrics, self.config.class_names, self.path)
 
     @property
     def rename(self) -> tuple[str, ...] | None:

@@ -24,8 +24,9 @@ from ssdlite.heads.necks import NECKS
 from ssdlite.heads.postprocess import postprocess
 from ssdlite.heads.ssd_head import HEADS
 from ssdlite.images.geometry import ImageArray, InputTransform
-from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, Picture, predict_pictures
+from ssdlite.images.prediction import Picture, predict_pictures
 from ssdlite.runtime.contract import Provenance
+from ssdlite.runtime.operating_points import operating_threshold, stored_operating_points
 from ssdlite.validation import require_known
 
 D = TypeVar("D", bound="Detector")
@@ -72,6 +73,13 @@ class Detector(GeometryModule):
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.config.class_names
+
+    @property
+    def operating_threshold(self) -> float:
+        """The score from which on detections are shown: the median of the classes' operating points, which training
+        measured, or where there are none 0.3. Raises CheckpointError for points that are none."""
+        points = stored_operating_points(self.metrics, self.class_names, "the detector")
+        return operating_threshold(points)[0]
 
     def train(self: D, mode: bool = True) -> D:
         """As of any module; what is trained further has no ``metrics`` yet, and is no longer what was loaded."""
@@ -129,14 +137,14 @@ class Detector(GeometryModule):
         self,
         images: Picture | Iterable[Picture],
         *,
-        score_threshold: float = DEFAULT_SCORE_THRESHOLD,
+        score_threshold: float | None = None,
         batch_size: int = 16,
     ) -> list[Detections]:
         """Detect in pictures of any size: paths, PIL images, RGB arrays [H, W, 3] or tensors [3, H, W] in 0..255.
 
         Returns one ``Detections`` per picture, boxes in that picture's own (upright) pixels, best first, only those
-        with at least ``score_threshold``. A single picture gives a list of one. The model is put into evaluation mode.
-        ``ssdlite.Predictor`` gives the same results in half the time.
+        with at least ``score_threshold``, by default the ``operating_threshold``. A single picture gives a list of one.
+        The model is put into evaluation mode. ``ssdlite.Predictor`` gives the same results in half the time.
 
         Raises:
             DataError: a file is missing or not a picture.

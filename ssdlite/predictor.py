@@ -21,7 +21,8 @@ from ssdlite.device import autocast
 from ssdlite.heads.base import Outputs
 from ssdlite.heads.postprocess import postprocess
 from ssdlite.images.geometry import InputTransform
-from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, Picture, predict_pictures
+from ssdlite.images.prediction import Picture, predict_pictures
+from ssdlite.runtime.operating_points import operating_threshold, stored_operating_points
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -53,6 +54,7 @@ class Predictor:
             raise TypeError(f"expected a Detector, got {type(detector).__name__}; ssdlite.load_predictor takes a path")
         require_finite(detector.state_dict(), "the detector")
         self.config, self.provenance = detector.config, detector.provenance
+        self.metrics = dict(detector.metrics)
         self.device = detector.mean.device
         self._anchors = detector.anchors.detach().clone()
         self._box_code = copy.deepcopy(detector.head.box_code)
@@ -65,6 +67,13 @@ class Predictor:
         return self.config.class_names
 
     @property
+    def operating_threshold(self) -> float:
+        """The score from which on detections are shown: the median of the classes' operating points, which training
+        measured, or where there are none 0.3. Raises CheckpointError for points that are none."""
+        points = stored_operating_points(self.metrics, self.class_names, "the detector")
+        return operating_threshold(points)[0]
+
+    @property
     def input_transform(self) -> InputTransform:
         """How a picture becomes the input."""
         return InputTransform(self.config.input.size, self.config.input.resize)
@@ -73,7 +82,7 @@ class Predictor:
         self,
         images: Picture | Iterable[Picture],
         *,
-        score_threshold: float = DEFAULT_SCORE_THRESHOLD,
+        score_threshold: float | None = None,
         batch_size: int = 16,
     ) -> list[Detections]:
         """Detect in pictures of any size, as ``Detector.predict`` does, with the same errors."""

@@ -49,7 +49,7 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training ends without samples.jpg, curves.png and the report: half of the time of a run of two epochs."""
     from ssdlite.training import run_folder, trainer
 
-    monkeypatch.setattr(trainer.Trainer, "_draw_samples", lambda self: None)
+    monkeypatch.setattr(trainer.Trainer, "_draw_samples", lambda *_: None)
     monkeypatch.setattr(trainer.Trainer, "_report", lambda self: None)
     monkeypatch.setattr(run_folder, "plot_curves", lambda history, path: None)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import ssdlite
@@ -131,8 +132,14 @@ def test_the_operating_points_of_a_detector_go_along(tmp_path: Path) -> None:
     contract = ssdlite.export_detector(loaded, tmp_path / "bundle", variant=("decoded",), golden_images=1)
     assert contract.provenance.metrics == {"AP": 0.25}
     assert ssdlite.load_operating_points(tmp_path / "bundle") == {"dog": OperatingPoint(0.35, 0.8, 0.5, 0.625)}
+    spec = contract.postprocess
+    assert (spec.operating_threshold, spec.operating_threshold_source) == (0.35, "measured")
+    props = {one.key: one.value for one in onnx.load(str(tmp_path / "bundle" / "decoded_fp32.onnx")).metadata_props}
+    assert props["operating_threshold"] == "0.35"
+    assert loaded.operating_threshold == ssdlite.Predictor(loaded).operating_threshold == 0.35
     assert loaded.eval().metrics == metrics
     assert loaded.train().eval().metrics == {}
+    assert loaded.operating_threshold == 0.3
 
 
 def test_a_loaded_detector_is_exported_as_its_file_is(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from ssdlite import cli
 from ssdlite.arguments import DATA_NAMES
 from ssdlite.console import format_figure, print_line, print_table
 from ssdlite.export.options import ExportOptions
+from ssdlite.export.platforms import shipments
 
 if TYPE_CHECKING:
     from ssdlite.runtime.contract import Contract
@@ -43,6 +44,7 @@ def export(options: ExportOptions) -> None:
     contract = export_bundle(options, print_line)
     _print_files(contract, options.bundle)
     _print_quantization(contract)
+    _print_shipments(contract)
     if options.lint:
         from ssdlite.tools.lint_model import print_findings
 
@@ -91,6 +93,15 @@ def _print_quantization(contract: Contract) -> None:
                 f"{facts.activation_type} activations, {facts.calibration_method} over {facts.calibration_images} "
                 f"pictures of {facts.calibration_data}{kept}"
             )
+
+
+def _print_shipments(contract: Contract) -> None:
+    """Where the file goes, a line for each platform."""
+    for one in shipments(contract.models):
+        if one.model is None or one.use is None:
+            print_line(f"{one.platform}: none of these files; {one.why}")
+        else:
+            print_line(f"{one.platform}: {' + '.join(one.model.files)} -> {one.use.place}, run by {one.use.package}")
 
 
 if __name__ == "__main__":

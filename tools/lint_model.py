@@ -31,7 +31,7 @@ class LintOptions:
     json: bool = False
     """Print JSON in place of sentences."""
     strict: bool = False
-    """Exit with status 1 where anything is refused or left to the CPU."""
+    """Exit with status 1 also where something is left to the CPU, not only where it is refused."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,8 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_json([{"model": str(path), **report.to_dict()} for path, report in reports])
         else:
             _print(reports)
-        if options.strict:
-            unclean.extend(path for path, report in reports if not report.clean)
+        unclean.extend(path for path, report in reports if report.refused or (options.strict and not report.clean))
 
     status = cli.run(lint, LintOptions, argv, "ssdlite lint")
     return status or int(bool(unclean))
@@ -113,7 +112,7 @@ def _print(reports: Sequence[tuple[Path, LintReport]]) -> None:
 
 
 def _summary(report: LintReport) -> str:
-    if any(finding.kind == "refused" for finding in report.findings):
+    if report.refused:
         return "refused"
     text = f"takes {report.taken} of {report.nodes} operators"
     if report.partitions is not None:

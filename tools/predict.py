@@ -38,9 +38,9 @@ from ssdlite.images.media import (
     is_address,
     save_picture,
 )
-from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, DetectionModel
+from ssdlite.images.prediction import DetectionModel
 from ssdlite.images.reading import HEIF_REMEDY, HEIF_SUFFIXES, MAX_PIXELS, picture_remarks, read_image
-from ssdlite.runtime.operating_points import score_thresholds
+from ssdlite.runtime.operating_points import operating_threshold, score_thresholds
 
 if TYPE_CHECKING:
     from ssdlite.datasets.writers.pre_annotations import PreAnnotations
@@ -67,9 +67,10 @@ class PredictOptions:
     output: Path | None = None
     """Folder for the pictures and videos with boxes, and detections.json. Default: predictions, or where that is there
     the next free predictions-NNN."""
-    score_threshold: float | Literal["auto"] = DEFAULT_SCORE_THRESHOLD
+    score_threshold: float | Literal["auto"] | None = None
     """Draw and report only what scores at least this, 0 to 1. auto: of each class what scores at least its threshold
-    with the best F1 on the validation data, which training stored; 0.3 where none was measured, as for openimages."""
+    with the best F1 on the validation data, which training stored. Default: the median of these, the operating
+    threshold of the model; 0.3 where none was measured, as for openimages."""
     class_agnostic: bool = True
     """One label for an object: of boxes that overlap by an IoU of more than 0.7 the best stays, whatever their classes
     are. Without it, all classes that reach the threshold are kept, as Detector.predict has them."""
@@ -172,7 +173,7 @@ def _check(options: PredictOptions) -> None:
             )
         if not options.allow_urls:
             raise ConfigError(f"{address}: an address is fetched only with --allow-urls")
-    if options.score_threshold != "auto" and not 0 <= options.score_threshold <= 1:
+    if isinstance(options.score_threshold, float) and not 0 <= options.score_threshold <= 1:
         raise ConfigError(f"--score-threshold: expected 0 to 1, or auto, got {options.score_threshold}")
     if options.batch_size < 1:
         raise ConfigError(f"--batch-size: expected 1 or more, got {options.batch_size}")
@@ -197,16 +198,17 @@ def _start(options: PredictOptions, output: Path, sources: Sequence[MediaFile] =
     """The detector loaded, and the folder made. Raises what these do."""
     weights = cli.find_weights(options.weights)
     detector = load_any(weights, model=options.model, device=options.device)
-    thresholds = _thresholds(options, weights, detector.class_names)
+    thresholds = _thresholds(options, weights, detector)
     labels = _pre_annotations(options, sources, detector.class_names)
     prepare_folder(output)
     return Run(detector, options, output, _progress(), [], thresholds, labels)
 
 
-def _thresholds(options: PredictOptions, weights: Path, class_names: Sequence[str]) -> npt.NDArray[np.float64]:
+def _thresholds(options: PredictOptions, weights: Path, detector: DetectionModel) -> npt.NDArray[np.float64]:
     """[K] by label. Raises what ``load_operating_points`` does."""
-    if options.score_threshold != "auto":
-        return np.full(len(class_names), options.score_threshold)
+    class_names, threshold = detector.class_names, options.score_threshold
+    if threshold != "auto":
+        return np.full(len(class_names), detector.operating_threshold if threshold is None else threshold)
     try:
         points = load_operating_points(weights, options.model)
     except (CheckpointError, ContractError):
@@ -214,12 +216,12 @@ def _thresholds(options: PredictOptions, weights: Path, class_names: Sequence[st
             raise
         print_line(
             f"{weights}: no operating points were measured, there being no validation data of its classes: score "
-            f"threshold {DEFAULT_SCORE_THRESHOLD:g} for each, as without auto; `ssdlite eval {weights} --data DIR "
+            f"threshold {detector.operating_threshold:g} for each, as without auto; `ssdlite eval {weights} --data DIR "
             "--output DIR` measures them on your pictures"
         )
-        return np.full(len(class_names), DEFAULT_SCORE_THRESHOLD)
+        return np.full(len(class_names), detector.operating_threshold)
     if unmeasured := [name for name in class_names if name not in points]:
-        print_line(f"no operating point of {listing(unmeasured)}: score threshold {DEFAULT_SCORE_THRESHOLD:g}")
+        print_line(f"no operating point of {listing(unmeasured)}: score threshold {operating_threshold(points)[0]:g}")
     return score_thresholds(class_names, points)
 
 
@@ -446,10 +448,8 @@ def _say_what_next(run: Run, has_results: bool) -> None:
 
 
 def _found(run: Run) -> str:
-    threshold = run.options.score_threshold
-    reach = (
-        "that reach the threshold of their class" if threshold == "auto" else f"with a score of {threshold:g} or more"
-    )
+    each = run.options.score_threshold == "auto"
+    reach = "that reach the threshold of their class" if each else f"with a score of {run.thresholds[0]:g} or more"
     return f"{counted(run.objects, 'object')} {reach}"
 
 

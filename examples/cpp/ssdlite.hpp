@@ -44,6 +44,7 @@ struct PostprocessSpec {
     double nms_threshold = 0;
     int candidates_per_class = 0;
     int max_detections = 0;
+    float operating_threshold = 0.3F;  // the score_threshold for to_picture
 };
 
 // contract.anchors, for raw models; `values` are centre x, centre y, width, height as fractions of the input
@@ -330,7 +331,8 @@ inline std::vector<Detection> read_detections(const std::vector<Box>& boxes, con
     return found;
 }
 
-// Detections in input pixels -> in the picture's own, clipped to it, only those that score at least score_threshold.
+// Detections in input pixels -> in the picture's own, clipped to it, only those that score at least score_threshold:
+// contract.postprocess.operating_threshold, unless the app has another.
 inline std::vector<Detection> to_picture(const std::vector<Detection>& found, const CropWindow& window,
                                          int picture_height, int picture_width, float score_threshold) {
     const float scale_x = static_cast<float>(static_cast<double>(window.width) / (window.x1 - window.x0));

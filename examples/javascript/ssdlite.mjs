@@ -193,7 +193,14 @@ export function toTensor(resized, input) {
  * `outputs` are flat arrays by meaning ("scores", "boxes", ...; see `outputsByMeaning`) and `cropWindow` is what
  * `preprocess` gave for this picture. Only what scores at least `scoreThreshold`, and above the contract's own.
  */
-export function postprocess(contract, model, outputs, cropWindow, picture, scoreThreshold = 0.3) {
+export function postprocess(
+  contract,
+  model,
+  outputs,
+  cropWindow,
+  picture,
+  scoreThreshold = operatingThreshold(contract),
+) {
   const select = model.variant === "nms" ? readDetections : selectDetections;
   const found = select(contract, model, outputs, cropWindow, scoreThreshold);
   const detections = [];
@@ -203,6 +210,11 @@ export function postprocess(contract, model, outputs, cropWindow, picture, score
     detections.push({ name: contract.class_names[label], label, score, box: own });
   }
   return detections;
+}
+
+/** The score from which on to show detections; 0.3 in bundles of before version 3, which do not state it. */
+export function operatingThreshold(contract) {
+  return contract.postprocess.operating_threshold ?? 0.3;
 }
 
 /** A session's results (by output name, each with `.data`) -> flat arrays by what they mean. */

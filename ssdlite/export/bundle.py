@@ -29,7 +29,7 @@ from ssdlite.runtime.contract import (
     Provenance,
     ResizeSpec,
 )
-from ssdlite.runtime.operating_points import OperatingPoint
+from ssdlite.runtime.operating_points import OperatingPoint, operating_threshold
 
 CARD_FILE = "README.md"  # the model card, where hubs and people look for it
 
@@ -66,6 +66,7 @@ def build_contract(
     """The facts about ``detector`` and these exported ``models`` of it."""
     config = detector.config
     raw = any(model.variant == "raw" for model in models)
+    threshold, source = operating_threshold(operating_points or {})
     return Contract(
         name=describe(config),
         class_names=config.class_names,
@@ -78,6 +79,8 @@ def build_contract(
             candidates_per_class=config.postprocess.candidates_per_class,
             max_detections=config.postprocess.max_detections,
             max_candidates=max_candidates,
+            operating_threshold=threshold,
+            operating_threshold_source=source,
         ),
         anchors=_anchors(detector) if raw else None,
         models=tuple(models),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdlite.console import code, markdown_table
+from ssdlite.export.platforms import shipments
 from ssdlite.files import counted
 from ssdlite.runtime.contract import Contract, InputSpec, ModelSpec, ResizeSpec
 
@@ -14,47 +15,32 @@ CARD = """\
 # {contract.name}
 
 An object detector for phones and small devices: it finds objects of {classes} in a picture, each with a box and a \
-score. It sees the picture at {first.input.width} x {first.input.height} pixels. Exported by ssdlite; this card is \
-made from `contract.json` (`{contract.format}`, version {contract.format_version}), which programs read.
+score. It sees the picture at {first.input.width} x {first.input.height} pixels.
 
-## Classes
+## Which file to ship
 
-{class_table}
+{ship_table}
 
-## Files
+{int8_note}
 
-{file_table}
-
-`raw` ends with class logits and box deltas, `decoded` with scores and boxes of all anchors, `nms` with detections. \
-*Differs by*: the largest difference of an output from PyTorch's on the reference pictures.
-
-{measurements}
-
-## Input, step by step
+## How to feed it
 
 {inputs}
 
-## Outputs
+## What it answers
 
 {outputs}
 
-## From outputs to detections
-
 1. {scoring}
-2. `raw` and `decoded`: keep scores above {spec.score_threshold:g}; of each class the {spec.candidates_per_class} best \
+2. `raw` and `decoded`: keep scores above {spec.score_threshold:g}, or at once those of step 4, which gives the same \
+sooner; of each class the {spec.candidates_per_class} best \
 enter non-maximum suppression (NMS), which drops a box whose IoU with a better one of its class is more than \
 {spec.nms_threshold:g}; of all classes the {spec.max_detections} best remain.
 3. `nms`: this is inside the graph, for the {spec.max_candidates} best pairs of anchor and class; take the first \
 `count` rows.
-4. Scale the boxes to pixels of the input, then undo the resizing: in the picture's own pixels, clipped to it.
-
-{quantization}
-
-## Licence and provenance
-
-- Licence of the weights: {origin.license}
-- Checkpoint: {checkpoint}, SHA-256 `{origin.checkpoint_sha256}`
-{provenance}
+4. **Show only detections with a score of at least {spec.operating_threshold:g}**: most of the \
+{spec.max_detections} score less. {threshold_source}
+5. Scale their boxes to pixels of the input, then undo the resizing: in the picture's own pixels, clipped to it.
 
 ## Check it and run it
 
@@ -65,17 +51,47 @@ ssdlite predict photo.jpg --weights .     # boxes, names and scores
 ```
 
 ```python
-from ssdlite.runtime import load_model  # numpy, onnxruntime, Pillow, OpenCV; no torch
+from ssdlite.runtime import load_model  # numpy, {first.runtime}, Pillow, OpenCV; no torch
 
 detector = load_model(".", "{first.file}")
-for found in detector.predict(["photo.jpg"]):
+for found in detector.predict(["photo.jpg"]):  # scores of {spec.operating_threshold:g} or more
     print([(one.name, one.score, one.box) for one in found])
 ```
+
+## Classes
+
+{class_table}
+
+## Files
+
+{file_table}
+
+`raw` ends with class logits and box deltas, `decoded` with scores and boxes of all anchors, `nms` with detections. \
+*Differs by*: the largest difference of an output from PyTorch's on the reference pictures. Programs read all of this \
+in `contract.json` (`{contract.format}`, version {contract.format_version}).
+
+{measurements}
+
+{quantization}
+
+## Licence and provenance
+
+- Licence of the weights: {origin.license}
+- Checkpoint: {checkpoint}, SHA-256 `{origin.checkpoint_sha256}`
+{provenance}
 
 ## Limits
 
 {limits}
 """
+THRESHOLD_SOURCES = {
+    "measured": "It was measured: the median of the classes' thresholds with the best F1 on the validation data, which "
+    "stand below; use those where you can have one for each class.",
+    "guess": "It is a guess: nobody has measured one; `ssdlite eval` on your pictures does.",
+}
+INT8_NOTE = """\
+int8 ({files}) is the smaller download. Whether it is the faster one is a matter of the processor: measure it on the \
+phone. In WebAssembly it takes 1.5 to 2.5 times as long as fp32: there, take it for the download only."""
 INPUT = """\
 For {files}:
 
@@ -132,6 +148,9 @@ def write_model_card(contract: Contract, bundle: Path | None = None) -> str:
         origin=contract.provenance,
         checkpoint=code(contract.provenance.checkpoint),
         classes=counted(len(contract.class_names), "class"),
+        ship_table=_ship_table(contract.models),
+        int8_note=_int8_note(contract.models),
+        threshold_source=THRESHOLD_SOURCES[contract.postprocess.operating_threshold_source],
         class_table=_class_table(contract),
         file_table=_file_table(contract.models, bundle),
         measurements="\n\n".join(_measurements(contract.models)),
@@ -178,6 +197,21 @@ def _class_table(contract: Contract) -> str:
     rows = [row + ([f"{x:.3f}" for x in own] or [""] * 3) for row, own in zip(rows, figures, strict=True)]
     note = "Best threshold: the score with the best F1 on the validation data; its precision and recall are at IoU 0.5."
     return f"{_table([*headings, 'best threshold', 'precision', 'recall'], rows)}\n\n{note}"
+
+
+def _ship_table(models: Sequence[ModelSpec]) -> str:
+    rows = [
+        (one.platform, " + ".join(map(code, one.model.files)), code(one.use.package), one.use.place, one.why)
+        if one.model is not None and one.use is not None
+        else (one.platform, "none of these", "", "", one.why)
+        for one in shipments(models)
+    ]
+    return _table(["on", "ship", "run by", "put it into", "because"], rows)
+
+
+def _int8_note(models: Sequence[ModelSpec]) -> str:
+    files = [code(model.file) for model in models if model.precision == "int8"]
+    return INT8_NOTE.format(files=", ".join(files)) if files else ""
 
 
 def _file_table(models: Sequence[ModelSpec], bundle: Path | None) -> str:

@@ -77,6 +77,7 @@ def attach_contract(model: onnx.ModelProto, contract: Contract) -> None:
         "class_names": ", ".join(contract.class_names),
         "variant": spec.variant,
         "precision": spec.precision,
+        "operating_threshold": f"{contract.postprocess.operating_threshold:g}",
         "license": contract.provenance.license,
     }
     helper.set_model_props(model, entries)

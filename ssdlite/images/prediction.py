@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 Picture: TypeAlias = "str | Path | PIL.Image.Image | npt.NDArray[np.uint8] | torch.Tensor"
-DEFAULT_SCORE_THRESHOLD = 0.3  # of every ``predict``
+DEFAULT_SCORE_THRESHOLD = 0.3  # of a model whose operating points were never measured
 ENCODED = (bytes, bytearray, memoryview)
 _ENCODED = "; Image.open(io.BytesIO(data)) of Pillow makes a picture of an encoded file"
 
@@ -40,11 +40,15 @@ class DetectionModel(Protocol):
     def input_transform(self) -> InputTransform:
         """How a picture becomes the input."""
 
+    @property
+    def operating_threshold(self) -> float:
+        """The score from which on ``predict`` gives detections; see ``ssdlite.runtime.operating_points``."""
+
     def predict(
         self,
         images: Picture | Iterable[Picture],
         *,
-        score_threshold: float = DEFAULT_SCORE_THRESHOLD,
+        score_threshold: float | None = None,
         batch_size: int = 16,
     ) -> list[Detections]:
         """Detect in pictures of any size; see ``Detector.predict``."""
@@ -57,14 +61,17 @@ class DetectionModel(Protocol):
 
 
 def predict_pictures(
-    model: DetectionModel, images: Picture | Iterable[Picture], score_threshold: float, batch_size: int
+    model: DetectionModel, images: Picture | Iterable[Picture], score_threshold: float | None, batch_size: int
 ) -> list[Detections]:
-    """The work of every ``predict``: read, resize, detect in batches, and give what reaches ``score_threshold``.
+    """The work of every ``predict``: read, resize, detect in batches, and give what reaches ``score_threshold``, by
+    default the model's operating threshold.
 
     Raises:
         DataError: a file is missing or not a picture, or a PIL image cannot be decoded.
         TypeError, ValueError: something else than a picture, or an array of another shape or type.
     """
+    if score_threshold is None:
+        score_threshold = model.operating_threshold
     if not isinstance(score_threshold, Real) or not 0 <= score_threshold <= 1:
         raise ValueError(f"score_threshold: expected 0 to 1, got {quote(score_threshold)}")
     if not isinstance(batch_size, Integral) or batch_size < 1:

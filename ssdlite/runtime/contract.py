@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite.errors import ContractError
-from ssdlite.runtime.operating_points import OperatingPoint
+from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD
+from ssdlite.runtime.operating_points import OperatingPoint, ThresholdSource
 from ssdlite.runtime.plain import to_plain
 
 CONTRACT_FORMAT = "ssdlite-contract"
-CONTRACT_VERSION = 2
+CONTRACT_VERSION = 3
 METADATA_KEY = "ssdlite.contract"
 CONTRACT_FILE = "contract.json"
 MAX_SIDE = 4096
@@ -109,6 +110,8 @@ class PostprocessSpec:
     Scores above ``score_threshold`` count; of each class the ``candidates_per_class`` best enter non-maximum
     suppression, of each image the ``max_detections`` best boxes that are left remain. Inside nms models at most
     ``max_candidates`` pairs of anchor and class, the best, are looked at.
+
+    What reaches ``operating_threshold`` is to be shown; the rest, down to ``score_threshold``, is for measuring.
     """
 
     score_function: Literal["softmax", "sigmoid"]
@@ -118,6 +121,8 @@ class PostprocessSpec:
     candidates_per_class: int
     max_detections: int
     max_candidates: int
+    operating_threshold: float = DEFAULT_SCORE_THRESHOLD
+    operating_threshold_source: ThresholdSource = "guess"  # or measured: the median of the operating points
 
 
 @dataclass(frozen=True, kw_only=True)

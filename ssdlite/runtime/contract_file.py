@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ssdlite.runtime.contract import (
     ModelSpec,
     PostprocessSpec,
 )
-from ssdlite.runtime.operating_points import check_operating_points
+from ssdlite.runtime.operating_points import check_operating_points, operating_threshold
 from ssdlite.runtime.plain import PlainError, from_plain, parse_json
 
 NAMES_IN_VERSION_1 = {
@@ -54,17 +55,19 @@ def parse_contract(text: str | bytes, where: str) -> Contract:
             raise PlainError(f"not a contract of ssdlite: expected an object with format {CONTRACT_FORMAT!r}")
         version = values.get("format_version")
         if version == 1:
-            _upgrade(values)
-        elif version != CONTRACT_VERSION:
+            _rename_parts(values)
+        elif version not in (2, CONTRACT_VERSION):
             raise PlainError(f"format version {version!r}; this version of ssdlite reads 1 to {CONTRACT_VERSION}")
-        contract = from_plain(Contract, values, "contract")
+        contract = from_plain(Contract, values | {"format_version": CONTRACT_VERSION}, "contract")
+        if version != CONTRACT_VERSION:
+            contract = _with_operating_threshold(contract)
         _check_contract(contract)
     except PlainError as error:
         raise ContractError(f"{where}: {error}") from None
     return contract
 
 
-def _upgrade(values: dict[str, Any]) -> None:
+def _rename_parts(values: dict[str, Any]) -> None:
     """A document of version 1 becomes one of version 2, in place: some names were spelled otherwise."""
     models = values.get("models")
     models = [model for model in models if isinstance(model, dict)] if isinstance(models, list) else []
@@ -77,7 +80,13 @@ def _upgrade(values: dict[str, Any]) -> None:
     resize = values.get("resize")
     if isinstance(resize, dict) and resize.get("padding_position") == "centre":
         resize["padding_position"] = "center"
-    values["format_version"] = CONTRACT_VERSION
+
+
+def _with_operating_threshold(contract: Contract) -> Contract:
+    """What versions before 3 did not state, as an export states it today."""
+    score, source = operating_threshold(contract.operating_points or {})
+    spec = replace(contract.postprocess, operating_threshold=score, operating_threshold_source=source)
+    return replace(contract, postprocess=spec)
 
 
 def read_contract(bundle: Path | str) -> Contract:
@@ -123,7 +132,7 @@ def is_plain_file_name(name: str) -> bool:
 
 
 def _check_postprocess(spec: PostprocessSpec) -> None:
-    for name in ("score_threshold", "nms_threshold"):
+    for name in ("score_threshold", "nms_threshold", "operating_threshold"):
         _expect(0 <= getattr(spec, name) <= 1, f"postprocess.{name}: expected 0 to 1, got {getattr(spec, name)}")
     for name in ("candidates_per_class", "max_detections", "max_candidates"):
         value = getattr(spec, name)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ssdlite.detections import Detections
 from ssdlite.errors import ConfigError, ContractError
 from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform, Size
-from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, Picture, predict_pictures
+from ssdlite.images.prediction import Picture, predict_pictures
 from ssdlite.runtime.backends.base import Array, Network
 from ssdlite.runtime.contract import Contract, Meaning, ModelSpec, PostprocessSpec, Provenance
 from ssdlite.runtime.files import open_model
@@ -77,6 +77,11 @@ class RuntimeDetector:
         return self.contract.provenance
 
     @property
+    def operating_threshold(self) -> float:
+        """The score from which on detections are shown, of the contract."""
+        return self.contract.postprocess.operating_threshold
+
+    @property
     def input_size(self) -> Size:
         return self.model.input.height, self.model.input.width
 
@@ -88,13 +93,13 @@ class RuntimeDetector:
         self,
         images: Picture | Iterable[Picture],
         *,
-        score_threshold: float = DEFAULT_SCORE_THRESHOLD,
+        score_threshold: float | None = None,
         batch_size: int = 16,
     ) -> list[Detections]:
         """Detect in pictures of any size: paths, PIL images, RGB arrays [H, W, 3] or tensors [3, H, W] in 0..255.
 
         Returns one ``Detections`` per picture, boxes in that picture's own (upright) pixels, best first, only those
-        with at least ``score_threshold``. A single picture gives a list of one.
+        with at least ``score_threshold``, by default the ``operating_threshold``. A single picture gives a list of one.
 
         Raises:
             DataError: a file is missing or not a picture.

@@ -32,6 +32,7 @@ from ssdlite.evaluation.inference import detect_dataset, evaluate_dataset, refus
 from ssdlite.files import counted, listing
 from ssdlite.heads.losses import Losses
 from ssdlite.predictor import Predictor
+from ssdlite.runtime.operating_points import operating_threshold
 from ssdlite.training.callbacks import (
     Callback,
     CheckpointEvent,
@@ -374,9 +375,9 @@ class Trainer:
         if self.options.run.report:
             self._report()
         if self.processes.is_first:
-            self.folder.finish(summary, self.history, self._draw_samples())
-            self.followers.on_end(EndEvent(self.folder.path, summary))
             which, shown = ("last epoch", metrics) if self.best is None else ("best.pt", self.best[1])
+            self.folder.finish(summary, self.history, self._draw_samples(shown))
+            self.followers.on_end(EndEvent(self.folder.path, summary))
             print_metrics(f"{self.splits.val.name}, {which}", shown.to_dict())
             best = max(self.history, key=lambda row: (row.get("AP") or -1.0, row["epoch"]))
             which = "" if best["epoch"] else ", the detector as it started: training has not improved it"
@@ -401,11 +402,12 @@ class Trainer:
             with self.folder.finishing():
                 write_report(self.folder.path, *self.best, self.folder.best, trained)
 
-    def _draw_samples(self) -> npt.NDArray[np.uint8] | None:
+    def _draw_samples(self, metrics: Metrics) -> npt.NDArray[np.uint8] | None:
         index = self.splits.val
         positions = list(range(0, len(index), max(len(index) // SAMPLE_COUNT, 1)))[:SAMPLE_COUNT]
         found = dict(detect_dataset(Predictor(self.step.evaluated), index, positions=positions, skip_bad=True))
-        return draw_panels(index, found) if found else None
+        threshold, _ = operating_threshold(metrics.operating_points)
+        return draw_panels(index, found, threshold) if found else None
 
 
 def _scores(metrics: Metrics) -> str:

@@ -165,6 +165,25 @@ def test_cpp_gives_the_golden_results(replay_program: Path, golden_bundles: Path
     expect_replayed(golden_bundles / name, tmp_path, MODELS[name])
 
 
+def test_javascript_shows_what_reaches_the_operating_threshold(node: str, tmp_path: Path) -> None:
+    """Scores 0.5, 0.4, 0.2 and 0.01, as an nms model gives them; before version 3 a contract has no such threshold."""
+    program = f"""
+        import {{ postprocess }} from {json.dumps((JAVASCRIPT / "ssdlite.mjs").as_uri())};
+        const outputs = {{
+          count: [4], labels: [0, 0, 0, 0], scores: new Float32Array([0.5, 0.4, 0.2, 0.01]),
+          boxes: new Float32Array(Array(4).fill([0, 0, 1, 1]).flat()),
+        }};
+        const size = {{ height: 8, width: 8 }};
+        const window = {{ ...size, x0: 0, y0: 0, x1: 8, y1: 8 }};
+        for (const spec of [{{ operating_threshold: 0.45 }}, {{}}]) {{
+          const boxes = {{ format: "xyxy", scale: "fraction" }};
+          const contract = {{ class_names: ["cat"], postprocess: spec, boxes }};
+          console.log(postprocess(contract, {{ variant: "nms" }}, outputs, window, size).length);
+        }}
+    """
+    assert run(node, "--input-type=module", "--eval", program, cwd=tmp_path).split() == ["1", "2"]
+
+
 @pytest.fixture(scope="session")
 def packages(node: str) -> Path:
     """A copy of the JavaScript example with its npm packages, kept between test runs."""

@@ -12,6 +12,7 @@ import pytest
 
 from ssdlite.console import code
 from ssdlite.export.card import write_model_card
+from ssdlite.export.platforms import shipments
 from ssdlite.runtime.contract import (
     AccuracyFigure,
     AnchorSpec,
@@ -119,6 +120,19 @@ QUANTISED_LINE = (
     "`nms_int8.onnx`: 60 of 62 layers are computed in integers, with uint8 activations; calibrated (minmax) on "
     "64 pictures of bccd train."
 )
+ANDROID_LINE = (
+    "| Android | `raw_fp32.onnx` | `com.microsoft.onnxruntime:onnxruntime-android` | app/src/main/assets/ | "
+    "runs every operator on any phone's CPU; the app decodes and selects boxes, by code to copy |"
+)
+INT8_LINE = (
+    "int8 (`nms_int8.onnx`) is the smaller download. Whether it is the faster one is a matter of the processor: "
+    "measure it on the phone. In WebAssembly it takes 1.5 to 2.5 times as long as fp32: there, take it for the "
+    "download only."
+)
+GUESS_LINE = (
+    "4. **Show only detections with a score of at least 0.3**: most of the 50 score less. It is a guess: nobody has "
+    "measured one; `ssdlite eval` on your pictures does."
+)
 
 
 @pytest.mark.parametrize("line", [
@@ -134,11 +148,14 @@ QUANTISED_LINE = (
     "5. Do not normalise: the graph does (mean 0, std 1 outside).",
     "5. Normalise: `(value - mean) / std` with mean 123.675, 116.28, 103.53 and std 58.395, 57.12, 57.375.",
     "6. Feed it as `images`: uint8, NCHW, [1, 3, 96, 128] (batch 1).",
+    ANDROID_LINE,
     "6. Feed it as `pixels`: float32, NHWC, [N, 96, 128, 3] (any batch).",
     "| `class_logits` | class_logits | float32 | [1, 2, 3] | logits of each anchor, column 0 is background |",
     LETTERBOX_STEP,
     BOXES_ROW,
     QUANTISED_LINE,
+    INT8_LINE,
+    GUESS_LINE,
     "In float, the most sensitive first: `backbone.features.0.0`, `head.classification.0.1`.",
     "- Licence of the weights: Apache-2.0",
     f"- Checkpoint: `best.pt`, SHA-256 `{'ab' * 32}`",
@@ -180,6 +197,21 @@ def test_every_fact_of_the_contract_is_in_the_card() -> None:
 
 def test_the_example_is_a_valid_contract() -> None:
     assert parse_contract(to_json(CONTRACT), "the example") == CONTRACT
+
+
+def shipped(*models: tuple[str, str, str]) -> dict[str, str]:
+    """By platform the file to ship of models of these (runtime, variant, precision)."""
+    specs = [replace(NMS, runtime=one, variant=v, precision=p, file=f"{v}_{p}.{one}") for one, v, p in models]
+    return {one.platform: one.model.file if one.model else one.why for one in shipments(specs)}
+
+
+def test_on_each_platform_the_file_that_works_everywhere_and_leaves_the_least_to_do() -> None:
+    onnx = [("onnxruntime", "nms", "int8"), ("onnxruntime", "decoded", "fp32"), ("onnxruntime", "nms", "fp32")]
+    everywhere = ("Android", "iOS", "Web", "Desktop")
+    assert shipped(*onnx) == dict.fromkeys(everywhere, "nms_fp32.onnxruntime")
+    assert shipped(onnx[0]) == dict.fromkeys(everywhere, "nms_int8.onnxruntime")
+    ncnn = dict.fromkeys(("Android", "iOS", "Desktop"), "decoded_fp16.ncnn")
+    assert shipped(("ncnn", "decoded", "fp16")) == ncnn | {"Web": "export with --target onnxruntime"}
 
 
 def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
@@ -232,7 +264,10 @@ def test_every_field_of_the_contract_is_explained_in_the_documents() -> None:
 
 def test_thresholds_that_were_measured_stand_beside_the_classes() -> None:
     points = {CONTRACT.class_names[0]: OperatingPoint(0.4375, 0.75, 0.6, 2 / 3)}
-    card = write_model_card(replace(CONTRACT, operating_points=points))
+    spec = replace(CONTRACT.postprocess, operating_threshold=0.4375, operating_threshold_source="measured")
+    card = write_model_card(replace(CONTRACT, operating_points=points, postprocess=spec))
+    assert "4. **Show only detections with a score of at least 0.4375**" in card
+    assert "It was measured: the median of the classes' thresholds" in card and "guess" not in card
     assert "| best threshold | precision | recall |" in " ".join(card.split())
     assert "| 0.438 | 0.750 | 0.600 |" in " ".join(card.split())
     assert "best threshold" not in write_model_card(CONTRACT)

@@ -315,6 +315,16 @@ def test_command_prints_tables_and_strict_sets_the_status(tmp_path: Path, capsys
     assert lint_model.main([pixels, "--target", "xnnpack", "--strict"]) == 0  # notes are no failure
 
 
+def test_what_is_refused_sets_the_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    foreign = onnx.helper.make_node("Foreign", ["x"], ["y"], name="y", domain="example")
+    path = save(make_model([foreign]), tmp_path / "foreign.onnx")
+    assert lint_model.main([path, "--target", "ncnn"]) == 1
+    assert "foreign.onnx on ncnn: refused" in capsys.readouterr().out
+    clean = save(conv_model(), tmp_path / "clean.onnx")
+    assert lint_model.main([clean, path, "--target", "ort-mobile", "--json"]) == 1
+    assert lint_model.main([clean, "--target", "ort-mobile"]) == 0
+
+
 def test_command_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = save(make_model([node("Mish", "x", "y")], opset=18), tmp_path / "mish.onnx")
     assert lint_model.main([path, "--target", "nnapi", "--json"]) == 0

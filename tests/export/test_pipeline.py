@@ -151,6 +151,8 @@ def test_thresholds_are_built_in(export: Callable[..., Any]) -> None:
         "--variant", "nms", "--score-threshold", 0.4, "--nms-threshold", 0.3, "--max-detections", 7, "--batch", 2
     )
     assert status == 0, said
+    assert "Android: nms_fp32.onnx -> app/src/main/assets/, run by com.microsoft.onnxruntime" in " ".join(said.split())
+    assert "Web: nms_fp32.onnx -> the page's static files, run by onnxruntime-web/wasm" in " ".join(said.split())
     contract = read_contract(bundle)
     assert contract.postprocess.nms_threshold == 0.3
     assert contract.models[0].outputs[0].shape == (2, 7, 4)

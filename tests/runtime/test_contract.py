@@ -40,7 +40,7 @@ RAW = {
 }
 DOCUMENT: dict[str, Any] = {
     "format": "ssdlite-contract",
-    "format_version": 2,
+    "format_version": 3,
     "name": "test",
     "class_names": ["cat", "dog"],
     "category_ids": [17, 18],
@@ -92,7 +92,7 @@ def test_version_1_spelled_some_names_otherwise() -> None:
         "provenance": {"checkpoint": "best.pt", "checkpoint_sha256": "00", "licence": "MIT", "metrics": {"licence": 1}},
     }
     contract = parse_contract(json.dumps(old), "here")
-    assert contract.format_version == 2
+    assert contract.format_version == 3
     assert (contract.resize.half_pixel_centers, contract.resize.padding_position) == (False, "center")
     assert contract.models[0].input.color_order == "BGR"
     assert contract.models[0].quantization is not None and contract.models[0].quantization.quantized_layers == 70
@@ -104,11 +104,26 @@ def test_version_1_spelled_some_names_otherwise() -> None:
         parse_contract(json.dumps(old | {"format_version": 2, "resize": {"mode": "stretch"}}), "here")
 
 
+def test_before_version_3_the_operating_threshold_is_that_of_the_operating_points() -> None:
+    def threshold(**changes: object) -> tuple[float, str]:
+        spec = parse_contract(json.dumps(DOCUMENT | {"format_version": 2} | changes), "here").postprocess
+        return spec.operating_threshold, spec.operating_threshold_source
+
+    point = {"precision": 0.75, "recall": 0.5, "f1": 0.6}
+    points = {"cat": point | {"score_threshold": 0.5}, "dog": point | {"score_threshold": 0.21}}
+    assert threshold() == (0.3, "guess")
+    assert threshold(operating_points=points) == (0.355, "measured")
+    stated = POSTPROCESS | {"operating_threshold": 0.6, "operating_threshold_source": "measured"}
+    assert threshold(format_version=3, postprocess=stated, operating_points=points) == (0.6, "measured")
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
         ("format", "other", "not a contract of ssdlite"),
-        ("format_version", 3, "format version 3; this version of ssdlite reads 1 to 2"),
+        ("format_version", 4, "format version 4; this version of ssdlite reads 1 to 3"),
+        ("postprocess.operating_threshold", 1.5, "operating_threshold: expected 0 to 1"),
+        ("postprocess.operating_threshold_source", "felt", "expected one of 'measured', 'guess'"),
         ("surprise", 1, "unknown name 'surprise'"),
         ("class_names", [], "class_names: expected 1 to 100000 names, got 0"),
         ("class_names", ["cat", "cat"], "names must differ"),

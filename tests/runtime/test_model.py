@@ -63,6 +63,17 @@ def test_every_kind_of_model(load: Callable[..., RuntimeDetector], variant: str,
     np.testing.assert_allclose(alone.scores, second.scores, atol=1e-6)
 
 
+def test_without_a_threshold_predict_takes_the_contracts_operating_threshold(
+    load: Callable[..., RuntimeDetector],
+) -> None:
+    detector = load("nms")
+    assert [one.names for one in detector.predict(plain(90, 102, 18))] == [["green", "red"]]  # from 0.3, a guess
+    spec = replace(detector.contract.postprocess, operating_threshold=0.38, operating_threshold_source="measured")
+    measured = RuntimeDetector(replace(detector.contract, postprocess=spec), detector.model, detector.backend)
+    assert [one.names for one in measured.predict(plain(90, 102, 18))] == [["green"]]
+    assert [one.names for one in measured.predict(plain(90, 102, 18), score_threshold=0.3)] == [["green", "red"]]
+
+
 @pytest.mark.parametrize("variant", ["raw", "decoded", "nms"])
 def test_scores_below_the_contracts_threshold_are_left_out(load: Callable[..., RuntimeDetector], variant: str):
     """It is 0.0625: 12 of 255 is less, 18 is more."""

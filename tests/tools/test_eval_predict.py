@@ -43,6 +43,7 @@ class WhiteDetector:
     """Stands for a detector that is always right."""
 
     class_names = NAMES
+    operating_threshold = 0.3
     config = build_detector(class_names=NAMES, width_mult=0.25, image_size=64).config
 
     def predict(self, images: list[np.ndarray], *, score_threshold: float) -> list[Detections]:
@@ -116,7 +117,7 @@ def test_predict_at_the_operating_points(
     (entry,) = json.loads((out / "detections.json").read_text())
     assert [(one["name"], one["score"]) for one in entry["detections"]] == [("other", 0.25)]
     assert capsys.readouterr().out == (
-        "no operating point of none: score threshold 0.3\n"
+        "no operating point of none: score threshold 0.6\n"
         f"1 of 1 file, 1 object that reach the threshold of their class -> {out}\n"
     )
 

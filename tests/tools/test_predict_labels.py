@@ -27,6 +27,7 @@ class KnowingDetector:
     """Knows each picture by its width."""
 
     class_names = NAMES
+    operating_threshold = 0.3
 
     def predict(self, images: list[ImageArray], *, score_threshold: float) -> list[Detections]:
         rows = [FOUND.get(image.shape[1], []) for image in images]

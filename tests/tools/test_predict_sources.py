@@ -23,6 +23,7 @@ class OneThing:
     """Finds a thing in each picture, at the place of its own corner."""
 
     class_names = ("thing",)
+    operating_threshold = 0.3
 
     def predict(self, images: list[ImageArray], *, score_threshold: float) -> list[Detections]:
         return [

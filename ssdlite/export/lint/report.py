@@ -57,6 +57,11 @@ class LintReport:
         """Whether nothing is refused or left to the CPU."""
         return all(finding.kind == "note" for finding in self.findings)
 
+    @property
+    def refused(self) -> bool:
+        """Whether the target does not run the model at all."""
+        return any(finding.kind == "refused" for finding in self.findings)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

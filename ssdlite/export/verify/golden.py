@@ -29,8 +29,6 @@ from ssdlite.runtime.contract import Contract, ModelSpec
 from ssdlite.runtime.files import installed_runtimes, open_backend
 from ssdlite.runtime.model import RuntimeDetector
 
-GOLDEN_SCORE_THRESHOLD = 0.3
-
 
 class Reference:
     """One model of a contract, step by step. What the network answers is not checked here: that is what is compared.
@@ -89,12 +87,12 @@ class _NoBackend:
 
 
 def write_golden(
-    bundle: Path, contract: Contract, images: Sequence[ImageArray], *, score_threshold: float = GOLDEN_SCORE_THRESHOLD
+    bundle: Path, contract: Contract, images: Sequence[ImageArray], *, score_threshold: float | None = None
 ) -> None:
     """Replace ``bundle/golden`` 's vectors with those of ``images`` [H, W, 3] RGB and the models in ``bundle``.
 
-    Final detections have at least ``score_threshold``, or where nothing in any picture scores so high, the contract's
-    own threshold. contract.json itself is not read.
+    Final detections have at least ``score_threshold``, by default the contract's operating threshold, or where nothing
+    in any picture scores so high, the contract's score threshold. contract.json itself is not read.
 
     Raises:
         ExportError: no pictures, too many, or a model's runtime is not installed.
@@ -120,6 +118,8 @@ def write_golden(
         for entry, image in zip(entries, images, strict=True):
             check_side(entry, entry.name)
             found.append((vectors, entry, _write_steps(vectors, reference, entry, image)))
+    if score_threshold is None:
+        score_threshold = contract.postprocess.operating_threshold
     if not any(one.score >= score_threshold for *_, detections in found for one in detections):
         score_threshold = contract.postprocess.score_threshold
     for vectors, entry, detections in found:

@@ -14,7 +14,7 @@ from ssdlite.evaluation.analysis.matching import match
 from ssdlite.export.bundle import build_contract
 from ssdlite.runtime.contract import Contract, Provenance
 from ssdlite.runtime.contract_file import parse_contract
-from ssdlite.runtime.operating_points import OperatingPoint, score_thresholds
+from ssdlite.runtime.operating_points import OperatingPoint, operating_threshold, score_thresholds
 from ssdlite.runtime.plain import to_json
 from ssdlite.tools import predict
 from tests.evaluation.analysis.made import BOX, FAR, NAMES, found, make_index
@@ -78,10 +78,16 @@ def test_ap50_is_that_of_cocoeval() -> None:
         assert ap == pytest.approx(evaluator.compute().per_class[name].AP50, abs=1e-6)
 
 
+def test_one_threshold_for_all_classes_is_the_median_of_those_measured() -> None:
+    points = {name: OperatingPoint(score, 1, 1, 1) for name, score in (("cat", 0.62), ("dog", 0.25), ("owl", 0.44))}
+    assert operating_threshold(points) == (0.44, "measured")
+    assert operating_threshold({}) == (0.3, "guess")
+
+
 def test_detections_above_a_threshold_for_each_class() -> None:
     both = found(("cat", BOX, 0.5), ("dog", BOX, 0.5), ("owl", FAR, 0.2))
     thresholds = score_thresholds(NAMES, {"cat": OperatingPoint(0.6, 1, 1, 1), "dog": OperatingPoint(0.5, 1, 1, 1)})
-    assert thresholds.tolist() == [0.6, 0.5, 0.3]
+    assert thresholds.tolist() == [0.6, 0.5, 0.55]
     assert both.above(thresholds).names == ["dog"]
     assert both.above(np.array([0.1, 0.6, 0.2])).names == ["cat", "owl"]
     with pytest.raises(ValueError, match=r"a threshold for each of 3 classes, got \(2,\)"):

@@ -1,0 +1,84 @@
+"""Which file of a bundle to ship on Android, iOS, the web and the desktop, where it goes, and why that one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from ssdlite.runtime.contract import ModelSpec, Precision, Variant
+
+Platform = Literal["Android", "iOS", "Web", "Desktop"]
+EASIEST: tuple[Variant, ...] = ("nms", "decoded", "raw")  # the least that is left to the app first
+SAFEST: tuple[Precision, ...] = ("fp32", "fp16", "int8")  # the same on every processor first
+LEFT_TO_THE_APP: dict[Variant, str] = {
+    "nms": "boxes are selected inside, the app only scales them",
+    "decoded": "the app selects boxes, by code to copy",
+    "raw": "the app decodes and selects boxes, by code to copy",
+}
+
+
+class PlatformUse(NamedTuple):
+    """How a runtime's files are used on a platform: what runs them, where they go, why this runtime."""
+
+    runtime: str
+    package: str
+    place: str
+    why: str
+
+
+PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # the runtime to prefer first
+    "Android": (
+        PlatformUse(
+            "onnxruntime",
+            "com.microsoft.onnxruntime:onnxruntime-android",
+            "app/src/main/assets/",
+            "runs every operator on any phone's CPU",
+        ),
+        PlatformUse("ncnn", "ncnn-android", "app/src/main/assets/", "a small runtime, with Vulkan for GPUs"),
+    ),
+    "iOS": (
+        PlatformUse(
+            "onnxruntime", "onnxruntime-objc", "Copy Bundle Resources", "runs every operator on any phone's CPU"
+        ),
+        PlatformUse("ncnn", "ncnn.xcframework", "Copy Bundle Resources", "a small runtime"),
+    ),
+    "Web": (
+        PlatformUse(
+            "onnxruntime", "onnxruntime-web/wasm", "the page's static files", "runs every operator in WebAssembly"
+        ),
+    ),
+    "Desktop": (
+        PlatformUse("onnxruntime", "onnxruntime", "beside the program", "runs every operator"),
+        PlatformUse("ncnn", "ncnn", "beside the program", "a small runtime"),
+    ),
+}
+
+
+class Shipment(NamedTuple):
+    """The file for a platform; both None where the bundle has none for it, and ``targets`` are those to export for."""
+
+    platform: Platform
+    model: ModelSpec | None
+    use: PlatformUse | None
+    targets: tuple[str, ...]
+
+    @property
+    def why(self) -> str:
+        if self.model is None or self.use is None:
+            return f"export with --target {' or '.join(self.targets)}"
+        return f"{self.use.why}; {LEFT_TO_THE_APP[self.model.variant]}"
+
+
+def shipments(models: Sequence[ModelSpec]) -> list[Shipment]:
+    """For each platform, of the files for its best runtime the one that works everywhere and leaves the least to do."""
+    return [_shipment(platform, uses, models) for platform, uses in PLATFORMS.items()]
+
+
+def _shipment(platform: Platform, uses: Sequence[PlatformUse], models: Sequence[ModelSpec]) -> Shipment:
+    targets = tuple(use.runtime for use in uses)
+    use = next((use for use in uses if any(model.runtime == use.runtime for model in models)), None)
+    if use is None:
+        return Shipment(platform, None, None, targets)
+    own = [model for model in models if model.runtime == use.runtime]
+    best = min(own, key=lambda model: (SAFEST.index(model.precision), EASIEST.index(model.variant)))
+    return Shipment(platform, best, use, targets)
