@@ -53,6 +53,7 @@ class WhiteDetector:
 @pytest.fixture
 def white_detector(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssdlite.build.load_detector", lambda path, device: WhiteDetector())
+    monkeypatch.setattr("ssdlite.cli.require_weights", lambda path: None)
     monkeypatch.setattr("ssdlite.predictor.Predictor", lambda detector, amp: detector)
 
 
@@ -450,12 +451,14 @@ def test_eval_names_mistakes_in_one_line(
 def test_eval_says_when_no_class_is_known(
     coco_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("ssdlite.cli.require_weights", lambda path: None)
     monkeypatch.setattr(eval_det, "load_any", lambda *args, **options: SimpleNamespace(class_names=("car", "bus")))
     assert eval_det.main(["w.pt", "--data", str(coco_folder)]) == 2
     assert capsys.readouterr().err.endswith(
         "expected some of the model's classes, car, bus; got none of them, the data's are thing, unknown, other; "
         'where two are the same, --rename "theirs=ours" says so\n'
     )
+    monkeypatch.setattr("ssdlite.cli.require_weights", lambda path: None)
     monkeypatch.setattr(eval_det, "load_any", lambda *args, **options: SimpleNamespace(class_names=("Things", "a,b")))
     assert eval_det.main(["w.pt", "--data", str(coco_folder), "--rename", r"other=a\,bc"]) == 2
     assert r'--rename "thing=Things,a\,bc=a\,b" says so' in capsys.readouterr().err

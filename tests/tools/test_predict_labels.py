@@ -44,6 +44,7 @@ class KnowingDetector:
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("ssdlite.cli.require_weights", lambda path: None)
     monkeypatch.setattr("ssdlite.tools.predict.load_any", lambda *given, **options: KnowingDetector())
     for name, width in (("my photo.jpg", 200), ("Straße/b.PNG", 210), ("Straße/none.jpg", 220)):
         path = tmp_path / "photos" / name

@@ -59,6 +59,7 @@ class EndlessCapture:
 
 @pytest.fixture(autouse=True)
 def detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssdlite.cli.require_weights", lambda path: None)
     monkeypatch.setattr(predict, "load_any", lambda *given, **options: OneThing())
     ticks = iter(range(10_000))
     monkeypatch.setattr(camera_module, "monotonic", lambda: next(ticks) * 0.125)
