@@ -87,7 +87,8 @@ def _find(path: Path) -> list[Path]:
 def _load(path: Path) -> onnx.ModelProto:
     import onnx
 
-    from ssdlite.runtime.backends.onnxruntime import check_self_contained, read_model_file
+    from ssdlite.runtime.backends.base import read_model_file
+    from ssdlite.runtime.backends.onnxruntime import check_self_contained
 
     content = read_model_file(path)
     check_self_contained(content, str(path))

@@ -46,10 +46,11 @@ class ExportOptions:
     """Folder for the bundle: models, contract.json, reference vectors, model card; must not exist yet, or be empty.
     Default: bundle in the folder of the run that the checkpoint is of, else NAME-bundle after the checkpoint."""
     target: tuple[str, ...] = ("onnxruntime",)
-    """The runtimes to write for: onnxruntime, ncnn (needs the extra ssdlite[ncnn])."""
+    """The runtimes to write for: onnxruntime, openvino (needs the extra ssdlite[openvino]), ncnn (ssdlite[ncnn])."""
     variant: tuple[Variant, ...] = ()
     """How far the graph goes: raw logits and deltas; scores and boxes of all anchors; or final detections. Each
-    target writes those that it has. Default: the one that serves most apps, nms for onnxruntime, decoded for ncnn."""
+    target writes those that it has. Default: the one that serves most apps, nms for onnxruntime and
+    openvino, decoded for ncnn."""
     precision: tuple[Precision, ...] = ("fp32",)
     """Of the weights, and for int8 of the arithmetic; int8 needs --data or --calibration-folder. Each target writes
     those that it has."""

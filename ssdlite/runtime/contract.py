@@ -173,7 +173,7 @@ class QuantizationFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """One file of the bundle. ``weights_file`` is ncnn's second file.
+    """One file of the bundle. ``weights_file`` is the second file of ncnn and OpenVINO.
 
     ``difference_from_pytorch`` is the largest of any output (nms: of the scores) on the reference pictures.
     """
@@ -191,6 +191,9 @@ class ModelSpec:
     accuracy: AccuracyFigure | None = None
     latency: LatencyFigure | None = None
     quantization: QuantizationFacts | None = None
+    sha256: dict[str, str] | None = (
+        None  # of files, by name, whose damage their runtime would not notice or not survive
+    )
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -178,6 +178,9 @@ def _check_model(model: ModelSpec, contract: Contract) -> None:
         model.weights_file is not None or not BACKENDS[model.runtime].has_weights_file,
         f"{where}: weights_file is missing",
     )
+    for name, value in (model.sha256 or {}).items():
+        known_file = name in model.files and re.fullmatch("[0-9a-f]{64}", value) is not None
+        _expect(known_file, f"{where}: sha256: expected 64 digits for a file of the model, got {value[:80]!r}")
     _expect(model.variant != "raw" or contract.anchors is not None, f"{where}: a raw model needs anchors")
     _check_outputs(model, contract, where)
 

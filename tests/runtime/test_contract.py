@@ -138,7 +138,11 @@ def test_before_version_3_the_operating_threshold_is_that_of_the_operating_point
         ("anchors.values.0", [1, 2, 3], r"anchors.values\[0\]: expected 4 values, got 3"),
         ("anchors.box_code_scales.0", 0, "box_code_scales: expected positive"),
         ("anchors.values", [[0.5, 0.5, 1, 1]], "2 anchors, the contract lists 1"),
-        ("models.0.runtime", "tflite", "model raw.onnx: runtime: expected one of 'onnxruntime', 'ncnn', got 'tflite'"),
+        (
+            "models.0.runtime",
+            "tflite",
+            "model raw.onnx: runtime: expected one of 'onnxruntime', 'openvino', 'ncnn', got 'tflite'",
+        ),
         ("models.0.runtime", "ncnn", "model raw.onnx: weights_file is missing"),
         ("models.0.file", "../../etc/passwd", "expected the name of a file in the bundle"),
         ("models.0.file", "/etc/passwd", "expected the name of a file in the bundle"),

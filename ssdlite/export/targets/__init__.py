@@ -5,8 +5,10 @@ from __future__ import annotations
 from ssdlite.export.targets.base import Target
 from ssdlite.export.targets.ncnn import NcnnTarget
 from ssdlite.export.targets.onnxruntime import OnnxRuntimeTarget
+from ssdlite.export.targets.openvino import OpenVinoTarget
 
 TARGETS: dict[str, Target] = {  # by the runtime's name in ``ssdlite.runtime.backends.BACKENDS``; the first can do most
     "onnxruntime": OnnxRuntimeTarget(),
+    "openvino": OpenVinoTarget(),
     "ncnn": NcnnTarget(),
 }

@@ -5,8 +5,10 @@ from __future__ import annotations
 from ssdlite.runtime.backends.base import Backend
 from ssdlite.runtime.backends.ncnn import NcnnBackend
 from ssdlite.runtime.backends.onnxruntime import OnnxBackend
+from ssdlite.runtime.backends.openvino import OpenVinoBackend
 
 BACKENDS: dict[str, type[Backend]] = {  # by the name that contracts give the runtime; the first is preferred
     "onnxruntime": OnnxBackend,
+    "openvino": OpenVinoBackend,
     "ncnn": NcnnBackend,
 }

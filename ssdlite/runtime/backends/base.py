@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy.typing as npt
 
 from ssdlite.errors import ContractError
+from ssdlite.files import listing
 from ssdlite.runtime.contract import ModelSpec
 
 Array = npt.NDArray[Any]
 MAX_MODEL_BYTES = 1 << 30
+SHOWN_TENSORS = 6  # names in a message
+LONGEST_REASON = 300  # of a runtime's own, in a message
 
 
 class Network(Protocol):
@@ -71,3 +75,75 @@ def check_model_file(path: Path) -> None:
         raise ContractError(f"{path}: cannot be read ({error.strerror})") from None
     if not 0 < size <= MAX_MODEL_BYTES:
         raise ContractError(f"{path}: expected a model of 1 to {MAX_MODEL_BYTES} bytes, got {size}")
+
+
+def read_model_file(path: Path) -> bytes:
+    """Raises ContractError: no regular file, unreadable, empty, or larger than any detector."""
+    check_model_file(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ContractError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def first_line(error: Exception) -> str:
+    """Of what a runtime says, for a message."""
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..."
+
+
+# --- What a file itself declares, beside what its contract promises.
+
+
+class TensorInfo(NamedTuple):
+    """An input or output as the file itself declares it; None is a side left free."""
+
+    name: str
+    type: str
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        sides = ", ".join("any" if side is None else str(side) for side in self.shape)
+        return f"{self.name[:60]!r} {self.type} [{sides}]"
+
+
+def check_promises(name: str, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], model: ModelSpec) -> None:
+    """Raises ContractError where the file ``name`` has other inputs or outputs than ``model`` promises."""
+    promised = TensorInfo(model.input.name, model.input.type, model.input.shape)
+    if list(inputs) != [promised]:
+        found = "; ".join(map(str, inputs[:SHOWN_TENSORS])) or "none"
+        raise ContractError(f"{name}: the contract promises one input, {promised}; the file has {found}")
+    own = {output.name: output for output in outputs}
+    names = {output.name for output in model.outputs}
+    if own.keys() != names:
+        raise ContractError(f"{name}: the contract promises outputs {_list(names)}; the file has {_list(own)}")
+    for output in model.outputs:
+        wanted, got = TensorInfo(output.name, output.type, output.shape), own[output.name]
+        if got.type != wanted.type or not _shapes_agree(got.shape, wanted.shape):
+            raise ContractError(f"{name}: the contract promises {wanted}; the file has {got}")
+
+
+def _shapes_agree(own: tuple[int | None, ...], promised: tuple[int | None, ...]) -> bool:
+    """A side that the file leaves open is checked when it has run."""
+    if len(own) != len(promised):
+        return False
+    return all(side is None or side == wanted for side, wanted in zip(own, promised, strict=True))
+
+
+def _list(names: Iterable[str]) -> str:
+    return listing([repr(name[:60]) for name in sorted(names)], SHOWN_TENSORS)
+
+
+def check_input(name: str, inputs: Sequence[TensorInfo], value: Array) -> None:
+    """Raises ContractError where ``value`` is not what the one of ``inputs`` takes: some runtimes misread that."""
+    (info,) = inputs
+    if value.dtype != info.type or not _shapes_agree(info.shape, value.shape):
+        raise ContractError(f"{name}: expected the input {info}, got {value.dtype} {list(value.shape)}")
+
+
+def check_digest(path: str, content: bytes, model: ModelSpec) -> None:
+    """Raises ContractError where this file of the model has not the SHA-256 that its contract states, if it does."""
+    expected = (model.sha256 or {}).get(Path(path).name)
+    if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+        raise ContractError(f"{path}: damaged, or not the file that was exported: it has not the contract's SHA-256")

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ssdlite.errors import ContractError
-from ssdlite.files import listing
 from ssdlite.protobuf import BYTES, VARINT, DamagedError, read_fields, read_varint, to_number
-from ssdlite.runtime.backends.base import MAX_MODEL_BYTES, Array, check_model_file
+from ssdlite.runtime.backends.base import (
+    MAX_MODEL_BYTES,
+    Array,
+    TensorInfo,
+    check_promises,
+    first_line,
+    read_model_file,
+)
 from ssdlite.runtime.contract import ModelSpec
 
 ORT_FORMAT_MARK = b"ORTM"  # at byte 4 of ONNX Runtime's own format
 FATAL_ONLY = 4  # of onnxruntime's levels; its errors reach us as exceptions, and need not be printed as well
 TENSOR_TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(int32)": "int32"}
-SHOWN_TENSORS = 6  # names in a message
-
-
-class TensorInfo(NamedTuple):
-    """An input or output as the file itself declares it; None is a side left free."""
-
-    name: str
-    type: str
-    shape: tuple[int | None, ...]
-
-    def __str__(self) -> str:
-        sides = ", ".join("any" if side is None else str(side) for side in self.shape)
-        return f"{self.name[:60]!r} {self.type} [{sides}]"
 
 
 class OnnxBackend:
@@ -73,7 +65,7 @@ class OnnxBackend:
             )
             self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         except Exception as error:  # onnxruntime has a dozen kinds, without a common base
-            raise ContractError(f"{self.name}: ONNX Runtime cannot load it ({_first_line(error)})") from None
+            raise ContractError(f"{self.name}: ONNX Runtime cannot load it ({first_line(error)})") from None
         self.inputs = [_tensor_info(value) for value in self._session.get_inputs()]
         self.outputs = [_tensor_info(value) for value in self._session.get_outputs()]
 
@@ -87,24 +79,13 @@ class OnnxBackend:
 
     def check(self, model: ModelSpec) -> None:
         """Raises ContractError where the file has other inputs or outputs than ``model`` promises."""
-        promised = TensorInfo(model.input.name, model.input.type, model.input.shape)
-        if self.inputs != [promised]:
-            found = "; ".join(map(str, self.inputs[:SHOWN_TENSORS])) or "none"
-            raise ContractError(f"{self.name}: the contract promises one input, {promised}; the file has {found}")
-        own = {output.name: output for output in self.outputs}
-        names = {output.name for output in model.outputs}
-        if own.keys() != names:
-            raise ContractError(f"{self.name}: the contract promises outputs {_list(names)}; the file has {_list(own)}")
-        for output in model.outputs:
-            wanted, got = TensorInfo(output.name, output.type, output.shape), own[output.name]
-            if got.type != wanted.type or not _shapes_agree(got.shape, wanted.shape):
-                raise ContractError(f"{self.name}: the contract promises {wanted}; the file has {got}")
+        check_promises(self.name, self.inputs, self.outputs, model)
 
     def run(self, inputs: Array) -> dict[str, Array]:
         try:
             values = self._session.run(None, {self.inputs[0].name: inputs})
         except Exception as error:
-            raise ContractError(f"{self.name}: ONNX Runtime cannot run it ({_first_line(error)})") from None
+            raise ContractError(f"{self.name}: ONNX Runtime cannot run it ({first_line(error)})") from None
         return {output.name: np.asarray(value) for output, value in zip(self.outputs, values, strict=True)}
 
 
@@ -112,35 +93,9 @@ def _reopen(source: Path | bytes, threads: int | None, name: str) -> OnnxBackend
     return OnnxBackend(source, threads, name=name)
 
 
-def read_model_file(path: Path) -> bytes:
-    """Raises ContractError: no regular file, unreadable, empty, or larger than any detector."""
-    check_model_file(path)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ContractError(f"{path}: cannot be read ({error.strerror})") from None
-
-
 def _tensor_info(value: Any) -> TensorInfo:
     shape = tuple(side if isinstance(side, int) else None for side in value.shape)
     return TensorInfo(value.name, TENSOR_TYPES.get(value.type, value.type), shape)
-
-
-def _shapes_agree(own: tuple[int | None, ...], promised: tuple[int | None, ...]) -> bool:
-    """A side that the file leaves open is checked when it has run."""
-    if len(own) != len(promised):
-        return False
-    return all(side is None or side == wanted for side, wanted in zip(own, promised, strict=True))
-
-
-def _list(names: Iterable[str]) -> str:
-    return listing([repr(name[:60]) for name in sorted(names)], SHOWN_TENSORS)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
 
 
 # --- Whether an ONNX file stands alone, found by walking its bytes: the onnx package is not needed to run one.
