@@ -169,7 +169,8 @@ def _metavar(kind: Any) -> str | None:
         return None
     if len(parts) == 2 and parts[0] in METAVARS and get_args(parts[1]) == (parts[0], parts[0]):
         return f"{METAVARS[parts[0]]} [{METAVARS[parts[0]]}]"
-    return _metavar_of_one(parts[0]) if len(parts) == 1 else None
+    names = [name for part in parts if (name := _metavar_of_one(part)) is not None]
+    return "|".join(names) if len(names) == len(parts) else None
 
 
 def _metavar_of_one(part: Any) -> str | None:

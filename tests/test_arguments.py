@@ -54,6 +54,7 @@ def test_the_help_of_train_is_by_part_and_gives_the_recipes_values() -> None:
         ("lint", "[OPTIONS] PATH [PATH ...] "),
         ("classify", "[OPTIONS] PATH [PATH ...] "),
         ("predict", "[OPTIONS] [PATH [PATH ...]] "),
+        ("predict", "--score-threshold FLOAT|{auto} "),
         ("benchmark", "--threads INT [INT ...] "),
         ("export", "--precision {fp32,fp16,int8} [{fp32,fp16,int8} ...] "),
     ],
@@ -115,6 +116,7 @@ sys.exit(cli.main(sys.argv[1:]))
 def test_a_command_says_something_before_it_loads_torch(command: str, tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     (tmp_path / "a.pt").touch()
+    (tmp_path / "a").mkdir()
     done = subprocess.run(
         [sys.executable, "-c", BEFORE_TORCH, *command.split()],
         cwd=tmp_path,

@@ -27,8 +27,9 @@ class ExportArguments(ExportOptions):
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """The checkpoint, such as best.pt of a training, or the folder of a training."""
-    license: Annotated[str, tyro.conf.arg(aliases=["--licence"])] = "not stated"
-    """Of the weights, for the contract and the model card; such as Apache-2.0."""
+    license: Annotated[str | None, tyro.conf.arg(aliases=["--licence"])] = None
+    """Of the weights, for the contract and the model card; such as MIT. Default: of openimages its own, of others
+    that it is not stated."""
 
 
 def export(options: ExportOptions) -> None:

@@ -44,7 +44,7 @@ struct PostprocessSpec {
     double nms_threshold = 0;
     int candidates_per_class = 0;
     int max_detections = 0;
-    float operating_threshold = 0.3F;  // the score_threshold for to_picture
+    float operating_threshold = 0.3F;  // the score_threshold of an app
 };
 
 // contract.anchors, for raw models; `values` are centre x, centre y, width, height as fractions of the input

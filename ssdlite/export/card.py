@@ -32,13 +32,8 @@ score. It sees the picture at {first.input.width} x {first.input.height} pixels.
 {outputs}
 
 1. {scoring}
-2. `raw` and `decoded`: keep scores above {spec.score_threshold:g}, or at once those of step 4, which gives the same \
-sooner; of each class the {spec.candidates_per_class} best \
-enter non-maximum suppression (NMS), which drops a box whose IoU with a better one of its class is more than \
-{spec.nms_threshold:g}; of all classes the {spec.max_detections} best remain.
-3. `nms`: this is inside the graph, for the {spec.max_candidates} best pairs of anchor and class; take the first \
-`count` rows.
-4. **Show only detections with a score of at least {spec.operating_threshold:g}**: most of the \
+2. {selecting}
+3. **Show only detections with a score of at least {spec.operating_threshold:g}**: most of the \
 {spec.max_detections} score less. {threshold_source}
 5. Scale their boxes to pixels of the input, then undo the resizing: in the picture's own pixels, clipped to it.
 
@@ -84,6 +79,15 @@ in `contract.json` (`{contract.format}`, version {contract.format_version}).
 
 {limits}
 """
+SELECTION = """\
+scores above {0.score_threshold:g} are kept; of each class the {0.candidates_per_class} best enter non-maximum \
+suppression (NMS), which drops a box whose IoU with a better one of its class is more than {0.nms_threshold:g}; of all \
+classes the {0.max_detections} best remain"""
+SELECTED_BY_THE_APP = """\
+`raw` and `decoded`: {selection}. To keep at once only the scores of step 3 gives the same sooner."""
+SELECTED_INSIDE = """\
+`nms`: {selection}, inside the graph, for the {0.max_candidates} best pairs of anchor and class. Take the first \
+`count` rows."""
 THRESHOLD_SOURCES = {
     "measured": "It was measured: the median of the classes' thresholds with the best F1 on the validation data, which "
     "stand below; use those where you can have one for each class.",
@@ -157,6 +161,7 @@ def write_model_card(contract: Contract, bundle: Path | None = None) -> str:
         inputs="\n\n".join(_input(spec, contract.resize, files) for spec, files in _by(contract.models, "input")),
         outputs="\n\n".join(_outputs(contract)),
         scoring=_scoring(contract),
+        selecting=_selecting(contract),
         quantization="\n\n".join(_quantization(contract.models)),
         provenance="\n".join(_provenance(contract)),
         limits="\n".join(_limits(contract)),
@@ -281,6 +286,15 @@ def _scoring(contract: Contract) -> str:
         return RAW_SCORING.format(spec)
     scales = _numbers(anchors.box_code_scales)
     return RAW_SCORING.format(spec) + BOX_DECODING.format(anchors=anchors, scales=scales, count=len(anchors.values))
+
+
+def _selecting(contract: Contract) -> str:
+    spec, variants = contract.postprocess, {model.variant for model in contract.models}
+    selection = SELECTION.format(spec)
+    inside = "nms" in variants
+    parts = [SELECTED_BY_THE_APP.format(selection=selection)] if variants - {"nms"} else []
+    parts += [SELECTED_INSIDE.format(spec, selection="the same" if parts else selection)] if inside else []
+    return " ".join(parts)
 
 
 def _quantization(models: Sequence[ModelSpec]) -> Iterator[str]:

@@ -130,7 +130,7 @@ INT8_LINE = (
     "download only."
 )
 GUESS_LINE = (
-    "4. **Show only detections with a score of at least 0.3**: most of the 50 score less. It is a guess: nobody has "
+    "3. **Show only detections with a score of at least 0.3**: most of the 50 score less. It is a guess: nobody has "
     "measured one; `ssdlite eval` on your pictures does."
 )
 
@@ -197,6 +197,23 @@ def test_every_fact_of_the_contract_is_in_the_card() -> None:
 
 def test_the_example_is_a_valid_contract() -> None:
     assert parse_contract(to_json(CONTRACT), "the example") == CONTRACT
+
+
+def test_steps_are_those_of_the_files_there_are() -> None:
+    rule = (
+        "scores above 0.001 are kept; of each class the 300 best enter non-maximum suppression (NMS), which drops a "
+        "box whose IoU with a better one of its class is more than 0.55; of all classes the 50 best remain"
+    )
+    inside = "inside the graph, for the 1024 best pairs of anchor and class. Take the first `count` rows."
+    by_app = "To keep at once only the scores of step 3 gives the same sooner."
+
+    def step(*models: ModelSpec) -> str:
+        card = write_model_card(replace(CONTRACT, models=models)).splitlines()
+        return next(line for line in card if line.startswith("2. ") and "scores" in line)
+
+    assert step(NMS) == f"2. `nms`: {rule}, {inside}"
+    assert step(RAW) == f"2. `raw` and `decoded`: {rule}. {by_app}"
+    assert step(RAW, NMS) == f"2. `raw` and `decoded`: {rule}. {by_app} `nms`: the same, {inside}"
 
 
 def shipped(*models: tuple[str, str, str]) -> dict[str, str]:
@@ -266,7 +283,7 @@ def test_thresholds_that_were_measured_stand_beside_the_classes() -> None:
     points = {CONTRACT.class_names[0]: OperatingPoint(0.4375, 0.75, 0.6, 2 / 3)}
     spec = replace(CONTRACT.postprocess, operating_threshold=0.4375, operating_threshold_source="measured")
     card = write_model_card(replace(CONTRACT, operating_points=points, postprocess=spec))
-    assert "4. **Show only detections with a score of at least 0.4375**" in card
+    assert "3. **Show only detections with a score of at least 0.4375**" in card
     assert "It was measured: the median of the classes' thresholds" in card and "guess" not in card
     assert "| best threshold | precision | recall |" in " ".join(card.split())
     assert "| 0.438 | 0.750 | 0.600 |" in " ".join(card.split())

@@ -18,6 +18,7 @@ from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.export import pipeline
 from ssdlite.export.options import ExportOptions
+from ssdlite.export.targets.base import ExportJob
 from ssdlite.runtime.contract import METADATA_KEY
 from ssdlite.runtime.contract_file import parse_contract, read_contract
 from ssdlite.runtime.model import load_model
@@ -201,6 +202,21 @@ def test_the_file_behind_a_name_or_a_folder_is_where_the_weights_come_from(
     assert shipped.checkpoint_sha256 == "f13d4ec92ecdff7097c19457d6c90c79d83d41815dbc8d970c06d32d9a1a97e7"
     assert origin(checkpoint.parent) == origin(checkpoint)
     assert origin(checkpoint).checkpoint == "best.pt"
+
+
+def test_a_licence_that_is_not_given_is_left_to_the_checkpoint(
+    export: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str | None] = []
+
+    def note(job: ExportJob, graphs: object) -> None:
+        given.append(job.provenance.license)
+        raise ssdlite.ExportError("enough")
+
+    monkeypatch.setattr(pipeline, "_write_bundle", note)
+    for options in ([], ["--license", "MIT"], ["--licence", "BSD"]):
+        export(*options, source=Path("openimages"))
+    assert given == ["Apache-2.0", "MIT", "BSD"]
 
 
 @pytest.mark.parametrize(

@@ -425,8 +425,8 @@ def test_eval_with_a_real_checkpoint(checkpoint: Path, coco_folder: Path, tmp_pa
     ("arguments", "message"),
     [
         (["none.pt"], "none.pt: no such checkpoint file"),
-        (["none.pt", "--batch-size", "0"], "--batch-size: expected 1 or more, got 0"),
-        (["none.pt", "--json", "data/annotations/instances_val2017.json/x.json"], "cannot be written"),
+        (["small.pt", "--batch-size", "0"], "--batch-size: expected 1 or more, got 0"),
+        (["small.pt", "--json", "data/annotations/instances_val2017.json/x.json"], "cannot be written"),
         (["small.pt", "--split", "test"], "expected one of the splits val2017, got 'test'"),
         (["small.pt", "--score-threshold", "2"], "score_threshold: expected 0 to 1, got 2"),
     ],
