@@ -19,6 +19,8 @@ COMPARISONS = {  # name -> module with a function of that name
     "whole_run": "training",
     "augmentation": "training",
     "depthwise": "training",
+    "selection": "selection",
+    "open_images": "selection",
     "litert": "exported",
     "candidate_bound": "exported",
     "evaluation": "coco_scale",
@@ -41,6 +43,6 @@ class BenchmarksOptions:
     checkpoint: Path | None = None
     """The detector that the comparison candidate_bound needs."""
     data: tuple[Path, ...] = ()
-    """Folders of data sets (COCO, VOC, ...), whose pictures the comparison candidate_bound needs."""
+    """Folders of data sets (COCO, VOC, ...), for candidate_bound, which needs some, and open_images."""
     output: Path | None = None
     """Folder for performance.json and performance.md."""

@@ -79,7 +79,7 @@ class _LikelyAnchors(NamedTuple):
 
 def _likely_anchors(logits: Tensor, score_function: str, threshold: float) -> _LikelyAnchors:
     """logits [B, A, K + 1] -> the anchors and their scores."""
-    best = _row_max(logits[..., 1:])
+    best = logits[..., 1:].amax(dim=-1)
     if score_function == "softmax":
         best = best - logits[..., 0]
     wanted = ~(best <= logit_bound(threshold))  # what is no number may hide other classes of its anchor
@@ -88,14 +88,6 @@ def _likely_anchors(logits: Tensor, score_function: str, threshold: float) -> _L
     own = logits.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, logits.shape[2])
     scores = class_scores(own, score_function)
     return _LikelyAnchors(chosen, scores if bool(taken.all()) else scores * taken[:, :, None])
-
-
-def _row_max(values: Tensor) -> Tensor:
-    """[..., N] -> [...]: ``amax``, quicker for short rows: halves are laid on one another until little is left."""
-    while (columns := values.shape[-1]) > 24:
-        half = -(-columns // 2)
-        values = torch.maximum(values[..., :half], values[..., -half:])
-    return values.amax(dim=-1)
 
 
 def _places(wanted: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

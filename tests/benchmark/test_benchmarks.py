@@ -1,5 +1,6 @@
 """The comparisons of docs/performance.md: ``python -m benchmarks``."""
 
+import ast
 import importlib
 import json
 from pathlib import Path
@@ -9,6 +10,9 @@ import pytest
 from benchmarks import COMPARISONS, BenchmarksOptions
 from benchmarks.__main__ import compare
 from benchmarks.coco_scale import write_coco
+from benchmarks.selection import made_up_outputs, selection
+from ssdlite.benchmark.comparison import run
+from ssdlite.config import PRESETS
 from ssdlite.datasets.loading import load_split
 from ssdlite.errors import ConfigError
 
@@ -39,6 +43,20 @@ def test_losses_are_compared_and_saved(tmp_path: Path, capsys: pytest.CaptureFix
     said = capsys.readouterr().out
     assert "litert: left out, it needs --tflite FILE" in said
     assert "candidate_bound: left out, it needs --checkpoint FILE --data FOLDER" in said
+
+
+def test_all_ways_of_selecting_find_the_same_in_made_up_outputs() -> None:
+    outputs, _ = made_up_outputs(PRESETS["ssdlite192_mobilenet_v2_050"])
+    scores = outputs.class_logits.softmax(dim=-1)[..., 1:]
+    assert 9_000 < int((scores > 0.001).sum()) < 10_000
+    assert int((scores > 0.3).sum()) == 40
+    comparisons = selection(BenchmarksOptions())
+    comparison = next(comparisons)
+    names = [contestant.name for contestant in comparison.contestants]
+    assert names[:3] == ["numpy, all", "numpy, from 0.3", "torch, from logits, all"]
+    assert all(line.minimum > 0 for line in run(comparison, 1).lines)
+    (note,) = comparison.notes
+    assert set(ast.literal_eval(note.removeprefix("detections from 0.3: ")).values()) == {34}
 
 
 @pytest.mark.parametrize(
