@@ -26,7 +26,7 @@ class PlatformUse(NamedTuple):
     why: str
 
 
-PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # the runtime to prefer first
+PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # each target somewhere, the one to prefer first
     "Android": (
         PlatformUse(
             "onnxruntime",
@@ -49,6 +49,7 @@ PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # the runtime to prefer 
     ),
     "Desktop": (
         PlatformUse("onnxruntime", "onnxruntime", "beside the program", "runs every operator"),
+        PlatformUse("openvino", "openvino", "beside the program", "made for Intel's processors"),
         PlatformUse("ncnn", "ncnn", "beside the program", "a small runtime"),
     ),
 }

@@ -12,7 +12,8 @@ import pytest
 
 from ssdlite.console import code
 from ssdlite.export.card import write_model_card
-from ssdlite.export.platforms import shipments
+from ssdlite.export.platforms import PLATFORMS, shipments
+from ssdlite.export.targets import TARGETS
 from ssdlite.runtime.contract import (
     AccuracyFigure,
     AnchorSpec,
@@ -227,6 +228,7 @@ def test_on_each_platform_the_file_that_works_everywhere_and_leaves_the_least_to
     everywhere = ("Android", "iOS", "Web", "Desktop")
     assert shipped(*onnx) == dict.fromkeys(everywhere, "nms_fp32.onnxruntime")
     assert shipped(onnx[0]) == dict.fromkeys(everywhere, "nms_int8.onnxruntime")
+    assert {use.runtime for uses in PLATFORMS.values() for use in uses} == set(TARGETS), "no target without a platform"
     ncnn = dict.fromkeys(("Android", "iOS", "Desktop"), "decoded_fp16.ncnn")
     assert shipped(("ncnn", "decoded", "fp16")) == ncnn | {"Web": "export with --target onnxruntime"}
 
