@@ -242,8 +242,9 @@ export function selectDetections(contract, model, outputs, size, scoreThreshold 
   const classes = contract.class_names.length;
   const above = fround(spec.score_threshold);
   const atLeast = fround(scoreThreshold);
-  const { class_logits: logits } = outputs;
-  const scores = model.variant === "raw" ? classScores(logits, classes, spec, Math.max(above, atLeast)) : outputs.scores;
+  const isRaw = model.variant === "raw";
+  const likely = isRaw ? likelyAnchors(outputs.class_logits, classes, spec, Math.max(above, atLeast)) : null;
+  const scores = isRaw ? classScores(rowsOf(outputs.class_logits, likely, classes + 1), classes, spec) : outputs.scores;
   const candidates = [];
   for (let i = 0; i < scores.length; i++) if (scores[i] > above && scores[i] >= atLeast) candidates.push(i);
   candidates.sort((a, b) => scores[b] - scores[a] || a - b);
@@ -253,7 +254,8 @@ export function selectDetections(contract, model, outputs, size, scoreThreshold 
   for (const index of candidates) {
     const label = index % classes;
     if (seen[label]++ >= spec.candidates_per_class) continue;
-    const box = candidateBox(contract, model, outputs, (index - label) / classes, size);
+    const row = (index - label) / classes;
+    const box = candidateBox(contract, model, outputs, isRaw ? likely[row] : row, size);
     if (kept[label].some((other) => iou(other, box) > spec.nms_threshold)) continue;
     kept[label].push(box);
     found.push({ box, score: scores[index], label });
@@ -262,21 +264,34 @@ export function selectDetections(contract, model, outputs, size, scoreThreshold 
   return found;
 }
 
-/** logits [A, K + 1] -> scores [A, K] without background (slot 0); 0 at anchors where none reaches `scoreThreshold`. */
-export function classScores(logits, classes, spec, scoreThreshold = 0) {
-  const isSoftmax = spec.score_function !== "sigmoid";
+/** The anchors, in order, where some class of logits [A, K + 1] may reach `scoreThreshold`, as logits alone can tell. */
+function likelyAnchors(logits, classes, spec, scoreThreshold) {
   const bound = logitBound(scoreThreshold);
+  const anchors = [];
+  for (let start = 0, anchor = 0; start < logits.length; start += classes + 1, anchor++) {
+    let best = -Infinity;
+    for (let k = start + 1; k <= start + classes; k++) if (logits[k] > best) best = logits[k]; // past what is no number
+    if ((spec.score_function === "sigmoid" ? best : best - logits[start]) > bound) anchors.push(anchor);
+  }
+  return anchors;
+}
+
+function rowsOf(values, rows, columns) {
+  const result = new Float32Array(rows.length * columns);
+  rows.forEach((row, i) => result.set(values.subarray(row * columns, (row + 1) * columns), i * columns));
+  return result;
+}
+
+/** logits [A, K + 1] -> scores [A, K] without background (slot 0). */
+export function classScores(logits, classes, spec) {
   const scores = new Float32Array((logits.length / (classes + 1)) * classes);
   for (let start = 0, to = 0; start < logits.length; start += classes + 1, to += classes) {
-    let best = -Infinity;
-    for (let k = 1; k <= classes; k++) if (logits[start + k] > best) best = logits[start + k];
-    const background = logits[start];
-    if (!((isSoftmax ? best - background : best) > bound)) continue;
-    if (!isSoftmax) {
+    if (spec.score_function === "sigmoid") {
       for (let k = 0; k < classes; k++) scores[to + k] = 1 / (1 + Math.exp(-logits[start + 1 + k]));
       continue;
     }
-    const highest = Math.max(best, background);
+    let highest = -Infinity;
+    for (let k = 0; k <= classes; k++) highest = Math.max(highest, logits[start + k]);
     let sum = 0;
     for (let k = 0; k <= classes; k++) sum += Math.exp(logits[start + k] - highest);
     for (let k = 0; k < classes; k++) scores[to + k] = Math.exp(logits[start + 1 + k] - highest) / sum;
