@@ -195,7 +195,7 @@ def test_a_full_disk_is_named_in_one_line(
     message = "error: report.json: cannot be written (No space left on device); make room\n"
     assert cli.main(["check-data", "shapes", "--output", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"ssdlite check-data: {message}"
-    assert cli.main(["export", "a.pt", "--output", str(tmp_path)]) == 2
+    assert cli.main(["export", "openimages", "--output", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"ssdlite export: {message}"
 
 
@@ -274,7 +274,7 @@ def test_a_process_that_computes_is_seen() -> None:
 
 
 ALLOCATOR = """
-import os, platform, resource, sys
+import os, platform, resource, sys, tempfile
 import numpy as np
 
 def faults():
@@ -286,7 +286,8 @@ def use():
 
 if sys.argv[1] == "command":
     from ssdlite.cli import main
-    assert main(["train", "--data", "nowhere", "--device", "cpu", "--wait", "passive"]) == 2
+    with tempfile.TemporaryDirectory() as empty:
+        assert main(["train", "--data", empty, "--device", "cpu", "--wait", "passive"]) == 2
     assert os.environ["GOMP_SPINCOUNT"] == "0", "set once torch is loaded, which is too late"
 else:
     import torch
