@@ -41,6 +41,8 @@ def export_bundle(
     """
     options.check()
     graphs = plan_graphs(options)
+    for line in _left_out(options, graphs):
+        notify(line)
     with staged_folder(options.bundle, overwrite=options.overwrite) as folder:
         checkpoint = load_checkpoint(options.checkpoint)
         origin = provenance or checkpoint.provenance
@@ -99,6 +101,16 @@ def _check_served(option: str, asked: Sequence[str], served: Mapping[str, Sequen
     if lacking:
         listed = "; ".join(f"{name} has {', '.join(own)}" for name, own in served.items() if lacking[0] not in own)
         raise ConfigError(f"{option}: got {lacking[0]}, but {listed}")
+
+
+def _left_out(options: ExportOptions, graphs: Mapping[str, Sequence[GraphOptions]]) -> list[str]:
+    """What each target does not write of what is asked for, since it does not have it."""
+    missing = {
+        name: [one for one in options.variant if one not in TARGETS[name].variants]
+        + [one for one in options.precision if one not in TARGETS[name].precisions]
+        for name in graphs
+    }
+    return [f"{name} has no {' and no '.join(lacking)}: left out" for name, lacking in missing.items() if lacking]
 
 
 def _write_bundle(job: ExportJob, graphs: Mapping[str, Sequence[GraphOptions]]) -> Contract:

@@ -219,6 +219,21 @@ def test_a_licence_that_is_not_given_is_left_to_the_checkpoint(
     assert given == ["Apache-2.0", "MIT", "BSD"]
 
 
+def test_what_one_of_several_targets_has_not_is_said(
+    export: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "in" / "a.png")
+
+    def stop(job: ExportJob, graphs: object) -> None:
+        raise ssdlite.ExportError("enough")
+
+    monkeypatch.setattr(pipeline, "_write_bundle", stop)
+    asked = ("--variant", "decoded", "nms", "--precision", "fp32", "int8", "--calibration-folder", tmp_path / "in")
+    _, said, _ = export("--target", "onnxruntime", "ncnn", *asked)
+    assert said.splitlines()[-2:] == ["ncnn has no nms and no int8: left out", "ssdlite export: error: enough"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
