@@ -121,6 +121,10 @@ def _build_package(folder: Path) -> None:
     source.mkdir()
     for name in ("ssdlite", "backbones", "heads", "datasets", "tools"):
         shutil.copytree(root / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("javascript", "web"):  # parts of the web page
+        shutil.copytree(
+            root / "examples" / name, source / "examples" / name, ignore=shutil.ignore_patterns("node_modules")
+        )
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(root / name, source / name)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(output), str(source)]

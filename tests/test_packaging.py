@@ -34,6 +34,12 @@ def installed(source: Path) -> Path:
     return source.parent / "site"
 
 
+WEB_PAGE = [
+    "javascript/ssdlite.mjs",
+    *(f"web/{name}" for name in ("index.html", "page.css", "page.mjs", "embedded.mjs", "worker.mjs")),
+]
+
+
 def test_only_ssdlite_is_at_the_top(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         top = {name.split("/")[0] for name in archive.namelist()}
@@ -45,6 +51,7 @@ def test_every_module_is_in_the_wheel_and_nothing_else(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         files = {name for name in archive.namelist() if name.startswith("ssdlite/")}
     expected = {"ssdlite/py.typed", "ssdlite/assets/NOTICE", "ssdlite/assets/openimages.safetensors"}
+    expected |= {f"ssdlite/assets/{name}" for name in WEB_PAGE}
     for root, prefix in [("ssdlite", "ssdlite"), *((stage, f"ssdlite/{stage}") for stage in STAGES)]:
         expected |= {f"{prefix}/{path.relative_to(ROOT / root).as_posix()}" for path in (ROOT / root).rglob("*.py")}
     assert {f"ssdlite/{stage}/__init__.py" for stage in STAGES} < expected

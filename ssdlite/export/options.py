@@ -46,11 +46,12 @@ class ExportOptions:
     """Folder for the bundle: models, contract.json, reference vectors, model card; must not exist yet, or be empty.
     Default: bundle in the folder of the run that the checkpoint is of, else NAME-bundle after the checkpoint."""
     target: tuple[str, ...] = ("onnxruntime",)
-    """The runtimes to write for: onnxruntime, openvino (needs the extra ssdlite[openvino]), ncnn (ssdlite[ncnn])."""
+    """The runtimes to write for: onnxruntime, openvino (needs the extra ssdlite[openvino]), ncnn (ssdlite[ncnn]), web
+    (a page for browsers; needs the npm package onnxruntime-web)."""
     variant: tuple[Variant, ...] = ()
     """How far the graph goes: raw logits and deltas; scores and boxes of all anchors; or final detections. Each
     target writes those that it has. Default: the one that serves most apps, nms for onnxruntime and
-    openvino, decoded for ncnn."""
+    openvino, decoded for ncnn and web."""
     precision: tuple[Precision, ...] = ("fp32",)
     """Of the weights, and for int8 of the arithmetic; int8 needs --data or --calibration-folder. Each target writes
     those that it has."""
@@ -72,6 +73,9 @@ class ExportOptions:
     max_candidates: int = MAX_CANDIDATES
     """Most pairs of anchor and class that enter NMS inside nms models."""
 
+    web_runtime: str | None = None
+    """For web: folder or .tgz file of the npm package onnxruntime-web, or npm to fetch it. Default: the one in
+    node_modules here or in a folder above."""
     ort: bool = False
     """Beside each .onnx file write an .ort file, for ONNX Runtime Mobile, and the list of operators for a reduced build
     of it."""
@@ -131,6 +135,10 @@ class ExportOptions:
         if self.ort and "onnxruntime" not in self.target:
             raise ConfigError(
                 f"--ort: writes files for onnxruntime, which is not among --target {' '.join(self.target)}"
+            )
+        if self.web_runtime is not None and "web" not in self.target:
+            raise ConfigError(
+                f"--web-runtime: is for the target web, which is not among --target {' '.join(self.target)}"
             )
         if "int8" in self.precision and self.data is None and self.calibration_folder is None:
             raise ConfigError(

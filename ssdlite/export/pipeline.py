@@ -122,7 +122,7 @@ def _write_bundle(job: ExportJob, graphs: Mapping[str, Sequence[GraphOptions]]) 
     if job.reference is not None:
         specs = [_scored(job, spec, job.reference) for spec in specs]
         _refuse_inaccurate(job, specs)
-    specs = _timed(job, specs, golden[0])
+    specs = _timed(job, specs, golden[0], [artifact.spec.file for artifact in artifacts if artifact.timed])
     contract = _save(job, [replace(one, spec=spec) for one, spec in zip(artifacts, specs, strict=True)])
     job.notify("writing reference vectors and the model card")
     write_golden(job.folder, contract, golden)
@@ -176,7 +176,9 @@ def _refuse_inaccurate(job: ExportJob, specs: Sequence[ModelSpec]) -> None:
         raise ExportError(f"AP drop of {listed}: more than the {limit} allowed; nothing was written")
 
 
-def _timed(job: ExportJob, specs: Sequence[ModelSpec], picture: ImageArray) -> list[ModelSpec]:
-    job.notify("timing all files in turns")
-    figures = measure_latencies([job.folder / spec.file for spec in specs], picture)
-    return [replace(spec, latency=figures[job.folder / spec.file]) for spec in specs]
+def _timed(job: ExportJob, specs: Sequence[ModelSpec], picture: ImageArray, files: Sequence[str]) -> list[ModelSpec]:
+    """The specs, those of ``files`` with their latency."""
+    if files:
+        job.notify("timing all files in turns")
+    figures = measure_latencies([job.folder / name for name in files], picture)
+    return [replace(spec, latency=figures.get(job.folder / spec.file)) for spec in specs]

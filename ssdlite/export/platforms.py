@@ -18,12 +18,14 @@ LEFT_TO_THE_APP: dict[Variant, str] = {
 
 
 class PlatformUse(NamedTuple):
-    """How a runtime's files are used on a platform: what runs them, where they go, why this runtime."""
+    """How a runtime's files are used on a platform: what runs them, where they go, why this runtime; and whether they
+    are the whole app."""
 
     runtime: str
     package: str
     place: str
     why: str
+    is_app: bool = False
 
 
 PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # each target somewhere, the one to prefer first
@@ -43,6 +45,13 @@ PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # each target somewhere,
         PlatformUse("ncnn", "ncnn.xcframework", "Copy Bundle Resources", "a small runtime"),
     ),
     "Web": (
+        PlatformUse(
+            "web",
+            "any browser",
+            "any web server or disk",
+            "page, runtime and model in one, without network",
+            is_app=True,
+        ),
         PlatformUse(
             "onnxruntime", "onnxruntime-web/wasm", "the page's static files", "runs every operator in WebAssembly"
         ),
@@ -67,7 +76,7 @@ class Shipment(NamedTuple):
     def why(self) -> str:
         if self.model is None or self.use is None:
             return f"export with --target {' or '.join(self.targets)}"
-        return f"{self.use.why}; {LEFT_TO_THE_APP[self.model.variant]}"
+        return self.use.why if self.use.is_app else f"{self.use.why}; {LEFT_TO_THE_APP[self.model.variant]}"
 
 
 def shipments(models: Sequence[ModelSpec]) -> list[Shipment]:

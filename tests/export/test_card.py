@@ -230,7 +230,8 @@ def test_on_each_platform_the_file_that_works_everywhere_and_leaves_the_least_to
     assert shipped(onnx[0]) == dict.fromkeys(everywhere, "nms_int8.onnxruntime")
     assert {use.runtime for uses in PLATFORMS.values() for use in uses} == set(TARGETS), "no target without a platform"
     ncnn = dict.fromkeys(("Android", "iOS", "Desktop"), "decoded_fp16.ncnn")
-    assert shipped(("ncnn", "decoded", "fp16")) == ncnn | {"Web": "export with --target onnxruntime"}
+    assert shipped(("ncnn", "decoded", "fp16")) == ncnn | {"Web": "export with --target web or onnxruntime"}
+    assert shipped(*onnx, ("web", "decoded", "fp32"))["Web"] == "decoded_fp32.web"
 
 
 def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ from ssdlite.export.targets.base import Target
 from ssdlite.export.targets.ncnn import NcnnTarget
 from ssdlite.export.targets.onnxruntime import OnnxRuntimeTarget
 from ssdlite.export.targets.openvino import OpenVinoTarget
+from ssdlite.export.targets.web import WebTarget
 
 TARGETS: dict[str, Target] = {  # by the runtime's name in ``ssdlite.runtime.backends.BACKENDS``; the first can do most
     "onnxruntime": OnnxRuntimeTarget(),
     "openvino": OpenVinoTarget(),
     "ncnn": NcnnTarget(),
+    "web": WebTarget(),
 }

@@ -75,10 +75,12 @@ class Artifact:
         spec: what the contract says of it, figures apart.
         save: writes its files, of the names in ``spec``, into a folder. It is given the contract of this model alone,
             for formats that carry it, and called again when the figures are known.
+        timed: whether its time here tells anything of where it is to run.
     """
 
     spec: ModelSpec
     save: Callable[[Path, Contract], None]
+    timed: bool = True
 
 
 class Target(Protocol):

@@ -6,9 +6,11 @@ from ssdlite.runtime.backends.base import Backend
 from ssdlite.runtime.backends.ncnn import NcnnBackend
 from ssdlite.runtime.backends.onnxruntime import OnnxBackend
 from ssdlite.runtime.backends.openvino import OpenVinoBackend
+from ssdlite.runtime.backends.web import WebBackend
 
 BACKENDS: dict[str, type[Backend]] = {  # by the name that contracts give the runtime; the first is preferred
     "onnxruntime": OnnxBackend,
     "openvino": OpenVinoBackend,
     "ncnn": NcnnBackend,
+    "web": WebBackend,
 }
