@@ -88,6 +88,8 @@ def benchmark(options: BenchmarkOptions) -> None:
     for group in by_load(rows).values():
         print_table(build_table(group))
     print_line(f"milliseconds a picture, medians; memory in MB; {describe_facts(facts)}")
+    if any(one.name.endswith(".html") for one in candidates):
+        print_line("web pages: the model inside, in Python's ONNX Runtime; a browser takes longer")
     if options.output is not None:
         _write(options.output, rows, facts)
 

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
     from ssdlite.export.lint.report import LintFinding, LintReport
 
+LINTED = (".onnx", ".html")  # pages have an ONNX model inside
 WORDS = {"refused": "refused", "cpu": "left to the CPU", "note": "note"}
 
 
 @dataclass(frozen=True)
 class LintOptions:
     models: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """ONNX files and bundles."""
+    """ONNX files, web pages and bundles."""
     target: tuple[str, ...] = ("ort-mobile", "nnapi", "coreml", "xnnpack")
     """One or more of ort-mobile, nnapi, coreml, xnnpack, ncnn."""
     json: bool = False
@@ -78,9 +79,9 @@ def _find(path: Path) -> list[Path]:
         return [path]
     from ssdlite.runtime.contract_file import read_contract
 
-    names = [model.file for model in read_contract(path).models if model.file.endswith(".onnx")]
+    names = [model.file for model in read_contract(path).models if model.file.endswith(LINTED)]
     if not names:
-        raise DataError(f"{path}: expected a bundle with an .onnx file")
+        raise DataError(f"{path}: expected a bundle with an .onnx file or a web page")
     return [path / name for name in names]
 
 
@@ -89,8 +90,9 @@ def _load(path: Path) -> onnx.ModelProto:
 
     from ssdlite.runtime.backends.base import read_model_file
     from ssdlite.runtime.backends.onnxruntime import check_self_contained
+    from ssdlite.runtime.backends.web import read_page_model
 
-    content = read_model_file(path)
+    content = read_page_model(path) if path.name.lower().endswith(".html") else read_model_file(path)
     check_self_contained(content, str(path))
     try:
         model = onnx.load_model_from_string(content)

@@ -22,13 +22,15 @@ import torch
 
 import ssdlite
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
-from ssdlite.errors import ContractError, ExportError
+from ssdlite.errors import ConfigError, ContractError, ExportError
 from ssdlite.export import ExportOptions, export_bundle
 from ssdlite.export.targets import web
 from ssdlite.export.targets.web import WebRuntime, build_page, find_web_runtime
 from ssdlite.export.verify.bundle import verify_bundle
+from ssdlite.export.verify.report import format_report
 from ssdlite.runtime import load_model, read_contract
 from ssdlite.runtime.backends import web as backend
+from ssdlite.tools import lint_model
 
 ANY_RUNTIME = WebRuntime(b"export default null", b"\0asm")  # Python does not run it
 INSTALL = "npm install --ignore-scripts onnxruntime-web@1.30.0"
@@ -87,7 +89,9 @@ def test_a_page_is_one_file_that_verify_and_predict_take(bundle: Path, checkpoin
     (spec,) = read_contract(bundle).models
     assert (spec.runtime, spec.variant, spec.latency) == ("web", "decoded", None)  # a browser's time is not known here
     assert spec.difference_from_pytorch is not None and spec.difference_from_pytorch < 1e-4
-    assert verify_bundle(bundle).passed
+    report = verify_bundle(bundle)
+    assert report.passed
+    assert "decoded_fp32.html  (decoded, fp32, web, run here by onnxruntime)" in list(format_report(report))
 
     picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     (expected,) = ssdlite.load_detector(checkpoint).predict(picture, score_threshold=0.0)
@@ -96,6 +100,12 @@ def test_a_page_is_one_file_that_verify_and_predict_take(bundle: Path, checkpoin
     assert len(expected) > 20
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.05)
+
+
+def test_lint_judges_the_model_in_a_page(bundle: Path, page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lint_model.main([str(bundle), str(page), "--target", "ort-mobile", "--json"]) == 0
+    models = [one["model"] for one in json.loads(capsys.readouterr().out)]
+    assert models == [str(bundle / "decoded_fp32.html"), str(page)]
 
 
 def test_verify_names_the_step_at_which_a_page_is_wrong(bundle: Path) -> None:
@@ -165,6 +175,12 @@ def test_other_pages(page: Path) -> None:
     page.write_text('<script type="application/gzip;base64" id="model">%%%</script>')
     with pytest.raises(ContractError, match="the model in it is damaged"):
         load_model(page)
+
+
+def test_web_runtime_is_for_pages() -> None:
+    options = ExportOptions(checkpoint=Path("best.pt"), web_runtime="npm")
+    with pytest.raises(ConfigError, match="--web-runtime: is for the target web, which is not among --target onnx"):
+        options.check()
 
 
 def test_a_batch_of_several_pictures_is_refused(

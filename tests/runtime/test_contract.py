@@ -141,7 +141,7 @@ def test_before_version_3_the_operating_threshold_is_that_of_the_operating_point
         (
             "models.0.runtime",
             "tflite",
-            "model raw.onnx: runtime: expected one of 'onnxruntime', 'openvino', 'ncnn', got 'tflite'",
+            "model raw.onnx: runtime: expected one of 'onnxruntime', .*'web', got 'tflite'",
         ),
         ("models.0.runtime", "ncnn", "model raw.onnx: weights_file is missing"),
         ("models.0.file", "../../etc/passwd", "expected the name of a file in the bundle"),

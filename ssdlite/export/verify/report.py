@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from ssdlite.runtime.backends import BACKENDS
 from ssdlite.runtime.plain import to_plain
 
 Step = Literal["contract", "picture", "resize", "input", "outputs", "detections"]
@@ -89,7 +90,9 @@ def format_report(report: VerifyReport) -> Iterator[str]:
         yield f"{name} is not installed: its models were not run"
     for model in report.models:
         yield ""
-        yield f"{model.file}  ({model.variant}, {model.precision}, {model.runtime})"
+        package = BACKENDS[model.runtime].package
+        here = "" if package == model.runtime else f", run here by {package}"
+        yield f"{model.file}  ({model.variant}, {model.precision}, {model.runtime}{here})"
         for result in model.steps:
             where = f"{result.image}: " if result.image else ""
             yield f"  {result.step:<11} {MARKS[result.status]:<5} {where}{result.text}"

@@ -35,10 +35,9 @@ class WebBackend(OnnxBackend):
     suffixes: ClassVar[tuple[str, ...]] = (".html",)
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        page = read_model_file(path)
-        super().__init__(_unpack(_block(page, MODEL_BLOCK, path), path), threads, name=str(path))
+        super().__init__(read_page_model(path), threads, name=str(path))
         self._page = (path.absolute(), threads)
-        self.metadata = {METADATA_KEY: _block(page, CONTRACT_BLOCK, path).decode("utf-8", "replace")}
+        self.metadata = {METADATA_KEY: _block(path, CONTRACT_BLOCK).decode("utf-8", "replace")}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return WebBackend, self._page
@@ -48,15 +47,16 @@ class WebBackend(OnnxBackend):
         return cls(path, threads)
 
 
-def _block(page: bytes, tag: str, path: Path) -> bytes:
-    _, found, rest = page.partition(tag.encode())
+def _block(path: Path, tag: str) -> bytes:
+    _, found, rest = read_model_file(path).partition(tag.encode())
     if not found:
         raise ContractError(f"{path}: expected a page of `ssdlite export --target web`; it has no {tag}")
     return rest.partition(b"<")[0]
 
 
-def _unpack(packed: bytes, path: Path) -> bytes:
-    """Base64 of gzip -> what was packed, which is never more than a model may have."""
+def read_page_model(path: Path) -> bytes:
+    """The ONNX file in a page. Raises ContractError: no such page, or a damaged one."""
+    packed = _block(path, MODEL_BLOCK)
     unpacker = zlib.decompressobj(GZIP_WINDOW)
     try:
         content = unpacker.decompress(base64.b64decode(packed, validate=True), MAX_MODEL_BYTES)
