@@ -22,6 +22,7 @@ from ssdlite.heads.boxes import MAX_LOG_SCALE
 from ssdlite.images.geometry import LETTERBOX_FILL
 from ssdlite.runtime.contract import (
     CONTRACT_FILE,
+    UNDECODED,
     AnchorSpec,
     Contract,
     ModelSpec,
@@ -65,8 +66,8 @@ def build_contract(
 ) -> Contract:
     """The facts about ``detector`` and these exported ``models`` of it."""
     config = detector.config
-    raw = any(model.variant == "raw" for model in models)
     threshold, source = operating_threshold(operating_points or {})
+    has_deltas = any(model.variant in UNDECODED for model in models)
     return Contract(
         name=describe(config),
         class_names=config.class_names,
@@ -82,7 +83,7 @@ def build_contract(
             operating_threshold=threshold,
             operating_threshold_source=source,
         ),
-        anchors=_anchors(detector) if raw else None,
+        anchors=anchor_spec(detector) if has_deltas else None,
         models=tuple(models),
         provenance=provenance,
         operating_points=operating_points or None,
@@ -117,7 +118,7 @@ def describe(config: DetectorConfig) -> str:
     return f"{kind}{side}_{config.backbone.name.removesuffix('_reduced')}{multiplier}"
 
 
-def _anchors(detector: Detector) -> AnchorSpec:
+def anchor_spec(detector: Detector) -> AnchorSpec:
     height, width = detector.config.input.size
     corners = detector.anchors.double().cpu().numpy() / [width, height, width, height]
     centers, sizes = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]

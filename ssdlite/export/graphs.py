@@ -29,6 +29,8 @@ def build_graph(detector: Detector, options: GraphOptions) -> nn.Module:
         return network
     if options.variant == "decoded":
         return DecodedGraph(network)
+    if options.variant == "anchors":
+        return ScoredGraph(network)
     return NmsGraph(network, options.max_candidates)
 
 
@@ -53,6 +55,18 @@ class RawGraph(nn.Module):
         normalised = self.detector.normalise(images) if self.options.input_type == "uint8" else images
         logits, deltas = self.detector.forward_normalised(normalised.to(self.body_type))
         return logits.float(), deltas.float()
+
+
+class ScoredGraph(nn.Module):
+    """The variant ``anchors``: images -> scores [B, A, K] without background, deltas [B, A, 4] as dy, dx, dh, dw."""
+
+    def __init__(self, network: RawGraph) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits, deltas = self.network(images)
+        return class_scores(logits, self.network.detector.config.head.score_function), deltas[..., [1, 0, 3, 2]]
 
 
 class DecodedGraph(nn.Module):

@@ -23,12 +23,14 @@ CONTRACT_VERSION = 3
 METADATA_KEY = "ssdlite.contract"
 CONTRACT_FILE = "contract.json"
 MAX_SIDE = 4096
+UNDECODED = ("raw", "anchors")  # variants whose box deltas refer to the contract's anchors
 
-Variant = Literal["raw", "decoded", "nms"]
+Variant = Literal["raw", "anchors", "decoded", "nms"]
 Precision = Literal["fp32", "fp16", "int8"]
 Meaning = Literal["class_logits", "box_deltas", "scores", "boxes", "labels", "count"]
 OUTPUTS: dict[str, tuple[Meaning, ...]] = {
     "raw": ("class_logits", "box_deltas"),
+    "anchors": ("scores", "box_deltas"),
     "decoded": ("scores", "boxes"),
     "nms": ("boxes", "scores", "labels", "count"),
 }
@@ -77,7 +79,10 @@ class ResizeSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class BoxSpec:
-    """Boxes of the decoded and nms outputs: their corners' order, as fractions of the input's width and height."""
+    """Boxes of the decoded and nms outputs: their corners' order, as fractions of the input's width and height.
+
+    Of box deltas ``yxyx`` says that they come as dy, dx, dh, dw.
+    """
 
     format: Literal["xyxy", "yxyx"] = "xyxy"
     scale: Literal["fraction", "pixels"] = "fraction"
@@ -175,7 +180,8 @@ class QuantizationFacts:
 class ModelSpec:
     """One file of the bundle. ``weights_file`` is the second file of ncnn and OpenVINO.
 
-    ``difference_from_pytorch`` is the largest of any output (nms: of the scores) on the reference pictures.
+    ``boxes`` stands where they are not as the contract says of all models. ``difference_from_pytorch`` is the largest
+    of any output (nms: of the scores) on the reference pictures.
     """
 
     file: str
@@ -187,6 +193,7 @@ class ModelSpec:
     opset: int | None = None
     ir_version: int | None = None
     weights_file: str | None = None
+    boxes: BoxSpec | None = None
     difference_from_pytorch: float | None = None
     accuracy: AccuracyFigure | None = None
     latency: LatencyFigure | None = None
@@ -227,7 +234,7 @@ class Contract:
     resize: ResizeSpec
     boxes: BoxSpec = BoxSpec()
     postprocess: PostprocessSpec
-    anchors: AnchorSpec | None = None  # where a model of variant raw is there
+    anchors: AnchorSpec | None = None  # where a model of variant raw or anchors is there
     models: tuple[ModelSpec, ...]
     provenance: Provenance
     operating_points: dict[str, OperatingPoint] | None = None  # by class name, where the checkpoint brought them
@@ -240,8 +247,11 @@ class Contract:
         """
         for model in self.models:
             if model.file == file:
-                return replace(self, models=(model,), anchors=self.anchors if model.variant == "raw" else None)
+                return replace(self, models=(model,), anchors=self.anchors if model.variant in UNDECODED else None)
         raise ContractError(f"no model {file!r}; there are {', '.join(model.file for model in self.models)}")
+
+    def boxes_of(self, model: ModelSpec) -> BoxSpec:
+        return model.boxes or self.boxes
 
     def to_dict(self) -> dict[str, Any]:
         return dict(to_plain(self))

@@ -17,6 +17,7 @@ from ssdlite.runtime.contract import (
     CONTRACT_VERSION,
     MAX_SIDE,
     OUTPUTS,
+    UNDECODED,
     AnchorSpec,
     Contract,
     Meaning,
@@ -181,7 +182,8 @@ def _check_model(model: ModelSpec, contract: Contract) -> None:
     for name, value in (model.sha256 or {}).items():
         known_file = name in model.files and re.fullmatch("[0-9a-f]{64}", value) is not None
         _expect(known_file, f"{where}: sha256: expected 64 digits for a file of the model, got {value[:80]!r}")
-    _expect(model.variant != "raw" or contract.anchors is not None, f"{where}: a raw model needs anchors")
+    needs_anchors = model.variant in UNDECODED
+    _expect(not needs_anchors or contract.anchors is not None, f"{where}: a model of {model.variant} needs anchors")
     _check_outputs(model, contract, where)
 
 
@@ -203,12 +205,11 @@ def _check_outputs(model: ModelSpec, contract: Contract, where: str) -> None:
             isinstance(count, int) and 1 <= count <= ANCHOR_LIMIT,
             f"{where}: outputs: expected [batch, anchors, columns], got {list(first)}",
         )
-        if model.variant == "raw" and contract.anchors is not None:
+        if model.variant in UNDECODED and contract.anchors is not None:
             anchors = len(contract.anchors.values)
             _expect(count == anchors, f"{where}: outputs: {count} anchors, the contract lists {anchors}")
-            expected = {"class_logits": (batch, count, classes + 1), "box_deltas": (batch, count, 4)}
-        else:
-            expected = {"scores": (batch, count, classes), "boxes": (batch, count, 4)}
+        columns = {"class_logits": classes + 1, "scores": classes, "box_deltas": 4, "boxes": 4}
+        expected = {meaning: (batch, count, columns[meaning]) for meaning in OUTPUTS[model.variant]}
     for meaning, shape in expected.items():
         _expect(
             shapes[meaning] == shape,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import zipfile
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,8 +18,8 @@ from ssdlite.runtime.contract import CONTRACT_FILE, METADATA_KEY, Contract, Mode
 from ssdlite.runtime.contract_file import parse_contract, read_contract
 
 FACTS_OF_ALL = ("class_names", "resize", "boxes", "postprocess", "anchors")
-FACTS_OF_ONE = ("variant", "input", "outputs")
-PREFERENCE = ("nms", "decoded", "raw")
+FACTS_OF_ONE = ("variant", "input", "outputs", "boxes")
+PREFERENCE = ("nms", "decoded", "anchors", "raw")
 MOST_ENTRIES = 10_000  # of a folder, that are looked at
 Opened = tuple[Contract, ModelSpec, Backend]
 
@@ -47,7 +46,7 @@ def describe_path(path: Path) -> str:
         )
     if path.is_dir():
         return f"this folder has no {CONTRACT_FILE}"
-    if path.is_file() and zipfile.is_zipfile(path):
+    if path.is_file() and _begins_as_zip(path):
         return f"this is a PyTorch file; of a checkpoint `ssdlite export {path} --output BUNDLE` makes a bundle"
     if (path.parent / CONTRACT_FILE).is_file():
         return f"this is a file in one: give its folder, {path.parent}, and for this file alone --model {path.name}"
@@ -83,7 +82,7 @@ def open_model(path: Path, model: str | None, threads: int | None) -> Opened:
             return _open_in_bundle(path, model, threads)
         if model is not None and model != path.name:
             raise ContractError(f"{path}: is one model; {model!r} can be chosen in a bundle, which is a folder")
-        if path.is_file() and zipfile.is_zipfile(path):
+        if path.is_file() and _begins_as_zip(path):
             advice = f"{describe_path(path)}, and ssdlite.load_detector loads it"
             raise ContractError(f"{path}: expected a bundle or an exported file: {advice}")
         runtime = _runtime_of(path) or next(iter(BACKENDS))
@@ -92,6 +91,12 @@ def open_model(path: Path, model: str | None, threads: int | None) -> Opened:
         return _open_file(path, runtime, threads)
     except OSError as error:
         raise ContractError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _begins_as_zip(path: Path) -> bool:
+    """As PyTorch's files do; ``zipfile`` also finds the labels behind a LiteRT file."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def open_backend(bundle: Path, model: ModelSpec, threads: int | None) -> Backend:

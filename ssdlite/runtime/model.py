@@ -17,12 +17,13 @@ from ssdlite.errors import ConfigError, ContractError
 from ssdlite.images.geometry import CropWindow, ImageArray, InputTransform, Size
 from ssdlite.images.prediction import Picture, predict_pictures
 from ssdlite.runtime.backends.base import Array, Network
-from ssdlite.runtime.contract import Contract, Meaning, ModelSpec, PostprocessSpec, Provenance
+from ssdlite.runtime.contract import BoxSpec, Contract, Meaning, ModelSpec, PostprocessSpec, Provenance
 from ssdlite.runtime.files import open_model
 from ssdlite.runtime.postprocess import (
     boxes_to_pixels,
     class_scores,
     decode_boxes,
+    in_xy_order,
     likely_anchors,
     select_detections,
 )
@@ -84,6 +85,10 @@ class RuntimeDetector:
     @property
     def input_size(self) -> Size:
         return self.model.input.height, self.model.input.width
+
+    @property
+    def _boxes(self) -> BoxSpec:
+        return self.contract.boxes_of(self.model)
 
     @property
     def input_transform(self) -> InputTransform:
@@ -158,22 +163,30 @@ class RuntimeDetector:
         """
         if self.model.variant == "nms":
             return [one.above(score_threshold) for one in self._unpad(outputs)]
-        if self.model.variant == "raw":
+        if "box_deltas" in outputs:
             scored: Iterable[tuple[Array, Array]] = self._decode(outputs, score_threshold)
         else:
-            boxes = boxes_to_pixels(outputs["boxes"], self.contract.boxes, self.input_size)
-            scored = zip(outputs["scores"], boxes, strict=True)
+            scored = zip(
+                outputs["scores"], boxes_to_pixels(outputs["boxes"], self._boxes, self.input_size), strict=True
+            )
         spec, names = self.contract.postprocess, self.class_names
         return [select_detections(scores, boxes, spec, names, score_threshold) for scores, boxes in scored]
 
     def _decode(self, outputs: Mapping[str, Array], score_threshold: float) -> Iterator[tuple[Array, Array]]:
-        """A raw model's outputs -> for each image scores [R, K] and boxes [R, 4] of the anchors that may be above."""
+        """Box deltas, and logits or scores -> for each image scores [R, K] and boxes [R, 4] of the anchors that may
+        be above the threshold."""
         spec, anchors = self.contract.postprocess, self.contract.anchors
         assert anchors is not None  # the contract's own check
-        for logits, deltas in zip(outputs["class_logits"], outputs["box_deltas"], strict=True):
-            chosen = likely_anchors(logits, spec, score_threshold)
-            boxes = decode_boxes(deltas[chosen], anchors, self.input_size, chosen)
-            yield class_scores(logits[chosen], spec.score_function), boxes
+        for number, deltas in enumerate(outputs["box_deltas"]):
+            if "class_logits" in outputs:
+                logits = outputs["class_logits"][number]
+                chosen = likely_anchors(logits, spec, score_threshold)
+                scores = class_scores(logits[chosen], spec.score_function)
+            else:
+                least = max(spec.score_threshold, score_threshold)
+                chosen = np.flatnonzero(outputs["scores"][number].max(axis=1) >= least)
+                scores = outputs["scores"][number][chosen]
+            yield scores, decode_boxes(in_xy_order(deltas[chosen], self._boxes), anchors, self.input_size, chosen)
 
     def with_thresholds(
         self,
@@ -223,9 +236,10 @@ class RuntimeDetector:
         return result
 
     def _unpad(self, outputs: Mapping[str, Array]) -> list[Detections]:
-        boxes = boxes_to_pixels(outputs["boxes"], self.contract.boxes, self.input_size)
+        boxes = boxes_to_pixels(outputs["boxes"], self._boxes, self.input_size)
         result = []
-        for number, count in enumerate(outputs["count"].tolist()):
+        for number, found in enumerate(outputs["count"].tolist()):
+            count = int(found)  # LiteRT's own operator gives a float
             scores, labels = outputs["scores"][number], outputs["labels"][number]
             if not 0 <= count <= len(scores):
                 raise ContractError(f"{self.model.file}: expected a count of 0 to {len(scores)}, got {count}")

@@ -50,12 +50,16 @@ def decode_boxes(
 def boxes_to_pixels(boxes: Float32Array, spec: BoxSpec, size: tuple[int, int]) -> Float32Array:
     """boxes [..., 4] as ``spec`` says -> xyxy in pixels of an input of ``size`` (height, width), clipped to it."""
     height, width = size
-    if spec.format == "yxyx":
-        boxes = boxes[..., [1, 0, 3, 2]]
+    boxes = in_xy_order(boxes, spec)
     if spec.scale == "fraction":
         with np.errstate(over="ignore", invalid="ignore"):
             boxes = boxes * np.array([width, height, width, height], np.float32)
     return clip_boxes(boxes, size)
+
+
+def in_xy_order(values: Float32Array, spec: BoxSpec) -> Float32Array:
+    """Boxes or deltas [..., 4] in the order of ``spec`` -> x first."""
+    return values[..., [1, 0, 3, 2]] if spec.format == "yxyx" else values
 
 
 def clip_boxes(boxes: npt.NDArray[Any], size: tuple[int, int]) -> Float32Array:

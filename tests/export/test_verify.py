@@ -166,7 +166,7 @@ def test_the_other_way_to_resize_fails_the_resize(
 def test_a_swapped_box_order_in_the_contract_fails_the_detections(bundle: Path) -> None:
     edit_contract(bundle, lambda document: document["boxes"].update(format="yxyx"))
     report = verify_bundle(bundle)
-    assert report.failed_steps() == {file: ["detections"] for file in (DECODED, NMS, FLOAT)}
+    assert report.failed_steps() == {file: ["detections"] for file in (RAW, DECODED, NMS, FLOAT)}
     assert "boxes in the order y0, x0, y1, x1" in (step_of(report, DECODED, "detections").likely or "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ssdlite.export.targets.base import Target
+from ssdlite.export.targets.litert import LiteRtTarget
 from ssdlite.export.targets.ncnn import NcnnTarget
 from ssdlite.export.targets.onnxruntime import OnnxRuntimeTarget
 from ssdlite.export.targets.openvino import OpenVinoTarget
@@ -11,6 +12,7 @@ from ssdlite.export.targets.web import WebTarget
 TARGETS: dict[str, Target] = {  # by the runtime's name in ``ssdlite.runtime.backends.BACKENDS``; the first can do most
     "onnxruntime": OnnxRuntimeTarget(),
     "openvino": OpenVinoTarget(),
+    "litert": LiteRtTarget(),
     "ncnn": NcnnTarget(),
     "web": WebTarget(),
 }

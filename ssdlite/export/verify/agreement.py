@@ -113,7 +113,7 @@ def unmatched_share(model: ModelSpec, known_input: bool) -> float:
 
 
 def _box_scale(reference: Reference) -> float:
-    return float(reference.sides.max()) if reference.contract.boxes.scale == "pixels" else 1.0
+    return float(reference.sides.max()) if reference.boxes.scale == "pixels" else 1.0
 
 
 def _compare_nms(expected: OutputArrays, actual: OutputArrays, reference: Reference, known_input: bool) -> Difference:
@@ -139,7 +139,8 @@ def _compare_nms(expected: OutputArrays, actual: OutputArrays, reference: Refere
 def _nms_detections(outputs: OutputArrays, class_names: Sequence[str]) -> list[Detection]:
     """The outputs [1, ...] of an nms model as they are: boxes unscaled, and names where labels have one."""
     count = int(outputs["count"].reshape(-1)[0])
-    boxes, scores, labels = (outputs[meaning][0][:count].tolist() for meaning in ("boxes", "scores", "labels"))
+    boxes, scores, numbers = (outputs[meaning][0][:count].tolist() for meaning in ("boxes", "scores", "labels"))
+    labels = list(map(int, numbers))  # of LiteRT they are floats
     names = [class_names[label] if 0 <= label < len(class_names) else "?" for label in labels]
     return list(map(Detection, names, scores, map(tuple, boxes), labels))
 

@@ -25,7 +25,7 @@ from ssdlite.export.verify.vectors import (
 from ssdlite.files import write_atomically
 from ssdlite.images.geometry import CropWindow, ImageArray
 from ssdlite.runtime.backends.base import Array, Backend
-from ssdlite.runtime.contract import Contract, ModelSpec
+from ssdlite.runtime.contract import BoxSpec, Contract, ModelSpec
 from ssdlite.runtime.files import installed_runtimes, open_backend
 from ssdlite.runtime.model import RuntimeDetector
 
@@ -46,6 +46,10 @@ class Reference:
     def window(self, size: tuple[int, int]) -> CropWindow:
         """What of a picture of (height, width) the input shows."""
         return self._detector.input_transform.window(size)
+
+    @property
+    def boxes(self) -> BoxSpec:
+        return self.contract.boxes_of(self.model)
 
     @property
     def sides(self) -> Array:

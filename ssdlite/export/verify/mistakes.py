@@ -158,7 +158,7 @@ SCORE_FUNCTION_SPREAD = 0.02  # of logits, by which "the same but for a constant
 
 
 def _boxes_in(scale: str, right: Array, actual: Array, reference: Reference) -> Array | None:
-    if reference.contract.boxes.scale == scale:
+    if reference.boxes.scale == scale:
         return None
     return right * reference.sides if scale == "pixels" else right / reference.sides
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ssdlite.runtime.backends.base import Backend
+from ssdlite.runtime.backends.litert import LiteRtBackend
 from ssdlite.runtime.backends.ncnn import NcnnBackend
 from ssdlite.runtime.backends.onnxruntime import OnnxBackend
 from ssdlite.runtime.backends.openvino import OpenVinoBackend
@@ -11,6 +12,7 @@ from ssdlite.runtime.backends.web import WebBackend
 BACKENDS: dict[str, type[Backend]] = {  # by the name that contracts give the runtime; the first is preferred
     "onnxruntime": OnnxBackend,
     "openvino": OpenVinoBackend,
+    "litert": LiteRtBackend,
     "ncnn": NcnnBackend,
     "web": WebBackend,
 }

@@ -1,0 +1,1 @@
+"""LiteRT (TensorFlow Lite) files, written directly from the exported ONNX graph."""

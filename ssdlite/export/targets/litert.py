@@ -1,0 +1,116 @@
+"""For LiteRT (TensorFlow Lite): .tflite files that MediaPipe Tasks' ObjectDetector takes as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import onnx
+
+from ssdlite.errors import ExportError
+from ssdlite.export.bundle import anchor_spec
+from ssdlite.export.graphs import model_spec
+from ssdlite.export.int8.quantizer import Quantizer
+from ssdlite.export.litert.convert import BodyConverter
+from ssdlite.export.litert.heads import RawOutputs, add_boxes, add_detections, add_scores
+from ssdlite.export.litert.metadata import (
+    METADATA_NAME,
+    anchors_metadata,
+    append_labels,
+    check_for_mediapipe,
+    detections_metadata,
+)
+from ssdlite.export.litert.writer import ModelWriter, import_schema
+from ssdlite.export.options import GraphOptions
+from ssdlite.export.targets.base import Artifact, ExportJob
+from ssdlite.files import write_atomically
+from ssdlite.heads.boxes import CenterSizeCode
+from ssdlite.runtime.contract import METADATA_KEY, AnchorSpec, BoxSpec, Contract, ModelSpec, Precision, Variant
+from ssdlite.runtime.plain import to_json
+
+LOGITS, DELTAS = "class_logits", "box_deltas"
+ROWS_FIRST = BoxSpec(format="yxyx")  # as MediaPipe has boxes and their deltas
+
+
+class LiteRtTarget:
+    """``nms`` has MediaPipe's four outputs, ``anchors`` its two; ``decoded`` and ``raw`` are for apps that do the rest.
+
+    All are made from one graph, the raw one. int8 takes over the scales of our own calibration, signed, so that the
+    file computes what ONNX Runtime computes. fp16 stores the weights in half the space.
+    """
+
+    variants: ClassVar[tuple[Variant, ...]] = ("nms", "anchors", "decoded", "raw")
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
+
+    def export(self, job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
+        import_schema()
+        box_code = job.detector.head.box_code
+        if not isinstance(box_code, CenterSizeCode):
+            raise ExportError(f"LiteRT: expected a head with the CenterSizeCode, got {type(box_code).__name__}")
+        quantizer = Quantizer(job, "int8")
+        artifacts = []
+        for graph in graphs:
+            job.notify(f"exporting {graph.variant}, {graph.precision}, for litert")
+            options = replace(graph, layout="NHWC")
+            spec = litert_spec(job, options)
+            raw = replace(options, variant="raw", layout="NCHW", precision="fp32")
+            model = job.onnx_model(raw)
+            if options.precision == "int8":
+                model, facts = quantizer.quantize(model, raw)
+                spec = replace(spec, quantization=facts)
+            artifacts.append(Artifact(spec, partial(_save, model, anchor_spec(job.detector))))
+        return artifacts
+
+
+def litert_spec(job: ExportJob, options: GraphOptions) -> ModelSpec:
+    """The contract's entry of one file. Raises ExportError for what LiteRT, or MediaPipe, cannot do."""
+    if options.batch != 1:
+        raise ExportError(f"LiteRT files are written for a batch of 1, got {options.batch or 'a free one'}")
+    spec = model_spec(job.detector, options, f"{options.variant}_{options.precision}.tflite")
+    spec = replace(spec, runtime="litert")
+    if options.variant in ("nms", "anchors"):
+        outputs = tuple(replace(one, type="float32") for one in spec.outputs)  # also labels and count
+        spec = replace(spec, boxes=ROWS_FIRST, outputs=outputs)
+        check_for_mediapipe(job.contract([spec]), spec.input)
+    return spec
+
+
+def build_litert(model: onnx.ModelProto, contract: Contract, anchors: AnchorSpec) -> bytes:
+    """The file of the contract's one model, from the ``raw`` graph in float32 or QDQ int8, planes, batch 1."""
+    (spec,) = contract.models
+    writer = ModelWriter()
+    swapped = DELTAS if spec.boxes == ROWS_FIRST else None
+    converter = BodyConverter(writer, model, half_weights=spec.precision == "fp16", swap_boxes=swapped)
+    image = converter.convert()
+    raw = RawOutputs(converter.floats[LOGITS], converter.floats[DELTAS])
+    outputs = _add_head(writer, spec, contract, raw, anchors)
+    writer.metadata(METADATA_KEY, to_json(contract).encode())
+    threshold = contract.postprocess.score_threshold
+    if spec.variant == "nms":
+        writer.metadata(METADATA_NAME, detections_metadata(contract, threshold))
+    elif spec.variant == "anchors":
+        writer.metadata(METADATA_NAME, anchors_metadata(contract, anchors, threshold))
+    return append_labels(writer.finish([image], outputs, contract.name), contract.class_names)
+
+
+def _add_head(
+    writer: ModelWriter, spec: ModelSpec, contract: Contract, raw: RawOutputs, anchors: AnchorSpec
+) -> list[int]:
+    """What comes behind the body. -> the outputs, in the order in which the file has them."""
+    score_function = contract.postprocess.score_function
+    if spec.variant == "raw":
+        return list(raw)
+    if spec.variant == "nms":
+        return add_detections(writer, raw, contract.postprocess, anchors, ("boxes", "labels", "scores", "count"))
+    scores = add_scores(writer, raw.logits, score_function, "scores")
+    if spec.variant == "anchors":
+        return [raw.deltas, scores]
+    return [scores, add_boxes(writer, raw.deltas, anchors, "boxes")]
+
+
+def _save(model: onnx.ModelProto, anchors: AnchorSpec, folder: Path, contract: Contract) -> None:
+    content = build_litert(model, contract, anchors)
+    write_atomically(folder / contract.models[0].file, lambda file: file.write(content))
