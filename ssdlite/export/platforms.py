@@ -8,10 +8,11 @@ from typing import Literal, NamedTuple
 from ssdlite.runtime.contract import ModelSpec, Precision, Variant
 
 Platform = Literal["Android", "iOS", "Web", "Desktop"]
-EASIEST: tuple[Variant, ...] = ("nms", "decoded", "raw")  # the least that is left to the app first
+EASIEST: tuple[Variant, ...] = ("nms", "anchors", "decoded", "raw")  # the least that is left to the app first
 SAFEST: tuple[Precision, ...] = ("fp32", "fp16", "int8")  # the same on every processor first
 LEFT_TO_THE_APP: dict[Variant, str] = {
     "nms": "boxes are selected inside, the app only scales them",
+    "anchors": "MediaPipe decodes and selects boxes",
     "decoded": "the app selects boxes, by code to copy",
     "raw": "the app decodes and selects boxes, by code to copy",
 }
@@ -31,6 +32,12 @@ class PlatformUse(NamedTuple):
 PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # each target somewhere, the one to prefer first
     "Android": (
         PlatformUse(
+            "litert",
+            "com.google.mediapipe:tasks-vision",
+            "app/src/main/assets/",
+            "MediaPipe's ObjectDetector takes nms and anchors as they are; com.google.ai.edge.litert:litert runs all",
+        ),
+        PlatformUse(
             "onnxruntime",
             "com.microsoft.onnxruntime:onnxruntime-android",
             "app/src/main/assets/",
@@ -39,6 +46,7 @@ PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # each target somewhere,
         PlatformUse("ncnn", "ncnn-android", "app/src/main/assets/", "a small runtime, with Vulkan for GPUs"),
     ),
     "iOS": (
+        PlatformUse("litert", "MediaPipeTasksVision", "Copy Bundle Resources", "MediaPipe's ObjectDetector takes it"),
         PlatformUse(
             "onnxruntime", "onnxruntime-objc", "Copy Bundle Resources", "runs every operator on any phone's CPU"
         ),
@@ -58,6 +66,7 @@ PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # each target somewhere,
     ),
     "Desktop": (
         PlatformUse("onnxruntime", "onnxruntime", "beside the program", "runs every operator"),
+        PlatformUse("litert", "ai-edge-litert", "beside the program", "the file of the phone, to try it"),
         PlatformUse("openvino", "openvino", "beside the program", "made for Intel's processors"),
         PlatformUse("ncnn", "ncnn", "beside the program", "a small runtime"),
     ),

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssdlite.export.litert.convert import NONE, RELU, SWAPPED_BOXES
+from ssdlite.export.litert.convert import RELU, SWAPPED_BOXES
 from ssdlite.export.litert.writer import Array, ModelWriter
 from ssdlite.runtime.contract import AnchorSpec, PostprocessSpec
 
 POSTPROCESS = b"TFLite_Detection_PostProcess"
+SMALLEST_SIDE = 1e-9  # of a box, as a fraction: without a side there is no logarithm
 
 
 class RawOutputs(NamedTuple):
@@ -29,31 +30,30 @@ def add_scores(writer: ModelWriter, logits: int, score_function: str, name: str)
     return writer.apply("LOGISTIC", [objects], name, writer.shape(objects))
 
 
-def add_boxes(writer: ModelWriter, deltas: int, anchors: AnchorSpec, name: str) -> int:
-    """deltas [1, A, 4] -> boxes [1, A, 4] xyxy as fractions of the input, within it: ``CenterSizeCode.decode``."""
-    values, scales = anchors.array, np.array(anchors.box_code_scales, np.float32)
+def add_boxes(writer: ModelWriter, deltas: int, anchors: AnchorSpec, name: str, *, rows_first: bool = False) -> int:
+    """deltas [1, A, 4] -> boxes [1, A, 4] xyxy as fractions of the input, within it: ``CenterSizeCode.decode``.
+
+    With ``rows_first`` both are in the order ``SWAPPED_BOXES``.
+    """
+    order = SWAPPED_BOXES if rows_first else slice(None)
+    values, scales = anchors.array[:, order], np.array(anchors.box_code_scales, np.float32)[order]
     centers, sizes = values[:, :2], values[:, 2:]
-    shape = (1, len(values), 2)
-
-    def step(kind: str, source: int, constant: Array, label: str, activation: int = NONE) -> int:
-        other = writer.constant(f"{name}.{label}.by", constant.astype(np.float32))
-        options = None if kind == "MINIMUM" else {"fusedActivationFunction": activation}
-        return writer.apply(kind, [source, other], f"{name}.{label}", writer.shape(source), options)
-
     moves = _columns(writer, deltas, 0, 2, f"{name}.moves")
-    offsets = step("MUL", moves, (sizes / scales[:2])[None], "offsets")
-    middle = step("ADD", offsets, centers[None], "centers")
-    growth = step("MUL", _columns(writer, deltas, 2, 4, f"{name}.size_deltas"), 1 / scales[2:], "growth")
-    limited = step("MINIMUM", growth, np.full(1, anchors.max_log_scale, np.float32), "limited")
+    offsets = _combine(writer, "MUL", moves, (sizes / scales[:2])[None], f"{name}.offsets")
+    middle = _combine(writer, "ADD", offsets, centers[None], f"{name}.centers")
+    growth = _combine(
+        writer, "MUL", _columns(writer, deltas, 2, 4, f"{name}.changes"), 1 / scales[2:], f"{name}.growth"
+    )
+    limited = _combine(writer, "MINIMUM", growth, np.full(1, anchors.max_log_scale), f"{name}.limited")
+    shape = writer.shape(limited)
     factors = writer.apply("EXP", [limited], f"{name}.factors", shape)
-    half = step("MUL", factors, (sizes / 2)[None], "half_sizes")
+    half = _combine(writer, "MUL", factors, (sizes / 2)[None], f"{name}.half_sizes")
     corners = [
         writer.apply(kind, [middle, half], f"{name}.{label}", shape, {"fusedActivationFunction": RELU})
         for kind, label in (("SUB", "low"), ("ADD", "high"))
     ]
     joined = writer.apply("CONCATENATION", corners, f"{name}.corners", (1, len(values), 4), {"axis": 2})
-    limit = writer.constant(f"{name}.limit", np.ones(1, np.float32))
-    return writer.apply("MINIMUM", [joined, limit], name, (1, len(values), 4))
+    return _combine(writer, "MINIMUM", joined, np.ones(1), name)
 
 
 def add_detections(
@@ -62,31 +62,51 @@ def add_detections(
     """``TFLite_Detection_PostProcess``: -> boxes [1, D, 4] yxyx as fractions, labels [1, D], scores [1, D], count [1],
     all float32, of these names. The deltas come in the order dy, dx, dh, dw.
 
-    Its non-maximum suppression is ours, class by class, but that all scores above the threshold enter it: there is no
-    limit to the candidates of a class. Sizes are not limited before they are exponentiated, nor boxes to the picture.
+    The operator decodes boxes itself, but neither limits their sizes nor clips them to the picture, so it would compare
+    other boxes than we do. It is given finished ones, as deltas from anchors of the whole picture at its corner. Its
+    suppression is ours then, class by class, but that all scores above the threshold enter it: there is no limit to the
+    candidates of a class.
     """
     from flatbuffers import flexbuffers
 
-    x_scale, y_scale, w_scale, h_scale = map(float, anchors.box_code_scales)
-    scores = _all_scores(writer, raw.logits, spec.score_function)
+    boxes = add_boxes(writer, raw.deltas, anchors, "all_boxes", rows_first=True)
+    count, limit = len(anchors.values), spec.max_detections
     builder = flexbuffers.Builder()
     with builder.Map():
-        builder.Int("max_detections", spec.max_detections)
+        builder.Int("max_detections", limit)
         builder.Int("max_classes_per_detection", 1)  # of the quick suppression, which regards all classes as one
-        builder.Int("detections_per_class", spec.max_detections)
+        builder.Int("detections_per_class", limit)
         builder.Int("num_classes", writer.shape(raw.logits)[2] - 1)
         builder.Bool("use_regular_nms", True)
         builder.Float("nms_score_threshold", spec.score_threshold)
         builder.Float("nms_iou_threshold", spec.nms_threshold)
-        for axis, scale in (("y", y_scale), ("x", x_scale), ("h", h_scale), ("w", w_scale)):
-            builder.Float(f"{axis}_scale", scale)
-    limit = spec.max_detections
+        for scale in ("y_scale", "x_scale", "h_scale", "w_scale"):
+            builder.Float(scale, 1.0)
     shapes = ((1, limit, 4), (1, limit), (1, limit), (1,))
     outputs = [writer.tensor(name, shape) for name, shape in zip(names, shapes, strict=True)]
-    table = writer.constant("anchors", anchors.array[:, SWAPPED_BOXES])
-    options = (POSTPROCESS, bytes(builder.Finish()))
-    writer.operator("CUSTOM", [raw.deltas, scores, table], outputs, custom=options)
+    picture = writer.constant("anchors", np.tile(np.array([0, 0, 1, 1], np.float32), (count, 1)))
+    inputs = [_as_deltas(writer, boxes), _all_scores(writer, raw.logits, spec.score_function), picture]
+    writer.operator("CUSTOM", inputs, outputs, custom=(POSTPROCESS, bytes(builder.Finish())))
     return outputs
+
+
+def _as_deltas(writer: ModelWriter, boxes: int) -> int:
+    """Corners [1, A, 4] low, high -> centres and the logarithms of sizes."""
+    low, high = (_columns(writer, boxes, start, start + 2, f"all_boxes.from_{start}") for start in (0, 2))
+    shape = writer.shape(low)
+    total = writer.apply("ADD", [low, high], "all_boxes.sums", shape)
+    sizes = writer.apply("SUB", [high, low], "all_boxes.sizes", shape)
+    positive = _combine(writer, "MAXIMUM", sizes, np.full(1, SMALLEST_SIDE), "all_boxes.positive_sizes")
+    parts = [
+        _combine(writer, "MUL", total, np.full(1, 0.5), "all_boxes.middles"),
+        writer.apply("LOG", [positive], "all_boxes.log_sizes", shape),
+    ]
+    return writer.apply("CONCATENATION", parts, "all_boxes.deltas", writer.shape(boxes), {"axis": 2})
+
+
+def _combine(writer: ModelWriter, kind: str, source: int, constant: Array, name: str) -> int:
+    other = writer.constant(f"{name}.by", constant.astype(np.float32))
+    return writer.apply(kind, [source, other], name, writer.shape(source))
 
 
 def _all_scores(writer: ModelWriter, logits: int, score_function: str) -> int:

@@ -88,7 +88,7 @@ def build_litert(model: onnx.ModelProto, contract: Contract, anchors: AnchorSpec
     raw = RawOutputs(converter.floats[LOGITS], converter.floats[DELTAS])
     outputs = _add_head(writer, spec, contract, raw, anchors)
     writer.metadata(METADATA_KEY, to_json(contract).encode())
-    threshold = contract.postprocess.score_threshold
+    threshold = contract.postprocess.operating_threshold
     if spec.variant == "nms":
         writer.metadata(METADATA_NAME, detections_metadata(contract, threshold))
     elif spec.variant == "anchors":
