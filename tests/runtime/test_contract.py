@@ -157,7 +157,7 @@ def test_before_version_3_the_operating_threshold_is_that_of_the_operating_point
         ("models", [], "models: expected 1 to 100, got 0"),
         ("models", [RAW, RAW], "files must differ"),
         ("models.0.variant", "nms", "a nms model has boxes, scores, labels, count"),
-        ("anchors", None, "a raw model needs anchors"),
+        ("anchors", None, "a model of raw needs anchors"),
         ("provenance", "me", "contract.provenance: expected an object"),
     ],
 )
