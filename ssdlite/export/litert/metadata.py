@@ -40,7 +40,7 @@ class Scalar(NamedTuple):
     value: Any
 
 
-class Numbers(NamedTuple):
+class NumberVector(NamedTuple):
     """A vector of numbers."""
 
     values: Sequence[float]
@@ -64,7 +64,7 @@ def anchors_metadata(contract: Contract, anchors: AnchorSpec, score_threshold: f
     labels = {0: LABELS_FILE, 1: "Names of the classes, by number", 2: Scalar(BYTE, AXIS_LABELS)}
     location = _tensor("location", BOUNDING_BOX, _boxes())
     score = _tensor("score", FEATURE, {}, units=[_threshold(score_threshold)], files=[labels])
-    decoding = {0: "DETECTOR_METADATA", 1: Numbers(list(_detector_options(contract, anchors)), np.uint8)}
+    decoding = {0: "DETECTOR_METADATA", 1: NumberVector(list(_detector_options(contract, anchors)), np.uint8)}
     return _model(contract, {3: [location, score], 9: [decoding]})
 
 
@@ -116,10 +116,10 @@ def _image(spec: InputSpec) -> Table:
     table: dict[int, Any] = {0: "image", 1: "The picture, stretched to the input", 3: content}
     low, high = spec.value_range
     if spec.type == "float32":
-        normalization = {0: Numbers(spec.mean[:1]), 1: Numbers(spec.std[:1])}
+        normalization = {0: NumberVector(spec.mean[:1]), 1: NumberVector(spec.std[:1])}
         table[4] = [{0: Scalar(BYTE, NORMALIZATION), 1: normalization}]
         low, high = ((value - spec.mean[0]) / spec.std[0] for value in (low, high))
-    table[5] = {0: Numbers([high]), 1: Numbers([low])}
+    table[5] = {0: NumberVector([high]), 1: NumberVector([low])}
     return table
 
 
@@ -140,7 +140,7 @@ def _tensor(
 
 
 def _boxes() -> Table:
-    return {0: Numbers(LEFT_TOP_RIGHT_BOTTOM, np.uint32), 1: Scalar(BYTE, BOUNDARIES), 2: Scalar(BYTE, RATIO)}
+    return {0: NumberVector(LEFT_TOP_RIGHT_BOTTOM, np.uint32), 1: Scalar(BYTE, BOUNDARIES), 2: Scalar(BYTE, RATIO)}
 
 
 def _threshold(score: float) -> Table:
@@ -184,7 +184,7 @@ def _add_table(builder: flatbuffers.Builder, table: Table) -> int:
 def _add(builder: flatbuffers.Builder, value: Any) -> int:
     if isinstance(value, str):
         return int(builder.CreateString(value))
-    if isinstance(value, Numbers):
+    if isinstance(value, NumberVector):
         if value.type is np.uint8:
             return _add_bytes(builder, value)
         return int(builder.CreateNumpyVector(np.asarray(value.values, value.type)))
@@ -197,7 +197,7 @@ def _add(builder: flatbuffers.Builder, value: Any) -> int:
     return int(builder.EndVector())
 
 
-def _add_bytes(builder: flatbuffers.Builder, value: Numbers) -> int:
+def _add_bytes(builder: flatbuffers.Builder, value: NumberVector) -> int:
     """Aligned to 16, as the schema asks of a flatbuffer within a flatbuffer."""
     content = bytes(bytearray(map(int, value.values)))
     builder.StartVector(1, len(content), 16)
