@@ -71,7 +71,7 @@ class WebTarget:
     """A page for every variant and precision; the decoded one leaves the threshold to the page's slider."""
 
     variants: ClassVar[tuple[Variant, ...]] = ("decoded", "nms", "raw")
-    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "int8")
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
 
     def export(self, job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
         runtime = find_web_runtime(job.options.web_runtime)
