@@ -1,39 +1,41 @@
-"""Recognizing a data set by looking at its folder, choosing its splits, and loading them under one class list."""
+"""Recognizing a data set by looking at its folder, and loading its splits under one class list."""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
-import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from ssdlite.datasets.formats import DATA_FORMATS
 from ssdlite.datasets.formats.base import Annotations, BadItems, DataFormat, build_index
 from ssdlite.datasets.formats.files import walk_pictures
-from ssdlite.datasets.formats.missing import describe_missing
 from ssdlite.datasets.formats.options import LOAD_OPTIONS, READ_OPTIONS, LoadOptions, ReadOptions, parse_renames
 from ssdlite.datasets.formats.splits import WHOLE_FOLDER, subfolders
 from ssdlite.datasets.formats.unrecognized import describe_folder
 from ssdlite.datasets.index import (
     DECIDES_OTHERWISE,
     DetectionIndex,
-    Problem,
-    describe_causes,
     label_names,
     one_spelling,
-    problem_notes,
     select_classes,
     suggest_renames,
     unknown_classes,
 )
 from ssdlite.datasets.renaming import rename_classes, unknown_names
+from ssdlite.datasets.split_checks import describe_splits, describe_unused, divide
+from ssdlite.datasets.split_choice import (
+    TEST_NAMES,
+    TRAIN_NAMES,
+    choose_splits,
+    first_of,
+    match_split,
+    split_to_evaluate,
+)
 from ssdlite.errors import DataError
 from ssdlite.files import counted, listing
 from ssdlite.validation import require_known
@@ -65,15 +67,16 @@ class DataSplits:
 
     Attributes:
         notes: lines for people: what was found, counted and mended.
-        test: the name of the split that is neither, where the data have one to test on.
         details: those of the notes that tell how the data were read, and need not be known to train on them.
+        find_test: gives the name of the split that is neither, where the data have one with objects to test on; it
+            reads that one's annotations.
     """
 
     train: DetectionIndex
     val: DetectionIndex
     notes: tuple[str, ...]
-    test: str | None = None
     details: frozenset[str] = frozenset()
+    find_test: Callable[[], str | None] = lambda: None
 
 
 def find_splits(root: Path, options: ReadOptions = READ_OPTIONS) -> DataLayout:
@@ -149,8 +152,6 @@ def _only_one(layouts: dict[str, DataLayout], options: ReadOptions) -> DataLayou
     """The first of several layouts of one folder that have the same objects; those with none are passed over."""
     counts = {key: _object_counts(layout, options) for key, layout in layouts.items()}
     used = [key for key, count in counts.items() if count.total()] or list(layouts)[:1]
-    if {"imagefolder", "parquet"} <= set(used) and counts["parquet"].total() == counts["imagefolder"].total():
-        used.remove("parquet")  # metadata.parquet with the pictures in it, which are beside it too
     first = layouts[used[0]]
     others = ", ".join(layouts[key].format.name for key in layouts if key != used[0])
     if all(counts[key] == counts[used[0]] for key in used):
@@ -200,7 +201,7 @@ def load_data(
     notes = [f"{layout.root}: {layout.format.name} annotations{_in_splits(layout.splits, 'with')}"]
     notes += layout.notes
     val = others[0] if others else train
-    test = _first_of(TEST_NAMES, [name for name in layout.splits if name not in choice])
+    test = first_of(TEST_NAMES, [name for name in layout.splits if name not in choice])
     if choice.val is None:
         train, val = divide(train, seed)
         notes.append(
@@ -211,7 +212,12 @@ def load_data(
             notes.append(f"{test!r} is left for scoring (--val-split {test} would choose the best epoch on it)")
     described = describe_splits(train, val)
     details = {*notes, *(note for note in described if note.endswith(DECIDES_OTHERWISE))}
-    return DataSplits(train, val, (*notes, *described), test, frozenset(details))
+
+    def find_test() -> str | None:
+        names = [] if test is None else [test]
+        return test if any(len(split.images) for split in _read_others(layout, names, options)) else None
+
+    return DataSplits(train, val, (*notes, *described), frozenset(details), find_test)
 
 
 def load_split(
@@ -242,7 +248,7 @@ def load_all(
     """
     layout = _as_layout(root, options)
     names = [layout.match(name, "--splits") for name in splits] if splits else list(layout.splits)
-    first = _first_of(TRAIN_NAMES, names)
+    first = first_of(TRAIN_NAMES, names)
     ordered = sorted(dict.fromkeys(names), key=lambda name: name != first)
     found = dict(zip(ordered, _load_splits(layout, ordered, options, allow_absent=False), strict=True))
     return {name: found[name] for name in dict.fromkeys(names)}
@@ -278,7 +284,9 @@ def _load_splits(
     others = [name for name in classes_of if name not in names]
     known, source = _known_classes(layout, names, found, options, others)
     if not known:
-        unused = _unused([problem for items in bad for problem in items.problems], [p for s in found for p in s.paths])
+        unused = describe_unused(
+            [problem for items in bad for problem in items.problems], [p for s in found for p in s.paths]
+        )
         causes = "; ".join(filter(None, [unused, *(note for split in found for note in split.notes)]))
         raise DataError(
             f"{layout.root}: expected annotated objects{_in_splits(names)}, found none"
@@ -292,7 +300,7 @@ def _load_splits(
             split, class_names, items, name=layout.label(name), agree_with=first, exif_boxes=options.exif_boxes
         )
         if not len(index):
-            causes = _unused(index.problems)
+            causes = describe_unused(index.problems)
             raise DataError(
                 f"{index.name}: expected at least one usable image, got none" + (f": {causes}" if causes else "")
             )
@@ -380,34 +388,6 @@ def _ordered(layout: DataLayout, occurring: set[str], options: LoadOptions) -> S
     return layout.format.order_classes(occurring if options.classes else set(one_spelling(sorted(occurring))))
 
 
-def require_objects(train: DetectionIndex) -> None:
-    """A DataError with the causes where there is nothing to train on."""
-    if not (~train.ignore).any():
-        reasons = (
-            [f"{len(train.labels)} crowd regions or difficult ones, which are ignored"] if len(train.labels) else []
-        )
-        reasons += [describe_causes(train.problems)] if train.problems else []
-        raise DataError(
-            f"{train.name}: expected objects of {', '.join(train.class_names)} to train on, found none in "
-            f"{counted(len(train), 'image')}" + (f": {'; '.join(reasons)}" if reasons else "")
-        )
-
-
-def require_two_images(index: DetectionIndex, purpose: str = "to train on, so add pictures") -> None:
-    """A DataError with the causes where there are less."""
-    if len(index) < 2:
-        causes = _unused(index.problems, index.paths)
-        raise DataError(
-            f"{index.name}: expected two or more usable images, got {len(index)}, {purpose}"
-            + (f"; what cannot be used: {causes}" if causes else "")
-        )
-
-
-def _unused(problems: Sequence[Problem], present: Sequence[str] = ()) -> str:
-    """Why what there is cannot be used, and where pictures may be that are missing; ``present``: those that are not."""
-    return "; ".join(filter(None, [describe_causes(problems), describe_missing(problems, present)]))
-
-
 def _require_known(found: Sequence[Annotations], first: str) -> None:
     known = found[0].class_names
     for split in found[1:]:
@@ -416,137 +396,3 @@ def _require_known(found: Sequence[Annotations], first: str) -> None:
                 f"{split.source}: expected the classes of {first}, {', '.join(known)}; "
                 f"got others too: {', '.join(others)}. Choose those to use with --classes."
             )
-
-
-# --- Which split is to train on and which to validate on, and what to say about the two.
-
-VAL_SHARE = 0.2  # of a data set that has to be divided
-DIVIDED_TO_TRAIN = " (to train)"  # behind the name of the larger part
-UNION_NAMES = ("trainval",)  # of train and val
-TRAIN_NAMES = ("train", "training", "trainval")  # whatever their case
-VAL_NAMES = ("val", "valid", "validation", "validate", "minival")
-TEST_NAMES = ("test", "testing")  # scored when nothing else is there, and never chosen on unless asked for
-ONE_SPLIT = (
-    ("train", "training"),
-    ("val", "valid", "validation", "validate"),
-    ("test", "testing"),
-)  # each may be called by the others
-
-
-class SplitChoice(NamedTuple):
-    """Names of splits; ``val`` None: the training split is to be divided."""
-
-    train: str
-    val: str | None
-
-
-def split_to_evaluate(names: Sequence[str]) -> str:
-    """The split to score on when none is named: val, else test, else the only one."""
-    if len(names) == 1:
-        return names[0]
-    if found := _first_of(VAL_NAMES + TEST_NAMES, names):
-        return found
-    raise DataError(f"none of the splits {', '.join(names)} is called val or test; name one with --split")
-
-
-def choose_splits(names: Sequence[str], train: str | None, val: str | None) -> SplitChoice:
-    """The splits asked for, or the customary ones.
-
-    Raises:
-        DataError: a name is not known, or none is given and none of the names is customary.
-    """
-    if train is not None:
-        train = match_split(train, names, "--train-split")
-    if val is not None:
-        val = match_split(val, names, "--val-split")
-    if train is None:
-        others = [name for name in names if name != val] or list(names)
-        train = _first_of(TRAIN_NAMES, names) or (others[0] if len(others) == 1 else None)
-        union = _first_of(UNION_NAMES, names)
-        if val is not None and train is not None and union is not None and not _contains(union, val):
-            train = union  # where the test split is scored on, the validation split is learned from too
-    if train is None:
-        raise DataError(f"none of the splits {', '.join(names)} is called train; name one with --train-split")
-    if val is None:
-        others = [name for name in names if not _contains(train, name)]
-        val = _same_year(train, others) or _first_of(VAL_NAMES, others)
-    return SplitChoice(train, val)
-
-
-def match_split(name: str, names: Sequence[str], option: str) -> str:
-    """``name`` itself, or the only one of ``names`` of that meaning: "train" means "Train", or "train2017"."""
-    if name in names:
-        return name
-    meanings = next((group for group in ONE_SPLIT if name.lower() in group), (name,))
-    alike = [other for other in names if any(_is_called(other, meaning) for meaning in meanings)]
-    found = alike or [other for other in names if any(_is_called(other, meaning, year=True) for meaning in meanings)]
-    if len(found) == 1:
-        return found[0]
-    near = found or difflib.get_close_matches(name, names)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise DataError(f"{option}: expected one of the splits {', '.join(names)}, got {name!r}{hint}")
-
-
-def divide(index: DetectionIndex, seed: int) -> tuple[DetectionIndex, DetectionIndex]:
-    """Divide an index by chance into 80 % to train and 20 % to validate on, at least one image each.
-
-    Raises:
-        DataError: it has fewer than two images.
-    """
-    require_two_images(index, "to divide into training and validation; training itself needs two, so add pictures")
-    order = np.random.default_rng(seed).permutation(len(index))
-    count = max(1, round(VAL_SHARE * len(index)))
-    train = index.subset(sorted(order[count:].tolist()), index.name + DIVIDED_TO_TRAIN)
-    return train, index.subset(sorted(order[:count].tolist()), f"{index.name} (to validate)")
-
-
-def describe_splits(train: DetectionIndex, val: DetectionIndex) -> list[str]:
-    """Counts, classes without objects, what was mended, and images that are in both splits."""
-    notes = [_counts(index) for index in (train, val)]
-    if absent := train.absent_classes():
-        notes.append(f"{train.name}: no objects of {', '.join(absent)}")
-    if not (~val.ignore).any():
-        notes.append(f"warning: {val.name}: no objects to validate on; best.pt cannot be chosen by AP")
-    divided = train.problems is val.problems
-    for index in (train,) if divided else (train, val):
-        notes.extend(note for note in problem_notes(index) if note not in notes)
-    if shared := set(train.paths) & set(val.paths):
-        what = "all" if len(shared) == len(set(val.paths)) else f"{len(shared)}"
-        notes.append(f"warning: {what} of the images to validate on are trained on too; the score will be too high")
-    return notes
-
-
-def _counts(index: DetectionIndex) -> str:
-    ignored = int(index.ignore.sum())
-    return (
-        f"{index.name}: {counted(len(index), 'image')}, {counted(len(index.labels), 'object')} of "
-        f"{counted(len(index.class_names), 'class')}"
-        + (f", {ignored} of them crowd regions or difficult" if ignored else "")
-    )
-
-
-def _first_of(wanted: Sequence[str], names: Sequence[str]) -> str | None:
-    """The first of ``wanted`` among ``names``, with any year; of several years the last."""
-    for name in wanted:
-        for year in (False, True):
-            if found := [other for other in names if _is_called(other, name, year=year)]:
-                return max(found)
-    return None
-
-
-def _is_called(split: str, name: str, *, year: bool = False) -> bool:
-    """Whatever the case of the letters; ``year``: with digits behind it."""
-    return re.fullmatch(re.escape(name) + (r"[-_]?\d+" if year else ""), split, re.IGNORECASE) is not None
-
-
-def _same_year(train: str, names: Sequence[str]) -> str | None:
-    """ "val2014" for "train2014"."""
-    year = re.fullmatch(r"\D*?([-_]?\d+)", train)
-    candidates = [name + year[1] for name in VAL_NAMES] if year else []
-    return next((name for candidate in candidates for name in names if _is_called(name, candidate)), None)
-
-
-def _contains(train: str, name: str) -> bool:
-    """Whether a split of this name is customarily a part of the training split: "val" of "trainval"."""
-    part = re.fullmatch(r"(train|val)[-_]?\d*", name, re.IGNORECASE)
-    return name == train or (train.lower().startswith("trainval") and part is not None)

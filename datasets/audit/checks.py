@@ -20,7 +20,8 @@ from ssdlite.datasets.anchor_coverage import AnchorCoverage, InputBoxes, input_b
 from ssdlite.datasets.anchor_fitting import fit_to_boxes
 from ssdlite.datasets.formats.options import LoadOptions
 from ssdlite.datasets.index import PROBLEM_KINDS, DetectionIndex, Problem, Record
-from ssdlite.datasets.loading import choose_splits, find_splits, load_data, load_split
+from ssdlite.datasets.loading import find_splits, load_data, load_split
+from ssdlite.datasets.split_choice import choose_splits
 from ssdlite.errors import DataError
 from ssdlite.images.geometry import ImageArray
 from ssdlite.images.reading import picture_remarks, read_image

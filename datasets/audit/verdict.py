@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from ssdlite.datasets.audit.checks import DataCheck, DataFinding
 from ssdlite.datasets.formats.missing import describe_missing, missing_pictures, where_missing
 from ssdlite.datasets.index import DetectionIndex, Problem
-from ssdlite.datasets.loading import require_objects, require_two_images
+from ssdlite.datasets.split_checks import few_to_validate, require_objects, require_two_images
 from ssdlite.errors import DataError
 from ssdlite.files import counted
 
@@ -18,9 +18,6 @@ SOUND: Literal["sound"] = "sound"
 USABLE: Literal["usable with notes"] = "usable with notes"
 NOT_USABLE: Literal["not usable"] = "not usable"
 MOSTLY_MISSING = 0.5  # of the pictures: then they lie elsewhere, and what is left is not the data set
-# With 50 objects a recall of 0.7 has a standard error of 0.065, and one object is worth 0.02; the objects of a picture
-# are found or missed together, so that 50 in a few pictures say no more than a few.
-LEAST_VAL_OBJECTS, LEAST_VAL_IMAGES = 50, 20
 STOPS_TRAINING = ("bad-image", "bad-annotation", "undecodable")  # unless they are left out
 
 
@@ -56,18 +53,6 @@ def judge(check: DataCheck, *, skip_bad: bool = False) -> DataVerdict:
     warnings = [finding for finding in check.findings if not finding.is_problem]
     counts = f"{_counts(check.problems, 'problem')}, {_counts(warnings, 'warning')}"
     return DataVerdict(USABLE, "; ".join(filter(None, [counts, missing, few])), skip_bad=_stops_training(check))
-
-
-def few_to_validate(val: DetectionIndex) -> str:
-    """What the figures of a small validation split are worth, and what to do; nothing where it is large enough."""
-    objects, images = sum(val.object_counts().values()), len(val)
-    if not objects or (objects >= LEAST_VAL_OBJECTS and images >= LEAST_VAL_IMAGES):
-        return ""
-    return (
-        f"{counted(objects, 'object')} in {counted(images, 'picture')} to validate on: AP will differ by chance, one "
-        f"object being {1 / objects:.2f} of the recall; annotate more, {LEAST_VAL_OBJECTS} objects in "
-        f"{LEAST_VAL_IMAGES} pictures at least, before small differences are believed"
-    )
 
 
 def _read_by_training(check: DataCheck) -> tuple[list[Problem], list[str]]:

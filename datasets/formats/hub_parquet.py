@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 
 from ssdlite.datasets.formats.base import Annotations, AnnotationsBuilder, BadItems, natural_order
 from ssdlite.datasets.formats.embedded import EmbeddedPictures
-from ssdlite.datasets.formats.imagefolder import CATEGORY_KEYS, NUMBERS_NOTE, RowPlace, add_objects, stated_size
+from ssdlite.datasets.formats.imagefolder import (
+    CATEGORY_KEYS,
+    NUMBERS_NOTE,
+    RowPlace,
+    add_objects,
+    has_pictures_beside,
+    stated_size,
+)
 from ssdlite.datasets.formats.options import ReadOptions
 from ssdlite.datasets.formats.parquet_files import has_columns, read_features, read_parquet
 from ssdlite.datasets.formats.splits import split_word, subfolders
@@ -76,9 +83,10 @@ def _by_split(files: Sequence[Path]) -> dict[str, list[Shard]]:
 
 
 def _shards(files: Sequence[Path]) -> list[Shard]:
+    """Metadata of an imagefolder are its own, also with the pictures in them."""
     shards = []
     for file in files:
-        if has_columns(file, "image", "objects"):
+        if has_columns(file, "image", "objects") and not has_pictures_beside(file):
             match = SHARD_NAME.fullmatch(file.name)
             shards.append(Shard(file, int(match["count"]) if match and match["count"] else None))
     return shards

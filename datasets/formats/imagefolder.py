@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ssdlite.datasets.formats.base import Annotations, AnnotationsBuilder, BadItems, Box, natural_order
 from ssdlite.datasets.formats.files import read_bounded
-from ssdlite.datasets.formats.finding import Found, find_pictures
+from ssdlite.datasets.formats.finding import PROBED_NAMES, Found, find_pictures
 from ssdlite.datasets.formats.json_files import MAX_JSON_BYTES, decode_json, number, read_head
 from ssdlite.datasets.formats.options import ReadOptions
 from ssdlite.datasets.formats.parquet_files import has_columns, read_parquet
@@ -43,7 +44,7 @@ class ImageFolderFormat:
         part = _find_parts(root)[split]
         base = root if root.is_dir() else part.file.parent
         rows = [row for row in _read_rows(part.file, bad) if part.folder in (None, _first_folder(row.file_name))]
-        folders = [Path(options.images)] if options.images else [part.file.parent, part.file.parent / "images"]
+        folders = [Path(options.images)] if options.images else _picture_folders(part.file)
         pictures = find_pictures([row.file_name for row in rows], folders, base, part.file)
         builder = AnnotationsBuilder(f"{part.file} ({split})" if part.folder else str(part.file), box_form="size")
         names = _class_list((part.file.parent, base))
@@ -94,6 +95,20 @@ def has_objects(path: Path) -> bool:
         names = [name.strip(b' "\r') for name in head.partition(b"\n")[0].split(b",")]
         return b"file_name" in names and any(name.encode() in names for name in OBJECT_NAMES)
     return b'"file_name"' in head and OBJECT_KEY.search(head) is not None
+
+
+def has_pictures_beside(file: Path) -> bool:
+    """Whether it is metadata of which one of the first pictures is there."""
+    if not file.name.lower().endswith(METADATA_FILES) or not has_objects(file):
+        return False
+    with contextlib.suppress(DataError):
+        names = [row.file_name for row in itertools.islice(_read_rows(file, BadItems(skip=True)), PROBED_NAMES)]
+        return any(found.path is not None for found in find_pictures(names, _picture_folders(file), None, file))
+    return False
+
+
+def _picture_folders(file: Path) -> list[Path]:
+    return [file.parent, file.parent / "images"]
 
 
 def _first_folder(file_name: str) -> str | None:

@@ -14,8 +14,9 @@ from ssdlite.console import print_line
 from ssdlite.datasets.anchor_coverage import input_boxes
 from ssdlite.datasets.anchor_fitting import fit_to_boxes
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.datasets.loading import DataSplits, load_data, require_objects
+from ssdlite.datasets.loading import DataSplits, load_data
 from ssdlite.datasets.shapes import generate_shapes
+from ssdlite.datasets.split_checks import require_objects
 from ssdlite.datasets.transforms import DetectionTransform
 from ssdlite.detector import Detector, detector_from_config
 from ssdlite.device import Processes, choose_amp, choose_device
@@ -196,7 +197,7 @@ def _first_images(splits: DataSplits, count: int) -> DataSplits:
     with_objects = [i for i in range(len(train)) if len(train.record(i).boxes)]
     few = train.subset(with_objects[:count], f"{train.name}, {counted(min(count, len(with_objects)), 'image')}")
     notes = (*splits.notes, f"overfitting: training and validating on {few.name}")
-    return DataSplits(few, few, notes, details=splits.details)
+    return DataSplits(few, few, notes, splits.details)
 
 
 def identify_data(splits: DataSplits, start: RunStart) -> dict[str, SplitFingerprint]:

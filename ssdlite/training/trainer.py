@@ -18,7 +18,8 @@ from ssdlite.checkpoint import Checkpoint, load_checkpoint
 from ssdlite.console import Interval, format_figure, format_rate, print_line, print_metrics, training_progress
 from ssdlite.datasets.dataset import Batch, DetectionDataset, PictureCache, ShuffledBatches, collate
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.datasets.loading import DIVIDED_TO_TRAIN, DataSplits
+from ssdlite.datasets.loading import DataSplits
+from ssdlite.datasets.split_checks import DIVIDED_TO_TRAIN
 from ssdlite.datasets.transforms import DetectionTransform, build_mosaic
 from ssdlite.datasets.workers import explained_worker_failures
 from ssdlite.detector import Detector, require_finite
@@ -386,8 +387,8 @@ class Trainer:
             if self.options.run.report:
                 print_line(f"what to do next, in pictures: {self.folder.path / PAGE_FILE}")
             run = shlex.quote(str(self.folder.path))
-            if self.splits.test is not None:
-                print_line(f"to score it on what it has not seen: ssdlite eval {run} --split {self.splits.test}")
+            if (test := self.splits.find_test()) is not None:
+                print_line(f"to score it on what it has not seen: ssdlite eval {run} --split {test}")
             print_line(f"to use it: ssdlite predict PICTURES --weights {run}")
         return summary
 

@@ -235,6 +235,8 @@ def test_numbers_as_classes_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_bad_rows_are_named_or_skipped(tmp_path: Path) -> None:
+    tmp_path = tmp_path / "data" / "set"  # missing pictures are looked for two folders up, among those of no other test
+    tmp_path.mkdir(parents=True)
     picture(tmp_path / "a.jpg")
     file = tmp_path / "boxes.csv"
     rows = [

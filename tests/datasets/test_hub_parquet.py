@@ -135,18 +135,23 @@ def test_more_than_can_be_held_is_an_error(
         load_split(tmp_path / "set")
 
 
-def test_metadata_with_the_pictures_in_it_and_beside_it_is_read_once(tmp_path: Path) -> None:
-    """It is of the imagefolder and of the Hub's form; the pictures are those beside it."""
+@pytest.mark.parametrize("second", ["blue", "red"])
+def test_metadata_with_the_pictures_in_it_and_beside_it_is_read_once(tmp_path: Path, second: str) -> None:
+    """It is an imagefolder's, also where two of its pictures are equal; without those beside it, it is as the Hub's."""
     parquet: Any = pytest.importorskip("pyarrow.parquet")
     arrow: Any = pytest.importorskip("pyarrow")
     folder = tmp_path / "set" / "train"
     folder.mkdir(parents=True)
     rows = []
     for name in ("a.png", "b.png"):
-        Image.new("RGB", (64, 48), "red" if name == "a.png" else "blue").save(folder / name)
+        Image.new("RGB", (64, 48), "red" if name == "a.png" else second).save(folder / name)
         image = {"bytes": (folder / name).read_bytes(), "path": name}
         rows.append({"file_name": name, "image": image, "objects": {"bbox": [[1.0, 2, 20, 30]], "category": ["owl"]}})
     parquet.write_table(arrow.Table.from_pylist(rows), folder / "metadata.parquet")
     index = load_split(tmp_path / "set")
     assert index.paths == (str(folder / "a.png"), str(folder / "b.png"))
     assert index.boxes.tolist() == [[1, 2, 21, 32]] * 2
+    assert find_splits(tmp_path / "set").notes == ()
+    for path in index.paths:
+        Path(path).unlink()
+    assert load_split(tmp_path / "set").boxes.tolist() == [[1, 2, 21, 32]] * 2

@@ -10,14 +10,8 @@ from PIL import Image
 
 from ssdlite.datasets.formats.options import LoadOptions, ReadOptions
 from ssdlite.datasets.index import Problem, describe_causes
-from ssdlite.datasets.loading import (
-    choose_splits,
-    find_splits,
-    load_data,
-    load_split,
-    match_split,
-    split_to_evaluate,
-)
+from ssdlite.datasets.loading import find_splits, load_data, load_split
+from ssdlite.datasets.split_choice import choose_splits, match_split, split_to_evaluate
 from ssdlite.errors import DataError
 from ssdlite.training.options import TrainOptions
 from ssdlite.training.runs import train
@@ -212,7 +206,7 @@ def test_a_bare_voc_folder_is_recognised(tmp_path: Path) -> None:
     data = load_data(tmp_path)
     assert (len(data.train), len(data.val)) == (2, 1)  # a part of trainval: test is not to choose on
     assert "'test' is left for scoring (--val-split test would choose the best epoch on it)" in data.details
-    assert data.details < set(data.notes) and data.test == "test"
+    assert data.details < set(data.notes) and data.find_test() == "test"
     data = load_data(tmp_path, val_split="test")
     assert (len(data.train), len(data.val)) == (3, 1)
     assert data.val.labels.tolist() == [1]
@@ -405,3 +399,22 @@ def test_a_folder_of_pictures_that_is_not_there_is_said(tmp_path: Path) -> None:
 def test_a_cause_is_shown_with_the_numbers_of_the_first() -> None:
     problems = [Problem("bad-annotation", f"{i}.txt", f"line {i}: expected 8 columns, got {i}") for i in (3, 4)]
     assert describe_causes(problems) == "2 x expected 8 columns; the first: 3.txt: line 3: expected 8 columns, got 3"
+
+
+def test_a_test_split_without_objects_is_not_named(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        write_coco(tmp_path / split / "_annotations.coco.json", tmp_path / split)
+    assert load_data(tmp_path).find_test() == "test"
+    file = tmp_path / "test" / "_annotations.coco.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": []}))
+    assert find_splits(tmp_path).splits == ("test", "train", "val")
+    assert load_data(tmp_path).find_test() is None
+
+
+def test_a_validation_split_that_is_too_small_to_measure_by_is_said(tmp_path: Path) -> None:
+    for split, images in (("train", 2), ("val", 2), ("minival", 50)):
+        write_coco(tmp_path / split / "_annotations.coco.json", tmp_path / split, images=images)
+    data = load_data(tmp_path)
+    said = "2 objects in 2 pictures to validate on: AP will differ by chance, one object being 0.50 of the recall; "
+    assert [note.partition(": ")[2].startswith(said) for note in data.notes].count(True) == 1
+    assert not any("by chance" in note for note in load_data(tmp_path, val_split="minival").notes)
