@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import cv2
 import numpy as np
 
-from ssdlite.datasets.formats.base import Box, natural_order
+from ssdlite.datasets.formats.base import Box, in_pixels, natural_order
 from ssdlite.datasets.formats.csv_columns import BOX_FORMS, Columns, RowError, columns_named
 from ssdlite.datasets.formats.csv_tables import MOST_SPLITS, ONLY_CLASS
 from ssdlite.datasets.formats.embedded import picture_cache
@@ -30,7 +30,6 @@ from ssdlite.datasets.writers.base import LabeledPicture, require_class_names
 from ssdlite.datasets.writers.coco import CocoWriter
 from ssdlite.errors import DataError, quote
 from ssdlite.files import remove_forgotten, temporary_path
-from ssdlite.images.geometry import Size
 from ssdlite.images.prediction import to_array
 from ssdlite.images.reading import read_header
 
@@ -148,13 +147,15 @@ def _write_pictures(
     box_form: BoxForm = "corners"
     for position, example in enumerate(examples):
         try:
-            boxes, names = _boxes(example.boxes), [_class_name(label, class_names) for label in _plain(example.labels)]
+            boxes = _boxes(example.boxes)
+            names = [_class_name(label, class_names) for label in _plain(example.labels)]
             if len(boxes) != len(names):
                 raise DataError(f"expected as many boxes as labels, got {len(boxes)} and {len(names)}")
             path = _write_picture(folder, position, example.picture, digest)
             places = example.places or [f"example {position}, box {number}" for number in range(len(boxes))]
             size = read_header(path).upright
-            boxes = [_in_pixels(box, size) for box in boxes] if example.in_fractions else boxes
+            if example.in_fractions:
+                boxes = in_pixels(np.array(boxes).reshape(-1, 4), np.array(size[::-1])).tolist()
             picture = LabeledPicture(path.name, size, boxes, (), ignore=example.ignore, places=places)
         except (ValueError, TypeError) as error:  # DataError is a ValueError
             raise DataError(f"{folder.name} example {position}: {error}") from None
@@ -364,11 +365,6 @@ def _own_names(data: Any) -> Sequence[str] | None:
 def _plain(values: Any) -> list[Any]:
     """Of a tensor or an array its values; None is none."""
     return [] if values is None else list(values.tolist() if hasattr(values, "tolist") else values)
-
-
-def _in_pixels(box: Box, size: Size) -> Box:
-    height, width = size
-    return box[0] * width, box[1] * height, box[2] * width, box[3] * height
 
 
 def _boxes(values: Any) -> list[Box]:

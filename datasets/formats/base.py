@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -117,6 +117,7 @@ class Annotations:
     in_fractions: bool = False
     box_form: BoxForm = "corners"  # that the boxes are written in
     class_order: Sequence[str] = ()  # as a list beside the data has it, of the classes that occur and others
+    unread: Collection[int] = ()  # positions in ``paths`` of pictures with an object that could not be read
 
 
 class AnnotationsBuilder:
@@ -150,7 +151,7 @@ class AnnotationsBuilder:
     def add_unread(self, image: int, bad: BadItems, file: str | Path, detail: str) -> None:
         """What cannot be read of a picture goes to ``bad``: an object or all of them.
 
-        A picture with nothing else is left out of what is built: it has objects, and is no background.
+        A picture with nothing else is left out of the index: it has objects, and is no background.
         """
         bad.add("bad-annotation", file, detail)
         self._unread.add(image)
@@ -158,18 +159,15 @@ class AnnotationsBuilder:
     def build(self, class_names: Sequence[str] | None = None) -> Annotations:
         """``class_names``: the format's own list; by default the names that occur, sorted."""
         objects = self._objects
-        left_out = self._unread - {row[0] for row in objects}
-        kept = [position for position in range(len(self._paths)) if position not in left_out]
-        place = {position: new for new, position in enumerate(kept)}
         names = sorted({row[1] for row in objects}) if class_names is None else class_names
         class_of = {name: position for position, name in enumerate(names)}
         return Annotations(
             source=self.source,
-            image_ids=[self._ids[position] for position in kept],
-            paths=[self._paths[position] for position in kept],
-            stated_sizes=[self._sizes[position] for position in kept],
+            image_ids=self._ids,
+            paths=self._paths,
+            stated_sizes=self._sizes,
             class_names=names,
-            images=np.array([place[row[0]] for row in objects], np.int64),
+            images=np.array([row[0] for row in objects], np.int64),
             boxes=np.array([row[2] for row in objects], np.float64).reshape(-1, 4),
             classes=np.array([class_of[row[1]] for row in objects], np.int64),
             where=lambda row: (objects[row][4], f"{objects[row][5]} ({objects[row][1]})"),
@@ -178,6 +176,7 @@ class AnnotationsBuilder:
             in_fractions=self.in_fractions,
             box_form=self.box_form,
             class_order=self.class_order,
+            unread=self._unread,
         )
 
 
@@ -211,7 +210,9 @@ def build_index(
     for position, error in pictures.errors.items():
         bad.add("bad-image", found.paths[position], error)
     problems = bad.finish(found.source, found.paths)
-    usable, sizes = pictures.positions.tolist(), pictures.sizes
+    left_out = set(found.unread).difference(found.images.tolist())  # these have objects, and are no background
+    kept = ~np.isin(pictures.positions, list(left_out))
+    usable, sizes, turned = pictures.positions[kept].tolist(), pictures.sizes[kept], pictures.turns[kept]
     position_of = np.full(len(found.paths), -1, np.int64)
     position_of[usable] = np.arange(len(usable))
     label_by_name = label_names(class_names, found.class_names)
@@ -220,12 +221,10 @@ def build_index(
     rows = np.flatnonzero((images >= 0) & (labels >= 0))
     rows = rows[np.argsort(images[rows], kind="stable")]
     other_spellings = _other_spellings(found, class_names, label_of, found.classes[rows])
-    turns, row_sizes = pictures.turns[images[rows]], sizes[images[rows]]
-    drawn_on = stored_sizes(sizes, pictures.turns)[:, ::-1].astype(np.float64)
+    turns, row_sizes = turned[images[rows]], sizes[images[rows]]
+    drawn_on = stored_sizes(sizes, turned)[:, ::-1].astype(np.float64)
     _require_plausible(found, images, drawn_on)
-    given = found.boxes[rows]
-    if found.in_fractions:
-        given = given * np.tile(drawn_on[images[rows]], 2)
+    given = in_pixels(found.boxes[rows], drawn_on[images[rows]]) if found.in_fractions else found.boxes[rows]
     boxes, kinds = clean_boxes(turn_boxes(given, turns, row_sizes), row_sizes)
     mended = [Problem(str(kinds[i]), *found.where(int(rows[i]))) for i in np.flatnonzero(kinds != "")]
     keep = ~np.isin(kinds, [kind for kind, row in PROBLEM_KINDS.items() if row.drops_box])
@@ -250,6 +249,11 @@ def build_index(
         problems=(*problems, *bad.mended, *other_spellings, *mended),
         notes=(*found.notes, *pictures.notes),
     )
+
+
+def in_pixels(boxes: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Boxes [T, 4] xyxy of fractions, of pictures of ``sizes`` [T, 2] or [2] (width, height)."""
+    return np.asarray(boxes * np.tile(sizes, 2))
 
 
 def _other_spellings(

@@ -106,9 +106,7 @@ def read_coco(
     paths = _find_images(file, content.images, folders, root, bad)
     class_of = {category.id: position for position, category in enumerate(content.categories)}
     valid, unread = _valid_annotations(file, content, class_of, paths.keys(), bad)
-    unread.update(content.unread)
-    left_out = unread - {annotation.image_id for annotation in valid} if unread else unread  # they are no background
-    images = [image for image in content.images if image.id in paths and image.id not in left_out]
+    images = [image for image in content.images if image.id in paths]
     position_of = {image.id: position for position, image in enumerate(images)}
 
     def where(row: int) -> tuple[str, str]:
@@ -132,6 +130,7 @@ def read_coco(
         ignore=np.array([bool(a.iscrowd) for a in valid], np.bool_),
         category_ids=[category.id for category in content.categories],
         box_form="size",
+        unread={position_of[image_id] for image_id in unread.union(content.unread) if image_id in position_of},
         notes=[
             f"{root or file.parent}: category {name!r} has no objects and others belong to it: a group, not a class"
             for name in groups.values()
