@@ -47,37 +47,30 @@ PAGES = [  # softmax and sigmoid, stretched and letterboxed, bytes and floats, e
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def web_package() -> Path:
-    """onnxruntime-web's folder, installed where later runs find it."""
+def install_package(name: str, version: str) -> Path:
+    """An npm package's folder, kept where later runs find it."""
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("needs npm, which is not installed")
-    folder = Path(tempfile.gettempdir(), f"ssdlite-{PACKAGE}-{PACKAGE_VERSION}-{os.getuid()}")
-    package = folder / "node_modules" / PACKAGE
+    folder = Path(tempfile.gettempdir(), f"ssdlite-{name.replace('/', '-')}-{version}-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         pytest.skip(f"needs {folder}, which is somebody else's")
     if not (folder / "installed").is_file():
-        command = [
-            npm,
-            "install",
-            "--ignore-scripts",
-            "--no-audit",
-            "--no-fund",
-            "--no-package-lock",
-            "--prefix",
-            folder,
-        ]
+        command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--prefix"]
         try:
             subprocess.run(
-                [*map(str, command), f"{PACKAGE}@{PACKAGE_VERSION}"],
-                capture_output=True, check=True, timeout=INSTALL_SECONDS,
-            )  # fmt: skip
+                [*command, str(folder), f"{name}@{version}"], capture_output=True, check=True, timeout=INSTALL_SECONDS
+            )
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            pytest.skip(f"needs {PACKAGE} {PACKAGE_VERSION}, and npm cannot install it ({error})")
+            pytest.skip(f"needs {name} {version}, and npm cannot install it ({error})")
         (folder / "installed").touch()
-    return package
+    return folder / "node_modules" / name
+
+
+@pytest.fixture(scope="session")
+def web_package() -> Path:
+    return install_package(PACKAGE, PACKAGE_VERSION)
 
 
 @pytest.fixture(scope="session")
@@ -390,3 +383,41 @@ def test_the_folder_on_a_server_and_without_it(
         assert all(one.startswith(server.address) for one in tab.requests), tab.requests
     open_page(tab, f"{server.address}/web/")
     assert choose(tab, picture) == found
+
+
+# --- A page with MediaPipe Tasks, which takes our LiteRT file.
+
+
+TASKS_PAGE = """<!doctype html><script type="module">
+import { FilesetResolver, ObjectDetector } from "./package/vision_bundle.mjs";
+globalThis.detect = async (model, picture, scoreThreshold) => {
+  const files = await FilesetResolver.forVisionTasks("./package/wasm");
+  const baseOptions = { modelAssetPath: model, delegate: "CPU" };
+  const detector = await ObjectDetector.createFromOptions(files, { baseOptions, scoreThreshold });
+  const bitmap = await createImageBitmap(await (await fetch(picture)).blob(), { colorSpaceConversion: "none" });
+  return detector.detect(bitmap).detections.flatMap(({ categories, boundingBox }) => {
+    const { originX: x, originY: y, width, height } = boundingBox;
+    return categories.map(({ categoryName: name, score }) => ({ name, score, box: [x, y, x + width, y + height] }));
+  });
+};
+</script>"""
+
+
+def test_mediapipe_tasks_in_the_browser_finds_what_python_finds(tab: Tab, golden_bundles: Path, tmp_path: Path) -> None:
+    """On a picture of the input's size; MediaPipe truncates corners and sizes to whole pixels."""
+    package = install_package("@mediapipe/tasks-vision", "1.1.0")
+    bundle = tmp_path / "bundle"
+    export_bundle(ExportOptions(checkpoint=golden_bundles / "stretch.pt", output=bundle, target=("litert",)))
+    golden = golden_bundles / "stretch" / "golden"
+    for name, path in (("package", package), ("golden", golden)):
+        (tmp_path / name).symlink_to(path)
+    (tmp_path / "page.html").write_text(TASKS_PAGE)
+    with serving(tmp_path) as server:
+        tab.open(f"{server.address}/page.html")
+        tab.wait("globalThis.detect !== undefined")
+        found = tab.evaluate("detect('bundle/nms_fp32.tflite', 'golden/image_0.png', 0.3)")
+    expected = json.loads((golden / "image_0.nms.uint8_NCHW.onnx.detections.json").read_text())
+    assert len(found) == len(expected) > 2
+    for one in expected:
+        near = [other for other in found if other["name"] == one["name"] and abs(other["score"] - one["score"]) < 1e-3]
+        assert any(np.abs(np.subtract(other["box"], one["box"])).max() <= 2 for other in near), one
