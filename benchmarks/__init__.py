@@ -22,6 +22,7 @@ COMPARISONS = {  # name -> module with a function of that name
     "selection": "selection",
     "open_images": "selection",
     "litert": "exported",
+    "mediapipe": "mediapipe_tasks",
     "candidate_bound": "exported",
     "evaluation": "coco_scale",
     "growth": "coco_scale",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import tempfile
@@ -41,7 +42,8 @@ REFERENCE = "LiteRT, the original file"
 
 
 def litert(options: BenchmarksOptions) -> Iterator[Comparison]:
-    """Our ONNX of an imported TensorFlow Lite SSD in ONNX Runtime, beside LiteRT on the original file; one thread.
+    """Our files of an imported TensorFlow Lite SSD, in ONNX Runtime and in LiteRT, beside the original file in LiteRT;
+    one thread.
 
     Networks alone: from a normalised input to logits and box codes. Beside them a large product of matrices in the same
     run, as a floor for the time of as many multiply-adds.
@@ -53,18 +55,23 @@ def litert(options: BenchmarksOptions) -> Iterator[Comparison]:
     with tempfile.TemporaryDirectory() as folder:
         bundle = _export(checkpoint, Path(folder))
         contestants = [Contestant(REFERENCE, _litert(options.tflite))]
-        for precision in ("fp32", "int8"):
-            model = load_model(bundle, f"raw_{precision}.onnx", threads=1)
+        for suffix, precision in itertools.product((".onnx", ".tflite"), ("fp32", "int8")):
+            model = load_model(bundle, f"raw_{precision}{suffix}", threads=1)
             size = (*model.input_size, 3)
             inputs, _ = model.preprocess(np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8))
-            contestants.append(Contestant(f"ours, {precision}", partial(model.backend.run, inputs)))
+            contestants.append(Contestant(f"ours, {precision}, {suffix}", partial(model.backend.run, inputs)))
         share, limit = _matrix_product(_multiply_adds(checkpoint))
         contestants.append(Contestant("as many multiply-adds in a matrix product", limit, share))
         yield Comparison(
             f"network of {options.tflite.name}",
             contestants,
             reference=REFERENCE,
-            targets={"ours, fp32": 1 / 1.10, "ours, int8": 1 / 0.65},
+            targets={
+                "ours, fp32, .onnx": 1 / 1.10,
+                "ours, int8, .onnx": 1 / 0.65,
+                "ours, fp32, .tflite": 1 / 1.05,
+                "ours, int8, .tflite": 1 / 0.6,
+            },
             rounds=60,
             notes=[
                 "the floor is a product of matrices, scaled to the network's multiply-adds",
@@ -113,6 +120,7 @@ def _export(checkpoint: Checkpoint, folder: Path) -> Path:
     options = ExportOptions(
         checkpoint=folder / "imported.pt",
         output=folder / "bundle",
+        target=("onnxruntime", "litert"),
         variant=("raw",),
         precision=("fp32", "int8"),
         input_type="float32",

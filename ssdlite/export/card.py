@@ -106,6 +106,11 @@ INTER_LINEAR.
 4. Order the channels {input.color_order}, values {input.value_range[0]:g} to {input.value_range[1]:g}.
 5. {normalizing}
 6. Feed it as {name}: {input.type}, {input.layout}, {shape} ({batch})."""
+NORMALIZING = {
+    "float32": "Normalise: {}.",
+    "uint8": "Do not normalise: the graph does (mean 0, std 1 outside).",
+    "int8": "Subtract 128 from each value; do not normalise further: the graph does.",
+}
 RESIZING = {
     "stretch": "Resize it to {0.width} x {0.height} (width x height) pixels; its shape is not kept (stretch).",
     "letterbox": "Resize it to fit into {0.width} x {0.height} (width x height) pixels, its shape kept (letterbox), "
@@ -254,9 +259,7 @@ def _input(spec: InputSpec, resize: ResizeSpec, files: str) -> str:
         resizing=RESIZING[resize.mode].format(spec, resize),
         centers="with" if resize.half_pixel_centers else "without",
         smoothing="with" if resize.antialias else "without",
-        normalizing=f"Normalise: {normalization}."
-        if spec.type == "float32"
-        else "Do not normalise: the graph does (mean 0, std 1 outside).",
+        normalizing=NORMALIZING[spec.type].format(normalization),
         name=code(spec.name),
         shape=_shape(spec.shape),
         batch="any batch" if spec.batch is None else f"batch {spec.batch}",

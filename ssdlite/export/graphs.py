@@ -15,7 +15,7 @@ from ssdlite.detector import Detector
 from ssdlite.export.options import GraphOptions
 from ssdlite.heads.base import class_scores
 from ssdlite.heads.boxes import MAX_LOG_SCALE, CenterSizeCode
-from ssdlite.runtime.contract import OUTPUTS, InputSpec, ModelSpec, OutputSpec
+from ssdlite.runtime.contract import INTEGER_MEANS, OUTPUTS, InputSpec, ModelSpec, OutputSpec
 
 INPUT_NAME = "images"
 NO_LIMIT = 1 << 30
@@ -316,7 +316,7 @@ def input_spec(detector: Detector, options: GraphOptions) -> InputSpec:
     """What the exported graph expects of the app."""
     config = detector.config
     height, width = config.input.size
-    normalized_outside = options.input_type == "float32"
+    integer_mean = INTEGER_MEANS.get(options.input_type)
     return InputSpec(
         name=INPUT_NAME,
         type=options.input_type,
@@ -324,8 +324,8 @@ def input_spec(detector: Detector, options: GraphOptions) -> InputSpec:
         batch=options.batch,
         height=height,
         width=width,
-        mean=config.input.mean if normalized_outside else (0.0, 0.0, 0.0),
-        std=config.input.std if normalized_outside else (1.0, 1.0, 1.0),
+        mean=config.input.mean if integer_mean is None else (integer_mean,) * 3,
+        std=config.input.std if integer_mean is None else (1.0, 1.0, 1.0),
     )
 
 

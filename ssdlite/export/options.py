@@ -12,6 +12,7 @@ from ssdlite.runtime.contract import Precision, Variant
 
 LOWEST_OPSET = 13  # per-channel QuantizeLinear; ONNX Runtime 1.6 of 2020 has it
 HIGHEST_OPSET = 23  # newer ones are a matter of torch's exporter and ONNX Runtime alone
+InputType = Literal["uint8", "int8", "float32"]
 MAX_CANDIDATES = 2048  # pairs of anchor and class that enter NMS (docs/notes/performance.md)
 
 
@@ -21,14 +22,15 @@ class GraphOptions:
 
     Attributes:
         variant: ``raw`` ends with logits and deltas, ``decoded`` with scores and boxes, ``nms`` with detections.
-        input_type: ``uint8`` is normalised inside, ``float32`` comes normalised from the app.
+        input_type: ``uint8`` is normalised inside, as is ``int8`` (pixels less 128, for quantised LiteRT files alone);
+            ``float32`` comes normalised from the app.
         batch: images per call; None leaves it free.
         opset: of ONNX; None takes the lowest that serves.
         max_candidates: bound on what reaches non-maximum suppression in the ``nms`` variant.
     """
 
     variant: Variant = "decoded"
-    input_type: Literal["uint8", "float32"] = "uint8"
+    input_type: InputType = "uint8"
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     batch: int | None = 1
     precision: Precision = "fp32"
@@ -56,8 +58,9 @@ class ExportOptions:
     """Of the weights, and for int8 of the arithmetic; int8 needs --data or --calibration-folder. Each target writes
     those that it has."""
 
-    input_type: Literal["uint8", "float32"] = "uint8"
-    """uint8: the graph takes RGB bytes and normalises inside; float32: the app normalises."""
+    input_type: InputType = "uint8"
+    """uint8: the graph takes RGB bytes and normalises inside; float32: the app normalises; int8: bytes less 128, for
+    int8 files of litert."""
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     """Order of the input's axes: planes first, or pixels as cameras give them."""
     batch: str = "1"
@@ -115,7 +118,7 @@ class ExportOptions:
                 object.__setattr__(self, name, Path(getattr(self, name)))
 
     def check(self) -> None:
-        """Raises ConfigError for values out of range, and for options that need another one."""
+        """Raises ConfigError for values out of range, and for what does not go together."""
         for name in ("target", "variant", "precision"):
             values = getattr(self, name)
             if (not values and name != "variant") or len(set(values)) < len(values):
@@ -132,14 +135,19 @@ class ExportOptions:
             raise ConfigError(f"--golden-images: expected 1 to 100, got {self.golden_images}")
         if self.max_ap_drop is not None and not 0 <= self.max_ap_drop <= 1:
             raise ConfigError(f"--max-ap-drop: expected 0 to 1, got {self.max_ap_drop}")
-        if self.ort and "onnxruntime" not in self.target:
-            raise ConfigError(
-                f"--ort: writes files for onnxruntime, which is not among --target {' '.join(self.target)}"
-            )
-        if self.web_runtime is not None and "web" not in self.target:
-            raise ConfigError(
-                f"--web-runtime: is for the target web, which is not among --target {' '.join(self.target)}"
-            )
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Raises ConfigError for options that need another one."""
+        for option, asked, name in (
+            ("--ort", self.ort, "onnxruntime"),
+            ("--web-runtime", self.web_runtime is not None, "web"),
+        ):
+            if asked and name not in self.target:
+                listed = " ".join(self.target)
+                raise ConfigError(f"{option}: is for the target {name}, which is not among --target {listed}")
+        if self.input_type == "int8" and (self.target, self.precision) != (("litert",), ("int8",)):
+            raise ConfigError("--input-type int8: only --target litert --precision int8 alone takes it")
         if "int8" in self.precision and self.data is None and self.calibration_folder is None:
             raise ConfigError(
                 "--precision int8 is calibrated on real pictures: give annotated ones with --data (then the accuracy "

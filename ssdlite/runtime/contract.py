@@ -23,6 +23,7 @@ CONTRACT_VERSION = 3
 METADATA_KEY = "ssdlite.contract"
 CONTRACT_FILE = "contract.json"
 MAX_SIDE = 4096
+INTEGER_MEANS = {"uint8": 0.0, "int8": 128.0}  # of inputs that are normalised inside
 UNDECODED = ("raw", "anchors")  # variants whose box deltas refer to the contract's anchors
 
 Variant = Literal["raw", "anchors", "decoded", "nms"]
@@ -40,11 +41,12 @@ OUTPUTS: dict[str, tuple[Meaning, ...]] = {
 class InputSpec:
     """The tensor that the network takes. An app writes ``(value - mean) / std`` of each 0..255 channel value.
 
-    ``batch`` is None where it is free. ``uint8`` inputs have mean 0 and std 1: their normalisation is inside.
+    ``batch`` is None where it is free. ``uint8`` inputs have mean 0 and std 1, ``int8`` ones mean 128 and std 1: their
+    normalisation is inside.
     """
 
     name: str
-    type: Literal["uint8", "float32"]
+    type: Literal["uint8", "int8", "float32"]
     layout: Literal["NCHW", "NHWC"]
     batch: int | None = None
     height: int

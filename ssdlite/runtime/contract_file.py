@@ -15,6 +15,7 @@ from ssdlite.runtime.contract import (
     CONTRACT_FILE,
     CONTRACT_FORMAT,
     CONTRACT_VERSION,
+    INTEGER_MEANS,
     MAX_SIDE,
     OUTPUTS,
     UNDECODED,
@@ -168,8 +169,11 @@ def _check_model(model: ModelSpec, contract: Contract) -> None:
     )
     _expect(all(abs(v) <= 1e6 for v in spec.mean), f"{where}: input.mean: expected finite numbers, got {spec.mean}")
     _expect(all(1e-6 <= v <= 1e6 for v in spec.std), f"{where}: input.std: expected positive numbers, got {spec.std}")
-    identity = spec.mean == (0.0, 0.0, 0.0) and spec.std == (1.0, 1.0, 1.0)
-    _expect(spec.type != "uint8" or identity, f"{where}: input: a uint8 tensor cannot be normalised by the app")
+    integer = spec.mean == (INTEGER_MEANS.get(spec.type),) * 3 and spec.std == (1.0, 1.0, 1.0)
+    _expect(
+        spec.type not in INTEGER_MEANS or integer,
+        f"{where}: input: {'an int8' if spec.type == 'int8' else 'a uint8'} tensor cannot be normalised by the app",
+    )
     meanings = tuple(output.meaning for output in model.outputs)
     _expect(
         meanings == OUTPUTS[model.variant],

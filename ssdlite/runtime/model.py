@@ -134,9 +134,9 @@ class RuntimeDetector:
             raise ValueError(f"expected uint8 images [B, 3, {height}, {width}], got {images.dtype} {images.shape}")
         spec = self.model.input
         planes: Array = images if spec.color_order == "RGB" else images[:, ::-1]
-        if spec.type == "float32":
+        if spec.type != "uint8":
             mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (spec.mean, spec.std))
-            planes = (planes.astype(np.float32) - mean) / std
+            planes = ((planes.astype(np.float32) - mean) / std).astype(spec.type, copy=False)
         return np.ascontiguousarray(planes if spec.layout == "NCHW" else planes.transpose(0, 2, 3, 1))
 
     def infer(self, inputs: Array) -> dict[str, Array]:

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import ssdlite
@@ -24,7 +25,7 @@ from ssdlite.config import PRESETS, override
 from ssdlite.datasets.shapes import draw_scene
 from ssdlite.detections import Detections
 from ssdlite.detector import Detector, detector_from_config
-from ssdlite.errors import ContractError, ExportError
+from ssdlite.errors import ConfigError, ContractError, ExportError
 from ssdlite.export.bundle import anchor_spec, build_contract
 from ssdlite.export.graphs import model_spec
 from ssdlite.export.int8.calibration import calibrate, calibration_inputs
@@ -194,6 +195,34 @@ def test_int8_computes_what_onnx_runtime_computes(name: str) -> None:
     assert np.abs(found - expected).mean() < 0.5 * rounding
     decoded = open_litert(quantized, contract_of(detector, "decoded", "int8"), detector).infer_batch(images)
     assert np.isfinite(decoded["boxes"]).all() and decoded["scores"].max() > 0.3
+
+
+def test_int8_pixels_are_the_bytes_less_128(small: Detector, small_model: onnx.ModelProto, tmp_path: Path) -> None:
+    for scene in range(4):
+        picture = draw_scene(np.random.default_rng(scene), with_objects=True).image
+        Image.fromarray(picture).save(tmp_path / f"{scene}.png")
+    save_checkpoint(as_checkpoint(small), tmp_path / "best.pt")
+
+    def export(name: str, **others: Any) -> RuntimeDetector:
+        common = {"target": ("litert",), "variant": ("decoded",), "precision": ("int8",), "golden_images": 1}
+        paths = {"checkpoint": tmp_path / "best.pt", "output": tmp_path / name, "calibration_folder": tmp_path}
+        export_bundle(ExportOptions(**{**common, **paths, **others}))
+        assert verify_bundle(tmp_path / name).passed
+        return load_model(tmp_path / name)
+
+    unsigned, signed = export("unsigned"), export("signed", input_type="int8")
+    assert (signed.model.input.type, signed.model.input.mean) == ("int8", (128.0, 128.0, 128.0))
+    images = pictures(small, 1)
+    assert np.array_equal(
+        signed.to_input(images), (images.astype(np.int16) - 128).astype(np.int8).transpose(0, 2, 3, 1)
+    )
+    found, expected = signed.infer_batch(images), unsigned.infer_batch(images)
+    for meaning, right in expected.items():
+        assert np.abs(found[meaning] - right).mean() < 1e-3
+    with pytest.raises(ConfigError, match="--input-type int8: only --target litert --precision int8 alone takes it"):
+        export("other", precision=("fp32",), input_type="int8")
+    with pytest.raises(ExportError, match="MediaPipe takes uint8 or float32 pixels"):
+        export("other", variant=("nms",), input_type="int8")
 
 
 # --- Metadata: read here by the numbers of the fields in MediaPipe's metadata_schema.fbs.

@@ -40,6 +40,7 @@ class BodyConverter:
     Args:
         model: float32, or quantised with signed activations.
         half_weights: store weights as float16; LiteRT computes with them in float32, or as its delegate likes.
+        signed_input: take pixels less 128 as int8: of a quantised graph that takes them as its first integers.
         swap_boxes: the output whose last axis is to come in the order ``SWAPPED_BOXES``: the weights of the last
             convolutions are put so.
 
@@ -53,12 +54,14 @@ class BodyConverter:
         model: onnx.ModelProto,
         *,
         half_weights: bool = False,
+        signed_input: bool = False,
         swap_boxes: str | None = None,
     ) -> None:
         self.writer = writer
         graph = model.graph
         self.graph = graph
         self.half_weights = half_weights
+        self.signed_input = signed_input
         self.outputs = [output.name for output in graph.output]
         self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self.makers = {name: node for node in graph.node for name in node.output}
@@ -93,12 +96,24 @@ class BodyConverter:
         batch, channels, height, width = (side.dim_value for side in image.type.tensor_type.shape.dim)
         shape = (batch, height, width, channels)
         reader = self.readers[image.name][0]
+        if self.signed_input:
+            return self._signed_input(image.name, shape, reader)
         if kind == "uint8" and reader.op_type == "DequantizeLinear":  # the pixels are the quantised values
             number = self.writer.tensor(image.name, shape, kind, self._quantization(reader))
             self.integers[image.name] = number
         else:
             number = self.writer.tensor(image.name, shape, kind)
             self.floats[image.name] = number
+        return number
+
+    def _signed_input(self, name: str, shape: Sequence[int], reader: NodeProto) -> int:
+        """The integers that the unsigned pixels would be requantised to, of the same scale."""
+        quantize = self._requantized(reader.output[0]) if reader.op_type == "DequantizeLinear" else None
+        if quantize is None:
+            raise ExportError("LiteRT: an int8 input is for int8 files whose channels are normalised alike; use uint8")
+        number = self.writer.tensor(name, shape, "int8", self._quantization(quantize))
+        self.fused.add(quantize.output[0])
+        self.integers[quantize.output[0]] = number
         return number
 
     # --- Where the values of a tensor are to be found.

@@ -90,6 +90,8 @@ def check_for_mediapipe(contract: Contract, image: InputSpec) -> None:
             "MediaPipe stretches pictures, and this detector expects a letterbox: export --variant decoded, or train "
             "with --resize stretch"
         )
+    if image.type == "int8":
+        raise ExportError("MediaPipe takes uint8 or float32 pixels: use --input-type uint8, or --variant decoded")
     if len({*zip(image.mean, image.std, strict=True)}) > 1:
         raise ExportError(
             "MediaPipe normalises all channels alike, and this detector's differ: use --input-type uint8, which has "

@@ -56,7 +56,8 @@ class LiteRtTarget:
             job.notify(f"exporting {graph.variant}, {graph.precision}, for litert")
             options = replace(graph, layout="NHWC")
             spec = litert_spec(job, options)
-            raw = replace(options, variant="raw", layout="NCHW", precision="fp32")
+            input_type = "uint8" if options.input_type == "int8" else options.input_type
+            raw = replace(options, variant="raw", layout="NCHW", precision="fp32", input_type=input_type)
             model = job.onnx_model(raw)
             if options.precision == "int8":
                 model, facts = quantizer.quantize(model, raw)
@@ -83,7 +84,13 @@ def build_litert(model: onnx.ModelProto, contract: Contract, anchors: AnchorSpec
     (spec,) = contract.models
     writer = ModelWriter()
     swapped = DELTAS if spec.boxes == ROWS_FIRST else None
-    converter = BodyConverter(writer, model, half_weights=spec.precision == "fp16", swap_boxes=swapped)
+    converter = BodyConverter(
+        writer,
+        model,
+        half_weights=spec.precision == "fp16",
+        signed_input=spec.input.type == "int8",
+        swap_boxes=swapped,
+    )
     image = converter.convert()
     raw = RawOutputs(converter.floats[LOGITS], converter.floats[DELTAS])
     outputs = _add_head(writer, spec, contract, raw, anchors)
