@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from ssdlite.errors import CheckpointError, ConfigError, ContractError, SsdliteError
 from ssdlite.images.prediction import DetectionModel
 from ssdlite.runtime.contract import CONTRACT_FILE
-from ssdlite.runtime.files import describe_folder, is_exported, run_checkpoint
+from ssdlite.runtime.files import describe_folder, is_exported, is_folder, run_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -163,7 +163,7 @@ def load_any(
     if is_exported(path):
         from ssdlite.runtime.model import load_model
 
-        if path.is_dir() and not (path / CONTRACT_FILE).is_file():
+        if is_folder(path) and not (path / CONTRACT_FILE).is_file():
             raise ContractError(
                 f"{path}: expected a detector: a checkpoint, the folder of a training or bundle, or an exported "
                 f"file; this folder holds {describe_folder(path)}, neither best.pt nor {CONTRACT_FILE}. Pictures and "

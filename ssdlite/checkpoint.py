@@ -23,7 +23,7 @@ from ssdlite.config import SHIPPED, SHIPPED_LICENSE, DetectorConfig, no_such_che
 from ssdlite.errors import CheckpointError, ConfigError, quote
 from ssdlite.files import listing, write_atomically
 from ssdlite.runtime.contract import CONTRACT_FILE, Provenance
-from ssdlite.runtime.files import is_exported, run_checkpoint
+from ssdlite.runtime.files import is_exported, is_folder, run_checkpoint
 from ssdlite.runtime.operating_points import OperatingPoint, stored_operating_points
 from ssdlite.stored_tensors import check_expanded, check_tensors, is_plain_tensor
 
@@ -193,8 +193,8 @@ SAVED = ("format", "format_version", "config", "metrics", "training", "versions"
 
 
 def _instead_of_checkpoint(path: Path) -> str:
-    if path.exists() and is_exported(path) and (path.is_file() or (path / CONTRACT_FILE).is_file()):
-        what = "a bundle" if path.is_dir() else "an exported model"
+    if path.exists() and is_exported(path) and (not is_folder(path) or (path / CONTRACT_FILE).is_file()):
+        what = "a bundle" if is_folder(path) else "an exported model"
         return f"expected a checkpoint file, this is {what}, which ssdlite.runtime.load_model loads"
     if path.is_dir():
         inside = ", ".join(sorted(file.name for file in path.glob("*.pt")))

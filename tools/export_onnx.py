@@ -58,12 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_files(contract: Contract, bundle: Path) -> None:
+    from ssdlite.runtime.files import stored_bytes
+
     table = Table(title=f"{contract.name}: {len(contract.class_names)} classes", title_justify="left")
     table.add_column("file")
     for heading in ("size MB", "opset", "AP", "AP drop", "ms", "max diff"):
         table.add_column(heading, justify="right")
     for model in contract.models:
-        size = sum((bundle / name).stat().st_size for name in model.files) / 1e6
+        size = stored_bytes(bundle, model) / 1e6
         table.add_row(
             "\n".join(model.files),
             f"{size:.2f}",

@@ -13,6 +13,7 @@ import tyro
 from ssdlite import cli
 from ssdlite.console import print_json, print_line
 from ssdlite.errors import ConfigError, DataError
+from ssdlite.runtime.mlpackage import is_package
 
 if TYPE_CHECKING:
     import onnx
@@ -75,6 +76,11 @@ def _examine(path: Path, targets: Sequence[str]) -> list[tuple[Path, LintReport]
 
 
 def _find(path: Path) -> list[Path]:
+    if is_package(path):
+        raise DataError(
+            f"{path}: expected an ONNX model; every operator of a Core ML package is Core ML's own, and the Neural "
+            "Engine takes it in fp16 and int8, not in fp32"
+        )
     if not path.is_dir():
         return [path]
     from ssdlite.runtime.contract_file import read_contract

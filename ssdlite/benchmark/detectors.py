@@ -24,7 +24,7 @@ from ssdlite.files import write_atomically
 from ssdlite.images.geometry import resize_bilinear
 from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, DetectionModel, build_input_batch
 from ssdlite.images.reading import read_image
-from ssdlite.runtime.files import is_exported, read_bundle, run_checkpoint
+from ssdlite.runtime.files import is_exported, is_folder, read_bundle, run_checkpoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,8 +55,10 @@ class Candidate:
 
     @property
     def megabytes(self) -> float:
-        """Of the file; of ncnn's two, that with the weights."""
+        """Of the file, all files of a package; of ncnn's two, that with the weights."""
         path = shipped_file(self.path) if self.file is None else self.path / self.file
+        if path.is_dir():
+            return sum(part.stat().st_size for part in path.rglob("*") if part.is_file()) / 1e6
         weights = path.with_suffix(".bin")
         return (weights if path.suffix == ".param" and weights.is_file() else path).stat().st_size / 1e6
 
@@ -74,7 +76,7 @@ def find_candidates(paths: Iterable[Path]) -> list[Candidate]:
     """
     candidates: list[Candidate] = []
     for path in map(run_checkpoint, paths):
-        if path.is_dir():
+        if is_folder(path):
             candidates += [Candidate(path, model.file) for model in read_bundle(path).models]
         else:
             candidates.append(Candidate(path))

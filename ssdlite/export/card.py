@@ -10,6 +10,7 @@ from ssdlite.console import code, markdown_table
 from ssdlite.export.platforms import shipments
 from ssdlite.files import counted
 from ssdlite.runtime.contract import Contract, InputSpec, ModelSpec, ResizeSpec
+from ssdlite.runtime.files import stored_bytes
 
 CARD = """\
 # {contract.name}
@@ -226,7 +227,7 @@ def _int8_note(models: Sequence[ModelSpec]) -> str:
 
 def _file_table(models: Sequence[ModelSpec], bundle: Path | None) -> str:
     def size(model: ModelSpec) -> str:
-        return f"{sum((bundle / name).stat().st_size for name in model.files) / 1e6:.2f}" if bundle else ""
+        return f"{stored_bytes(bundle, model) / 1e6:.2f}" if bundle else ""
 
     columns = FILE_COLUMNS | {"size MB": size}
     return _table(list(columns), [[column(model) for column in columns.values()] for model in models])

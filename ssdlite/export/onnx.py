@@ -83,6 +83,21 @@ def attach_contract(model: onnx.ModelProto, contract: Contract) -> None:
     helper.set_model_props(model, entries)
 
 
+def take_floats(model: onnx.ModelProto) -> None:
+    """Have a graph that begins with the cast of its uint8 input take float32 of 0..255 instead."""
+    graph = model.graph
+    (image,) = graph.input
+    (cast,) = (node for node in graph.node if image.name in node.input)
+    if cast.op_type != "Cast":
+        raise ExportError(f"expected the graph to begin with the Cast of its input, got {cast.op_type}")
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            if name == cast.output[0]:
+                node.input[position] = image.name
+    graph.node.remove(cast)
+    image.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+
+
 def opset_of(model: onnx.ModelProto) -> int:
     """0 where it names none."""
     return max((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)

@@ -13,6 +13,7 @@ from ssdlite.runtime.contract import Precision, Variant
 LOWEST_OPSET = 13  # per-channel QuantizeLinear; ONNX Runtime 1.6 of 2020 has it
 HIGHEST_OPSET = 23  # newer ones are a matter of torch's exporter and ONNX Runtime alone
 InputType = Literal["uint8", "int8", "float32"]
+UNCALIBRATED = ("coreml",)  # targets whose int8 is of the weights alone
 MAX_CANDIDATES = 2048  # pairs of anchor and class that enter NMS (docs/notes/performance.md)
 
 
@@ -48,15 +49,15 @@ class ExportOptions:
     """Folder for the bundle: models, contract.json, reference vectors, model card; must not exist yet, or be empty.
     Default: bundle in the folder of the run that the checkpoint is of, else NAME-bundle after the checkpoint."""
     target: tuple[str, ...] = ("onnxruntime",)
-    """The runtimes to write for: onnxruntime, openvino (needs the extra ssdlite[openvino]), ncnn (ssdlite[ncnn]), web
-    (a page for browsers; needs the npm package onnxruntime-web)."""
+    """The runtimes to write for: onnxruntime, openvino (needs the extra ssdlite[openvino]), ncnn (ssdlite[ncnn]),
+    coreml (ssdlite[coreml]), web (a page for browsers; needs the npm package onnxruntime-web)."""
     variant: tuple[Variant, ...] = ()
     """How far the graph goes: raw logits and deltas; scores and boxes of all anchors; or final detections. Each
-    target writes those that it has. Default: the one that serves most apps, nms for onnxruntime and
-    openvino, decoded for ncnn and web."""
-    precision: tuple[Precision, ...] = ("fp32",)
-    """Of the weights, and for int8 of the arithmetic; int8 needs --data or --calibration-folder. Each target writes
-    those that it has."""
+    target writes those that it has. Default: the one that serves most apps, nms for onnxruntime,
+    openvino and coreml, decoded for ncnn and web."""
+    precision: tuple[Precision, ...] = ()
+    """Of the weights, and for int8 of the arithmetic; int8 needs --data or --calibration-folder, but for coreml, where
+    it is of the weights alone. Each target writes those that it has. Default: fp32, fp16 for coreml."""
 
     input_type: InputType = "uint8"
     """uint8: the graph takes RGB bytes and normalises inside; float32: the app normalises; int8: bytes less 128, for
@@ -121,7 +122,7 @@ class ExportOptions:
         """Raises ConfigError for values out of range, and for what does not go together."""
         for name in ("target", "variant", "precision"):
             values = getattr(self, name)
-            if (not values and name != "variant") or len(set(values)) < len(values):
+            if (not values and name == "target") or len(set(values)) < len(values):
                 raise ConfigError(f"--{name}: expected one or more different ones, got {', '.join(values) or 'none'}")
         if self.batch != "dynamic" and not (self.batch.isdecimal() and 1 <= int(self.batch) <= 1024):
             raise ConfigError(f"--batch: expected 1 to 1024 or dynamic, got {self.batch!r}")
@@ -148,7 +149,8 @@ class ExportOptions:
                 raise ConfigError(f"{option}: is for the target {name}, which is not among --target {listed}")
         if self.input_type == "int8" and (self.target, self.precision) != (("litert",), ("int8",)):
             raise ConfigError("--input-type int8: only --target litert --precision int8 alone takes it")
-        if "int8" in self.precision and self.data is None and self.calibration_folder is None:
+        calibrated = any(name not in UNCALIBRATED for name in self.target)
+        if "int8" in self.precision and calibrated and self.data is None and self.calibration_folder is None:
             raise ConfigError(
                 "--precision int8 is calibrated on real pictures: give annotated ones with --data (then the accuracy "
                 "is measured as well), or any with --calibration-folder"

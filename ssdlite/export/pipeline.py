@@ -21,6 +21,7 @@ from ssdlite.files import write_text
 from ssdlite.heads.boxes import CenterSizeCode
 from ssdlite.images.geometry import ImageArray
 from ssdlite.runtime.contract import AccuracyFigure, Contract, ModelSpec, Provenance
+from ssdlite.runtime.files import runtime_problem
 from ssdlite.runtime.model import load_model
 
 # Score thresholds below which a runtime's own suppression is slow: LiteRT's takes 26 ms on the Open Images detector
@@ -104,7 +105,7 @@ def plan_graphs(options: ExportOptions) -> dict[str, list[GraphOptions]]:
         name: [
             options.graph(variant, precision)
             for variant in options.variant or variants[name][:1]
-            for precision in options.precision
+            for precision in options.precision or precisions[name][:1]
             if variant in variants[name] and precision in precisions[name]
         ]
         for name in targets
@@ -135,14 +136,13 @@ def _write_bundle(job: ExportJob, graphs: Mapping[str, Sequence[GraphOptions]]) 
     golden = job.pictures.golden(job.options.golden_images)
     artifacts = _export(job, graphs)
     _save(job, artifacts)
-    specs = [_compared(job, artifact.spec, golden) for artifact in artifacts]
-    if job.reference is not None:
-        specs = [_scored(job, spec, job.reference) for spec in specs]
-        _refuse_inaccurate(job, specs)
-    specs = _timed(job, specs, golden[0], [artifact.spec.file for artifact in artifacts if artifact.timed])
-    contract = _save(job, [replace(one, spec=spec) for one, spec in zip(artifacts, specs, strict=True)])
+    specs = {one.spec.file: one.spec if one.stand_in else _compared(job, one.spec, golden) for one in artifacts}
+    timed = [one.spec.file for one in artifacts if one.timed]
+    specs |= {spec.file: spec for spec in _measured(job, list(specs.values()), golden[0], timed)}
+    contract = _save(job, [replace(one, spec=specs[one.spec.file]) for one in artifacts])
     job.notify("writing reference vectors and the model card")
-    write_golden(job.folder, contract, golden)
+    stand_ins = {one.spec.file: one.stand_in for one in artifacts if one.stand_in}
+    write_golden(job.folder, contract, golden, stand_ins=stand_ins)
     write_text(job.folder / CARD_FILE, write_model_card(contract, job.folder))
     return contract
 
@@ -160,6 +160,18 @@ def _save(job: ExportJob, artifacts: Sequence[Artifact]) -> Contract:
     for artifact in artifacts:
         artifact.save(job.folder, contract.for_model(artifact.spec.file))
     return contract
+
+
+def _measured(job: ExportJob, specs: Sequence[ModelSpec], picture: ImageArray, timed: Sequence[str]) -> list[ModelSpec]:
+    """Those of ``specs`` that run on this system, with their figures; times of the files that are ``timed``."""
+    for spec in specs:
+        if runtime_problem(spec.runtime):
+            job.notify(f"{spec.file}: {runtime_problem(spec.runtime)}: not scored and not timed")
+    here = [spec for spec in specs if not runtime_problem(spec.runtime)]
+    if here and job.reference is not None:
+        here = [_scored(job, spec, job.reference) for spec in here]
+        _refuse_inaccurate(job, here)
+    return _timed(job, here, picture, [spec.file for spec in here if spec.file in timed])
 
 
 def _compared(job: ExportJob, spec: ModelSpec, golden: Sequence[ImageArray]) -> ModelSpec:

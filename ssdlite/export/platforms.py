@@ -19,14 +19,15 @@ LEFT_TO_THE_APP: dict[Variant, str] = {
 
 
 class PlatformUse(NamedTuple):
-    """How a runtime's files are used on a platform: what runs them, where they go, why this runtime; and whether they
-    are the whole app."""
+    """How a runtime's files are used on a platform: what runs them, where they go, why this runtime; whether they are
+    the whole app; and which precision to prefer."""
 
     runtime: str
     package: str
     place: str
     why: str
     is_app: bool = False
+    precisions: tuple[Precision, ...] = SAFEST
 
 
 PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # each target somewhere, the one to prefer first
@@ -46,6 +47,13 @@ PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # each target somewhere,
         PlatformUse("ncnn", "ncnn-android", "app/src/main/assets/", "a small runtime, with Vulkan for GPUs"),
     ),
     "iOS": (
+        PlatformUse(
+            "coreml",
+            "Vision and Core ML, parts of the system",
+            "the Xcode project",
+            "Vision takes it for a detector, and the Neural Engine computes it",
+            precisions=("fp16", "int8", "fp32"),
+        ),
         PlatformUse("litert", "MediaPipeTasksVision", "Copy Bundle Resources", "MediaPipe's ObjectDetector takes it"),
         PlatformUse(
             "onnxruntime", "onnxruntime-objc", "Copy Bundle Resources", "runs every operator on any phone's CPU"
@@ -99,5 +107,5 @@ def _shipment(platform: Platform, uses: Sequence[PlatformUse], models: Sequence[
     if use is None:
         return Shipment(platform, None, None, targets)
     own = [model for model in models if model.runtime == use.runtime]
-    best = min(own, key=lambda model: (SAFEST.index(model.precision), EASIEST.index(model.variant)))
+    best = min(own, key=lambda model: (use.precisions.index(model.precision), EASIEST.index(model.variant)))
     return Shipment(platform, best, use, targets)

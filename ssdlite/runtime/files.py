@@ -16,6 +16,7 @@ from ssdlite.runtime.backends import BACKENDS
 from ssdlite.runtime.backends.base import Backend
 from ssdlite.runtime.contract import CONTRACT_FILE, METADATA_KEY, Contract, ModelSpec
 from ssdlite.runtime.contract_file import parse_contract, read_contract
+from ssdlite.runtime.mlpackage import PACKAGE_FILES, is_package
 
 FACTS_OF_ALL = ("class_names", "resize", "boxes", "postprocess", "anchors")
 FACTS_OF_ONE = ("variant", "input", "outputs", "boxes")
@@ -27,6 +28,11 @@ Opened = tuple[Contract, ModelSpec, Backend]
 def is_exported(path: Path) -> bool:
     """Whether ``path`` looks like an exported model or a bundle of them, and not like a checkpoint."""
     return path.is_dir() or _runtime_of(path) is not None
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder, and not one that is itself a model, as a Core ML package is."""
+    return path.is_dir() and not is_package(path)
 
 
 def run_checkpoint(path: Path) -> Path:
@@ -69,16 +75,21 @@ def describe_folder(folder: Path) -> str:
     return " and ".join(parts) or "nothing"
 
 
+def runtime_problem(name: str) -> str:
+    """Why models of this runtime cannot be run here; empty where they can."""
+    backend = BACKENDS[name]
+    return backend.unsupported or ("" if find_spec(backend.package) is not None else f"{name} is not installed")
+
+
 def installed_runtimes() -> dict[str, str]:
-    """Name and version of each runtime whose package is installed here."""
-    packages = {name: backend.package for name, backend in BACKENDS.items()}
-    return {name: version(package) for name, package in packages.items() if find_spec(package) is not None}
+    """Name and version of each runtime that runs here, its package being installed."""
+    return {name: version(backend.package) for name, backend in BACKENDS.items() if not runtime_problem(name)}
 
 
 def open_model(path: Path, model: str | None, threads: int | None) -> Opened:
     """The contract, the model in it and what runs that; see ``ssdlite.runtime.load_model``."""
     try:
-        if path.is_dir():
+        if is_folder(path):
             return _open_in_bundle(path, model, threads)
         if model is not None and model != path.name:
             raise ContractError(f"{path}: is one model; {model!r} can be chosen in a bundle, which is a folder")
@@ -140,14 +151,23 @@ def read_bundle(bundle: Path) -> Contract:
     return read_contract(bundle)
 
 
+def stored_bytes(bundle: Path, model: ModelSpec) -> int:
+    """The size of the model's files together."""
+    paths = [bundle / name for name in model.files]
+    files = [
+        file for path in paths for file in ([path / name for name in PACKAGE_FILES] if is_package(path) else [path])
+    ]
+    return sum(file.stat().st_size for file in files)
+
+
 def inner_file(folder: Path, name: str, reason: str) -> Path:
-    """The regular file ``name`` in ``folder``.
+    """The regular file ``name`` in ``folder``; a Core ML package is a folder itself.
 
     Raises:
         ContractError: it is missing, no file, or a link that leads out of the folder.
     """
     path = folder / name
-    if not path.is_file():
+    if not (path.is_dir() if is_package(path) else path.is_file()):
         raise ContractError(f"{path}: no such file; {reason}")
     if path.resolve().parent != folder.resolve():
         raise ContractError(f"{path}: a link that leads out of the bundle is not followed")
@@ -164,6 +184,7 @@ def _open_in_bundle(bundle: Path, name: str | None, threads: int | None) -> Open
     model = choose_model(contract, name)
     backend = open_backend(bundle, model, threads)
     backend.check(model)
+    _require_support(model.runtime, bundle / model.file)
     own = _own_contract(backend, str(bundle / model.file))
     if own is not None:
         _check_agreement(contract, own, bundle / model.file)
@@ -188,7 +209,14 @@ def _open_file(path: Path, runtime: str, threads: int | None) -> Opened:
     if model.runtime != runtime:
         raise ContractError(f"{path}: its contract says that it runs in {model.runtime}")
     backend.check(model)
+    _require_support(runtime, path)
     return contract, model, backend
+
+
+def _require_support(runtime: str, path: Path) -> None:
+    """Raises ContractError where the file is right, and this system is not one that can run it."""
+    if BACKENDS[runtime].unsupported:
+        raise ContractError(f"{path}: {BACKENDS[runtime].unsupported}")
 
 
 def _own_contract(backend: Backend, name: str) -> Contract | None:

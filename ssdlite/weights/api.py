@@ -138,10 +138,10 @@ def _recognize(source: ImportSource) -> str | None:
 def _unrecognized(source: ImportSource, expected: str) -> CheckpointError:
     """The error for a source that is of no format: what it is instead, as far as can be told."""
     from ssdlite.runtime.contract import CONTRACT_FILE
-    from ssdlite.runtime.files import is_exported
+    from ssdlite.runtime.files import is_exported, is_folder
 
     path = source.path
-    if path.is_dir():
+    if is_folder(path):
         if (path / CONTRACT_FILE).is_file():
             return CheckpointError(
                 f"{path}: an exported bundle of ssdlite, which `ssdlite predict`, eval and verify take; expected "
@@ -150,7 +150,8 @@ def _unrecognized(source: ImportSource, expected: str) -> CheckpointError:
         inside = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
         more = f" (inside are {', '.join(inside[:MAX_LISTED])})" if inside else ""
         return CheckpointError(f"{path}: a folder without a TensorFlow checkpoint{more}; expected a file")
-    require_file(path)
+    if not path.is_dir():
+        require_file(path)
     if is_exported(path):
         return CheckpointError(
             f"{path}: an exported model, which `ssdlite predict` and eval take where it is one of ssdlite; expected "

@@ -21,10 +21,10 @@ import ssdlite
 from ssdlite.detector import Detector
 from ssdlite.errors import ContractError, ExportError
 from ssdlite.export.bundle import build_contract
-from ssdlite.export.onnx import export_onnx
+from ssdlite.export.onnx import export_onnx, take_floats
 from ssdlite.export.options import GraphOptions
 from ssdlite.export.targets import ncnn as ncnn_export
-from ssdlite.export.targets.ncnn import convert_to_ncnn, ncnn_spec, take_floats
+from ssdlite.export.targets.ncnn import convert_to_ncnn, ncnn_spec
 from ssdlite.runtime.backends.ncnn import NcnnBackend
 from ssdlite.runtime.contract import ModelSpec, Provenance
 

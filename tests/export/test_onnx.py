@@ -25,9 +25,9 @@ from ssdlite.detector import Detector
 from ssdlite.errors import ExportError
 from ssdlite.export.bundle import build_contract
 from ssdlite.export.lint.report import examine
-from ssdlite.export.onnx import export_onnx, opset_of, pool_globally, set_opset
+from ssdlite.export.onnx import export_onnx, opset_of, pool_globally, set_opset, take_floats
 from ssdlite.export.options import GraphOptions
-from ssdlite.export.targets.ncnn import convert_to_ncnn, ncnn_spec, take_floats
+from ssdlite.export.targets.ncnn import convert_to_ncnn, ncnn_spec
 from ssdlite.runtime.backends.ncnn import NcnnBackend
 from ssdlite.runtime.contract import Provenance
 from ssdlite.weights import ImportOptions

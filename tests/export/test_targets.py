@@ -52,6 +52,7 @@ class JsonTarget:
 class JsonBackend:
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
     package: ClassVar[str] = "onnx"
+    unsupported: ClassVar[str] = ""
     has_weights_file: ClassVar[bool] = False
     carries_contract: ClassVar[bool] = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ssdlite.export.targets.base import Target
+from ssdlite.export.targets.coreml import CoreMlTarget
 from ssdlite.export.targets.litert import LiteRtTarget
 from ssdlite.export.targets.ncnn import NcnnTarget
 from ssdlite.export.targets.onnxruntime import OnnxRuntimeTarget
@@ -14,5 +15,6 @@ TARGETS: dict[str, Target] = {  # by the runtime's name in ``ssdlite.runtime.bac
     "openvino": OpenVinoTarget(),
     "litert": LiteRtTarget(),
     "ncnn": NcnnTarget(),
+    "coreml": CoreMlTarget(),
     "web": WebTarget(),
 }

@@ -18,6 +18,7 @@ from ssdlite.export.onnx import export_onnx
 from ssdlite.export.options import ExportOptions, GraphOptions
 from ssdlite.images.prediction import DetectionModel
 from ssdlite.predictor import Predictor
+from ssdlite.runtime.backends.base import Network
 from ssdlite.runtime.contract import Contract, ModelSpec, Precision, Provenance, Variant
 from ssdlite.runtime.operating_points import OperatingPoint
 
@@ -76,11 +77,13 @@ class Artifact:
         save: writes its files, of the names in ``spec``, into a folder. It is given the contract of this model alone,
             for formats that carry it, and called again when the figures are known.
         timed: whether its time here tells anything of where it is to run.
+        stand_in: computes what the model should, where this system lacks its runtime: the reference vectors are its.
     """
 
     spec: ModelSpec
     save: Callable[[Path, Contract], None]
     timed: bool = True
+    stand_in: Network | None = None
 
 
 class Target(Protocol):
@@ -91,7 +94,7 @@ class Target(Protocol):
 
     Attributes:
         variants: that it has; the first is written where ``--variant`` is not given.
-        precisions: that it has; fp32 among them.
+        precisions: that it has; the first is written where ``--precision`` is not given.
     """
 
     variants: ClassVar[tuple[Variant, ...]]

@@ -22,6 +22,7 @@ import onnx
 from ssdlite.detector import Detector
 from ssdlite.errors import ExportError
 from ssdlite.export.graphs import model_spec
+from ssdlite.export.onnx import take_floats
 from ssdlite.export.options import GraphOptions
 from ssdlite.export.targets.base import Artifact, ExportJob
 from ssdlite.files import write_atomically
@@ -96,21 +97,6 @@ def ncnn_spec(detector: Detector, options: GraphOptions, stem: str) -> ModelSpec
         input=replace(spec.input, name=INPUT_BLOB, type="float32"),
         outputs=tuple(replace(one, name=blob) for one, blob in zip(spec.outputs, OUTPUT_BLOBS, strict=True)),
     )
-
-
-def take_floats(model: onnx.ModelProto) -> None:
-    """Have a graph that begins with the cast of its uint8 input take float32 of 0..255 instead."""
-    graph = model.graph
-    (image,) = graph.input
-    (cast,) = (node for node in graph.node if image.name in node.input)
-    if cast.op_type != "Cast":
-        raise ExportError(f"expected the graph to begin with the Cast of its input, got {cast.op_type}")
-    for node in graph.node:
-        for position, name in enumerate(node.input):
-            if name == cast.output[0]:
-                node.input[position] = image.name
-    graph.node.remove(cast)
-    image.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
 
 
 def find_pnnx() -> str:

@@ -24,7 +24,7 @@ from ssdlite.runtime.backends import BACKENDS
 from ssdlite.runtime.backends.base import Backend
 from ssdlite.runtime.contract import CONTRACT_FILE, METADATA_KEY, Contract, ModelSpec
 from ssdlite.runtime.contract_file import parse_contract
-from ssdlite.runtime.files import inner_file, installed_runtimes, open_backend, read_bundle
+from ssdlite.runtime.files import inner_file, installed_runtimes, open_backend, read_bundle, runtime_problem
 
 MAX_SHOWN_FACTS = 3
 
@@ -46,13 +46,15 @@ def verify_bundle(bundle: Path | str, *, dump: Path | str | None = None, model: 
     index = load_index(bundle, contract)
     models = contract.models if model is None else contract.for_model(model).models
     runtimes = installed_runtimes()
-    missing = tuple(sorted({spec.runtime for spec in models} - set(runtimes)))
+    needed = {spec.runtime for spec in models}
+    missing = tuple(sorted(needed - set(runtimes)))
+    absent = [name for name in missing if not BACKENDS[name].unsupported]  # which could be installed
     verification = Verification(bundle, contract, index, None if dump is None else Path(dump))
     notes: tuple[str, ...] = ()
     if verification.dump is not None:
         results, notes = verification.compare(verification.dump, models)
-    elif len(missing) == len({spec.runtime for spec in models}):
-        raise ContractError(f"{bundle}: cannot be replayed, since {', '.join(missing)} is not installed")
+    elif len(absent) == len(needed):
+        raise ContractError(f"{bundle}: cannot be replayed, since {', '.join(absent)} is not installed")
     else:
         results = tuple(verification.replay(spec) for spec in models)
     return VerifyReport(
@@ -78,14 +80,14 @@ class Verification:
         backend, problem = self._open(model)
         first = self._check_contract(model, backend)
         notes: tuple[str, ...] = ()
-        if not (self.bundle / model.file).is_file() or model.file not in self.index.sha256:
+        if not (self.bundle / model.file).exists() or model.file not in self.index.sha256:
             return _model_result(model, (first,))
         now = model_hashes(self.bundle, model)
         changed = [name for name, value in now.items() if self.index.sha256.get(name) not in (None, value)]
         if changed:
             notes = (f"{', '.join(changed)}: not the file that the reference vectors were made with (SHA-256)",)
         try:
-            reference = Reference(self.contract, model, backend)
+            reference = Reference(self.contract, model, None if problem else backend)
         except ContractError as error:
             return _model_result(model, (_contract_result("fail", str(error)),), notes)
         return _model_result(model, (first, *self._over_images(reference, problem)), notes)
@@ -102,7 +104,7 @@ class Verification:
         results = []
         for spec in named or models[:1]:
             backend, problem = self._open(spec)
-            steps = self._over_images(Reference(self.contract, spec, backend), problem)
+            steps = self._over_images(Reference(self.contract, spec, None if problem else backend), problem)
             found = tuple(result for result in steps if result.status != "skipped")
             if found:
                 results.append(_model_result(spec, found))
@@ -115,11 +117,13 @@ class Verification:
         return tuple(results), (note,) if unknown else ()
 
     def _open(self, model: ModelSpec) -> tuple[Backend | None, str]:
-        """What runs the model, or None and why not."""
-        if model.runtime not in installed_runtimes():
-            return None, f"{model.runtime} is not installed"
+        """What runs the model and "", or why it cannot; a file of a runtime that this system has not is opened all
+        the same, for what it says of itself."""
+        problem = runtime_problem(model.runtime)
+        if problem and not BACKENDS[model.runtime].unsupported:
+            return None, problem
         try:
-            return open_backend(self.bundle, model, threads=1), ""
+            return open_backend(self.bundle, model, threads=1), problem
         except ContractError as error:
             return None, str(error)
 

@@ -24,7 +24,7 @@ from ssdlite.export.verify.vectors import (
 )
 from ssdlite.files import write_atomically
 from ssdlite.images.geometry import CropWindow, ImageArray
-from ssdlite.runtime.backends.base import Array, Backend
+from ssdlite.runtime.backends.base import Array, Network
 from ssdlite.runtime.contract import BoxSpec, Contract, ModelSpec
 from ssdlite.runtime.files import installed_runtimes, open_backend
 from ssdlite.runtime.model import RuntimeDetector
@@ -37,7 +37,7 @@ class Reference:
         ContractError: the contract asks for steps that nothing here can take.
     """
 
-    def __init__(self, contract: Contract, model: ModelSpec, backend: Backend | None) -> None:
+    def __init__(self, contract: Contract, model: ModelSpec, backend: Network | None) -> None:
         self.contract = contract
         self.model = model
         self.backend = backend
@@ -91,12 +91,18 @@ class _NoBackend:
 
 
 def write_golden(
-    bundle: Path, contract: Contract, images: Sequence[ImageArray], *, score_threshold: float | None = None
+    bundle: Path,
+    contract: Contract,
+    images: Sequence[ImageArray],
+    *,
+    score_threshold: float | None = None,
+    stand_ins: Mapping[str, Network] | None = None,
 ) -> None:
     """Replace ``bundle/golden`` 's vectors with those of ``images`` [H, W, 3] RGB and the models in ``bundle``.
 
     Final detections have at least ``score_threshold``, by default the contract's operating threshold, or where nothing
-    in any picture scores so high, the contract's score threshold. contract.json itself is not read.
+    in any picture scores so high, the contract's score threshold. contract.json itself is not read. ``stand_ins`` by
+    file compute what models should whose runtime this system does not have.
 
     Raises:
         ExportError: no pictures, too many, or a model's runtime is not installed.
@@ -105,8 +111,8 @@ def write_golden(
     if not 1 <= len(images) <= MAX_GOLDEN_IMAGES:
         raise ExportError(f"reference vectors: expected 1 to {MAX_GOLDEN_IMAGES} pictures, got {len(images)}")
     check_one_size(contract, "reference vectors")
-    runtimes = installed_runtimes()
-    needed = sorted({model.runtime for model in contract.models})
+    runtimes, stand_ins = installed_runtimes(), stand_ins or {}
+    needed = sorted({model.runtime for model in contract.models if model.file not in stand_ins})
     missing = [name for name in needed if name not in runtimes]
     if missing:
         raise ExportError(f"reference vectors: {', '.join(missing)} has to be installed")
@@ -118,7 +124,8 @@ def write_golden(
     found: list[tuple[Vectors, GoldenImage, list[Detection]]] = []
     for model in contract.models:
         vectors = Vectors(folder, contract, model)
-        reference = Reference(contract, model, open_backend(bundle, model, threads=1))
+        network = stand_ins.get(model.file) or open_backend(bundle, model, threads=1)
+        reference = Reference(contract, model, network)
         for entry, image in zip(entries, images, strict=True):
             check_side(entry, entry.name)
             found.append((vectors, entry, _write_steps(vectors, reference, entry, image)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ssdlite.runtime.backends import BACKENDS
+from ssdlite.runtime.files import runtime_problem
 from ssdlite.runtime.plain import to_plain
 
 Step = Literal["contract", "picture", "resize", "input", "outputs", "detections"]
@@ -44,7 +45,7 @@ class ModelResult:
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyReport:
-    """``runtimes``: version of those installed; ``missing``: those that some model needs and are not."""
+    """``runtimes``: version of those installed; ``missing``: those that some model needs and that do not run here."""
 
     bundle: str
     dump: str | None
@@ -87,11 +88,11 @@ def format_report(report: VerifyReport) -> Iterator[str]:
     installed = ", ".join(f"{name} {version}" for name, version in report.runtimes.items()) or "none"
     yield f"{subject}; runtimes here: {installed}"
     for name in report.missing:
-        yield f"{name} is not installed: its models were not run"
+        yield f"{runtime_problem(name)}: its models were not run"
     for model in report.models:
         yield ""
         package = BACKENDS[model.runtime].package
-        here = "" if package == model.runtime else f", run here by {package}"
+        here = "" if package == model.runtime or runtime_problem(model.runtime) else f", run here by {package}"
         yield f"{model.file}  ({model.variant}, {model.precision}, {model.runtime}{here})"
         for result in model.steps:
             where = f"{result.image}: " if result.image else ""

@@ -32,6 +32,7 @@ from ssdlite.files import write_atomically, write_text
 from ssdlite.runtime.backends.base import Array
 from ssdlite.runtime.contract import MAX_SIDE, Contract, ModelSpec
 from ssdlite.runtime.contract_file import is_plain_file_name
+from ssdlite.runtime.mlpackage import PACKAGE_FILES, is_package
 from ssdlite.runtime.plain import PlainError, from_plain, parse_json, to_plain
 
 GOLDEN_FORMAT = "ssdlite-golden"
@@ -175,8 +176,15 @@ def file_names(contract: Contract, index: GoldenIndex) -> set[str]:
 
 
 def model_hashes(bundle: Path, model: ModelSpec) -> dict[str, str]:
-    """SHA-256 of each of the model's files."""
-    return {name: hashlib.sha256((bundle / name).read_bytes()).hexdigest() for name in model.files}
+    """SHA-256 of each of the model's files; of a package that of its files' names and hashes, in their order."""
+    return {name: _hash(bundle / name) for name in model.files}
+
+
+def _hash(path: Path) -> str:
+    if not is_package(path):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    parts = (f"{name} {_hash(path / name)}\n" for name in sorted(PACKAGE_FILES) if (path / name).is_file())
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def load_index(bundle: Path, contract: Contract) -> GoldenIndex:

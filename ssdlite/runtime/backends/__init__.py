@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ssdlite.runtime.backends.base import Backend
+from ssdlite.runtime.backends.coreml import CoreMlBackend
 from ssdlite.runtime.backends.litert import LiteRtBackend
 from ssdlite.runtime.backends.ncnn import NcnnBackend
 from ssdlite.runtime.backends.onnxruntime import OnnxBackend
@@ -14,5 +15,6 @@ BACKENDS: dict[str, type[Backend]] = {  # by the name that contracts give the ru
     "openvino": OpenVinoBackend,
     "litert": LiteRtBackend,
     "ncnn": NcnnBackend,
+    "coreml": CoreMlBackend,
     "web": WebBackend,
 }

@@ -36,6 +36,7 @@ class Backend(Network, Protocol):
         suffixes: the endings of its model files, in small letters.
         package: that has to be installed; its version is stated beside figures and reference vectors.
         has_weights_file: whether a model is two files, the second being ``ModelSpec.weights_file``.
+        unsupported: why no package makes it run on this system; empty where one does.
         carries_contract: whether its files have room for their contract, in ``metadata``. Those that have none are
             opened in their bundle alone.
         metadata: what the file says of itself, by name.
@@ -43,6 +44,7 @@ class Backend(Network, Protocol):
 
     suffixes: ClassVar[tuple[str, ...]]
     package: ClassVar[str]
+    unsupported: ClassVar[str]
     has_weights_file: ClassVar[bool]
     carries_contract: ClassVar[bool]
 

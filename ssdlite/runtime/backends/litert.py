@@ -39,6 +39,7 @@ class LiteRtBackend:
 
     suffixes: ClassVar[tuple[str, ...]] = (".tflite",)
     package: ClassVar[str] = "ai_edge_litert"
+    unsupported: ClassVar[str] = ""
     has_weights_file: ClassVar[bool] = False
     carries_contract: ClassVar[bool] = True
 

@@ -40,6 +40,7 @@ class NcnnBackend:
 
     suffixes: ClassVar[tuple[str, ...]] = (".param",)
     package: ClassVar[str] = "ncnn"
+    unsupported: ClassVar[str] = ""
     has_weights_file: ClassVar[bool] = True
     carries_contract: ClassVar[bool] = False
 

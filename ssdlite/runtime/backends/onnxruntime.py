@@ -42,6 +42,7 @@ class OnnxBackend:
 
     suffixes: ClassVar[tuple[str, ...]] = (".onnx", ".ort")
     package: ClassVar[str] = "onnxruntime"
+    unsupported: ClassVar[str] = ""
     has_weights_file: ClassVar[bool] = False
     carries_contract: ClassVar[bool] = True
 

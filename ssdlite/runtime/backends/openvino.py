@@ -46,6 +46,7 @@ class OpenVinoBackend:
 
     suffixes: ClassVar[tuple[str, ...]] = (".xml",)
     package: ClassVar[str] = "openvino"
+    unsupported: ClassVar[str] = ""
     has_weights_file: ClassVar[bool] = True
     carries_contract: ClassVar[bool] = True
 
