@@ -99,7 +99,7 @@ def test_a_mistake_in_a_name_is_told_before_anything_heavy_is_loaded(
         ),
         (
             ["export", "a", "--variant", "b"],
-            "ssdlite export: error: --variant: expected one of raw, decoded, nms, got 'b'; see",
+            "ssdlite export: error: --variant: expected one of raw, anchors, decoded, nms, got 'b'; see",
         ),
     ],
 )
