@@ -82,6 +82,7 @@ def _find(path: Path) -> list[Path]:
             "Engine takes it in fp16 and int8, not in fp32"
         )
     if not path.is_dir():
+        _require_rules(path)
         return [path]
     from ssdlite.runtime.contract_file import read_contract
 
@@ -89,6 +90,19 @@ def _find(path: Path) -> list[Path]:
     if not names:
         raise DataError(f"{path}: expected a bundle with an .onnx file or a web page")
     return [path / name for name in names]
+
+
+def _require_rules(path: Path) -> None:
+    """Raises DataError for files of runtimes whose limits nobody states in a way that could be checked here."""
+    from ssdlite.runtime.backends import BACKENDS
+
+    suffix = path.suffix.lower()
+    runtimes = [name for name, backend in BACKENDS.items() if suffix in backend.suffixes and suffix not in LINTED]
+    if path.is_file() and runtimes:
+        raise DataError(
+            f"{path}: a file of {runtimes[0]}, for which there are no rules: what its runtime takes was checked by the "
+            "export; `ssdlite benchmark` says how fast it is"
+        )
 
 
 def _load(path: Path) -> onnx.ModelProto:

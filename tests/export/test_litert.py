@@ -21,6 +21,7 @@ from torch import nn
 
 import ssdlite
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
+from ssdlite.cli import main
 from ssdlite.config import PRESETS, override
 from ssdlite.datasets.shapes import draw_scene
 from ssdlite.detections import Detections
@@ -421,6 +422,11 @@ def test_other_weights_fail_the_outputs(bundle: Path, small: Detector, tmp_path:
     contract = load_model(bundle / "raw_fp32.tflite").contract
     (copy / "raw_fp32.tflite").write_bytes(build_litert(model, contract, anchor_spec(small)))
     assert "outputs" in verify_bundle(copy).failed_steps()["raw_fp32.tflite"]
+
+
+def test_lint_says_that_it_has_no_rules(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lint", str(bundle / "raw_fp32.tflite")]) == 1
+    assert "a file of litert, for which there are no rules" in capsys.readouterr().err
 
 
 def test_damaged_files_are_refused(small: Detector, small_model: onnx.ModelProto) -> None:
