@@ -22,6 +22,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
+from tests.examples.kotlin import Kotlin, find_kotlin
+
 # Before torch is imported. The tests' networks gain nothing from threads, and where other work has the processors
 # torch's threads wait for one another: the same tests then take many times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -72,6 +74,14 @@ def golden_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _write_bundle(folder / "letterbox_softmax", options[::2], {"resize": "letterbox"})
 
     return _make_once(tmp_path_factory, "bundles", make)
+
+
+@pytest.fixture(scope="session")
+def kotlin(tmp_path_factory: pytest.TempPathFactory) -> Kotlin:
+    """The plain Kotlin of examples/android and the programs of tests/examples/programs.kt, compiled."""
+    find_kotlin(Path())  # skips before anybody waits
+    folder = _make_once(tmp_path_factory, "kotlin", lambda folder: find_kotlin(folder).compile())
+    return find_kotlin(folder)
 
 
 @pytest.fixture(scope="session")

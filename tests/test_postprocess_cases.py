@@ -27,6 +27,7 @@ from ssdlite.heads.base import Outputs
 from ssdlite.heads.boxes import MAX_LOG_SCALE, CenterSizeCode
 from ssdlite.runtime import postprocess as runtime
 from ssdlite.runtime.contract import AnchorSpec, PostprocessSpec
+from tests.examples.kotlin import Kotlin
 
 TESTS = Path(__file__).parent
 TABLE = TESTS / "data" / "postprocess_cases.jsonl"
@@ -212,6 +213,11 @@ def by_cpp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Found]:
     return results
 
 
+def by_kotlin(monkeypatch: pytest.MonkeyPatch, kotlin: Kotlin) -> list[Found]:
+    said = kotlin.run("ssdlite.PostprocessCases", stdin=TABLE.read_text())
+    return [json.loads(line) for line in said.splitlines()]
+
+
 WAYS: dict[str, Callable[..., list[Found]]] = {
     "torch": by_torch,
     "torch, little by little": by_torch_little_by_little,
@@ -221,6 +227,7 @@ WAYS: dict[str, Callable[..., list[Found]]] = {
     "onnx": by_onnx,
     "javascript": by_javascript,
     "c++": by_cpp,
+    "kotlin": by_kotlin,
 }
 
 
@@ -228,7 +235,11 @@ WAYS: dict[str, Callable[..., list[Found]]] = {
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Found]:
     """What one implementation finds, by the name of the case."""
     way = WAYS[request.param]
-    more = {"tmp_path": tmp_path_factory.mktemp("cpp")} if way is by_cpp else {}
+    more: dict[str, Any] = {}
+    if way is by_cpp:
+        more = {"tmp_path": tmp_path_factory.mktemp("cpp")}
+    elif way is by_kotlin:
+        more = {"kotlin": request.getfixturevalue("kotlin")}
     with pytest.MonkeyPatch.context() as monkeypatch:
         results = way(monkeypatch, **more)
     return {case["name"]: one for case, one in zip(CASES, results, strict=True)}

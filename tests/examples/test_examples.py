@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from ssdlite.export.verify.bundle import verify_bundle
 from ssdlite.images.geometry import fit_window
+from tests.examples.kotlin import Kotlin
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 JAVASCRIPT = EXAMPLES / "javascript"
@@ -139,6 +140,17 @@ def test_cpp_resizes_as_opencv_bit_for_bit(resize_program: Path, tmp_path: Path,
     expect_resized(tmp_path, mode)
 
 
+@pytest.mark.parametrize("mode", ["stretch", "letterbox"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_kotlin_resizes_as_opencv_bit_for_bit(kotlin: Kotlin, tmp_path: Path, mode: str, channels: int) -> None:
+    for number, picture in enumerate(pictures()):
+        alpha = np.full((*picture.shape[:2], channels - 3), 255, np.uint8)
+        np.concatenate([picture, alpha], axis=2).tofile(tmp_path / f"{number}.in")
+    lines = [f"{h} {w} {height} {width} {mode}" for (h, w), (height, width) in RESIZES]
+    kotlin.run("ssdlite.Resizes", stdin="\n".join(lines), cwd=tmp_path)
+    expect_resized(tmp_path, mode)
+
+
 def expect_replayed(bundle: Path, dump: Path, models: list[str]) -> None:
     """Pixels and tensors equal the reference ones; detections as ``verify`` judges them."""
     golden = bundle / "golden"
@@ -162,6 +174,12 @@ def test_javascript_gives_the_golden_results(node: str, golden_bundles: Path, tm
 def test_cpp_gives_the_golden_results(replay_program: Path, golden_bundles: Path, tmp_path: Path, name: str) -> None:
     values = run(sys.executable, CPP / "values.py", golden_bundles / name)
     run(replay_program, tmp_path, stdin=values)
+    expect_replayed(golden_bundles / name, tmp_path, MODELS[name])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_kotlin_gives_the_golden_results(kotlin: Kotlin, golden_bundles: Path, tmp_path: Path, name: str) -> None:
+    kotlin.run("ssdlite.ReplayKt", golden_bundles / name, tmp_path)
     expect_replayed(golden_bundles / name, tmp_path, MODELS[name])
 
 

@@ -39,25 +39,94 @@ fun postprocess(
     scoreThreshold: Float = contract.postprocess.operatingThreshold,
 ): List<Detection> {
     val found = when (model.variant) {
-        Variant.NMS -> readDetections(outputs, scoreThreshold)
-        Variant.DECODED, Variant.RAW -> Selection(contract, model, outputs, window).select(scoreThreshold)
+        Variant.NMS -> readDetections(contract, model, outputs, window, scoreThreshold)
+        Variant.DECODED, Variant.RAW -> selectDetections(contract, model, outputs, window, scoreThreshold)
         Variant.ANCHORS -> error("${model.file} is for MediaPipe, which has the anchors; take nms, decoded or raw")
     }
-    val readBox = BoxReader(contract, model, outputs, window)
     return found
-        .map { (score, label, row) -> Detection(contract.classNames[label], label, score, readBox(row)) }
         .map { it.copy(box = toPicture(it.box, window, height, width)) }
         .filter { it.box.x1 > it.box.x0 && it.box.y1 > it.box.y0 }
 }
 
-/** A score, its label, and the row of its box in the output. */
-private data class Scored(val score: Float, val label: Int, val row: Int)
-
-private fun readDetections(outputs: Map<String, FloatArray>, scoreThreshold: Float): List<Scored> {
+/** Outputs of an nms model -> detections in input pixels. */
+private fun readDetections(
+    contract: Contract,
+    model: ModelSpec,
+    outputs: Map<String, FloatArray>,
+    window: CropWindow,
+    scoreThreshold: Float,
+): List<Detection> {
+    val readBox = BoxReader(contract, model, outputs, window)
     val scores = outputs.getValue("scores")
     val labels = outputs.getValue("labels")
     val count = outputs.getValue("count")[0].toInt()
-    return (0 until count).filter { scores[it] >= scoreThreshold }.map { Scored(scores[it], labels[it].toInt(), it) }
+    return (0 until count).filter { scores[it] >= scoreThreshold }.map {
+        val label = labels[it].toInt()
+        Detection(contract.classNames[label], label, scores[it], readBox(it))
+    }
+}
+
+/**
+ * Outputs of a raw or decoded model -> detections in input pixels, best first: threshold, the best candidates of each
+ * class, non-maximum suppression within each class, the best of what is left of all. A box only ever falls to better
+ * ones, so that [scoreThreshold] finds the same here as it would behind all that, in less time.
+ */
+fun selectDetections(
+    contract: Contract,
+    model: ModelSpec,
+    outputs: Map<String, FloatArray>,
+    window: CropWindow,
+    scoreThreshold: Float = 0f,
+): List<Detection> {
+    val spec = contract.postprocess
+    val classes = contract.classNames.size
+    val readBox = BoxReader(contract, model, outputs, window)
+    val scores = when (model.variant) {
+        Variant.RAW -> classScores(outputs.getValue("class_logits"), classes, spec, scoreThreshold)
+        else -> outputs.getValue("scores")
+    }
+    val candidates = scores.indices.filter { scores[it] > spec.scoreThreshold && scores[it] >= scoreThreshold }
+    val seen = IntArray(classes)
+    val kept = List(classes) { mutableListOf<Box>() }
+    val found = mutableListOf<Detection>()
+    for (index in candidates.sortedByDescending { scores[it] }) { // stable: of equals the first anchor, then class
+        val label = index % classes
+        if (seen[label]++ >= spec.candidatesPerClass) continue
+        val box = readBox(index / classes)
+        if (kept[label].any { it.iou(box) > spec.nmsThreshold }) continue
+        kept[label].add(box)
+        found.add(Detection(contract.classNames[label], label, scores[index], box))
+        if (found.size == spec.maxDetections) break
+    }
+    return found
+}
+
+/** Logits [A, K + 1], background first -> scores [A, K]; 0 at anchors where none reaches the thresholds. */
+private fun classScores(logits: FloatArray, classes: Int, spec: PostprocessSpec, scoreThreshold: Float): FloatArray {
+    val isSoftmax = spec.scoreFunction == "softmax"
+    val bound = logitBound(max(scoreThreshold, spec.scoreThreshold))
+    val scores = FloatArray(logits.size / (classes + 1) * classes)
+    for (anchor in 0 until logits.size / (classes + 1)) {
+        val start = anchor * (classes + 1)
+        var best = Float.NEGATIVE_INFINITY
+        for (k in 1..classes) if (logits[start + k] > best) best = logits[start + k] // past what is no number
+        val likely = if (isSoftmax) best.toDouble() - logits[start] else best.toDouble()
+        if (!(likely > bound)) continue
+        val highest = max(best, logits[start]).toDouble()
+        val sum = if (isSoftmax) (0..classes).sumOf { exp(logits[start + it] - highest) } else 0.0
+        for (k in 0 until classes) {
+            val logit = logits[start + 1 + k].toDouble()
+            val score = if (isSoftmax) exp(logit - highest) / sum else 1 / (1 + exp(-logit))
+            scores[anchor * classes + k] = score.toFloat()
+        }
+    }
+    return scores
+}
+
+/** Up to it no logit has a score of [scoreThreshold]: a sigmoid's own, a softmax's less that of background. */
+private fun logitBound(scoreThreshold: Float): Double {
+    val below = scoreThreshold - SCORE_STEP
+    return if (below > 0) ln(below / (1 - below)) - LOGIT_MARGIN else Double.NEGATIVE_INFINITY
 }
 
 /** Box of a row of the outputs -> in pixels of the input, within it. */
@@ -96,69 +165,6 @@ private class BoxReader(
     private fun within(x0: Float, y0: Float, x1: Float, y1: Float): Box {
         val (width, height) = window.width.toFloat() to window.height.toFloat()
         return Box(x0.coerceIn(0f, width), y0.coerceIn(0f, height), x1.coerceIn(0f, width), y1.coerceIn(0f, height))
-    }
-}
-
-/**
- * The choice among all anchors of a raw or decoded model: threshold, the best candidates of each class, non-maximum
- * suppression within each class, the best of what is left of all. A box only ever falls to better ones, so that an
- * app's own threshold finds the same here as behind all that, in less time.
- */
-private class Selection(
-    contract: Contract,
-    private val model: ModelSpec,
-    private val outputs: Map<String, FloatArray>,
-    window: CropWindow,
-) {
-    private val spec = contract.postprocess
-    private val classes = contract.classNames.size
-    private val readBox = BoxReader(contract, model, outputs, window)
-
-    fun select(scoreThreshold: Float): List<Scored> {
-        val atLeast = max(scoreThreshold, spec.scoreThreshold)
-        val scores = if (model.variant == Variant.RAW) classScores(atLeast) else outputs.getValue("scores")
-        val candidates = scores.indices.filter { scores[it] > spec.scoreThreshold && scores[it] >= scoreThreshold }
-        val seen = IntArray(classes)
-        val kept = List(classes) { mutableListOf<Box>() }
-        val found = mutableListOf<Scored>()
-        for (index in candidates.sortedByDescending { scores[it] }) { // stable: of equals the first anchor
-            val label = index % classes
-            if (seen[label]++ >= spec.candidatesPerClass) continue
-            val box = readBox(index / classes)
-            if (kept[label].any { it.iou(box) > spec.nmsThreshold }) continue
-            kept[label].add(box)
-            found.add(Scored(scores[index], label, index / classes))
-            if (found.size == spec.maxDetections) break
-        }
-        return found
-    }
-
-    /** Logits [A, K + 1], background first -> scores [A, K]; 0 at anchors where none reaches [scoreThreshold]. */
-    private fun classScores(scoreThreshold: Float): FloatArray {
-        val logits = outputs.getValue("class_logits")
-        val isSoftmax = spec.scoreFunction == "softmax"
-        val bound = logitBound(scoreThreshold)
-        val scores = FloatArray(logits.size / (classes + 1) * classes)
-        for (anchor in 0 until logits.size / (classes + 1)) {
-            val start = anchor * (classes + 1)
-            val background = logits[start].toDouble()
-            val best = (1..classes).maxOf { logits[start + it] }.toDouble()
-            if (!((if (isSoftmax) best - background else best) > bound)) continue
-            val highest = max(best, background)
-            val sum = if (isSoftmax) (0..classes).sumOf { exp(logits[start + it] - highest) } else 0.0
-            for (k in 0 until classes) {
-                val logit = logits[start + 1 + k].toDouble()
-                val score = if (isSoftmax) exp(logit - highest) / sum else 1 / (1 + exp(-logit))
-                scores[anchor * classes + k] = score.toFloat()
-            }
-        }
-        return scores
-    }
-
-    /** Up to it no logit has a score of [scoreThreshold]: a sigmoid's own, a softmax's less that of background. */
-    private fun logitBound(scoreThreshold: Float): Double {
-        val below = scoreThreshold - SCORE_STEP
-        return if (below > 0) ln(below / (1 - below)) - LOGIT_MARGIN else Double.NEGATIVE_INFINITY
     }
 }
 
