@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -232,17 +232,19 @@ def _take_rows(values: Tensor, index: Tensor) -> Tensor:
     return values.flatten(0, 1)[index + first]
 
 
-def use_plain_activations(network: nn.Module) -> None:
-    """Put hard-swish and hard-sigmoid into operators that NNAPI and CoreML have.
+def use_plain_activations(
+    network: nn.Module, kinds: Sequence[type[nn.Module]] = (nn.Hardswish, nn.Hardsigmoid)
+) -> None:
+    """Put hard-swish and hard-sigmoid, or those of these ``kinds``, into operators that NNAPI and CoreML have.
 
     In the decoded variant alone: on a CPU MobileNetV3 takes a seventh more time with them (docs/notes/performance.md).
+    XNNPACK has a hard-swish, and no hard-sigmoid.
     """
+    plain = {nn.Hardswish: PlainHardSwish, nn.Hardsigmoid: PlainHardSigmoid}
     for parent in list(network.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, nn.Hardswish):
-                setattr(parent, name, PlainHardSwish())
-            elif isinstance(child, nn.Hardsigmoid):
-                setattr(parent, name, PlainHardSigmoid())
+            if type(child) in kinds:
+                setattr(parent, name, plain[type(child)]())
 
 
 class PlainHardSigmoid(nn.Module):

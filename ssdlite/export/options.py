@@ -49,12 +49,13 @@ class ExportOptions:
     """Folder for the bundle: models, contract.json, reference vectors, model card; must not exist yet, or be empty.
     Default: bundle in the folder of the run that the checkpoint is of, else NAME-bundle after the checkpoint."""
     target: tuple[str, ...] = ("onnxruntime",)
-    """The runtimes to write for: onnxruntime, openvino (needs the extra ssdlite[openvino]), ncnn (ssdlite[ncnn]),
-    coreml (ssdlite[coreml]), web (a page for browsers; needs the npm package onnxruntime-web)."""
+    """The runtimes to write for: onnxruntime, openvino (needs the extra ssdlite[openvino]), litert (ssdlite[litert]),
+    executorch (ssdlite[executorch]), ncnn (ssdlite[ncnn]), coreml (ssdlite[coreml]), web (a page for browsers; needs
+    the npm package onnxruntime-web)."""
     variant: tuple[Variant, ...] = ()
     """How far the graph goes: raw logits and deltas; scores and boxes of all anchors; or final detections. Each
     target writes those that it has. Default: the one that serves most apps, nms for onnxruntime,
-    openvino and coreml, decoded for ncnn and web."""
+    openvino, litert and coreml, decoded for executorch, ncnn and web."""
     precision: tuple[Precision, ...] = ()
     """Of the weights, and for int8 of the arithmetic; int8 needs --data or --calibration-folder, but for coreml, where
     it is of the weights alone. Each target writes those that it has. Default: fp32, fp16 for coreml."""

@@ -44,6 +44,9 @@ PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # each target somewhere,
             "app/src/main/assets/",
             "runs every operator on any phone's CPU",
         ),
+        PlatformUse(
+            "executorch", "org.pytorch:executorch-android", "app/src/main/assets/", "XNNPACK, for PyTorch's apps"
+        ),
         PlatformUse("ncnn", "ncnn-android", "app/src/main/assets/", "a small runtime, with Vulkan for GPUs"),
     ),
     "iOS": (
@@ -58,6 +61,7 @@ PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # each target somewhere,
         PlatformUse(
             "onnxruntime", "onnxruntime-objc", "Copy Bundle Resources", "runs every operator on any phone's CPU"
         ),
+        PlatformUse("executorch", "executorch.xcframework", "Copy Bundle Resources", "XNNPACK, for PyTorch's apps"),
         PlatformUse("ncnn", "ncnn.xcframework", "Copy Bundle Resources", "a small runtime"),
     ),
     "Web": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ssdlite.export.targets.base import Target
 from ssdlite.export.targets.coreml import CoreMlTarget
+from ssdlite.export.targets.executorch import ExecuTorchTarget
 from ssdlite.export.targets.litert import LiteRtTarget
 from ssdlite.export.targets.ncnn import NcnnTarget
 from ssdlite.export.targets.onnxruntime import OnnxRuntimeTarget
@@ -14,6 +15,7 @@ TARGETS: dict[str, Target] = {  # by the runtime's name in ``ssdlite.runtime.bac
     "onnxruntime": OnnxRuntimeTarget(),
     "openvino": OpenVinoTarget(),
     "litert": LiteRtTarget(),
+    "executorch": ExecuTorchTarget(),
     "ncnn": NcnnTarget(),
     "coreml": CoreMlTarget(),
     "web": WebTarget(),

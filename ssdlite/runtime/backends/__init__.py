@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ssdlite.runtime.backends.base import Backend
 from ssdlite.runtime.backends.coreml import CoreMlBackend
+from ssdlite.runtime.backends.executorch import ExecuTorchBackend
 from ssdlite.runtime.backends.litert import LiteRtBackend
 from ssdlite.runtime.backends.ncnn import NcnnBackend
 from ssdlite.runtime.backends.onnxruntime import OnnxBackend
@@ -14,6 +15,7 @@ BACKENDS: dict[str, type[Backend]] = {  # by the name that contracts give the ru
     "onnxruntime": OnnxBackend,
     "openvino": OpenVinoBackend,
     "litert": LiteRtBackend,
+    "executorch": ExecuTorchBackend,
     "ncnn": NcnnBackend,
     "coreml": CoreMlBackend,
     "web": WebBackend,
