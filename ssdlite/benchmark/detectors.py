@@ -19,11 +19,12 @@ from ssdlite.benchmark.timing import WARM_UP, own_peak, run_apart, use_threads
 from ssdlite.build import load_any
 from ssdlite.config import shipped_file
 from ssdlite.console import code, figure_table, markdown_table
-from ssdlite.errors import SsdliteError
+from ssdlite.errors import ContractError, SsdliteError
 from ssdlite.files import write_atomically
 from ssdlite.images.geometry import resize_bilinear
 from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, DetectionModel, build_input_batch
 from ssdlite.images.reading import read_image
+from ssdlite.runtime.backends import BACKENDS
 from ssdlite.runtime.files import is_exported, is_folder, read_bundle, run_checkpoint
 
 if TYPE_CHECKING:
@@ -69,15 +70,20 @@ class Candidate:
 
 
 def find_candidates(paths: Iterable[Path]) -> list[Candidate]:
-    """A candidate for each file, and for each model of a bundle's contract; of a training its best checkpoint.
+    """A candidate for each file, and for each model of a bundle's contract that this system can run; of a training its
+    best checkpoint.
 
     Raises:
-        ContractError: a folder is no bundle.
+        ContractError: a folder is no bundle, or one without a model that this system can run.
     """
     candidates: list[Candidate] = []
     for path in map(run_checkpoint, paths):
         if is_folder(path):
-            candidates += [Candidate(path, model.file) for model in read_bundle(path).models]
+            models = read_bundle(path).models
+            here = [model for model in models if not BACKENDS[model.runtime].unsupported]
+            if not here:
+                raise ContractError(f"{path}: {BACKENDS[models[0].runtime].unsupported}")
+            candidates += [Candidate(path, model.file) for model in here]
         else:
             candidates.append(Candidate(path))
     return candidates

@@ -97,6 +97,12 @@ THRESHOLD_SOURCES = {
 INT8_NOTE = """\
 int8 ({files}) is the smaller download. Whether it is the faster one is a matter of the processor: measure it on the \
 phone. In WebAssembly it takes 1.5 to 2.5 times as long as fp32: there, take it for the download only."""
+VISION = """\
+In an app {files} needs none of these steps: give Vision (`VNCoreMLRequest`) the picture with its orientation, and set \
+`imageCropAndScaleOption` to `.scaleFill`. It answers with a `VNRecognizedObjectObservation` for each object from \
+{threshold:g} on: `labels[0].identifier` is the class, `confidence` the score, and `boundingBox` the box, in fractions \
+of the picture from its lower left corner. The inputs `confidenceThreshold` and `iouThreshold` change what is found. \
+What follows is how `ssdlite.runtime` runs it, and what it makes of the outputs `confidence` and `coordinates`."""
 INPUT = """\
 For {files}:
 
@@ -164,7 +170,7 @@ def write_model_card(contract: Contract, bundle: Path | None = None) -> str:
         class_table=_class_table(contract),
         file_table=_file_table(contract.models, bundle),
         measurements="\n\n".join(_measurements(contract.models)),
-        inputs="\n\n".join(_input(spec, contract.resize, files) for spec, files in _by(contract.models, "input")),
+        inputs="\n\n".join(_inputs(contract)),
         outputs="\n\n".join(_outputs(contract)),
         scoring=_scoring(contract),
         selecting=_selecting(contract),
@@ -249,6 +255,14 @@ def _measurements(models: Sequence[ModelSpec]) -> Iterator[str]:
                 f"{code(model.file)}: {own.median_ms:g} ms, median of {counted(own.runs, 'run')} of one image, "
                 f"{counted(own.threads, 'thread')}, {own.runtime}, {own.processor}."
             )
+
+
+def _inputs(contract: Contract) -> Iterator[str]:
+    for_vision = [code(model.file) for model in contract.models if (model.runtime, model.variant) == ("coreml", "nms")]
+    if for_vision:
+        yield VISION.format(files=", ".join(for_vision), threshold=contract.postprocess.operating_threshold)
+    for spec, files in _by(contract.models, "input"):
+        yield _input(spec, contract.resize, files)
 
 
 def _input(spec: InputSpec, resize: ResizeSpec, files: str) -> str:

@@ -26,6 +26,7 @@ from PIL import Image
 
 import ssdlite
 from ssdlite import Detector
+from ssdlite.benchmark.detectors import find_candidates
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.config import PRESETS
 from ssdlite.errors import CheckpointError, ConfigError, ContractError, ExportError
@@ -42,6 +43,7 @@ from ssdlite.runtime import load_model
 from ssdlite.runtime.backends import coreml
 from ssdlite.runtime.contract import Contract, ModelSpec
 from ssdlite.runtime.mlpackage import read_package
+from ssdlite.tools import lint_model
 from tests.export.mil_evaluator import Program
 
 Array = npt.NDArray[Any]
@@ -483,6 +485,8 @@ def test_what_runs_models_says_why_it_cannot(bundle: Path, monkeypatch: pytest.M
         load_model(bundle / "nms_fp16.mlpackage")
     with pytest.raises(ContractError, match=rf"nms_fp32\.mlpackage: {ELSEWHERE}$"):
         load_model(bundle)
+    with pytest.raises(ContractError, match=ELSEWHERE):
+        find_candidates([bundle])
     with pytest.raises(CheckpointError, match="expected a checkpoint file, this is an exported model"):
         ssdlite.load_detector(bundle / "nms_fp16.mlpackage")
     monkeypatch.setattr(coreml.CoreMlBackend, "unsupported", "")
@@ -588,6 +592,27 @@ def test_no_truncation_of_a_specification_is_anything_but_an_error(bundle: Path,
             read_package(package)
 
 
+@needs_coreml
+def test_changed_bytes_are_read_or_refused(bundle: Path, tmp_path: Path) -> None:
+    package = tmp_path / "a.mlpackage"
+    shutil.copytree(bundle / "nms_int8.mlpackage", package)
+    rng, refused = np.random.default_rng(0), 0
+    for name in (MANIFEST, MODEL, WEIGHTS):
+        content = (package / name).read_bytes()
+        for _ in range(30):
+            changed = bytearray(content)
+            for place in rng.integers(0, min(len(content), 4096), 12):
+                changed[place] = rng.integers(256)
+            (package / name).write_bytes(changed)
+            try:
+                read_package(package)
+            except ContractError:
+                refused += 1
+        (package / name).write_bytes(content)
+    assert refused > 60
+    read_package(package)
+
+
 def export_with(checkpoint: Path, output: Path, **changes: Any) -> Contract:
     return export_bundle(ExportOptions(checkpoint=checkpoint, output=output, target=("coreml",), **changes))
 
@@ -635,6 +660,22 @@ def test_coremltools_is_not_imported_before_it_is_needed() -> None:
 def golden_pixels(bundle: Path, number: int) -> npt.NDArray[np.uint8]:
     """A reference picture at the input's size."""
     return np.fromfile(bundle / "golden" / f"image_{number}.resized.bin", np.uint8).reshape(64, 96, 3)
+
+
+@needs_coreml
+def test_the_card_says_what_an_app_does(bundle: Path) -> None:
+    card = (bundle / "README.md").read_text("utf-8")
+    assert (
+        "In an app `nms_fp32.mlpackage`, `nms_fp16.mlpackage`, `nms_int8.mlpackage` needs none of these steps" in card
+    )
+    assert "for each object from 0.6 on" in card
+    assert "| iOS | `nms_fp16.mlpackage` |" in card
+
+
+@needs_coreml
+def test_lint_says_what_a_package_is(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lint_model.main([str(bundle / "nms_fp16.mlpackage"), "--target", "coreml"]) == 2
+    assert "every operator of a Core ML package is Core ML's own" in capsys.readouterr().err
 
 
 def load_spec(bundle: Path, file: str) -> ModelSpec:
