@@ -16,6 +16,8 @@ namespace {
 struct Model {
     std::string file, variant, type, layout;
     ssdlite::InputSpec input;
+    ssdlite::BoxSpec boxes;
+    bool has_integers = false;  // labels and count, which LiteRT has as floats
 };
 
 // What values.py prints, in its order.
@@ -24,7 +26,6 @@ struct Values {
     std::vector<std::string> names;  // as JSON strings, quotes included
     bool letterbox = false;
     int padding = 0;
-    ssdlite::BoxSpec boxes;
     ssdlite::PostprocessSpec postprocess;
     ssdlite::AnchorSpec anchors;
     float score_threshold = 0;
@@ -49,12 +50,20 @@ void write_file(const std::string& path, const std::vector<T>& values) {
     if (!file) throw std::runtime_error("cannot write " + path);
 }
 
+std::vector<std::int32_t> read_integers(const std::string& path, const Model& model) {
+    if (model.has_integers) return read_file<std::int32_t>(path);
+    std::vector<std::int32_t> values;
+    for (const float value : read_file<float>(path)) values.push_back(static_cast<std::int32_t>(value));
+    return values;
+}
+
 Model read_model(std::istream& in) {
     Model model;
     std::string order;
     in >> model.file >> model.variant >> model.type >> model.layout >> order >> model.input.height >> model.input.width;
     for (float& value : model.input.mean) in >> value;
     for (float& value : model.input.std) in >> value;
+    in >> model.boxes.yxyx >> model.boxes.pixels >> model.has_integers;
     model.input.channels_first = model.layout == "NCHW";
     model.input.bgr = order == "BGR";
     return model;
@@ -67,7 +76,7 @@ Values read_values(std::istream& in) {
     in >> count >> std::ws;
     v.names.resize(count);
     for (std::string& name : v.names) std::getline(in, name);
-    in >> v.letterbox >> v.padding >> v.boxes.yxyx >> v.boxes.pixels;
+    in >> v.letterbox >> v.padding;
     in >> v.postprocess.sigmoid >> v.postprocess.score_threshold >> v.postprocess.nms_threshold;
     in >> v.postprocess.candidates_per_class >> v.postprocess.max_detections >> v.score_threshold >> count;
     v.anchors.values.resize(count);
@@ -103,13 +112,13 @@ std::vector<ssdlite::Detection> detect(const Values& v, const Model& model, cons
         const auto scores = ssdlite::class_scores(logits, classes, v.postprocess.sigmoid, v.score_threshold);
         return ssdlite::select_detections(scores, boxes, classes, v.postprocess, v.score_threshold);
     }
-    const auto boxes = ssdlite::read_boxes(read_file<float>(start + "boxes.bin"), v.boxes, window);
+    const auto boxes = ssdlite::read_boxes(read_file<float>(start + "boxes.bin"), model.boxes, window);
     const auto scores = read_file<float>(start + "scores.bin");
     if (model.variant == "decoded") {
         return ssdlite::select_detections(scores, boxes, classes, v.postprocess, v.score_threshold);
     }
-    const auto labels = read_file<std::int32_t>(start + "labels.bin");
-    return ssdlite::read_detections(boxes, scores, labels, read_file<std::int32_t>(start + "count.bin").at(0));
+    const auto labels = read_integers(start + "labels.bin", model);
+    return ssdlite::read_detections(boxes, scores, labels, read_integers(start + "count.bin", model).at(0));
 }
 
 void write_detections(const std::string& path, const std::vector<ssdlite::Detection>& found, const Values& v) {

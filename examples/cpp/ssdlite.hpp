@@ -54,7 +54,7 @@ struct AnchorSpec {
     std::vector<std::array<double, 4>> values;
 };
 
-// contract.boxes
+// contract.models[i].boxes where it is there, otherwise contract.boxes
 struct BoxSpec {
     bool yxyx = false;
     bool pixels = false;  // of the input, otherwise fractions of its width and height

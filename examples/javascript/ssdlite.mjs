@@ -201,6 +201,7 @@ export function postprocess(
   picture,
   scoreThreshold = operatingThreshold(contract),
 ) {
+  if (model.variant === "anchors") throw new Error(`${model.file} is for MediaPipe, which decodes its boxes`);
   const select = model.variant === "nms" ? readDetections : selectDetections;
   const found = select(contract, model, outputs, cropWindow, scoreThreshold);
   const detections = [];
@@ -226,7 +227,7 @@ function readDetections(contract, model, outputs, size, scoreThreshold) {
   const found = [];
   for (let i = 0; i < Number(outputs.count[0]); i++) {
     if (outputs.scores[i] < fround(scoreThreshold)) continue;
-    const box = toInputPixels(contract.boxes, outputs.boxes.subarray(4 * i, 4 * i + 4), size);
+    const box = toInputPixels(boxSpec(contract, model), outputs.boxes.subarray(4 * i, 4 * i + 4), size);
     found.push({ box, score: outputs.scores[i], label: Number(outputs.labels[i]) });
   }
   return found;
@@ -307,7 +308,7 @@ function logitBound(scoreThreshold) {
 
 function candidateBox(contract, model, outputs, anchor, size) {
   if (model.variant === "decoded") {
-    return toInputPixels(contract.boxes, outputs.boxes.subarray(4 * anchor, 4 * anchor + 4), size);
+    return toInputPixels(boxSpec(contract, model), outputs.boxes.subarray(4 * anchor, 4 * anchor + 4), size);
   }
   const deltas = outputs.box_deltas.subarray(4 * anchor, 4 * anchor + 4);
   const { values, box_code_scales: scales, max_log_scale: limit } = contract.anchors;
@@ -319,6 +320,9 @@ function candidateBox(contract, model, outputs, anchor, size) {
   const corners = [centreX - halfWidth, centreY - halfHeight, centreX + halfWidth, centreY + halfHeight];
   return corners.map((value, i) => fround(Math.min(Math.max(value, 0), 1) * (i % 2 ? size.height : size.width)));
 }
+
+/** How boxes of a model are written: where it says nothing itself, as the contract does. */
+const boxSpec = (contract, model) => model.boxes ?? contract.boxes;
 
 /** A box as the contract's `boxes` says -> x0, y0, x1, y1 in input pixels, within the input. */
 function toInputPixels(spec, box, size) {

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
+from ssdlite.export import ExportOptions, export_bundle
 from ssdlite.export.verify.bundle import verify_bundle
 from ssdlite.images.geometry import fit_window
 from tests.examples.kotlin import Kotlin
@@ -181,6 +182,35 @@ def test_cpp_gives_the_golden_results(replay_program: Path, golden_bundles: Path
 def test_kotlin_gives_the_golden_results(kotlin: Kotlin, golden_bundles: Path, tmp_path: Path, name: str) -> None:
     kotlin.run("ssdlite.ReplayKt", golden_bundles / name, tmp_path)
     expect_replayed(golden_bundles / name, tmp_path, MODELS[name])
+
+
+@pytest.fixture(scope="module")
+def litert_bundle(golden_bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of every variant: boxes of nms files begin with y, labels and count are floats; anchors is MediaPipe's."""
+    pytest.importorskip("ai_edge_litert", reason="needs ai-edge-litert, of the extra litert, which is not installed")
+    bundle = tmp_path_factory.mktemp("litert") / "bundle"
+    options = ExportOptions(
+        checkpoint=golden_bundles / "stretch.pt",
+        output=bundle,
+        target=("litert",),
+        variant=("nms", "anchors", "decoded", "raw"),
+    )
+    export_bundle(options)
+    return bundle
+
+
+@pytest.mark.parametrize("language", ["javascript", "cpp", "kotlin"])
+def test_litert_files_give_the_golden_results(
+    request: pytest.FixtureRequest, litert_bundle: Path, tmp_path: Path, language: str
+) -> None:
+    if language == "javascript":
+        run(request.getfixturevalue("node"), JAVASCRIPT / "replay.mjs", litert_bundle, tmp_path)
+    elif language == "cpp":
+        values = run(sys.executable, CPP / "values.py", litert_bundle)
+        run(request.getfixturevalue("replay_program"), tmp_path, stdin=values)
+    else:
+        request.getfixturevalue("kotlin").run("ssdlite.ReplayKt", litert_bundle, tmp_path)
+    expect_replayed(litert_bundle, tmp_path, [f"{variant}_fp32.tflite" for variant in ("nms", "decoded", "raw")])
 
 
 def test_javascript_shows_what_reaches_the_operating_threshold(node: str, tmp_path: Path) -> None:

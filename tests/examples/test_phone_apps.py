@@ -12,8 +12,6 @@ import pytest
 import yaml
 from defusedxml import ElementTree
 
-from ssdlite.export import ExportOptions, export_bundle
-from ssdlite.export.verify.bundle import verify_bundle
 from ssdlite.runtime.contract import CONTRACT_VERSION
 from tests.examples.kotlin import ANDROID, Kotlin
 
@@ -103,21 +101,6 @@ def test_the_ios_project_names_files_that_are_there() -> None:
 def test_the_android_app_knows_todays_contract() -> None:
     contract = (ANDROID / "detector" / "src" / "main" / "kotlin" / "ssdlite" / "Contract.kt").read_text()
     assert re.findall(r"NEWEST = (\d+)", contract) == [str(CONTRACT_VERSION)]
-
-
-def test_kotlin_gives_the_golden_results_of_litert_files(kotlin: Kotlin, golden_bundles: Path, tmp_path: Path) -> None:
-    """Boxes of nms files begin with y; the anchors variant is MediaPipe's."""
-    pytest.importorskip("ai_edge_litert", reason="needs ai-edge-litert, of the extra litert, which is not installed")
-    bundle, dump = tmp_path / "bundle", tmp_path / "dump"
-    variants = ("nms", "anchors", "decoded", "raw")
-    checkpoint = golden_bundles / "stretch.pt"
-    export_bundle(ExportOptions(checkpoint=checkpoint, output=bundle, target=("litert",), variant=variants))
-    kotlin.run("ssdlite.ReplayKt", bundle, dump)
-    report = verify_bundle(bundle, dump=dump)
-    assert report.passed, report.failed_steps()
-    steps = {model.file: [one.step for one in model.steps] for model in report.models}
-    three = ["resize", "input", "detections"]
-    assert steps == {f"{variant}_fp32.tflite": three for variant in ("nms", "decoded", "raw")}
 
 
 def test_kotlin_refuses_a_contract_of_another_version(kotlin: Kotlin, golden_bundles: Path, tmp_path: Path) -> None:
