@@ -244,7 +244,7 @@ class ExportKeywords(TypedDict, total=False):
     max_detections: int | None
     max_candidates: int
     ort: bool
-    lint: tuple[Literal["ort-mobile", "nnapi", "coreml", "xnnpack", "ncnn"], ...]
+    lint: tuple[Literal["ort-mobile", "nnapi", "coreml", "xnnpack", "openvino", "executorch", "ncnn"], ...]
     data: DataSource | None
     split: str | None
     calibration_split: str | None

@@ -13,6 +13,7 @@ import tyro
 from ssdlite import cli
 from ssdlite.console import print_json, print_line
 from ssdlite.errors import ConfigError, DataError
+from ssdlite.files import counted
 from ssdlite.runtime.mlpackage import is_package
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from ssdlite.export.lint.report import LintFinding, LintReport
 
+LOWERED = {".xml": "openvino", ".pte": "executorch"}  # the target that files of this ending are for
 LINTED = (".onnx", ".html")  # pages have an ONNX model inside
 WORDS = {"refused": "refused", "cpu": "left to the CPU", "note": "note"}
 
@@ -27,9 +29,9 @@ WORDS = {"refused": "refused", "cpu": "left to the CPU", "note": "note"}
 @dataclass(frozen=True)
 class LintOptions:
     models: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """ONNX files, web pages and bundles."""
+    """ONNX files, web pages, files of OpenVINO and ExecuTorch, which are judged for these alone, and bundles."""
     target: tuple[str, ...] = ("ort-mobile", "nnapi", "coreml", "xnnpack")
-    """One or more of ort-mobile, nnapi, coreml, xnnpack, ncnn."""
+    """One or more of ort-mobile, nnapi, coreml, xnnpack, openvino, executorch, ncnn."""
     json: bool = False
     """Print JSON in place of sentences."""
     strict: bool = False
@@ -67,15 +69,26 @@ def print_findings(path: Path, targets: Sequence[str]) -> bool:
 
 
 def _examine(path: Path, targets: Sequence[str]) -> list[tuple[Path, LintReport]]:
+    from ssdlite.export.lint.lowered import examine_lowered
     from ssdlite.export.lint.report import examine
     from ssdlite.export.lint.rules import check_target
 
     for target in targets:
         check_target(target)
-    return [(file, examine(model, target)) for file in _find(path) for model in [_load(file)] for target in targets]
+    reports = []
+    for file in _find(path, targets):
+        if file.suffix in LOWERED:
+            reports.append((file, examine_lowered(file)))
+        else:
+            model = _load(file)
+            reports += [(file, examine(model, target)) for target in targets]
+    return reports
 
 
-def _find(path: Path) -> list[Path]:
+def _find(path: Path, targets: Sequence[str]) -> list[Path]:
+    """A file, or of a bundle those with an ONNX model and those of a runtime among ``targets``; if it has none of
+    these, those of any runtime that says what it takes.
+    """
     if is_package(path):
         raise DataError(
             f"{path}: expected an ONNX model; every operator of a Core ML package is Core ML's own, and the Neural "
@@ -86,10 +99,12 @@ def _find(path: Path) -> list[Path]:
         return [path]
     from ssdlite.runtime.contract_file import read_contract
 
-    names = [model.file for model in read_contract(path).models if model.file.endswith(LINTED)]
-    if not names:
-        raise DataError(f"{path}: expected a bundle with an .onnx file or a web page")
-    return [path / name for name in names]
+    files = [path / model.file for model in read_contract(path).models]
+    lowered = [file for file in files if file.suffix in LOWERED]
+    found = [file for file in files if file.suffix in LINTED or LOWERED.get(file.suffix) in targets]
+    if not found and not lowered:
+        raise DataError(f"{path}: expected a bundle with an .onnx file, a web page, or files of OpenVINO or ExecuTorch")
+    return found or lowered
 
 
 def _require_rules(path: Path) -> None:
@@ -97,8 +112,8 @@ def _require_rules(path: Path) -> None:
     from ssdlite.runtime.backends import BACKENDS
 
     suffix = path.suffix.lower()
-    runtimes = [name for name, backend in BACKENDS.items() if suffix in backend.suffixes and suffix not in LINTED]
-    if path.is_file() and runtimes:
+    runtimes = [name for name, backend in BACKENDS.items() if suffix in backend.suffixes]
+    if path.is_file() and runtimes and suffix not in (*LINTED, *LOWERED):
         raise DataError(
             f"{path}: a file of {runtimes[0]}, for which there are no rules: what its runtime takes was checked by the "
             "export; `ssdlite benchmark` says how fast it is"
@@ -137,6 +152,9 @@ def _print(reports: Sequence[tuple[Path, LintReport]]) -> None:
 def _summary(report: LintReport) -> str:
     if report.refused:
         return "refused"
+    if report.target == "executorch" and report.partitions is not None:  # what is inside its pieces is not counted
+        rest = counted(report.nodes - report.taken, "operator")
+        return f"takes all but {rest}, in {counted(report.partitions, 'piece')}"
     text = f"takes {report.taken} of {report.nodes} operators"
     if report.partitions is not None:
         text += f", in {report.partitions} {'piece' if report.partitions == 1 else 'pieces'}"

@@ -84,7 +84,7 @@ class ExportOptions:
     ort: bool = False
     """Beside each .onnx file write an .ort file, for ONNX Runtime Mobile, and the list of operators for a reduced build
     of it."""
-    lint: tuple[Literal["ort-mobile", "nnapi", "coreml", "xnnpack", "ncnn"], ...] = ()
+    lint: tuple[Literal["ort-mobile", "nnapi", "coreml", "xnnpack", "openvino", "executorch", "ncnn"], ...] = ()
     """Say what these would refuse of the .onnx files or leave to the CPU, as ssdlite lint does. Default: not said."""
 
     data: Path | None = None

@@ -32,6 +32,7 @@ from ssdlite.images.reading import read_image
 from ssdlite.runtime import load_model, read_contract
 from ssdlite.runtime.backends.executorch import ExecuTorchBackend
 from ssdlite.runtime.contract import Contract, ModelSpec
+from ssdlite.tools.lint_model import main as lint
 
 HAS_EXECUTORCH = importlib.util.find_spec("executorch") is not None
 needs_executorch = pytest.mark.skipif(
@@ -103,6 +104,16 @@ def test_models_with_other_numbers_of_threads_take_turns(exported: Path) -> None
         (found,) = model.predict(picture, score_threshold=0.1)
         assert _C._threadpool_get_thread_count() == count
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+
+
+@needs_executorch
+def test_lint_names_what_a_file_leaves_outside_xnnpack(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lint([str(exported)]) == 0
+    said = capsys.readouterr().out
+    assert "raw_fp32.pte on executorch: takes all but 1 operator, in 1 piece\n" in said
+    assert "left to the CPU: dim_order_ops::_to_dim_order_copy 1\n" in said
+    assert "what to do: --input-type float32\n" in said
+    assert lint([str(exported / "decoded_fp32.pte"), "--strict"]) == 1
 
 
 @needs_executorch

@@ -75,7 +75,7 @@ def whys(model: onnx.ModelProto, target: str, kind: str = "cpu") -> list[tuple[s
     return [(finding.operator, finding.why) for finding in lint(model, target) if finding.kind == kind]
 
 
-@pytest.mark.parametrize("target", ["ort-mobile", "nnapi", "coreml", "xnnpack", "ncnn"])
+@pytest.mark.parametrize("target", ["ort-mobile", "nnapi", "coreml", "xnnpack", "openvino", "executorch", "ncnn"])
 def test_nothing_to_say_about_a_plain_network(target: str) -> None:
     report = examine(conv_model(), target)
     assert report == LintReport(
@@ -83,7 +83,11 @@ def test_nothing_to_say_about_a_plain_network(target: str) -> None:
         nodes=3,
         taken=3,
         partitions=1 if target in ("nnapi", "coreml") else None,
-        needs="ncnn" if target == "ncnn" else "ONNX Runtime 1.6 or newer",
+        needs={
+            "ncnn": "ncnn",
+            "openvino": "OpenVINO 2024.6 or newer",
+            "executorch": "ExecuTorch 1.5 or newer",
+        }.get(target, "ONNX Runtime 1.6 or newer"),
         findings=[],
     )
     assert report.clean
@@ -104,6 +108,36 @@ def test_selection_of_boxes_is_left_to_the_cpu_and_the_remedy_is_the_decoded_var
     assert lint(model, "ncnn")[0].kind == "refused"
     assert [finding.kind for finding in lint(model, "xnnpack")] == ["note"]
     assert lint(model, "ort-mobile") == []
+
+
+def test_executorch_lacks_selection_and_integers_and_leaves_what_xnnpack_lacks() -> None:
+    selection = make_model([node("TopK", "x k", "y i")], {"k": np.array([2])})
+    (finding,) = lint(selection, "executorch")
+    assert (finding.kind, finding.operator, finding.nodes) == ("refused", "TopK", ("TopK_y",))
+    assert finding.remedy.startswith("--variant decoded")
+    cast = make_model([node("Cast", "x", "f", to=FLOAT), node("Relu", "f", "y")], kind=UINT8)
+    assert [(one.kind, one.operator, one.remedy) for one in lint(cast, "executorch")] == [
+        ("cpu", "Cast", "--input-type float32")
+    ]
+    scales = {"s": np.float32(0.1), "z": np.uint8(0)}
+    integers = make_model([node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "y")], scales)
+    assert {(one.kind, one.remedy) for one in lint(integers, "executorch")} == {("refused", "--precision fp32")}
+    gates = make_model([node("HardSigmoid", "x", "a"), node("Erf", "a", "y")])
+    assert [(one.kind, one.operator, one.nodes) for one in lint(gates, "executorch")] == [
+        ("cpu", "Erf", ("Erf_y",)),
+        ("note", "HardSigmoid", ("HardSigmoid_a",)),
+    ]
+    (free,) = lint(conv_model(shape=("batch", 3, 8, 8)), "executorch")
+    assert (free.kind, free.remedy) == ("refused", "--batch 1")
+
+
+def test_openvino_takes_what_it_reads() -> None:
+    pytest.importorskip("openvino")
+    assert lint(make_model([node("TopK", "x k", "y i")], {"k": np.array([2])}), "openvino") == []
+    model = make_model([node("Relu", "x", "y", domain="my.ops")])
+    model.opset_import.append(helper.make_opsetid("my.ops", 1))
+    found = [(one.kind, one.operator) for one in lint(model, "openvino")]
+    assert found == [("refused", ""), ("refused", "Relu")]
 
 
 def test_only_the_cast_of_a_uint8_input_stays_behind() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from ssdlite.images.reading import read_image
 from ssdlite.runtime import load_model, read_contract
 from ssdlite.runtime.backends.openvino import OpenVinoBackend
 from ssdlite.runtime.contract import Contract, ModelSpec
+from ssdlite.tools.lint_model import main as lint
 from tests.export.faults import FAULTS, Graph
 from tests.export.golden_models import DECODED, NMS, step_of
 
@@ -198,3 +200,11 @@ def test_a_missing_package_says_what_to_install(
     with pytest.raises(ExportError, match=r'^openvino is not installed: pip install "ssdlite\[openvino\]"$'):
         export_bundle(options)
     assert not list(tmp_path.iterdir())
+
+
+def test_lint_says_that_openvino_takes_its_own_files(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lint([str(bundle / converted(DECODED)), "--strict"]) == 0
+    assert re.match(r"decoded\.uint8_NCHW\.xml on openvino: takes (\d{3}) of \1 operators\n", capsys.readouterr().out)
+    (bundle / "decoded.uint8_NCHW.bin").write_bytes(b"other weights")
+    assert lint([str(bundle)]) == 2
+    assert "OpenVINO cannot load it (Incorrect weights in bin file!)" in " ".join(capsys.readouterr().err.split())

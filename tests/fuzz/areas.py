@@ -225,7 +225,7 @@ def _attack_onnx(_: Any, random: Random, folder: Path) -> None:
         _mutate_graph(model, random)
         path.write_bytes(model.SerializeToString())
     with contextlib.suppress(SsdliteError), contextlib.redirect_stdout(io.StringIO()):
-        print_findings(path, ["ort-mobile", "nnapi", "coreml", "xnnpack", "ncnn"])
+        print_findings(path, ["ort-mobile", "nnapi", "coreml", "xnnpack", "executorch", "ncnn"])
     _predict(path)
 
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from onnx import ModelProto, TensorProto
 
 from ssdlite.export.lint.graph import GraphFacts, Node
 from ssdlite.export.lint.rules import Kind, Verdict, check_target, judge, listed_operators, oldest_runtime
+from ssdlite.runtime.backends.openvino import reason
 
 MAX_EXAMPLES = 3
 ORDER: tuple[Kind, ...] = ("refused", "cpu", "note")
 ACCELERATORS = ("nnapi", "coreml")  # each partition costs copies there and back
 SILENT = 4
+NEEDS = {"ncnn": "ncnn", "openvino": "OpenVINO 2024.6 or newer", "executorch": "ExecuTorch 1.5 or newer"}
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def examine(model: ModelProto, target: str) -> LintReport:
         nodes=len(taken),
         taken=sum(taken),
         partitions=len(partition_sizes(graph, taken)) if target in ACCELERATORS else None,
-        needs="ncnn" if target == "ncnn" else oldest_runtime(graph.opset, model.ir_version),
+        needs=NEEDS.get(target) or oldest_runtime(graph.opset, model.ir_version),
         findings=sorted(findings, key=lambda finding: ORDER.index(finding.kind)),
     )
 
@@ -148,6 +151,19 @@ def _load_error(model: ModelProto, graph: GraphFacts) -> list[str]:
     return []
 
 
+def _openvino_error(model: ModelProto, graph: GraphFacts) -> list[str]:
+    """Why OpenVINO does not read the model; none where it does, or is not installed."""
+    if find_spec("openvino") is None:
+        return []
+    import openvino
+
+    try:
+        openvino.Core().read_model(model.SerializeToString())
+    except RuntimeError as error:
+        return [reason(error)]
+    return []
+
+
 def _free_input(model: ModelProto, graph: GraphFacts) -> list[str]:
     return [name for name in graph.inputs if not graph.is_fixed(name)][:1]
 
@@ -180,5 +196,9 @@ MODEL_RULES: tuple[ModelRule, ...] = (  # targets, what is found, why, what to d
     (("ort-mobile",), _half_precision,
      "ONNX Runtime computes {} only on ARM64 processors that have it, and goes through float32 elsewhere",
      "--precision fp32, or int8 where the processor is old", "note"),
+    (("openvino",), _openvino_error,
+     "the OpenVINO installed here does not read it: {}", "--opset 13", "refused"),
+    (("executorch",), _free_input,
+     "ExecuTorch files have a fixed batch, and that of {} is free", "--batch 1", "refused"),
     (("ncnn",), _batched, "ncnn has no batch axis, and {} has one that is not 1", "--batch 1", "refused"),
 )  # fmt: skip

@@ -5,6 +5,7 @@ providers check beyond them (core/providers/{nnapi,coreml}/**/*_op_builder.cc of
 XNNPACK: https://onnxruntime.ai/docs/execution-providers/Xnnpack-ExecutionProvider.html and
 core/providers/xnnpack/detail/node_support_checker.cc.
 Operator sets: https://onnxruntime.ai/docs/reference/compatibility.html.
+ExecuTorch: what its XNNPACK partitioner takes of the graphs of all presets (executorch 1.5.1).
 ncnn: one-operator models put through pnnx 20261020 and run; these came out right or with layers that ncnn has.
 """
 
@@ -28,6 +29,8 @@ LINT_TARGETS = {
     "nnapi": "ONNX Runtime's NNAPI execution provider, Android (Google advises against NNAPI from Android 15 on)",
     "coreml": "ONNX Runtime's CoreML execution provider with ModelFormat MLProgram, iOS 15 and macOS 12 or newer",
     "xnnpack": "ONNX Runtime's XNNPACK execution provider, fast kernels for the CPU",
+    "openvino": "OpenVINO on the CPU, which reads the file as it is",
+    "executorch": "ExecuTorch with XNNPACK, as ssdlite export --target executorch writes this graph",
     "ncnn": "ncnn, converted by pnnx",
 }
 
@@ -75,6 +78,13 @@ NCNN_OPERATORS = frozenset(
         *("AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool", "GlobalMaxPool"),
         *("MatMul", "MaxPool", "ReduceMean", "ReduceSum", "Resize"),
         *("Concat", "Flatten", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"),
+    )
+)
+EXECUTORCH_OPERATORS = frozenset(  # ends in XNNPACK
+    (
+        *("Add", "AveragePool", "Clip", "Concat", "Conv", "Div", "Exp", "Gemm", "GlobalAveragePool", "HardSwish"),
+        *("Identity", "MatMul", "MaxPool", "Mul", "ReduceMean", "Relu", "Reshape", "Sigmoid", "Slice", "Softmax"),
+        *("Split", "Sub", "Transpose", "Unsqueeze"),
     )
 )
 SELECTORS = ("TopK", "NonMaxSuppression", "NonZero")
@@ -298,6 +308,24 @@ RULES = (
          "XNNPACK does this on [B, C, H, W] with fixed C, H and W", shape_remedy),
     Rule("xnnpack", ("Softmax",), _other_axis,
          "XNNPACK does Softmax over the last axis alone", "ssdlite export"),
+
+    Rule("openvino", (), lambda n: n.domain not in ORT_DOMAINS and repr(n.domain),
+         "OpenVINO has no operators of the domain {}", operator_remedy, "refused"),
+
+    Rule("executorch", SELECTORS, lambda n: True,
+         "ExecuTorch has no non-maximum suppression", selection_remedy, "refused"),
+    Rule("executorch", QUANTIZERS, lambda n: True,
+         "int8 programs do not load in ExecuTorch 1.5", "--precision fp32", "refused"),
+    Rule("executorch", (), lambda n: n.type == "FLOAT16",
+         "files are written in float32 alone", "--precision fp32", "refused"),
+    Rule("executorch", (), lambda n: n.domain != "ai.onnx" and repr(n.domain),
+         "ExecuTorch has no operators of the domain {}", operator_remedy, "refused"),
+    Rule("executorch", ("Cast",), lambda n: n.is_first and n.type == "UINT8",
+         "XNNPACK does not cast bytes: ExecuTorch's own kernel does", "--input-type float32"),
+    Rule("executorch", ("HardSigmoid",), lambda n: True,
+         "XNNPACK has none, and it is written as add, clamp and multiply", "nothing has to be done", "note"),
+    Rule("executorch", (), lambda n: n.operator not in EXECUTORCH_OPERATORS,
+         "not seen in XNNPACK: ExecuTorch's own kernels do it, if they have it", operator_remedy),
 
     Rule("ncnn", ("Cast",), lambda n: n.is_first, "ncnn has no uint8 tensors",
          "ssdlite export --target ncnn: floats of 0..255, normalised inside", "refused"),

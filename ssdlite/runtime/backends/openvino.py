@@ -27,13 +27,14 @@ SETTINGS = {
     "PERFORMANCE_HINT": "LATENCY",
     "ENABLE_CPU_PINNING": False,  # threads stay where their process has them
 }
+NO_NODES = ("Parameter", "Constant", "Result")
 ELEMENT_TYPES = {"u8": "uint8", "f32": "float32", "i32": "int32"}
 
 
 class OpenVinoBackend:
     """A pair of OpenVINO's files, on the CPU, in float32 and int8 whatever else the processor has.
 
-    Both are read here: the graph can refer to no other file.
+    Both are read here: the graph can refer to no other file. ``nodes`` is how many it has.
 
     Args:
         graph: the .xml file.
@@ -62,6 +63,7 @@ class OpenVinoBackend:
             model = core.read_model(text, openvino.Tensor(np.frombuffer(self._weights, np.uint8)))
             self.metadata = _metadata(model)
             self._request = core.compile_model(model, DEVICE, settings).create_infer_request()
+            self.nodes = sum(node.get_type_name() not in NO_NODES for node in model.get_ops())
             self.inputs, self.outputs = ([*map(_tensor_info, ports)] for ports in (model.inputs, model.outputs))
         except (RuntimeError, ValueError, TypeError) as error:
             raise ContractError(f"{self.name}: OpenVINO cannot load it ({reason(error)})") from None
