@@ -6,11 +6,14 @@ Here are pictures, models and what holds them; data sets are in ``data_sets``.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -293,6 +296,41 @@ def _attack_ncnn(_: Any, random: Random, folder: Path) -> None:
     load_model(folder / "bundle", threads=1).predict(np.zeros((20, 30, 3), np.uint8))
 
 
+def _prepare_openvino(folder: Path) -> Path:
+    """A small model for OpenVINO, as exported."""
+    import onnx
+
+    from ssdlite.export.targets.openvino import convert_to_openvino, openvino_spec
+    from ssdlite.runtime import read_contract
+
+    contract = read_contract(BUNDLE).for_model("decoded_fp16.onnx")
+    (model,) = contract.models
+    artifact = convert_to_openvino(onnx.load(BUNDLE / model.file), openvino_spec(replace(model, file="a.xml")))
+    artifact.save(folder, replace(contract, models=(artifact.spec,)))
+    return folder
+
+
+def _attack_openvino(source: Path, random: Random, folder: Path) -> None:
+    """Bytes of either file, numbers of the graph, the contract's hash of the weights right or not."""
+    copy_files(source, folder, "a.xml", "a.bin")
+    kind = random.randrange(3)
+    path = folder / ("a.bin" if kind == 0 else "a.xml")
+    data = path.read_bytes()
+    if kind == 2:
+        numbers = [*re.finditer(rb'"\d+(,\d+)*"', data)]
+        for _ in range(random.choice((1, 3, 10))):
+            value = random.choice((b"0", b"-1", b"1", b"7", b"99999999999", b"4294967296", b""))
+            data = data.replace(random.choice(numbers)[0], b'"' + value + b'"', 1)
+        path.write_bytes(data)
+    else:
+        path.write_bytes(mutate_bytes(data, random))
+    if random.random() < 0.5:  # as a stranger would write it
+        own = hashlib.sha256((folder / "a.bin").read_bytes()).hexdigest().encode()
+        text = (folder / "a.xml").read_bytes()
+        (folder / "a.xml").write_bytes(re.sub(rb"(a\.bin&quot;:&quot;)[0-9a-f]{64}", rb"\g<1>" + own, text))
+    _predict(folder / "a.xml")
+
+
 # --- Weights of other projects.
 
 
@@ -361,6 +399,7 @@ AREAS: dict[str, Area] = DATA_SET_AREAS | {
     "onnx": Area(500, prepare_nothing, _attack_onnx),
     "golden": Area(300, prepare_nothing, _attack_golden),
     "ncnn": Area(200, prepare_nothing, _attack_ncnn),
+    "openvino": Area(300, _prepare_openvino, _attack_openvino),
     "tflite": Area(300, prepare_nothing, _attack_tflite),
     "tensorflow": Area(600, prepare_nothing, _attack_tensorflow),
     "torchvision": Area(200, _prepare_torchvision, _attack_torchvision),
