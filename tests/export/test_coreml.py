@@ -325,6 +325,7 @@ def test_the_same_export_gives_the_same_bytes(bundle: Path, second: Path) -> Non
     package = second / "nms_fp16.mlpackage"
     files = sorted(str(path.relative_to(package)) for path in package.rglob("*") if path.is_file())
     assert files == [MODEL, WEIGHTS, MANIFEST]
+    assert b"conversion_date" not in (package / MODEL).read_bytes()
     assert all((package / file).read_bytes() == (bundle / package.name / file).read_bytes() for file in files)
 
 

@@ -70,6 +70,7 @@ def build_package(model: onnx.ModelProto, spec: ModelSpec, suppression: Suppress
         program = _convert(tools, model, spec)
         weights = Path(program.weights_dir, "weight.bin").read_bytes()
         specification = program.get_spec()
+        specification.description.metadata.Clear()  # of coremltools: the date, which would make every export differ
         if spec.variant == "nms":
             specification = _pipeline(tools, specification, suppression)
     return Package(specification, weights)
@@ -196,7 +197,7 @@ def describe(specification: Any, contract: Contract) -> None:
     metadata.author = "ssdlite"
     metadata.license = contract.provenance.license
     metadata.versionString = contract.provenance.checkpoint_sha256[:12]
-    metadata.userDefined.clear()  # of coremltools: the date of the conversion, which would make every export differ
+    metadata.userDefined.clear()
     metadata.userDefined.update({METADATA_KEY: to_json(contract), "classes": names, "precision": spec.precision})
     metadata.userDefined["score_threshold"] = f"{contract.postprocess.score_threshold:g}"
     metadata.userDefined["checkpoint"] = contract.provenance.checkpoint
