@@ -18,6 +18,7 @@ import msgspec
 from ssdlite.build import load_any, trained_rename
 from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ssdlite.config import Amp, AnchorsName, AssignerName, BoxLossName, ClassLossName, ImageSize
+from ssdlite.console import format_figure
 from ssdlite.datasets.formats.options import READ_OPTIONS, ExifBoxes, ReadOptions, VocCorners
 from ssdlite.datasets.from_python import DataSource, as_data_path
 from ssdlite.datasets.index import DetectionIndex
@@ -28,6 +29,7 @@ from ssdlite.evaluation.coco import Metrics
 from ssdlite.evaluation.inference import evaluate_dataset
 from ssdlite.export.options import ExportOptions
 from ssdlite.export.pipeline import export_bundle
+from ssdlite.files import counted
 from ssdlite.images.prediction import DetectionModel
 from ssdlite.predictor import Predictor
 from ssdlite.runtime.contract import Contract, Precision, Variant
@@ -55,6 +57,11 @@ class TrainResult:
     metrics: Metrics
     folder: Path
     summary: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """One line: a notebook prints what a cell ends with, and a detector has hundreds of layers."""
+        figures = f"AP {format_figure(self.metrics.AP)}, AP50 {format_figure(self.metrics.AP50)}"
+        return f"<TrainResult: {counted(len(self.detector.class_names), 'class')}, {figures}, {self.folder}>"
 
 
 def train(

@@ -44,6 +44,7 @@ def test_the_page_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         if "import supervision" not in block or find_spec("supervision") is not None:
             exec(compile(block, PAGE.name, "exec"), names)
     assert isinstance(names["result"], ssdlite.TrainResult)
+    assert re.fullmatch(r"<TrainResult: 3 classes, AP \d\.\d{3}, AP50 \d\.\d{3}, runs/first>", repr(names["result"]))
     assert names["detector"].class_names == ("circle", "square", "triangle")
     assert (tmp_path / "found.jpg").is_file()
     assert [model.variant for model in names["contract"].models] == ["decoded"]

@@ -38,7 +38,7 @@ from ssdlite.images.media import (
     is_address,
     save_picture,
 )
-from ssdlite.images.prediction import DetectionModel
+from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, DetectionModel
 from ssdlite.images.reading import HEIF_REMEDY, HEIF_SUFFIXES, MAX_PIXELS, picture_remarks, read_image
 from ssdlite.runtime.operating_points import operating_threshold, score_thresholds
 
@@ -450,7 +450,9 @@ def _say_what_next(run: Run, has_results: bool) -> None:
 def _found(run: Run) -> str:
     each = run.options.score_threshold == "auto"
     reach = "that reach the threshold of their class" if each else f"with a score of {run.thresholds[0]:g} or more"
-    return f"{counted(run.objects, 'object')} {reach}"
+    measured = run.options.score_threshold is None and run.thresholds[0] != DEFAULT_SCORE_THRESHOLD
+    why = " (measured in training; --score-threshold sets another)" if measured else ""
+    return f"{counted(run.objects, 'object')} {reach}{why}"
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

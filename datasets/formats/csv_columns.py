@@ -149,7 +149,7 @@ class Columns:
         """Raises RowError."""
         cells = self._fitted([cell.strip() for cell in cells])
         if not is_text("".join(cells)):
-            raise RowError("expected text in UTF-8 (or UTF-16), got other bytes")
+            raise RowError("expected text in UTF-8 (spreadsheets: save as 'CSV UTF-8') or UTF-16, got other bytes")
         image, class_name = self._cell(cells, "image"), self._cell(cells, "class")
         if not image:
             raise RowError("expected the name of a picture, got none")

@@ -17,7 +17,7 @@ from ssdlite.datasets.formats.finding import find_pictures
 from ssdlite.datasets.formats.options import ReadOptions
 from ssdlite.datasets.formats.outlines import are_fractions, mostly_fractions
 from ssdlite.datasets.formats.splits import few_files, find_split_files
-from ssdlite.errors import DataError
+from ssdlite.errors import DataError, is_text
 from ssdlite.files import counted
 from ssdlite.images.geometry import Size
 from ssdlite.images.reading import IMAGE_SUFFIXES, is_picture_name
@@ -161,7 +161,7 @@ def _names(table: BoxTable, value: str | None = None) -> dict[str, int]:
     names: dict[str, int] = {}
     try:
         for line, cells in read_rows(table.path, table.columns):
-            if len(cells) > max(image, split) and value in (None, cells[split].strip()):
+            if len(cells) > max(image, split) and value in (None, cells[split].strip()) and is_text(cells[image]):
                 names.setdefault(cells[image].strip(), line)
     except DataError:  # said where it is read for its boxes
         pass

@@ -36,7 +36,7 @@ def describe_missing(problems: Iterable[Problem], present: Sequence[str]) -> str
 
 
 def where_missing(missing: Sequence[str], present: Sequence[str] = ()) -> str:
-    """What to do about it: the folder nearby that has most of ``missing`` named, or ``--images DIR`` where none has."""
+    """What to do about it: the folder nearby that has most of ``missing`` named, or what to do where none has."""
     wanted = set(map(_stem, missing))
     start = next(folder for folder in Path(missing[0]).absolute().parents if os.path.isdir(folder))  # noqa: PTH112 (no error for any name)
     for base in (start, *list(start.parents)[:FOLDERS_ABOVE]):
@@ -49,6 +49,8 @@ def where_missing(missing: Sequence[str], present: Sequence[str] = ()) -> str:
             has = f"{best} has pictures of {len(found)} of these names"
             together = holding[best].issuperset(map(_stem, present))
             return f"{has}: --images {best}" if together else f"{has}: put them beside the others"
+    if present:
+        return "put them beside the others, or name the folder that has them all with --images DIR"
     return "where they lie in another folder, name it with --images DIR"
 
 

@@ -390,6 +390,7 @@ class Trainer:
             if (test := self.splits.find_test()) is not None:
                 print_line(f"to score it on what it has not seen: ssdlite eval {run} --split {test}")
             print_line(f"to use it: ssdlite predict PICTURES --weights {run}")
+            print_line(f"to put it on a phone: ssdlite export {run}")
         return summary
 
     def _report(self) -> None:

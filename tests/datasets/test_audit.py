@@ -325,7 +325,8 @@ def test_the_command_ends_with_a_verdict_and_what_to_run_next(
     verdict, command = last_lines(capsys, data, *given, *output)
     assert verdict.startswith(
         "verdict: usable with notes: 2 problems (1 bad-image, 1 duplicate-image), 0 warnings; 1 of 6 pictures "
-        "is missing (17%); where they lie in another folder, name it with --images DIR; 2 objects in 1 picture "
+        "is missing (17%); put them beside the others, or name the folder that has them all with --images DIR; "
+        "2 objects in 1 picture "
     )
     assert command == (
         f"next: ssdlite train --data {data} --skip-bad --val-split val --classes dog 'big cat' --data-format coco "
@@ -355,8 +356,8 @@ def test_the_verdict_on_what_cannot_be_trained_on(tmp_path: Path, capsys: pytest
         "pictures; what cannot be used: 1 x no such image file"
     )
     assert command == (
-        "next: bring back the pictures (report.json names all of them); where they lie in another folder, name it with "
-        "--images DIR"
+        "next: bring back the pictures (report.json names all of them); put them beside the others, or name the folder "
+        "that has them all with --images DIR"
     )
 
 
@@ -484,7 +485,7 @@ def test_pictures_that_are_mostly_missing_lie_elsewhere(tmp_path: Path, capsys: 
     for name in ("train/0.png", "train/1.png", "val/4.png"):
         (data / name).unlink()
     verdict, command = last_lines(capsys, data, "--output", tmp_path / "out", status=1)
-    where = "where they lie in another folder, name it with --images DIR"
+    where = "put them beside the others, or name the folder that has them all with --images DIR"
     assert verdict == f"verdict: not usable: 3 of 6 pictures are missing (50%); {where}"
     assert command == f"next: bring back the pictures (report.json names all of them); {where}"
     verdict, command = last_lines(capsys, data, "--skip-bad", "--output", tmp_path / "out")

@@ -261,7 +261,8 @@ def test_bad_rows_are_named_or_skipped(tmp_path: Path) -> None:
         f"  {file}: line 5: expected a class, got none\n"
         f"  {file}: line 6: expected the name of a picture, got none\n"
         "  ... and 1 more\n"
-        "1 of 2 pictures is missing (50%); where they lie in another folder, name it with --images DIR.\n"
+        "1 of 2 pictures is missing (50%); put them beside the others, or name the folder that has them all with "
+        "--images DIR.\n"
         "Correct them, or leave them out with --skip-bad (skip_bad=True)."
     )
     split = load_split(tmp_path, options=LoadOptions(skip_bad=True))
@@ -332,7 +333,10 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (HEADER.encode() + b"\na.jpg,80,40,K\xe4fer,8,4,40,20\n", "line 2: expected text in UTF-8 (or UTF-16), got"),
+        (
+            HEADER.encode() + b"\na.jpg,80,40,K\xe4fer,8,4,40,20\n",
+            "line 2: expected text in UTF-8 (spread",
+        ),
         (HEADER.encode() + b'\n"a.jpg,80\n' + b"x\n" * 100_000, "line 2: cannot be read as a table (field larger"),
         (HEADER.encode() + b"\n" + b"9" * 200_000, "line 2: expected a line of a table, got more than 131072 char"),
         (HEADER.encode("utf-16") + b"\n", "line 1: cannot be read as a table ('utf-16-le' codec can't decode byte"),
@@ -345,6 +349,16 @@ def test_what_is_no_table(tmp_path: Path, content: bytes, error: str) -> None:
         load_split(tmp_path)
     assert f"boxes.csv{'' if 'expected text' in error else ','}" in str(caught.value)
     assert error in str(caught.value)
+
+
+def test_names_in_another_encoding_are_no_missing_pictures(tmp_path: Path) -> None:
+    """As a German spreadsheet saves "CSV": the encoding is to blame, and no other folder has the pictures."""
+    picture(tmp_path / "K\xe4fer.jpg")
+    (tmp_path / "boxes.csv").write_bytes(HEADER.encode() + b"\nK\xe4fer.jpg,80,40,owl,8,4,40,20\n")
+    with pytest.raises(DataError) as caught:
+        load_split(tmp_path)
+    assert "spreadsheets: save as 'CSV UTF-8'" in str(caught.value)
+    assert "no such image file" not in str(caught.value) and "--images" not in str(caught.value)
 
 
 def test_several_pictures_that_could_be_meant(tmp_path: Path) -> None:

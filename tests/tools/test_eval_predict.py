@@ -238,6 +238,21 @@ def test_predict_gives_an_object_one_label_in_pictures_and_videos(tmp_path: Path
 
 
 @pytest.mark.usefixtures("white_detector")
+def test_predict_says_where_its_threshold_is_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(WhiteDetector, "operating_threshold", 0.4068)
+    save(tmp_path / "a.png", picture((10, 30, 50, 80)))
+    for given, told in (
+        ((), "0.4068 or more (measured in training; --score-threshold sets another)"),
+        (("--score-threshold", 0.5), "0.5 or more"),
+    ):
+        out = tmp_path / str(len(given))
+        assert run_predict(tmp_path / "a.png", "--weights", "w.pt", "--output", out, *given) == 0
+        assert capsys.readouterr().out == f"1 of 1 file, 1 object with a score of {told} -> {out}\n"
+
+
+@pytest.mark.usefixtures("white_detector")
 def test_predict_says_what_it_could_not_find(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "a.png", picture(None))
     assert run_predict(tmp_path / "a.png", "--weights", "w.pt", "--output", tmp_path / "out") == 0

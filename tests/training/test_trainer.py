@@ -80,7 +80,9 @@ def test_the_report_is_of_the_best_weights_and_the_same_of_a_resumed_run(
     monkeypatch.undo()
     folder = tmp_path / "my run"
     train(options(shapes, folder, epochs=1))
-    assert capsys.readouterr().out.endswith(f"to use it: ssdlite predict PICTURES --weights '{folder}'\n")
+    assert capsys.readouterr().out.endswith(
+        f"to use it: ssdlite predict PICTURES --weights '{folder}'\nto put it on a phone: ssdlite export '{folder}'\n"
+    )
     best = load_checkpoint(folder / "best.pt")
     report = (folder / "report.json").read_text()
     values = json.loads(report)
