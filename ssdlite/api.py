@@ -242,7 +242,7 @@ class ExportKeywords(TypedDict, total=False):
     target: tuple[str, ...]
     variant: tuple[Variant, ...]
     precision: tuple[Precision, ...]
-    input_type: Literal["uint8", "float32"]
+    input_type: Literal["uint8", "int8", "float32"]
     layout: Literal["NCHW", "NHWC"]
     batch: str
     opset: int | None
@@ -251,6 +251,7 @@ class ExportKeywords(TypedDict, total=False):
     max_detections: int | None
     max_candidates: int
     ort: bool
+    web_runtime: str | None
     lint: tuple[Literal["ort-mobile", "nnapi", "coreml", "xnnpack", "openvino", "executorch", "ncnn"], ...]
     data: DataSource | None
     split: str | None

@@ -56,7 +56,7 @@ def test_the_help_of_train_is_by_part_and_gives_the_recipes_values() -> None:
         ("predict", "[OPTIONS] [PATH [PATH ...]] "),
         ("predict", "--score-threshold FLOAT|{auto} "),
         ("benchmark", "--threads INT [INT ...] "),
-        ("export", "--precision {fp32,fp16,int8} [{fp32,fp16,int8} ...] "),
+        ("export", "--target STR [STR ...] "),
     ],
 )
 def test_the_help_has_brackets_where_there_may_be_nothing(command: str, said: str) -> None:

@@ -22,7 +22,8 @@ class GraphOptions:
     """What is inside an exported graph.
 
     Attributes:
-        variant: ``raw`` ends with logits and deltas, ``decoded`` with scores and boxes, ``nms`` with detections.
+        variant: ``raw`` ends with logits and deltas, ``anchors`` with scores and deltas, ``decoded`` with scores and
+            boxes, ``nms`` with detections.
         input_type: ``uint8`` is normalised inside, as is ``int8`` (pixels less 128, for quantised LiteRT files alone);
             ``float32`` comes normalised from the app.
         batch: images per call; None leaves it free.
@@ -53,8 +54,8 @@ class ExportOptions:
     executorch (ssdlite[executorch]), ncnn (ssdlite[ncnn]), coreml (ssdlite[coreml]), web (a page for browsers; needs
     the npm package onnxruntime-web)."""
     variant: tuple[Variant, ...] = ()
-    """How far the graph goes: raw logits and deltas; scores and boxes of all anchors; or final detections. Each
-    target writes those that it has. Default: the one that serves most apps, nms for onnxruntime,
+    """How far the graph goes: raw logits and deltas; scores and deltas for MediaPipe to decode (anchors); scores and
+    boxes of all anchors; or final detections. Each target writes those that it has. Default: the one that serves most apps, nms for onnxruntime,
     openvino, litert and coreml, decoded for executorch, ncnn and web."""
     precision: tuple[Precision, ...] = ()
     """Of the weights, and for int8 of the arithmetic; int8 needs --data or --calibration-folder, but for coreml, where
