@@ -55,8 +55,8 @@ class ExportOptions:
     the npm package onnxruntime-web)."""
     variant: tuple[Variant, ...] = ()
     """How far the graph goes: raw logits and deltas; scores and deltas for MediaPipe to decode (anchors); scores and
-    boxes of all anchors; or final detections. Each target writes those that it has. Default: the one that serves most apps, nms for onnxruntime,
-    openvino, litert and coreml, decoded for executorch, ncnn and web."""
+    boxes of all anchors; or final detections. Each target writes those that it has. Default: the one that serves most
+    apps, nms for onnxruntime, openvino, litert and coreml, decoded for executorch, ncnn and web."""
     precision: tuple[Precision, ...] = ()
     """Of the weights, and for int8 of the arithmetic; int8 needs --data or --calibration-folder, but for coreml, where
     it is of the weights alone. Each target writes those that it has. Default: fp32, fp16 for coreml."""

@@ -9,6 +9,7 @@ from ssdlite.runtime.contract import ModelSpec, Precision, Variant
 
 Platform = Literal["Android", "iOS", "Web", "Desktop"]
 EASIEST: tuple[Variant, ...] = ("nms", "anchors", "decoded", "raw")  # the least that is left to the app first
+MEDIAPIPE: tuple[Variant, ...] = ("nms", "anchors")  # what MediaPipe Tasks takes
 SAFEST: tuple[Precision, ...] = ("fp32", "fp16", "int8")  # the same on every processor first
 LEFT_TO_THE_APP: dict[Variant, str] = {
     "nms": "boxes are selected inside, the app only scales them",
@@ -20,7 +21,7 @@ LEFT_TO_THE_APP: dict[Variant, str] = {
 
 class PlatformUse(NamedTuple):
     """How a runtime's files are used on a platform: what runs them, where they go, why this runtime; whether they are
-    the whole app; and which precision to prefer."""
+    the whole app; which precision to prefer; and which variants it is for."""
 
     runtime: str
     package: str
@@ -28,6 +29,10 @@ class PlatformUse(NamedTuple):
     why: str
     is_app: bool = False
     precisions: tuple[Precision, ...] = SAFEST
+    variants: tuple[Variant, ...] = EASIEST
+
+    def takes(self, model: ModelSpec) -> bool:
+        return model.runtime == self.runtime and model.variant in self.variants
 
 
 PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # each target somewhere, the one to prefer first
@@ -36,7 +41,11 @@ PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # each target somewhere,
             "litert",
             "com.google.mediapipe:tasks-vision",
             "app/src/main/assets/",
-            "MediaPipe's ObjectDetector takes nms and anchors as they are; com.google.ai.edge.litert:litert runs all",
+            "MediaPipe's ObjectDetector takes it as it is",
+            variants=MEDIAPIPE,
+        ),
+        PlatformUse(
+            "litert", "com.google.ai.edge.litert:litert", "app/src/main/assets/", "XNNPACK, or the GPU's delegate"
         ),
         PlatformUse(
             "onnxruntime",
@@ -57,7 +66,14 @@ PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # each target somewhere,
             "Vision takes it for a detector, and the Neural Engine computes it",
             precisions=("fp16", "int8", "fp32"),
         ),
-        PlatformUse("litert", "MediaPipeTasksVision", "Copy Bundle Resources", "MediaPipe's ObjectDetector takes it"),
+        PlatformUse(
+            "litert",
+            "MediaPipeTasksVision",
+            "Copy Bundle Resources",
+            "MediaPipe's ObjectDetector takes it as it is",
+            variants=MEDIAPIPE,
+        ),
+        PlatformUse("litert", "TensorFlowLiteSwift", "Copy Bundle Resources", "XNNPACK, or the GPU's delegate"),
         PlatformUse(
             "onnxruntime", "onnxruntime-objc", "Copy Bundle Resources", "runs every operator on any phone's CPU"
         ),
@@ -106,10 +122,10 @@ def shipments(models: Sequence[ModelSpec]) -> list[Shipment]:
 
 
 def _shipment(platform: Platform, uses: Sequence[PlatformUse], models: Sequence[ModelSpec]) -> Shipment:
-    targets = tuple(use.runtime for use in uses)
-    use = next((use for use in uses if any(model.runtime == use.runtime for model in models)), None)
+    targets = tuple(dict.fromkeys(use.runtime for use in uses))
+    use = next((use for use in uses if any(map(use.takes, models))), None)
     if use is None:
         return Shipment(platform, None, None, targets)
-    own = [model for model in models if model.runtime == use.runtime]
+    own = [model for model in models if use.takes(model)]
     best = min(own, key=lambda model: (use.precisions.index(model.precision), EASIEST.index(model.variant)))
     return Shipment(platform, best, use, targets)
