@@ -24,6 +24,7 @@ class MainActivity : ComponentActivity() {
     private val detector = lazy { createDetector(this) } // made and used on the executor's thread
     private lateinit var previewView: PreviewView
     private lateinit var overlay: OverlayView
+    private lateinit var analysis: ImageAnalysis
 
     private val askForCamera = registerForActivityResult(RequestPermission()) { granted ->
         if (granted) startCamera() else overlay.showText(getString(R.string.camera_needed))
@@ -58,7 +59,7 @@ class MainActivity : ComponentActivity() {
             .build()
         val preview = Preview.Builder().setResolutionSelector(resolution).build()
         preview.setSurfaceProvider(previewView.surfaceProvider)
-        val analysis = ImageAnalysis.Builder()
+        analysis = ImageAnalysis.Builder()
             .setResolutionSelector(resolution)
             .setOutputImageFormat(ImageAnalysis.OUTPUT_IMAGE_FORMAT_RGBA_8888)
             .setOutputImageRotationEnabled(true) // frames come upright, however the phone is held
@@ -74,6 +75,9 @@ class MainActivity : ComponentActivity() {
         val started = SystemClock.elapsedRealtime()
         val found = detector.value.detect(frame)
         val milliseconds = SystemClock.elapsedRealtime() - started
-        runOnUiThread { overlay.show(found, frame.width, frame.height, milliseconds) }
+        runOnUiThread {
+            overlay.show(found, frame.width, frame.height, milliseconds)
+            previewView.display?.let { analysis.targetRotation = it.rotation } // also where the phone is turned over
+        }
     }
 }
