@@ -145,6 +145,8 @@ void replay(const Values& v, const Model& model, const std::string& name, const 
     const std::string tensor = folder + "/" + name + "." + model.type + "_" + model.layout + ".bin";
     if (model.type == "uint8") {
         write_file(tensor, ssdlite::to_tensor<std::uint8_t>(golden, model.input));
+    } else if (model.type == "int8") {
+        write_file(tensor, ssdlite::to_tensor<std::int8_t>(golden, model.input));
     } else {
         write_file(tensor, ssdlite::to_tensor<float>(golden, model.input));
     }

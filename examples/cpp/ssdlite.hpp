@@ -210,7 +210,7 @@ inline Picture render(const CropWindow& window, const Picture& picture, std::uin
     return canvas;
 }
 
-// A resized picture -> the input tensor, flat: (value - mean) / std. T is std::uint8_t or float, as the contract says.
+// A resized picture -> the input tensor, flat: (value - mean) / std. T is std::uint8_t, std::int8_t or float, as the contract says.
 template <typename T>
 std::vector<T> to_tensor(const Picture& resized, const InputSpec& spec) {
     const std::size_t plane = static_cast<std::size_t>(spec.height) * spec.width;

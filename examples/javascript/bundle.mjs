@@ -3,7 +3,7 @@
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
-const ARRAYS = { uint8: Uint8Array, float32: Float32Array, int32: Int32Array };
+const ARRAYS = { uint8: Uint8Array, int8: Int8Array, float32: Float32Array, int32: Int32Array };
 
 /** Flat array of a little-endian file, as this processor has to be. */
 export async function readArray(path, type) {

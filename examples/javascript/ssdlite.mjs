@@ -171,7 +171,7 @@ function dropAlpha(picture, channels) {
 export function toTensor(resized, input) {
   const plane = input.height * input.width;
   if (resized.length !== plane * 3) throw new Error(`${resized.length} bytes, expected ${plane * 3}`);
-  const tensor = input.type === "uint8" ? new Uint8Array(plane * 3) : new Float32Array(plane * 3);
+  const tensor = new { uint8: Uint8Array, int8: Int8Array, float32: Float32Array }[input.type](plane * 3);
   const mean = (input.mean ?? [0, 0, 0]).map(fround);
   const std = (input.std ?? [1, 1, 1]).map(fround);
   const order = input.color_order ?? input.colour_order; // as contracts of version 1 spell it

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 RUNTIMES = ("litert", "onnxruntime")
-DTYPES = {"uint8": np.uint8, "float32": np.float32, "int32": np.int32}
+DTYPES = {"uint8": np.uint8, "int8": np.int8, "float32": np.float32, "int32": np.int32}
 
 
 def pack(bundle: Path, folder: Path) -> None:

@@ -184,6 +184,16 @@ def test_kotlin_gives_the_golden_results(kotlin: Kotlin, golden_bundles: Path, t
     expect_replayed(golden_bundles / name, tmp_path, MODELS[name])
 
 
+def replay(request: pytest.FixtureRequest, language: str, bundle: Path, dump: Path) -> None:
+    if language == "javascript":
+        run(request.getfixturevalue("node"), JAVASCRIPT / "replay.mjs", bundle, dump)
+    elif language == "cpp":
+        values = run(sys.executable, CPP / "values.py", bundle)
+        run(request.getfixturevalue("replay_program"), dump, stdin=values)
+    else:
+        request.getfixturevalue("kotlin").run("ssdlite.ReplayKt", bundle, dump)
+
+
 @pytest.fixture(scope="module")
 def litert_bundle(golden_bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of every variant: boxes of nms files begin with y, labels and count are floats; anchors is MediaPipe's."""
@@ -203,14 +213,29 @@ def litert_bundle(golden_bundles: Path, tmp_path_factory: pytest.TempPathFactory
 def test_litert_files_give_the_golden_results(
     request: pytest.FixtureRequest, litert_bundle: Path, tmp_path: Path, language: str
 ) -> None:
-    if language == "javascript":
-        run(request.getfixturevalue("node"), JAVASCRIPT / "replay.mjs", litert_bundle, tmp_path)
-    elif language == "cpp":
-        values = run(sys.executable, CPP / "values.py", litert_bundle)
-        run(request.getfixturevalue("replay_program"), tmp_path, stdin=values)
-    else:
-        request.getfixturevalue("kotlin").run("ssdlite.ReplayKt", litert_bundle, tmp_path)
+    replay(request, language, litert_bundle, tmp_path)
     expect_replayed(litert_bundle, tmp_path, [f"{variant}_fp32.tflite" for variant in ("nms", "decoded", "raw")])
+
+
+@pytest.mark.parametrize("language", ["javascript", "cpp", "kotlin"])
+def test_pixels_that_are_signed_are_the_golden_ones(
+    request: pytest.FixtureRequest, golden_bundles: Path, tmp_path: Path, language: str
+) -> None:
+    """An input of type int8 has mean 128: black is -128, white 127."""
+    bundle, dump = tmp_path / "bundle", tmp_path / "dump"
+    shutil.copytree(golden_bundles / "letterbox", bundle)
+    contract = json.loads((bundle / "contract.json").read_text())
+    (model,) = contract["models"]
+    model["input"] |= {"type": "int8", "layout": "NHWC", "mean": [128, 128, 128], "std": [1, 1, 1]}
+    (bundle / "contract.json").write_text(json.dumps(contract))
+    resized = np.fromfile(bundle / "golden" / "image_1.resized.bin", np.uint8)
+    resized[:2] = 0, 255
+    resized.tofile(bundle / "golden" / "image_1.resized.bin")
+    dump.mkdir()
+    replay(request, language, bundle, dump)
+    tensor = np.fromfile(dump / "image_1.int8_NHWC.bin", np.int8)
+    assert tensor[:2].tolist() == [-128, 127]
+    assert np.array_equal(tensor.astype(int) + 128, resized)
 
 
 def test_javascript_shows_what_reaches_the_operating_threshold(node: str, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ enum class Variant {
 /** The input tensor, of one picture. */
 @Serializable
 data class InputSpec(
-    val type: String, // uint8 or float32
+    val type: String, // uint8, int8 or float32
     val layout: String, // NHWC or NCHW
     val height: Int,
     val width: Int,

@@ -170,7 +170,8 @@ fun toTensor(resized: Picture, input: InputSpec): ByteBuffer {
         val pixel = if (isPlanar) at % plane else at / 3
         val channel = if (isPlanar) at / plane else at % 3
         val value = resized.at(pixel * 3 + if (input.colorOrder == "BGR") 2 - channel else channel)
-        if (isFloat) tensor.putFloat((value - input.mean[channel]) / input.std[channel]) else tensor.put(value.toByte())
+        val normalized = (value - input.mean[channel]) / input.std[channel]
+        if (isFloat) tensor.putFloat(normalized) else tensor.put(normalized.toInt().toByte())
     }
     tensor.rewind()
     return tensor
