@@ -84,6 +84,8 @@ def _print_files(contract: Contract, bundle: Path) -> None:
     accuracy = next((model.accuracy for model in contract.models if model.accuracy), None)
     if accuracy:
         print_line(f"AP: {accuracy.data}, {accuracy.split}, {accuracy.images} images; drop from the same in PyTorch")
+    else:
+        print_line("AP: not measured; --data DIR scores the files on annotated pictures")
 
 
 def _print_quantization(contract: Contract) -> None:

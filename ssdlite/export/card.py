@@ -36,7 +36,7 @@ score. It sees the picture at {first.input.width} x {first.input.height} pixels.
 2. {selecting}
 3. **Show only detections with a score of at least {spec.operating_threshold:g}**: most of the \
 {spec.max_detections} score less. {threshold_source}
-5. Scale their boxes to pixels of the input, then undo the resizing: in the picture's own pixels, clipped to it.
+4. Scale their boxes to pixels of the input, then undo the resizing: in the picture's own pixels, clipped to it.
 
 ## Check it and run it
 

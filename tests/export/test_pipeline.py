@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,9 @@ def test_thresholds_are_built_in(export: Callable[..., Any]) -> None:
     assert status == 0, said
     assert "Android: nms_fp32.onnx -> app/src/main/assets/, run by com.microsoft.onnxruntime" in " ".join(said.split())
     assert "Web: nms_fp32.onnx -> the page's static files, run by onnxruntime-web/wasm" in " ".join(said.split())
+    assert "AP: not measured; --data DIR scores the files on annotated pictures" in " ".join(said.split())
+    answers = (bundle / "README.md").read_text().split("## What it answers")[1].split("\n## ")[0]
+    assert re.findall(r"^(\d)\. ", answers, re.MULTILINE) == ["1", "2", "3", "4"]
     contract = read_contract(bundle)
     assert contract.postprocess.nms_threshold == 0.3
     assert contract.models[0].outputs[0].shape == (2, 7, 4)
