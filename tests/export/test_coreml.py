@@ -219,6 +219,13 @@ def test_precisions_differ_from_pytorch_by_so_much(
 
 
 @needs_coreml
+def test_what_coremltools_cannot_do_is_one_line() -> None:
+    message = r"^coremltools cannot convert it \(the first line\)$"
+    with pytest.raises(ExportError, match=message), coremltools_tools():
+        raise AssertionError("the first line\nand others")
+
+
+@needs_coreml
 def test_int8_is_of_the_convolutions_weights_alone(bundle: Path) -> None:
     program = Program(bundle / "nms_int8.mlpackage")
     stored = [one for one in program.block.operations if one.type == "constexpr_affine_dequantize"]
@@ -237,7 +244,7 @@ def test_an_operator_without_translation_is_named_with_its_module(tmp_path: Path
     detector = random_detector("ssdlite320_mobilenet_v1", width_mult=0.1, image_size=64)
     spec = model_spec(detector, GraphOptions(), "a.mlpackage")
     suppression = Suppression(iou_threshold=0.5, confidence_threshold=0.3, class_names=NAMES)
-    with pytest.raises(ExportError, match=r"Core ML: no translation for the operator Einsum of head\.attention"):
+    with pytest.raises(ExportError, match=r"^Core ML: no translation for the operator Einsum of head\.attention$"):
         build_package(model, spec, suppression)
 
 
