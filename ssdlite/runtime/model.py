@@ -35,7 +35,7 @@ def load_model(path: str | Path, model: str | None = None, *, threads: int | Non
     """The detector of an exported file or bundle.
 
     Args:
-        path: a bundle's folder, an .onnx or .ort file with its contract inside, or a file in a bundle.
+        path: a bundle's folder, a file with its contract inside (.onnx, .ort, .tflite, .xml), or a file in a bundle.
         model: which of a bundle's files; by default the first of variant nms, else decoded, else raw, in fp32 if
             there is one.
         threads: for one image; by default the runtime's own choice.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +34,9 @@ from ssdlite.tools.lint_model import main as lint
 from tests.export.faults import FAULTS, Graph
 from tests.export.golden_models import DECODED, NMS, step_of
 
-pytest.importorskip("openvino", reason="openvino is not installed (the extra ssdlite[openvino])")
+pytestmark = pytest.mark.skipif(
+    find_spec("openvino") is None, reason="openvino is not installed (the extra ssdlite[openvino])"
+)
 
 
 def converted(file: str) -> str:
@@ -172,6 +177,20 @@ def test_damaged_files_are_contract_errors(
         load_model(bundle, converted(DECODED))
     assert "\n" not in str(caught.value)
     assert list(verify_bundle(bundle, model=converted(DECODED)).failed_steps()) == [converted(DECODED)]
+
+
+def test_opening_a_file_reports_to_nobody(exported: Path, tmp_path: Path) -> None:
+    """Importing openvino as it is calls Google Analytics and writes an identifier into the home folder."""
+    program = (
+        "import sys; from ssdlite.runtime import load_model; load_model(sys.argv[1]); "
+        "assert 'openvino' in sys.modules; "
+        "assert not [name for name in sys.modules if name.startswith('openvino_telemetry')]"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path), "CI": ""}
+    command = [sys.executable, "-c", program, str(exported / converted(DECODED))]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_inputs_are_refused(exported: Path) -> None:

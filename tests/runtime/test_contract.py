@@ -144,6 +144,8 @@ def test_before_version_3_the_operating_threshold_is_that_of_the_operating_point
             "model raw.onnx: runtime: expected one of 'onnxruntime', .*'web', got 'tflite'",
         ),
         ("models.0.runtime", "ncnn", "model raw.onnx: weights_file is missing"),
+        ("models.0.sha256", {"raw.onnx": "12"}, "model raw.onnx: sha256: expected 64 digits for a file of the model"),
+        ("models.0.sha256", {"other.bin": "0" * 64}, "sha256: expected 64 digits for a file of the model"),
         ("models.0.file", "../../etc/passwd", "expected the name of a file in the bundle"),
         ("models.0.file", "/etc/passwd", "expected the name of a file in the bundle"),
         ("models.0.file", ".hidden.onnx", "expected the name of a file in the bundle"),

@@ -16,7 +16,7 @@ from onnx import ModelProto, TensorProto
 
 from ssdlite.export.lint.graph import GraphFacts, Node
 from ssdlite.export.lint.rules import Kind, Verdict, check_target, judge, listed_operators, oldest_runtime
-from ssdlite.runtime.backends.openvino import reason
+from ssdlite.runtime.backends.openvino import import_without_reports, reason
 
 MAX_EXAMPLES = 3
 ORDER: tuple[Kind, ...] = ("refused", "cpu", "note")
@@ -155,10 +155,8 @@ def _openvino_error(model: ModelProto, graph: GraphFacts) -> list[str]:
     """Why OpenVINO does not read the model; none where it does, or is not installed."""
     if find_spec("openvino") is None:
         return []
-    import openvino
-
     try:
-        openvino.Core().read_model(model.SerializeToString())
+        import_without_reports().Core().read_model(model.SerializeToString())
     except RuntimeError as error:
         return [reason(error)]
     return []

@@ -19,7 +19,7 @@ from ssdlite.export.int8.quantizer import Quantizer
 from ssdlite.export.options import GraphOptions
 from ssdlite.export.targets.base import Artifact, ExportJob
 from ssdlite.files import write_atomically
-from ssdlite.runtime.backends.openvino import METADATA_PATH, reason
+from ssdlite.runtime.backends.openvino import METADATA_PATH, import_without_reports, reason
 from ssdlite.runtime.contract import Contract, ModelSpec, Precision, Variant
 from ssdlite.runtime.plain import to_json
 
@@ -61,7 +61,7 @@ def convert_to_openvino(model: onnx.ModelProto, spec: ModelSpec) -> Artifact:
         ExportError: openvino is not installed, or has no such operator.
     """
     openvino = import_openvino()
-    # What openvino.convert_model does as well, which also reports to Intel over the network: half of the .xml goes.
+    # What openvino.convert_model does as well: half of the .xml goes.
     from openvino._offline_transformations import apply_moc_transformations
 
     try:
@@ -104,7 +104,6 @@ def _serialize(graph: Any, spec: ModelSpec) -> tuple[bytes, bytes]:
 def import_openvino() -> Any:
     """Raises ExportError."""
     try:
-        import openvino
+        return import_without_reports()
     except ImportError:
         raise ExportError('openvino is not installed: pip install "ssdlite[openvino]"') from None
-    return openvino

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import threading
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +23,7 @@ from ssdlite.runtime.backends.base import (
 from ssdlite.runtime.contract import METADATA_KEY, ModelSpec
 
 DEVICE = "CPU"
+REPORTER = "openvino_telemetry"
 METADATA_PATH = ["ssdlite", "contract"]  # of METADATA_KEY; OpenVINO's metadata are a tree
 SETTINGS = {
     "INFERENCE_PRECISION_HINT": "f32",  # or processors that have it compute in bfloat16, whatever the file says
@@ -118,7 +121,21 @@ def reason(error: Exception) -> str:
 
 def _import_openvino(name: str) -> Any:
     try:
-        import openvino
+        return import_without_reports()
     except ImportError:
         raise ContractError(f'{name}: running it needs openvino: pip install "ssdlite[openvino]"') from None
-    return openvino
+
+
+def import_without_reports() -> Any:
+    """The package openvino. Importing it reports so to Intel over the network, unless ``openvino_telemetry``, which
+    comes with it, is not to be found: nor is it here, where nobody has imported it before.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    hidden = sys.modules.setdefault(REPORTER, None) is None  # type: ignore[arg-type]  # None: no such module
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if hidden:
+            del sys.modules[REPORTER]
