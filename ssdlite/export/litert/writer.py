@@ -78,6 +78,7 @@ class ModelWriter:
         self._codes: dict[tuple[str, bytes], int] = {}
         self._operators: list[Any] = []
         self._metadata: list[tuple[str, int]] = []
+        self._vectors: dict[bytes, int] = {}  # of quantisation, by their content: where the flatbuffer has them
 
     @property
     def operators(self) -> int:
@@ -100,10 +101,7 @@ class ModelWriter:
         own.type = getattr(self._schema.TensorType, TYPES[kind])
         own.buffer = 0 if data is None else self._buffer(np.ascontiguousarray(data).tobytes())
         if quantization is not None:
-            own.quantization = self._schema.QuantizationParametersT()
-            own.quantization.scale = np.asarray(quantization.scale, np.float32).reshape(-1)
-            own.quantization.zeroPoint = np.asarray(quantization.zero_point, np.int64).reshape(-1)
-            own.quantization.quantizedDimension = quantization.axis
+            own.quantization = _SharedQuantization(self._schema, quantization, self._vectors)
         self._tensors.append(own)
         self.facts.append(TensorFacts(name, tuple(map(int, shape)), kind, quantization))
         return len(self._tensors) - 1
@@ -195,6 +193,28 @@ class ModelWriter:
         own = self._schema.TensorMapT()
         own.name, own.tensorIndex = self.facts[tensor].name, tensor
         return own
+
+
+class _SharedQuantization:
+    """``QuantizationParametersT`` that writes equal vectors once: zeros by channel would be a tenth of an int8 file."""
+
+    def __init__(self, schema: Any, quantization: Quantization, vectors: dict[bytes, int]) -> None:
+        self.schema, self.quantization, self.vectors = schema, quantization, vectors
+
+    def Pack(self, builder: Any) -> int:  # noqa: N802  the schema's own name
+        scale = self._vector(builder, np.asarray(self.quantization.scale, np.float32).reshape(-1))
+        zero_point = self._vector(builder, np.asarray(self.quantization.zero_point, np.int64).reshape(-1))
+        self.schema.QuantizationParametersStart(builder)
+        self.schema.QuantizationParametersAddScale(builder, scale)
+        self.schema.QuantizationParametersAddZeroPoint(builder, zero_point)
+        self.schema.QuantizationParametersAddQuantizedDimension(builder, self.quantization.axis)
+        return int(self.schema.QuantizationParametersEnd(builder))
+
+    def _vector(self, builder: Any, values: Array) -> int:
+        key = values.dtype.char.encode() + values.tobytes()
+        if key not in self.vectors:
+            self.vectors[key] = int(builder.CreateNumpyVector(values))
+        return self.vectors[key]
 
 
 def import_schema() -> Any:
