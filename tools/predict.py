@@ -6,9 +6,10 @@ import os
 import re
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -100,7 +101,7 @@ class Run:
     entries: list[dict[str, Any]]
     thresholds: npt.NDArray[np.float64]  # [K] by label
     labels: PreAnnotations | None = None
-    objects: int = 0
+    objects: Counter[str] = field(default_factory=Counter)  # by class name
     failures: int = 0
 
     def detect(self, pictures: list[ImageArray]) -> list[Detections]:
@@ -277,7 +278,7 @@ def _predict_batch(run: Run, waiting: list[tuple[MediaFile, ImageArray]]) -> Non
         draw_detections_on(picture, detections)
         with writing(target):
             save_picture(target, picture)
-        run.objects += len(detections)
+        run.objects.update(detections.names)
         run.entries.append(
             {
                 "file": source.name,
@@ -322,7 +323,7 @@ def _predict_video(run: Run, source: MediaFile) -> None:
     if count < stated:
         run.say(f"{source.path}: {count} frames could be read of the {stated} that the file states")
     run.entries.append(entry)
-    run.objects += sum(len(frame["detections"]) for frame in entry["frames"])
+    run.objects.update(one["name"] for frame in entry["frames"] for one in frame["detections"])
 
 
 def _annotate_video(run: Run, source: MediaFile) -> tuple[dict[str, Any], int]:
@@ -383,7 +384,7 @@ def _predict_camera(run: Run, number: int, camera: Camera) -> None:
             height, width = height or image.shape[0], width or image.shape[1]
             seconds = round(position / camera.frames_per_second, 3)
             frames.append({"frame": position, "seconds": seconds, "detections": found.to_list()})
-            run.objects += len(found)
+            run.objects.update(found.names)
             position += duration
             run.progress.update(task, advance=1, description=f"camera {number}: {found.summary}")
             if window is not None and not window.show(drawn):
@@ -452,7 +453,9 @@ def _found(run: Run) -> str:
     reach = "that reach the threshold of their class" if each else f"with a score of {run.thresholds[0]:g} or more"
     measured = run.options.score_threshold is None and run.thresholds[0] != DEFAULT_SCORE_THRESHOLD
     why = " (measured in training; --score-threshold sets another)" if measured else ""
-    return f"{counted(run.objects, 'object')} {reach}{why}"
+    classes = listing([f"{count} {name}" for name, count in run.objects.most_common()])
+    which = f" ({classes})" if classes else ""
+    return f"{counted(run.objects.total(), 'object')}{which} {reach}{why}"
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -103,7 +103,7 @@ def test_predict_writes_pictures_and_json(tmp_path: Path, capsys: pytest.Capture
     assert image.shape == (90, 120, 3)
     assert (image[30:80, 10] == class_color(0)).all()
     assert (read_image(out / "sub" / "a.png") == 40).all()
-    assert capsys.readouterr().out == f"3 of 3 files, 2 objects with a score of 0.3 or more -> {out}\n"
+    assert capsys.readouterr().out == f"3 of 3 files, 2 objects (2 thing) with a score of 0.3 or more -> {out}\n"
 
 
 @pytest.mark.usefixtures("white_detector")
@@ -119,7 +119,7 @@ def test_predict_at_the_operating_points(
     assert [(one["name"], one["score"]) for one in entry["detections"]] == [("other", 0.25)]
     assert capsys.readouterr().out == (
         "no operating point of none: score threshold 0.6\n"
-        f"1 of 1 file, 1 object that reach the threshold of their class -> {out}\n"
+        f"1 of 1 file, 1 object (1 other) that reach the threshold of their class -> {out}\n"
     )
 
 
@@ -203,7 +203,7 @@ def test_an_interrupted_prediction_writes_what_it_has_found(
     monkeypatch.setattr(predict, "save_picture", save_picture)
     assert run_predict(tmp_path / "in", "--weights", "w.pt", "--output", tmp_path / "out") == expected[0]
     printed = capsys.readouterr()
-    assert printed.out == f"2 of 3 files, 2 objects with a score of 0.3 or more -> {tmp_path / 'out'}\n"
+    assert printed.out == f"2 of 3 files, 2 objects (2 thing) with a score of 0.3 or more -> {tmp_path / 'out'}\n"
     assert expected[1] in printed.err and "Traceback" not in printed.err
     entries = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert [(entry["output"], len(entry["detections"])) for entry in entries] == [("a.png", 1), ("b.png", 1)]
@@ -249,7 +249,7 @@ def test_predict_says_where_its_threshold_is_from(
     ):
         out = tmp_path / str(len(given))
         assert run_predict(tmp_path / "a.png", "--weights", "w.pt", "--output", out, *given) == 0
-        assert capsys.readouterr().out == f"1 of 1 file, 1 object with a score of {told} -> {out}\n"
+        assert capsys.readouterr().out == f"1 of 1 file, 1 object (1 thing) with a score of {told} -> {out}\n"
 
 
 @pytest.mark.usefixtures("white_detector")

@@ -91,7 +91,9 @@ def test_an_interrupt_ends_a_camera_with_a_complete_video(
     assert frames_of(out / "camera-0.mp4") == 4
     assert sorted(path.name for path in out.iterdir()) == ["camera-0.mp4", "detections.json"]
     printed = capsys.readouterr()
-    assert printed.out == (f"4 frames of camera 0, 4 objects with a score of 0.3 or more -> {out / 'camera-0.mp4'}\n")
+    assert printed.out == (
+        f"4 frames of camera 0, 4 objects (4 thing) with a score of 0.3 or more -> {out / 'camera-0.mp4'}\n"
+    )
     assert f"no window (there is no display): camera 0 goes to {out} until Ctrl-C" in printed.err.replace("\n", " ")
 
 
