@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from ssdlite.console import code, markdown_table
-from ssdlite.export.platforms import shipments
+from ssdlite.export.platforms import MEDIAPIPE, shipments
 from ssdlite.files import counted
 from ssdlite.runtime.contract import Contract, InputSpec, ModelSpec, ResizeSpec
 from ssdlite.runtime.files import stored_bytes
@@ -47,9 +48,9 @@ ssdlite predict photo.jpg --weights .     # boxes, names and scores
 ```
 
 ```python
-from ssdlite.runtime import load_model  # numpy, {first.runtime}, Pillow, OpenCV; no torch
+from ssdlite.runtime import load_model  # {python_needs}
 
-detector = load_model(".", "{first.file}")
+detector = load_model(".", "{python_file}")
 for found in detector.predict(["photo.jpg"]):  # scores of {spec.operating_threshold:g} or more
     print([(one.name, one.score, one.box) for one in found])
 ```
@@ -89,6 +90,16 @@ SELECTED_BY_THE_APP = """\
 SELECTED_INSIDE = """\
 `nms`: {selection}, inside the graph, for the {0.max_candidates} best pairs of anchor and class. Take the first \
 `count` rows."""
+FOR_MEDIAPIPE = """\
+In {files} outputs stand in another order, that of MediaPipe: find them by their names."""
+ALL_ENTER = """\
+ In LiteRT's files all scores above the threshold enter NMS, however many."""
+PYTHON_NEEDS = {  # beside numpy, Pillow and OpenCV, where it is not the runtime's name
+    "litert": "ai-edge-litert",
+    "executorch": "executorch, torch",
+    "coreml": "coremltools on a Mac",
+    "web": "onnxruntime",
+}
 THRESHOLD_SOURCES = {
     "measured": "It was measured: the median of the classes' thresholds with the best F1 on the validation data, which "
     "stand below; use those where you can have one for each class.",
@@ -118,6 +129,7 @@ NORMALIZING = {
     "uint8": "Do not normalise: the graph does (mean 0, std 1 outside).",
     "int8": "Subtract 128 from each value; do not normalise further: the graph does.",
 }
+UNCHANGED = "Do not normalise: the graph does. Give these values as float32 (mean 0, std 1)."
 RESIZING = {
     "stretch": "Resize it to {0.width} x {0.height} (width x height) pixels; its shape is not kept (stretch).",
     "letterbox": "Resize it to fit into {0.width} x {0.height} (width x height) pixels, its shape kept (letterbox), "
@@ -131,13 +143,14 @@ size * exp(min((dw, dh), {anchors.max_log_scale:.9g})). The {count} anchors ({an
 input) are in `contract.json`."""
 MEANINGS = {
     "class_logits": "logits of each anchor, column {background} is background",
-    "box_deltas": "dx, dy, dw, dh of each anchor, times the box-code scales",
+    "box_deltas": "{deltas} of each anchor, times the box-code scales",
     "scores": "0..1",
     "boxes": "{order} ({boxes.format}) {scale} ({boxes.scale})",
-    "labels": "0..K-1, padded with -1",
+    "labels": "0..K-1, padded with {no_label}",
     "count": "detections that are not padding",
 }
 BOX_FORMATS = {"xyxy": "x0, y0, x1, y1", "yxyx": "y0, x0, y1, x1"}
+DELTA_ORDERS = {"xyxy": "dx, dy, dw, dh", "yxyx": "dy, dx, dh, dw"}
 BOX_SCALES = {"fraction": "as fractions of the input's width and height", "pixels": "in pixels of the input"}
 FILE_COLUMNS: dict[str, Callable[[ModelSpec], str]] = {
     "file": lambda own: " + ".join(map(code, own.files)),
@@ -157,8 +170,11 @@ FILE_COLUMNS: dict[str, Callable[[ModelSpec], str]] = {
 
 def write_model_card(contract: Contract, bundle: Path | None = None) -> str:
     """The card as Markdown. Sizes of the files are in it where ``bundle`` says where they are."""
+    in_python = _in_python(contract.models)
     text = CARD.format(
         contract=contract,
+        python_file=in_python.file,
+        python_needs=_python_needs(in_python.runtime),
         first=contract.models[0],
         spec=contract.postprocess,
         origin=contract.provenance,
@@ -194,11 +210,22 @@ def _shape(sides: Sequence[int | None]) -> str:
     return "[" + ", ".join("N" if side is None else str(side) for side in sides) + "]"
 
 
-def _by(models: Sequence[ModelSpec], part: str) -> Iterator[tuple[Any, str]]:
-    """Each different value of an attribute, and the files that have it."""
+def _in_python(models: Sequence[ModelSpec]) -> ModelSpec:
+    """The file for the desktop, where there is one, else one for another platform."""
+    return next((one.model for one in reversed(shipments(models)) if one.model is not None), models[0])
+
+
+def _python_needs(runtime: str) -> str:
+    """``numpy, onnxruntime, Pillow, OpenCV; no torch``"""
+    needs = f"numpy, {PYTHON_NEEDS.get(runtime, runtime)}, Pillow, OpenCV"
+    return needs if runtime == "executorch" else f"{needs}; no torch"
+
+
+def _by(models: Sequence[ModelSpec], *parts: str) -> Iterator[tuple[Any, str]]:
+    """Each different value of an attribute, or of several, and the files that have it."""
     groups: dict[Any, list[str]] = {}
     for model in models:
-        groups.setdefault(getattr(model, part), []).append(code(model.file))
+        groups.setdefault(attrgetter(*parts)(model), []).append(code(model.file))
     yield from ((value, ", ".join(files)) for value, files in groups.items())
 
 
@@ -266,6 +293,7 @@ def _inputs(contract: Contract) -> Iterator[str]:
 
 
 def _input(spec: InputSpec, resize: ResizeSpec, files: str) -> str:
+    unchanged = spec.type == "float32" and set(spec.mean) == {0} and set(spec.std) == {1}
     normalization = f"`(value - mean) / std` with mean {_numbers(spec.mean)} and std {_numbers(spec.std)}"
     return INPUT.format(
         files=files,
@@ -274,7 +302,7 @@ def _input(spec: InputSpec, resize: ResizeSpec, files: str) -> str:
         resizing=RESIZING[resize.mode].format(spec, resize),
         centers="with" if resize.half_pixel_centers else "without",
         smoothing="with" if resize.antialias else "without",
-        normalizing=NORMALIZING[spec.type].format(normalization),
+        normalizing=UNCHANGED if unchanged else NORMALIZING[spec.type].format(normalization),
         name=code(spec.name),
         shape=_shape(spec.shape),
         batch="any batch" if spec.batch is None else f"batch {spec.batch}",
@@ -283,9 +311,15 @@ def _input(spec: InputSpec, resize: ResizeSpec, files: str) -> str:
 
 def _outputs(contract: Contract) -> Iterator[str]:
     """A table for each set of outputs."""
-    boxes, background = contract.boxes, contract.postprocess.background_index
-    facts = {"order": BOX_FORMATS[boxes.format], "scale": BOX_SCALES[boxes.scale]}
-    for outputs, files in _by(contract.models, "outputs"):
+    background = contract.postprocess.background_index
+    for (outputs, own_boxes), files in _by(contract.models, "outputs", "boxes"):
+        boxes = own_boxes or contract.boxes
+        facts = {
+            "order": BOX_FORMATS[boxes.format],
+            "scale": BOX_SCALES[boxes.scale],
+            "deltas": DELTA_ORDERS[boxes.format],
+            "no_label": 0 if own_boxes else -1,  # where TFLite_Detection_PostProcess pads
+        }
         padded = ("boxes", "scores") if any(own.meaning == "count" for own in outputs) else ()
         rows = []
         for own in outputs:
@@ -294,6 +328,9 @@ def _outputs(contract: Contract) -> Iterator[str]:
             rows.append([code(own.name), own.meaning, own.type, _shape(own.shape), text + suffix])
         yield f"Of {files}:"
         yield _table(["output", "meaning", "type", "shape", "what it is"], rows)
+    reordered = [code(one.file) for one in contract.models if one.runtime == "litert" and one.variant in MEDIAPIPE]
+    if reordered:
+        yield FOR_MEDIAPIPE.format(files=", ".join(reordered))
 
 
 def _scoring(contract: Contract) -> str:
@@ -312,7 +349,8 @@ def _selecting(contract: Contract) -> str:
     inside = "nms" in variants
     parts = [SELECTED_BY_THE_APP.format(selection=selection)] if variants - {"nms"} else []
     parts += [SELECTED_INSIDE.format(spec, selection="the same" if parts else selection)] if inside else []
-    return " ".join(parts)
+    in_litert = any((model.runtime, model.variant) == ("litert", "nms") for model in contract.models)
+    return " ".join(parts) + (ALL_ENTER if in_litert else "")
 
 
 def _quantization(models: Sequence[ModelSpec]) -> Iterator[str]:

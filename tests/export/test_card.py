@@ -234,6 +234,40 @@ def test_on_each_platform_the_file_that_works_everywhere_and_leaves_the_least_to
     assert shipped(*onnx, ("web", "decoded", "fp32"))["Web"] == "decoded_fp32.web"
 
 
+LITERT_OUTPUTS = tuple(replace(one, type="float32") for one in NMS.outputs)
+LITERT = replace(
+    NMS, file="nms.tflite", runtime="litert", precision="fp32", boxes=BoxSpec(format="yxyx"), outputs=LITERT_OUTPUTS
+)
+
+
+def test_what_is_otherwise_in_litert_files_is_said() -> None:
+    card = write_model_card(replace(CONTRACT, models=(RAW, LITERT)))
+    boxes = "y0, x0, y1, x1 (yxyx) as fractions of the input's width and height (fraction), padded with 0"
+    assert f"| `boxes` | boxes | float32 | [N, 50, 4] | {boxes} |" in card and "(xyxy)" not in card
+    assert "| `labels` | labels | float32 | [N, 50] | 0..K-1, padded with 0 |" in card
+    assert "In `nms.tflite` outputs stand in another order, that of MediaPipe: find them by their names." in card
+    assert "In LiteRT's files all scores above the threshold enter NMS, however many." in card
+    deltas = OutputSpec(name="box_deltas", meaning="box_deltas", shape=(1, 2, 4))
+    anchors = replace(LITERT, file="anchors.tflite", variant="anchors", outputs=(deltas,))
+    assert "| dy, dx, dh, dw of each anchor" in write_model_card(replace(CONTRACT, models=(anchors,)))
+    assert "stand in another order" not in write_model_card(CONTRACT)
+
+
+def test_the_python_example_has_the_file_for_the_desktop_and_what_to_install() -> None:
+    card = write_model_card(replace(CONTRACT, models=(RAW, LITERT, NMS)))
+    assert 'load_model(".", "raw_fp32.onnx")' in card and "# numpy, onnxruntime, Pillow, OpenCV; no torch" in card
+    card = write_model_card(replace(CONTRACT, models=(replace(LITERT, variant="raw", file="raw.tflite"), LITERT)))
+    assert 'load_model(".", "nms.tflite")' in card and "# numpy, ai-edge-litert, Pillow, OpenCV; no torch" in card
+    card = write_model_card(replace(CONTRACT, models=(replace(RAW, runtime="executorch", file="raw.pte"),)))
+    assert "# numpy, executorch, torch, Pillow, OpenCV\n" in card
+
+
+def test_float_input_that_the_graph_normalizes_is_left_as_it_is() -> None:
+    ncnn = replace(RAW, runtime="ncnn", input=replace(UINT8, type="float32"))
+    card = write_model_card(replace(CONTRACT, models=(ncnn,)))
+    assert "5. Do not normalise: the graph does. Give these values as float32 (mean 0, std 1)." in card
+
+
 def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
     (tmp_path / RAW.file).write_bytes(bytes(1_230_000))
     (tmp_path / NMS.file).write_bytes(bytes(456_000))
