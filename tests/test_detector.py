@@ -51,7 +51,7 @@ def plant(monkeypatch, detector, boxes: list[list[float]], scores: list[float], 
     ("options", "message"),
     [
         ({"score_threshold": "0.3"}, "score_threshold: expected 0 to 1, got '0.3'"),
-        ({"score_threshold": None}, "score_threshold: expected 0 to 1, got None"),
+        ({"score_threshold": 1.5}, "score_threshold: expected 0 to 1, got 1.5"),
         ({"score_threshold": float("nan")}, "score_threshold: expected 0 to 1, got nan"),
         ({"batch_size": 0}, "batch_size: expected 1 or more, got 0"),
         ({"batch_size": 1.5}, "batch_size: expected 1 or more, got 1.5"),

@@ -152,7 +152,7 @@ def _unrecognized(source: ImportSource, expected: str) -> CheckpointError:
         return CheckpointError(f"{path}: a folder without a TensorFlow checkpoint{more}; expected a file")
     if not path.is_dir():
         require_file(path)
-    if is_exported(path):
+    if is_exported(path) and path.suffix.lower() not in SUFFIXES:
         return CheckpointError(
             f"{path}: an exported model, which `ssdlite predict` and eval take where it is one of ssdlite; expected "
             "weights of another project"
