@@ -13,7 +13,6 @@ from ssdlite.runtime.contract import Precision, Variant
 LOWEST_OPSET = 13  # per-channel QuantizeLinear; ONNX Runtime 1.6 of 2020 has it
 HIGHEST_OPSET = 23  # newer ones are a matter of torch's exporter and ONNX Runtime alone
 InputType = Literal["uint8", "int8", "float32"]
-UNCALIBRATED = ("coreml",)  # targets whose int8 is of the weights alone
 MAX_CANDIDATES = 2048  # pairs of anchor and class that enter NMS (docs/notes/performance.md)
 
 
@@ -151,12 +150,8 @@ class ExportOptions:
                 raise ConfigError(f"{option}: is for the target {name}, which is not among --target {listed}")
         if self.input_type == "int8" and (self.target, self.precision) != (("litert",), ("int8",)):
             raise ConfigError("--input-type int8: only --target litert --precision int8 alone takes it")
-        calibrated = any(name not in UNCALIBRATED for name in self.target)
-        if "int8" in self.precision and calibrated and self.data is None and self.calibration_folder is None:
-            raise ConfigError(
-                "--precision int8 is calibrated on real pictures: give annotated ones with --data (then the accuracy "
-                "is measured as well), or any with --calibration-folder"
-            )
+        if self.calibration_folder is not None and "int8" not in self.precision:
+            raise ConfigError("--calibration-folder: is for --precision int8, which is not asked for")
         if self.max_ap_drop is not None and self.data is None:
             raise ConfigError("--max-ap-drop needs --data to measure the accuracy on")
 

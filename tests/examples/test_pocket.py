@@ -70,6 +70,12 @@ def test_litert_files_go_to_the_tool_and_their_outputs_come_back(golden_bundles:
     result = pocket("unpack", bundle, folder / "out", tmp_path / "again")
     assert result.returncode == 1
     assert result.stderr == "image_1, nms_fp32.tflite: expected 7204 bytes, got 7203\n"
+    short.unlink()
+    result = pocket("unpack", bundle, folder / "out", tmp_path / "part")
+    assert result.returncode == 0 and "nms_fp32.tflite: passed over, " in result.stdout
+    assert len(list((tmp_path / "part").glob("*.raw_fp32.tflite.*"))) == 6 == len(list((tmp_path / "part").iterdir()))
+    result = pocket("unpack", bundle, tmp_path / "nowhere", tmp_path / "none")
+    assert result.stderr == f"{tmp_path / 'nowhere'}: expected outputs of LiteRT's benchmark_model, found none\n"
 
 
 def test_onnx_files_are_laid_out_as_onnx_lays_out_its_tests(golden_bundles: Path, tmp_path: Path) -> None:

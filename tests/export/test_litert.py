@@ -436,6 +436,8 @@ def test_damaged_files_are_refused(small: Detector, small_model: onnx.ModelProto
     for length in (0, 7, 8, 100, len(content) // 2, len(content) - 2000):
         with pytest.raises(ContractError, match="LiteRT"):  # expected a LiteRT file, or a damaged one
             LiteRtBackend(content[:length])
+    with pytest.raises(ContractError, match=r"a damaged LiteRT file \(it is cut off, or refers to what is not in it\)"):
+        LiteRtBackend(content[: len(content) // 2])
     rng, refused = np.random.default_rng(0), 0
     for _ in range(60):
         changed = bytearray(content)
@@ -486,6 +488,10 @@ def test_without_the_package_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     with pytest.raises(ContractError, match=r"needs ai-edge-litert: pip install \"ssdlite\[litert\]\""):
         load_model(bundle / "raw_fp32.tflite")
+    with monkeypatch.context() as patched:
+        patched.setattr("ssdlite.export.verify.bundle.installed_runtimes", lambda: {"onnxruntime": "1.20"})
+        with pytest.raises(ContractError, match=r'litert is not installed: pip install "ssdlite\[litert\]"$'):
+            verify_bundle(bundle)
     save_checkpoint(as_checkpoint(small), tmp_path / "best.pt")
     with pytest.raises(ExportError, match=r"ai-edge-litert is not installed: pip install \"ssdlite\[litert\]\""):
         export_bundle(ExportOptions(checkpoint=tmp_path / "best.pt", output=tmp_path / "out", target=("litert",)))

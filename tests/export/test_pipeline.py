@@ -258,6 +258,8 @@ def test_what_one_of_several_targets_has_not_is_said(
         (["--target", "onnxruntime", "tflite"], "--target: expected one or more of onnxruntime, "),
         (["--target", "ncnn", "--ort"], "--ort: is for the target onnxruntime, which is not among --target ncnn"),
         (["--target", "ncnn", "--precision", "int8", "--data", "{data}"], "--precision: got int8, but ncnn has fp32"),
+        (["--target", "ncnn", "--precision", "int8"], "--precision: got int8, but ncnn has fp32"),
+        (["--calibration-folder", "{empty}"], "--calibration-folder: is for --precision int8, which is not asked for"),
     ],
 )
 def test_what_is_given_wrongly(

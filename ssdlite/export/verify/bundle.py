@@ -54,7 +54,11 @@ def verify_bundle(bundle: Path | str, *, dump: Path | str | None = None, model: 
     if verification.dump is not None:
         results, notes = verification.compare(verification.dump, models)
     elif len(absent) == len(needed):
-        raise ContractError(f"{bundle}: cannot be replayed, since {', '.join(absent)} is not installed")
+        listed = ", ".join(absent)
+        needs = " ".join(
+            "onnxruntime" if BACKENDS[name].package == "onnxruntime" else f'"ssdlite[{name}]"' for name in absent
+        )
+        raise ContractError(f"{bundle}: cannot be replayed, since {listed} is not installed: pip install {needs}")
     else:
         results = tuple(verification.replay(spec) for spec in models)
     return VerifyReport(
