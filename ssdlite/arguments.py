@@ -215,7 +215,9 @@ def _without_box(text: str) -> str:
     rest = [line.strip() for part in parts[1:] for line in part]
     if message.startswith("Unrecognized"):
         similar = [line.split()[0] for line in rest if line.startswith("--")] if len(parts) > 2 else []
-        return message + (f"; did you mean {similar[0]}?" if similar else "")
+        typed = message.partition(": ")[2].split(",")[0]  # the beginning of an option is likelier meant for that one
+        likeliest = sorted(similar, key=lambda option: not option.startswith(typed))[:1]
+        return message + "".join(f"; did you mean {option}?" for option in likeliest)
     return _by_option(message, next((line for line in rest if line.startswith("--")), ""))
 
 

@@ -90,6 +90,10 @@ def test_a_mistake_in_a_name_is_told_before_anything_heavy_is_loaded(
             "ssdlite train: error: Unrecognized options: --epoch, 3; did you mean --epochs?; see",
         ),
         (
+            ["export", "openimages", "--out", "x"],
+            "ssdlite export: error: Unrecognized options: --out, x; did you mean --output?; see ssdlite export --help",
+        ),
+        (
             ["train", "--epochs", "x"],
             "ssdlite train: error: --epochs: expected a whole number, got 'x'; see ssdlite train --help",
         ),

@@ -84,7 +84,11 @@ def _raise_slow_threshold(
     suppressing = [name for name, own in graphs.items() if any(graph.variant == "nms" for graph in own)]
     least = max((SLOW_BELOW.get(name, 0.0) for name in suppressing), default=0.0)
     if options.score_threshold is None and detector.config.postprocess.score_threshold < least:
-        notify(f"--score-threshold {least:g}: below it the suppression inside the file takes longer than the network")
+        slow = " and ".join(name for name in suppressing if name in SLOW_BELOW)
+        notify(
+            f"score threshold {least:g}: below it the suppression inside the file of {slow} takes longer than the "
+            "network; --score-threshold sets another"
+        )
         detector.config = override(detector.config, score_threshold=least)
 
 
