@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ssdlite.export.measure import Accuracy
 
 MOST_PICTURES = 64  # of a folder or a split that are timed
-PACKAGES = ("torch", "onnxruntime", "openvino", "executorch", "ncnn", "numpy")
+PACKAGES = ("torch", "onnxruntime", "openvino", "ai-edge-litert", "executorch", "ncnn", "numpy")
 FILES = ("benchmark.json", "benchmark.md", "benchmark.png")
 
 

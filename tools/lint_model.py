@@ -99,11 +99,16 @@ def _find(path: Path, targets: Sequence[str]) -> list[Path]:
         return [path]
     from ssdlite.runtime.contract_file import read_contract
 
-    files = [path / model.file for model in read_contract(path).models]
+    models = read_contract(path).models
+    files = [path / model.file for model in models]
     lowered = [file for file in files if file.suffix in LOWERED]
     found = [file for file in files if file.suffix in LINTED or LOWERED.get(file.suffix) in targets]
     if not found and not lowered:
-        raise DataError(f"{path}: expected a bundle with an .onnx file, a web page, or files of OpenVINO or ExecuTorch")
+        runtimes = ", ".join(sorted({model.runtime for model in models}))
+        raise DataError(
+            f"{path}: expected a bundle with an .onnx file, a web page, or files of OpenVINO or ExecuTorch; for its "
+            f"files of {runtimes} there are no rules: what their runtime takes was checked by the export"
+        )
     return found or lowered
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,7 @@ def test_the_tool(
         assert 0 < row["minimum"] <= row["median"] <= row["p95"]
         assert row["memory"] is None
     assert (report["runs"], report["pictures"]) == (2, 2)
+    assert report["ai-edge-litert"] == version("ai-edge-litert"), "of every runtime that is installed"
     text = (tmp_path / "out" / "benchmark.md").read_text()
     assert "Threads: 1, batch size: 2:" in text and "| `bundle/raw.onnx` |" in text
     assert Image.open(tmp_path / "out" / "benchmark.png").size[0] > 500

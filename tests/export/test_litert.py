@@ -428,6 +428,8 @@ def test_other_weights_fail_the_outputs(bundle: Path, small: Detector, tmp_path:
 def test_lint_says_that_it_has_no_rules(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lint", str(bundle / "raw_fp32.tflite")]) == 2
     assert "a file of litert, for which there are no rules" in capsys.readouterr().err
+    assert main(["lint", str(bundle)]) == 2
+    assert "; for its files of litert there are no rules: " in capsys.readouterr().err
 
 
 def test_damaged_files_are_refused(small: Detector, small_model: onnx.ModelProto) -> None:
