@@ -69,7 +69,6 @@ def test_another_form_of_array_is_told_how_it_becomes_rgb(shape: tuple[int, ...]
         ([b"\xff\xd8"], {}, "image 0: expected a path, PIL image, array [H, W, 3] or tensor [3, H, W], got bytes; Im"),
         ({"a.png": 1}, {}, "expected a picture or a sequence of pictures, got dict"),
         ([], {"score_threshold": 1.5}, "score_threshold: expected 0 to 1, got 1.5"),
-        ([], {"score_threshold": 1.5}, "score_threshold: expected 0 to 1, got 1.5"),
         ([], {"batch_size": 2.5}, "batch_size: expected 1 or more, got 2.5"),
     ],
 )
