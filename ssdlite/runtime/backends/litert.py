@@ -52,10 +52,10 @@ class LiteRtBackend:
         try:
             self._interpreter = interpreter.Interpreter(model_content=content, num_threads=threads)
             self._interpreter.allocate_tensors()
-        except (RuntimeError, ValueError) as error:
+            self._inputs = self._interpreter.get_input_details()
+            self._outputs = self._interpreter.get_output_details()
+        except (RuntimeError, ValueError) as error:  # names that are no text among the latter
             raise ContractError(f"{self.name}: LiteRT cannot load it ({first_line(error)})") from None
-        self._inputs = self._interpreter.get_input_details()
-        self._outputs = self._interpreter.get_output_details()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what was opened: an interpreter belongs to its process."""
