@@ -13,6 +13,7 @@ from ssdlite.runtime.contract import Precision, Variant
 LOWEST_OPSET = 13  # per-channel QuantizeLinear; ONNX Runtime 1.6 of 2020 has it
 HIGHEST_OPSET = 23  # newer ones are a matter of torch's exporter and ONNX Runtime alone
 InputType = Literal["uint8", "int8", "float32"]
+CALIBRATING = ("onnxruntime", "openvino", "litert", "web")  # targets whose int8 is of the activations too
 MAX_CANDIDATES = 2048  # pairs of anchor and class that enter NMS (docs/notes/performance.md)
 
 
@@ -148,6 +149,12 @@ class ExportOptions:
             if asked and name not in self.target:
                 listed = " ".join(self.target)
                 raise ConfigError(f"{option}: is for the target {name}, which is not among --target {listed}")
+        pictures = self.data is not None or self.calibration_folder is not None
+        if "int8" in self.precision and not pictures and set(CALIBRATING) & set(self.target):
+            raise ConfigError(
+                "--precision int8 is calibrated on real pictures: give annotated ones with --data (then the accuracy "
+                "is measured as well), or any with --calibration-folder"
+            )
         if self.input_type == "int8" and (self.target, self.precision) != (("litert",), ("int8",)):
             raise ConfigError("--input-type int8: only --target litert --precision int8 alone takes it")
         if self.calibration_folder is not None and "int8" not in self.precision:

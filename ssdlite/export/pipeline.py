@@ -26,7 +26,6 @@ from ssdlite.runtime.model import load_model
 
 # Score thresholds below which a runtime's own suppression is slow: LiteRT's takes 26 ms on the Open Images detector
 # from 0.001 on, 1 ms from 0.01 on, beside a network of 17 (docs/performance.md).
-UNCALIBRATED = frozenset({"coreml"})  # targets whose int8 is of the weights alone
 SLOW_BELOW = {"litert": 0.01}
 
 
@@ -48,7 +47,6 @@ def export_bundle(
     """
     options.check()
     graphs = plan_graphs(options)
-    _check_calibrated(options, graphs)
     for line in _left_out(options, graphs):
         notify(line)
     with staged_folder(options.bundle, overwrite=options.overwrite) as folder:
@@ -90,16 +88,6 @@ def _raise_slow_threshold(
             "network; --score-threshold sets another"
         )
         detector.config = override(detector.config, score_threshold=least)
-
-
-def _check_calibrated(options: ExportOptions, graphs: Mapping[str, Sequence[GraphOptions]]) -> None:
-    """Raises ConfigError where a target is to calibrate and no pictures are given to do it on."""
-    calibrating = any(one.precision == "int8" for name in set(graphs) - UNCALIBRATED for one in graphs[name])
-    if calibrating and options.data is None and options.calibration_folder is None:
-        raise ConfigError(
-            "--precision int8 is calibrated on real pictures: give annotated ones with --data (then the accuracy "
-            "is measured as well), or any with --calibration-folder"
-        )
 
 
 def plan_graphs(options: ExportOptions) -> dict[str, list[GraphOptions]]:
