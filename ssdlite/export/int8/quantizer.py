@@ -20,7 +20,7 @@ from ssdlite.runtime.contract import ModelSpec, QuantizationFacts
 from ssdlite.runtime.model import RuntimeDetector
 
 if TYPE_CHECKING:
-    from ssdlite.export.targets.base import ExportJob  # which has the targets import this
+    from ssdlite.export.targets.base import ExportJob  # which holds one of these
 
 RANKING_IMAGES = 8  # that tell sensitive layers from others
 

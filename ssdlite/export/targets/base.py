@@ -13,6 +13,8 @@ import onnx
 
 from ssdlite.detector import Detector
 from ssdlite.export.bundle import build_contract
+from ssdlite.export.int8.quantize import ActivationType
+from ssdlite.export.int8.quantizer import Quantizer
 from ssdlite.export.measure import Accuracy, ExportPictures, measure_accuracy
 from ssdlite.export.onnx import export_onnx
 from ssdlite.export.options import ExportOptions, GraphOptions
@@ -41,6 +43,7 @@ class ExportJob:
     folder: Path
     notify: Callable[[str], object]
     _traced: dict[GraphOptions, onnx.ModelProto] = field(default_factory=dict, init=False)
+    _quantizers: dict[ActivationType, Quantizer] = field(default_factory=dict, init=False)
 
     def onnx_model(self, options: GraphOptions) -> onnx.ModelProto:
         """What ``export_onnx`` gives, to be changed at will; int8 is float32 here. Each graph is traced but once."""
@@ -48,6 +51,10 @@ class ExportJob:
         if options not in self._traced:
             self._traced[options] = export_onnx(self.detector, options)
         return copy.deepcopy(self._traced[options])
+
+    def quantizer(self, activation_type: ActivationType) -> Quantizer:
+        """The one of all targets: it calibrates, and chooses what stays in float, but once."""
+        return self._quantizers.setdefault(activation_type, Quantizer(self, activation_type))
 
     def contract(self, specs: Sequence[ModelSpec]) -> Contract:
         """The facts about the detector, and these models of it."""

@@ -13,7 +13,6 @@ import onnx
 from ssdlite.errors import ExportError
 from ssdlite.export.bundle import anchor_spec
 from ssdlite.export.graphs import model_spec
-from ssdlite.export.int8.quantizer import Quantizer
 from ssdlite.export.litert.convert import BodyConverter
 from ssdlite.export.litert.heads import RawOutputs, add_boxes, add_detections, add_scores
 from ssdlite.export.litert.metadata import (
@@ -50,7 +49,7 @@ class LiteRtTarget:
         box_code = job.detector.head.box_code
         if not isinstance(box_code, CenterSizeCode):
             raise ExportError(f"LiteRT: expected a head with the CenterSizeCode, got {type(box_code).__name__}")
-        quantizer = Quantizer(job, "int8")
+        quantizer = job.quantizer("int8")
         artifacts = []
         for graph in graphs:
             job.notify(f"exporting {graph.variant}, {graph.precision}, for litert")

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import onnx
 
 from ssdlite.errors import ExportError
-from ssdlite.export.int8.quantizer import Quantizer, onnx_spec
+from ssdlite.export.int8.quantizer import onnx_spec
 from ssdlite.export.onnx import ERRORS_ONLY, attach_contract, quiet
 from ssdlite.export.options import GraphOptions
 from ssdlite.export.targets.base import Artifact, ExportJob
@@ -34,7 +34,7 @@ class OnnxRuntimeTarget:
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
 
     def export(self, job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
-        quantizer = Quantizer(job, job.options.activations)
+        quantizer = job.quantizer(job.options.activations)
         models: dict[str, onnx.ModelProto] = {}
         artifacts = []
         for options in graphs:

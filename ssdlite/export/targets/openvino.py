@@ -15,7 +15,6 @@ import onnx
 
 from ssdlite.errors import ExportError
 from ssdlite.export.graphs import model_spec
-from ssdlite.export.int8.quantizer import Quantizer
 from ssdlite.export.options import GraphOptions
 from ssdlite.export.targets.base import Artifact, ExportJob
 from ssdlite.files import write_atomically
@@ -36,7 +35,7 @@ class OpenVinoTarget:
 
     def export(self, job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
         import_openvino()
-        quantizer = Quantizer(job, job.options.activations)
+        quantizer = job.quantizer(job.options.activations)
         artifacts = []
         for options in graphs:
             job.notify(f"exporting {options.variant}, {options.precision}, for openvino")

@@ -22,7 +22,7 @@ from typing import ClassVar
 
 import ssdlite
 from ssdlite.errors import ExportError
-from ssdlite.export.int8.quantizer import Quantizer, onnx_spec
+from ssdlite.export.int8.quantizer import onnx_spec
 from ssdlite.export.options import GraphOptions
 from ssdlite.export.targets.base import Artifact, ExportJob
 from ssdlite.files import write_text
@@ -75,7 +75,7 @@ class WebTarget:
 
     def export(self, job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
         runtime = find_web_runtime(job.options.web_runtime)
-        quantizer = Quantizer(job, job.options.activations)
+        quantizer = job.quantizer(job.options.activations)
         artifacts = []
         for options in graphs:
             if options.batch not in (1, None):
