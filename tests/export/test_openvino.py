@@ -193,6 +193,26 @@ def test_opening_a_file_reports_to_nobody(exported: Path, tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
+LET_GO_ELSEWHERE = """
+import signal, sys, threading
+from ssdlite.runtime import load_model
+signal.signal(signal.SIGTERM, lambda *_: print("told"))
+models = [load_model(sys.argv[1])]
+thread = threading.Thread(target=models.clear)
+thread.start()
+thread.join()
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_a_model_that_another_thread_lets_go_leaves_the_process_able_to_take_signals(exported: Path) -> None:
+    """With a ``Core`` for each model OpenVINO freed the stack on which signals arrive: the system ended the process."""
+    environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}  # as pytest: without a stack for signals there is no fault
+    command = [sys.executable, "-c", LET_GO_ELSEWHERE, str(exported / converted(DECODED))]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "told\n"), result.stderr
+
+
 def test_wrong_inputs_are_refused(exported: Path) -> None:
     backend = load_model(exported, converted(DECODED)).backend
     for wrong in (np.zeros((1, 3, 64, 96), np.uint8), np.zeros((1, 3, 96, 96), np.float32)):

@@ -16,7 +16,7 @@ from onnx import ModelProto, TensorProto
 
 from ssdlite.export.lint.graph import GraphFacts, Node
 from ssdlite.export.lint.rules import Kind, Verdict, check_target, judge, listed_operators, oldest_runtime
-from ssdlite.runtime.backends.openvino import import_without_reports, reason
+from ssdlite.runtime.backends.openvino import openvino_core, reason
 
 MAX_EXAMPLES = 3
 ORDER: tuple[Kind, ...] = ("refused", "cpu", "note")
@@ -156,7 +156,7 @@ def _openvino_error(model: ModelProto, graph: GraphFacts) -> list[str]:
     if find_spec("openvino") is None:
         return []
     try:
-        import_without_reports().Core().read_model(model.SerializeToString())
+        openvino_core().read_model(model.SerializeToString())
     except RuntimeError as error:
         return [reason(error)]
     return []

@@ -18,7 +18,7 @@ from ssdlite.export.graphs import model_spec
 from ssdlite.export.options import GraphOptions
 from ssdlite.export.targets.base import Artifact, ExportJob
 from ssdlite.files import write_atomically
-from ssdlite.runtime.backends.openvino import METADATA_PATH, import_without_reports, reason
+from ssdlite.runtime.backends.openvino import METADATA_PATH, import_without_reports, openvino_core, reason
 from ssdlite.runtime.contract import Contract, ModelSpec, Precision, Variant
 from ssdlite.runtime.plain import to_json
 
@@ -59,12 +59,12 @@ def convert_to_openvino(model: onnx.ModelProto, spec: ModelSpec) -> Artifact:
     Raises:
         ExportError: openvino is not installed, or has no such operator.
     """
-    openvino = import_openvino()
+    import_openvino()
     # What openvino.convert_model does as well: half of the .xml goes.
     from openvino._offline_transformations import apply_moc_transformations
 
     try:
-        graph = openvino.Core().read_model(model.SerializeToString())
+        graph = openvino_core().read_model(model.SerializeToString())
         apply_moc_transformations(graph, cf=False, smart_reshape=False)
     except RuntimeError as error:
         raise ExportError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -62,7 +63,7 @@ class OpenVinoBackend:
         self._weights_name, self._weights = str(weights), read_model_file(weights)
         settings = {**SETTINGS, "INFERENCE_NUM_THREADS": threads or 0}
         try:
-            core = openvino.Core()
+            core = openvino_core()
             model = core.read_model(text, openvino.Tensor(np.frombuffer(self._weights, np.uint8)))
             self.metadata = _metadata(model)
             self._request = core.compile_model(model, DEVICE, settings).create_infer_request()
@@ -139,3 +140,16 @@ def import_without_reports() -> Any:
     finally:
         if hidden:
             del sys.modules[REPORTER]
+
+
+@cache
+def openvino_core() -> Any:
+    """OpenVINO's ``Core``, one for the process and never let go.
+
+    Who compiles first gives the thread another stack for signals, and who lets the last ``Core`` go frees that, but
+    puts the old one back in its own thread alone: elsewhere, the next signal ends the process (2026.4).
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    return import_without_reports().Core()
