@@ -23,7 +23,7 @@ demo: install
 	@echo "The detector, for ssdlite.load_detector(): $(RUN)/best.pt"
 
 test: install lint
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile
 
 fuzz: install
 	$(BIN)/python -m tests.fuzz

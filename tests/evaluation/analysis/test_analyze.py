@@ -200,7 +200,7 @@ def test_as_many_classes_as_can_be_read() -> None:
     """A matrix of 30,000 classes would take 7 GB."""
     names = tuple(f"class {i}" for i in range(30_000))
     index = replace(make_index([(0, "cat", BOX, False), (0, "dog", FAR, False)], 1), class_names=names)
-    one = analyze(index, {0: replace(found(("cat", BOX, 0.9), ("dog", BOX, 0.8)), class_names=names)})
+    one = analyze(index, {0: replace(found(("cat", BOX, 0.9), ("dog", BOX, 0.95)), class_names=names)})
     assert one.confusion == {(0, 0): 1, (0, 1): 1, (1, 30_000): 1}
 
 

@@ -62,7 +62,7 @@ def make_evaluator(folder: Path, names: tuple[str, ...]) -> Evaluator:
         Image.fromarray(pixels).save(folder / f"<{position}&>.png")
     index = replace(index, class_names=names, paths=tuple(str(folder / f"<{i}&>.png") for i in range(3)))
     evaluator = Evaluator(index)
-    first = found(("cat", FAR, 0.92), ("cat", BOX, 0.9), ("dog", [60, 0, 90, 20], 0.7), ("dog", [60, 5, 95, 20], 0.1))
+    first = found(("cat", FAR, 0.92), ("cat", BOX, 0.9), ("dog", [60, 0, 90, 20], 0.91), ("dog", [60, 5, 95, 20], 0.1))
     evaluator.update(0, replace(first, class_names=names))
     evaluator.update(2, replace(found(("cat", BOX, 0.95)), class_names=names))
     return evaluator
