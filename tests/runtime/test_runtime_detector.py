@@ -19,6 +19,8 @@ from PIL import Image
 import ssdlite
 from ssdlite.detections import Detections
 from ssdlite.detector import Detector
+from ssdlite.runtime.backends.litert import LiteRtBackend
+from ssdlite.runtime.backends.onnxruntime import OnnxBackend
 from ssdlite.runtime.model import load_model
 
 SIZES = ((50, 70), (96, 96), (300, 40), (1, 1))
@@ -208,3 +210,12 @@ def test_a_pickled_detector_finds_the_same(golden_bundles: Path, pictures: list[
     found = copy.predict(pictures, score_threshold=0.1)
     assert found == detector.predict(pictures, score_threshold=0.1)
     assert min(len(one) for one in found) > 20
+
+
+def test_a_pickled_backend_keeps_the_name_of_its_content(golden_bundles: Path) -> None:
+    """For messages: a process that opens it again has no file to name."""
+    onnx = (golden_bundles / "stretch" / "raw.uint8_NCHW.onnx").read_bytes()
+    tflite = (Path(__file__).parents[1] / "data" / "shapes_detector.tflite").read_bytes()
+    for backend in (OnnxBackend(onnx, 1, name="page.html"), LiteRtBackend(tflite, 1, name="page.html")):
+        copy = pickle.loads(pickle.dumps(backend))
+        assert (type(copy), copy.name) == (type(backend), "page.html")

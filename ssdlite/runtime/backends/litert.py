@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -45,7 +46,7 @@ class LiteRtBackend:
 
     def __init__(self, source: Path | bytes, threads: int | None = None, *, name: str = "the model") -> None:
         self.name = name if isinstance(source, bytes) else str(source)
-        self._opened = (source if isinstance(source, bytes) else source.absolute(), threads, self.name)
+        self._opened = (source if isinstance(source, bytes) else source.absolute(), threads)
         interpreter, schema = _import_litert(self.name)
         content = source if isinstance(source, bytes) else read_model_file(source)
         self.metadata = check_content(schema, content, self.name)
@@ -59,7 +60,7 @@ class LiteRtBackend:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what was opened: an interpreter belongs to its process."""
-        return _reopen, self._opened
+        return partial(LiteRtBackend, name=self.name), self._opened
 
     @classmethod
     def open(cls, path: Path, model: ModelSpec | None, threads: int | None) -> LiteRtBackend:
@@ -78,10 +79,6 @@ class LiteRtBackend:
         except (RuntimeError, ValueError) as error:
             raise ContractError(f"{self.name}: LiteRT fails ({first_line(error)})") from None
         return {output["name"]: self._interpreter.get_tensor(output["index"]) for output in self._outputs}
-
-
-def _reopen(source: Path | bytes, threads: int | None, name: str) -> LiteRtBackend:
-    return LiteRtBackend(source, threads, name=name)
 
 
 def _tensor_info(details: dict[str, Any]) -> TensorInfo:

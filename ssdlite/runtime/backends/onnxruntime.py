@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,7 +51,7 @@ class OnnxBackend:
         import onnxruntime
 
         self.name = name if isinstance(source, bytes) else str(source)
-        self._opened = (source if isinstance(source, bytes) else source.absolute(), threads, self.name)
+        self._opened = (source if isinstance(source, bytes) else source.absolute(), threads)
         content = source if isinstance(source, bytes) else read_model_file(source)
         is_ort_format = content[4:8] == ORT_FORMAT_MARK
         if not is_ort_format:
@@ -72,7 +73,7 @@ class OnnxBackend:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what was opened: a session belongs to its process."""
-        return _reopen, self._opened
+        return partial(OnnxBackend, name=self.name), self._opened
 
     @classmethod
     def open(cls, path: Path, model: ModelSpec | None, threads: int | None) -> OnnxBackend:
@@ -88,10 +89,6 @@ class OnnxBackend:
         except Exception as error:
             raise ContractError(f"{self.name}: ONNX Runtime cannot run it ({first_line(error)})") from None
         return {output.name: np.asarray(value) for output, value in zip(self.outputs, values, strict=True)}
-
-
-def _reopen(source: Path | bytes, threads: int | None, name: str) -> OnnxBackend:
-    return OnnxBackend(source, threads, name=name)
 
 
 def _tensor_info(value: Any) -> TensorInfo:
