@@ -94,6 +94,9 @@ FOR_MEDIAPIPE = """\
 In {files} outputs stand in another order, that of MediaPipe: find them by their names."""
 ALL_ENTER = """\
  In LiteRT's files all scores above the threshold enter NMS, however many."""
+OWN_THRESHOLD = """\
+ {files}: scores above {threshold:g} alone are kept, since from lower ones on the selection inside takes longer than \
+the network."""
 PYTHON_NEEDS = {  # beside numpy, Pillow and OpenCV, where it is not the runtime's name
     "litert": "ai-edge-litert",
     "executorch": "executorch, torch",
@@ -350,7 +353,9 @@ def _selecting(contract: Contract) -> str:
     parts = [SELECTED_BY_THE_APP.format(selection=selection)] if variants - {"nms"} else []
     parts += [SELECTED_INSIDE.format(spec, selection="the same" if parts else selection)] if inside else []
     in_litert = any((model.runtime, model.variant) == ("litert", "nms") for model in contract.models)
-    return " ".join(parts) + (ALL_ENTER if in_litert else "")
+    own = ((threshold, files) for threshold, files in _by(contract.models, "score_threshold") if threshold is not None)
+    notes = [OWN_THRESHOLD.format(threshold=threshold, files=files) for threshold, files in own]
+    return " ".join(parts) + (ALL_ENTER if in_litert else "") + "".join(notes)
 
 
 def _quantization(models: Sequence[ModelSpec]) -> Iterator[str]:

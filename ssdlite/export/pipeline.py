@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from ssdlite.checkpoint import load_checkpoint
 from ssdlite.config import override
-from ssdlite.detector import Detector
 from ssdlite.errors import ConfigError, ExportError
 from ssdlite.export.bundle import CARD_FILE, exported_provenance, staged_folder, write_contract
 from ssdlite.export.card import write_model_card
@@ -23,10 +22,6 @@ from ssdlite.images.geometry import ImageArray
 from ssdlite.runtime.contract import AccuracyFigure, Contract, ModelSpec, Provenance
 from ssdlite.runtime.files import runtime_problem
 from ssdlite.runtime.model import load_model
-
-# Score thresholds below which a runtime's own suppression is slow: LiteRT's takes 26 ms on the Open Images detector
-# from 0.001 on, 1 ms from 0.01 on, beside a network of 17 (docs/performance.md).
-SLOW_BELOW = {"litert": 0.01}
 
 
 def export_bundle(
@@ -55,7 +50,6 @@ def export_bundle(
         assert origin is not None  # of a file
         detector = checkpoint.build_detector().eval()
         detector.config = override(detector.config, **options.thresholds)
-        _raise_slow_threshold(detector, options, graphs, notify)
         box_code = detector.head.box_code
         raw = any(graph.variant == "raw" for planned in graphs.values() for graph in planned)
         if raw and not isinstance(box_code, CenterSizeCode):
@@ -73,21 +67,6 @@ def export_bundle(
             notify=notify,
         )
         return _write_bundle(job, graphs)
-
-
-def _raise_slow_threshold(
-    detector: Detector, options: ExportOptions, graphs: dict[str, list[GraphOptions]], notify: Callable[[str], object]
-) -> None:
-    """Where no score threshold is asked for, one that the suppression inside the files is quick with."""
-    suppressing = [name for name, own in graphs.items() if any(graph.variant == "nms" for graph in own)]
-    least = max((SLOW_BELOW.get(name, 0.0) for name in suppressing), default=0.0)
-    if options.score_threshold is None and detector.config.postprocess.score_threshold < least:
-        slow = " and ".join(name for name in suppressing if name in SLOW_BELOW)
-        notify(
-            f"score threshold {least:g}: below it the suppression inside the file of {slow} takes longer than the "
-            "network; --score-threshold sets another"
-        )
-        detector.config = override(detector.config, score_threshold=least)
 
 
 def plan_graphs(options: ExportOptions) -> dict[str, list[GraphOptions]]:

@@ -182,8 +182,9 @@ class QuantizationFacts:
 class ModelSpec:
     """One file of the bundle. ``weights_file`` is the second file of ncnn and OpenVINO.
 
-    ``boxes`` stands where they are not as the contract says of all models. ``difference_from_pytorch`` is the largest
-    of any output (nms: of the scores) on the reference pictures.
+    ``boxes`` and ``score_threshold`` stand where they are not as the contract says of all models: the latter only of
+    nms models, which have it built in. ``difference_from_pytorch`` is the largest of any output (nms: of the scores) on
+    the reference pictures.
     """
 
     file: str
@@ -196,6 +197,7 @@ class ModelSpec:
     ir_version: int | None = None
     weights_file: str | None = None
     boxes: BoxSpec | None = None
+    score_threshold: float | None = None
     difference_from_pytorch: float | None = None
     accuracy: AccuracyFigure | None = None
     latency: LatencyFigure | None = None
@@ -254,6 +256,11 @@ class Contract:
 
     def boxes_of(self, model: ModelSpec) -> BoxSpec:
         return model.boxes or self.boxes
+
+    def postprocess_of(self, model: ModelSpec) -> PostprocessSpec:
+        if model.score_threshold is None:
+            return self.postprocess
+        return replace(self.postprocess, score_threshold=model.score_threshold)
 
     def to_dict(self) -> dict[str, Any]:
         return dict(to_plain(self))

@@ -183,6 +183,11 @@ def _check_model(model: ModelSpec, contract: Contract) -> None:
         model.weights_file is not None or not BACKENDS[model.runtime].has_weights_file,
         f"{where}: weights_file is missing",
     )
+    own_threshold = model.score_threshold
+    _expect(
+        own_threshold is None or (model.variant == "nms" and 0 <= own_threshold <= 1),
+        f"{where}: score_threshold: expected 0 to 1, of an nms model alone, got {own_threshold} of {model.variant}",
+    )
     for name, value in (model.sha256 or {}).items():
         known_file = name in model.files and re.fullmatch("[0-9a-f]{64}", value) is not None
         _expect(known_file, f"{where}: sha256: expected 64 digits for a file of the model, got {value[:80]!r}")

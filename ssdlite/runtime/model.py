@@ -201,7 +201,7 @@ class RuntimeDetector:
             ConfigError: out of range, or the model is of variant nms, which has its own built in.
         """
         given = {"score_threshold": score_threshold, "nms_threshold": nms_threshold, "max_detections": max_detections}
-        own = self.contract.postprocess
+        own = self.contract.postprocess_of(self.model)
         changes = {name: value for name, value in given.items() if value not in (None, getattr(own, name))}
         if changes and self.model.variant == "nms":
             name = next(iter(changes))

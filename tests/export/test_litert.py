@@ -39,6 +39,7 @@ from ssdlite.export.verify.bundle import verify_bundle
 from ssdlite.runtime import load_model
 from ssdlite.runtime.backends.onnxruntime import OnnxBackend
 from ssdlite.runtime.contract import Contract, Precision, Provenance, Variant
+from ssdlite.runtime.contract_file import read_contract
 from ssdlite.runtime.model import RuntimeDetector
 from tests.export.test_onnx import lively
 
@@ -375,9 +376,58 @@ def bundle(small: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
         golden_images=1,
     )
     export_bundle(options, said.append)
-    slow = "below it the suppression inside the file of litert takes longer than the network"
-    assert f"score threshold 0.01: {slow}; --score-threshold sets another" in said
+    slow = "from lower ones on the suppression in the file takes longer than the network"
+    assert [line for line in said if "threshold" in line] == [
+        f"  scores above 0.01 alone: {slow}; --score-threshold sets another"
+    ]
     return folder / "bundle"
+
+
+def test_the_threshold_for_litert_is_not_that_of_other_files(bundle: Path, tmp_path: Path) -> None:
+    exported = ExportOptions(
+        checkpoint=bundle.parent / "best.pt",
+        output=tmp_path / "bundle",
+        target=("onnxruntime", "litert"),
+        variant=("nms", "decoded"),
+        golden_images=1,
+        max_detections=3000,  # enough to reach down to the threshold
+    )
+    contract = export_bundle(exported)
+    assert contract.postprocess.score_threshold == 0.001
+    assert {one.file: one.score_threshold for one in contract.models} == {
+        "nms_fp32.onnx": None,
+        "decoded_fp32.onnx": None,
+        "nms_fp32.tflite": 0.01,
+        "decoded_fp32.tflite": None,
+    }
+    assert max(one.difference_from_pytorch or 1.0 for one in contract.models) < 1e-4  # of what the file is to have
+    assert read_contract(tmp_path / "bundle") == contract and verify_bundle(tmp_path / "bundle").passed
+    card = (tmp_path / "bundle" / "README.md").read_text("utf-8")
+    assert "`nms_fp32.tflite`: scores above 0.01 alone are kept" in card
+
+    scene = draw_scene(np.random.default_rng(3), with_objects=True).image
+    least = {
+        one.file: load_model(tmp_path / "bundle", one.file).predict(scene, score_threshold=0.0)[0].scores.min()
+        for one in contract.models
+    }
+    assert least["nms_fp32.tflite"] > 0.01 > max(score for file, score in least.items() if file != "nms_fp32.tflite")
+    own = load_model(tmp_path / "bundle" / "nms_fp32.tflite")
+    with pytest.raises(ConfigError, match=r"score_threshold 0\.01 is built into .*, and cannot be 0\.001"):
+        own.with_thresholds(score_threshold=0.001)
+
+    asked = replace(exported, output=tmp_path / "asked", target=("litert",), variant=("nms",), score_threshold=0.002)
+    contract = export_bundle(asked)
+    assert (contract.postprocess.score_threshold, contract.models[0].score_threshold) == (0.002, None)
+
+
+@pytest.mark.parametrize(("file", "value"), [("nms_fp32.tflite", 1.5), ("decoded_fp32.tflite", 0.01)])
+def test_a_threshold_of_a_file_is_checked(bundle: Path, tmp_path: Path, file: str, value: float) -> None:
+    def change(document: Any) -> None:
+        next(one for one in document["models"] if one["file"] == file)["score_threshold"] = value
+
+    message = f"model {file}: score_threshold: expected 0 to 1, of an nms model alone, got {value} of {file[:-12]}"
+    with pytest.raises(ContractError, match=message):
+        read_contract(edit(bundle, tmp_path / "copy", change))
 
 
 def edit(bundle: Path, copy: Path, change: Any) -> Path:

@@ -131,7 +131,7 @@ def _compare_nms(expected: OutputArrays, actual: OutputArrays, reference: Refere
         *found,
         score=output_tolerance("scores", model, known_input).worst,
         box=output_tolerance("boxes", model, known_input).worst * _box_scale(reference),
-        least_score=max(contract.postprocess.score_threshold, lowest),
+        least_score=max(contract.postprocess_of(model).score_threshold, lowest),
         share=unmatched_share(model, known_input),
     )
 
