@@ -68,7 +68,7 @@ def benchmark(options: BenchmarkOptions) -> None:
 
     if options.output is not None:
         prepare_folder(options.output)
-    candidates = find_candidates(options.models)
+    candidates = find_candidates(options.models, print_line)
     loads = [Load(threads, size) for threads in options.threads for size in options.batch_sizes]
     with _pictures(options) as pictures:
         accuracies = [] if options.data is None else [_accuracy(one, options) for one in candidates]

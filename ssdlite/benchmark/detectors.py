@@ -24,8 +24,7 @@ from ssdlite.files import write_atomically
 from ssdlite.images.geometry import resize_bilinear
 from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, DetectionModel, build_input_batch
 from ssdlite.images.reading import read_image
-from ssdlite.runtime.backends import BACKENDS
-from ssdlite.runtime.files import is_exported, is_folder, read_bundle, run_checkpoint
+from ssdlite.runtime.files import is_exported, is_folder, read_bundle, run_checkpoint, runtime_problem
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,21 +68,25 @@ class Candidate:
         return load_any(self.path, model=self.file, device=device, threads=threads)
 
 
-def find_candidates(paths: Iterable[Path]) -> list[Candidate]:
-    """A candidate for each file, and for each model of a bundle's contract that this system can run; of a training its
-    best checkpoint.
+def find_candidates(paths: Iterable[Path], notify: Callable[[str], object] = lambda text: None) -> list[Candidate]:
+    """A candidate for each file, and for each model of a bundle's contract that can be run here; of a training its best
+    checkpoint. ``notify`` is given a line about each model that is left out.
 
     Raises:
-        ContractError: a folder is no bundle, or one without a model that this system can run.
+        ContractError: a folder is no bundle, or one without a model that can be run here.
     """
     candidates: list[Candidate] = []
     for path in map(run_checkpoint, paths):
         if is_folder(path):
             models = read_bundle(path).models
-            here = [model for model in models if not BACKENDS[model.runtime].unsupported]
-            if not here:
-                raise ContractError(f"{path}: {BACKENDS[models[0].runtime].unsupported}")
-            candidates += [Candidate(path, model.file) for model in here]
+            problems = {model.file: runtime_problem(model.runtime) for model in models}
+            if all(problems.values()):
+                raise ContractError(f"{path}: {'; '.join(dict.fromkeys(problems.values()))}")
+            for file, problem in problems.items():
+                if problem:
+                    notify(f"left out: {Candidate(path, file).name}: {problem}")
+                else:
+                    candidates.append(Candidate(path, file))
         else:
             candidates.append(Candidate(path))
     return candidates

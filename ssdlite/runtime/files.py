@@ -78,7 +78,14 @@ def describe_folder(folder: Path) -> str:
 def runtime_problem(name: str) -> str:
     """Why models of this runtime cannot be run here; empty where they can."""
     backend = BACKENDS[name]
-    return backend.unsupported or ("" if find_spec(backend.package) is not None else f"{name} is not installed")
+    if backend.unsupported or find_spec(backend.package) is not None:
+        return backend.unsupported
+    return f"{name} is not installed (pip install {needed_package(name)})"
+
+
+def needed_package(name: str) -> str:
+    """What pip installs to run models of this runtime, quoted for a shell."""
+    return "onnxruntime" if BACKENDS[name].package == "onnxruntime" else f'"ssdlite[{name}]"'
 
 
 def installed_runtimes() -> dict[str, str]:

@@ -13,8 +13,11 @@ from ssdlite.benchmark.comparison import Comparison, Contestant, Stages, summari
 from ssdlite.benchmark.detectors import Candidate, Load, Pipeline, Row, cells, compare, find_candidates, peak_memory
 from ssdlite.benchmark.timing import own_peak
 from ssdlite.detections import Detections
+from ssdlite.errors import ContractError
 from ssdlite.export.measure import Accuracy
 from ssdlite.images.geometry import InputTransform
+from ssdlite.runtime.backends.coreml import CoreMlBackend
+from ssdlite.runtime.backends.litert import LiteRtBackend
 from ssdlite.tools import benchmark
 
 NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ("thing",))
@@ -91,6 +94,27 @@ def test_every_file_of_a_bundle_is_a_candidate(colour_bundle: Path) -> None:
     found = find_candidates([colour_bundle, colour_bundle / "nms.onnx"])
     assert [one.name for one in found] == ["bundle/nms.onnx", "bundle/raw.onnx", "nms.onnx"]
     assert found[0].megabytes == found[2].megabytes == (colour_bundle / "nms.onnx").stat().st_size / 1e6
+
+
+def test_what_cannot_be_run_here_is_left_out_aloud(
+    colour_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads((colour_bundle / "contract.json").read_text())
+    raw = next(model for model in document["models"] if model["file"] == "raw.onnx")
+    document["models"] += [{**raw, "file": "raw.tflite", "runtime": "litert"}]
+    document["models"] += [{**raw, "file": "raw.mlpackage", "runtime": "coreml"}]
+    (colour_bundle / "contract.json").write_text(json.dumps(document))
+    monkeypatch.setattr(LiteRtBackend, "package", "a_package_that_nobody_has")
+    monkeypatch.setattr(CoreMlBackend, "unsupported", "Core ML runs on Apple's systems only")
+    assert benchmark.main([str(colour_bundle), "--runs", "1", "--no-memory"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out")] == [
+        'left out: bundle/raw.tflite: litert is not installed (pip install "ssdlite[litert]")',
+        "left out: bundle/raw.mlpackage: Core ML runs on Apple's systems only",
+    ]
+    document["models"] = document["models"][-2:]
+    (colour_bundle / "contract.json").write_text(json.dumps(document))
+    with pytest.raises(ContractError, match=r"litert is not installed \(.*\); Core ML runs on Apple's systems only$"):
+        find_candidates([colour_bundle])
 
 
 def test_the_detector_that_comes_along_is_a_candidate_by_its_name() -> None:

@@ -24,7 +24,14 @@ from ssdlite.runtime.backends import BACKENDS
 from ssdlite.runtime.backends.base import Backend
 from ssdlite.runtime.contract import CONTRACT_FILE, METADATA_KEY, Contract, ModelSpec
 from ssdlite.runtime.contract_file import parse_contract
-from ssdlite.runtime.files import inner_file, installed_runtimes, open_backend, read_bundle, runtime_problem
+from ssdlite.runtime.files import (
+    inner_file,
+    installed_runtimes,
+    needed_package,
+    open_backend,
+    read_bundle,
+    runtime_problem,
+)
 
 MAX_SHOWN_FACTS = 3
 
@@ -55,9 +62,7 @@ def verify_bundle(bundle: Path | str, *, dump: Path | str | None = None, model: 
         results, notes = verification.compare(verification.dump, models)
     elif len(absent) == len(needed):
         listed = ", ".join(absent)
-        needs = " ".join(
-            "onnxruntime" if BACKENDS[name].package == "onnxruntime" else f'"ssdlite[{name}]"' for name in absent
-        )
+        needs = " ".join(map(needed_package, absent))
         raise ContractError(f"{bundle}: cannot be replayed, since {listed} is not installed: pip install {needs}")
     else:
         results = tuple(verification.replay(spec) for spec in models)
