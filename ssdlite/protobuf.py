@@ -42,6 +42,17 @@ def read_fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         yield number, wire_type, message[start:position]
 
 
+def read_messages(message: memoryview, number: int) -> list[memoryview]:
+    """The messages and texts of the field ``number``. Raises DamagedError."""
+    return [content for field_number, wire, content in read_fields(message) if (field_number, wire) == (number, BYTES)]
+
+
+def read_text(message: memoryview, number: int) -> str:
+    """The last text of the field ``number``, empty where it is not there. Raises DamagedError, UnicodeDecodeError."""
+    found = read_messages(message, number)
+    return bytes(found[-1]).decode() if found else ""
+
+
 def read_varint(message: memoryview, position: int) -> tuple[int, int]:
     """(value, position behind it)."""
     value = 0

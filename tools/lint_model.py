@@ -14,14 +14,14 @@ from ssdlite import cli
 from ssdlite.console import print_json, print_line
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import counted
-from ssdlite.runtime.mlpackage import is_package
+from ssdlite.runtime.files import is_folder
 
 if TYPE_CHECKING:
     import onnx
 
     from ssdlite.export.lint.report import LintFinding, LintReport
 
-LOWERED = {".xml": "openvino", ".pte": "executorch"}  # the target that files of this ending are for
+ONNX_TARGETS = ("ort-mobile", "nnapi", "coreml", "xnnpack")  # where nobody says which
 LINTED = (".onnx", ".html")  # pages have an ONNX model inside
 WORDS = {"refused": "refused", "cpu": "left to the CPU", "note": "note"}
 
@@ -29,9 +29,11 @@ WORDS = {"refused": "refused", "cpu": "left to the CPU", "note": "note"}
 @dataclass(frozen=True)
 class LintOptions:
     models: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """ONNX files, web pages, files of OpenVINO and ExecuTorch, which are judged for these alone, and bundles."""
-    target: tuple[str, ...] = ("ort-mobile", "nnapi", "coreml", "xnnpack")
-    """One or more of ort-mobile, nnapi, coreml, xnnpack, openvino, executorch, ncnn."""
+    """ONNX files, web pages, files of one runtime, which are judged for that alone, and bundles."""
+    target: tuple[str, ...] = ()
+    """Of ONNX files one or more of ort-mobile, nnapi, coreml, xnnpack, openvino, executorch, ncnn; of files of a
+    runtime litert, litert-gpu, ncnn-vulkan, coreml-package, openvino, executorch.
+    Default: the first four, and all that a file of a runtime is for."""
     json: bool = False
     """Print JSON in place of sentences."""
     strict: bool = False
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def lint(options: LintOptions) -> None:
         """Say what runtimes for phones would refuse of a model or leave to the CPU, and what to do about each."""
         if not options.models:
-            raise ConfigError("expected one or more ONNX files or bundles, got none")
+            raise ConfigError("expected one or more exported files or bundles, got none")
         reports = [entry for path in options.models for entry in _examine(path, options.target)]
         if options.json:
             print_json([{"model": str(path), **report.to_dict()} for path, report in reports])
@@ -71,58 +73,48 @@ def print_findings(path: Path, targets: Sequence[str]) -> bool:
 def _examine(path: Path, targets: Sequence[str]) -> list[tuple[Path, LintReport]]:
     from ssdlite.export.lint.lowered import examine_lowered
     from ssdlite.export.lint.report import examine
-    from ssdlite.export.lint.rules import check_target
+    from ssdlite.export.lint.rules import FILE_TARGETS, LINT_TARGETS, check_target
 
     for target in targets:
-        check_target(target)
-    reports = []
+        check_target(target, also_of_files=True)
+    of_onnx = [target for target in targets or ONNX_TARGETS if target in LINT_TARGETS]
+    reports: list[tuple[Path, LintReport]] = []
     for file in _find(path, targets):
-        if file.suffix in LOWERED:
-            reports.append((file, examine_lowered(file)))
-        else:
+        if file.suffix.lower() in FILE_TARGETS:
+            reports += [(file, report) for report in examine_lowered(file, targets)]
+        elif of_onnx:
             model = _load(file)
-            reports += [(file, examine(model, target)) for target in targets]
+            reports += [(file, examine(model, target)) for target in of_onnx]
+        else:
+            raise ConfigError(f"{file}: {', '.join(targets)} judges a runtime's own files, and this is an ONNX model")
     return reports
 
 
 def _find(path: Path, targets: Sequence[str]) -> list[Path]:
-    """A file, or of a bundle those with an ONNX model and those of a runtime among ``targets``; if it has none of
-    these, those of any runtime that says what it takes.
-    """
-    if is_package(path):
-        raise DataError(
-            f"{path}: expected an ONNX model; every operator of a Core ML package is Core ML's own, and the Neural "
-            "Engine takes it in fp16 and int8, not in fp32"
-        )
-    if not path.is_dir():
-        _require_rules(path)
+    """A file, or of a bundle those that ``targets`` are about; if there are none, those of any one runtime."""
+    from ssdlite.export.lint.rules import FILE_TARGETS, LINT_TARGETS
+
+    if not is_folder(path):
+        if path.suffix.lower() == ".ort":
+            raise DataError(f"{path}: ONNX Runtime's own format; what is to be said of it, lint says of its .onnx file")
         return [path]
     from ssdlite.runtime.contract_file import read_contract
 
-    models = read_contract(path).models
-    files = [path / model.file for model in models]
-    lowered = [file for file in files if file.suffix in LOWERED]
-    found = [file for file in files if file.suffix in LINTED or LOWERED.get(file.suffix) in targets]
+    files = [path / model.file for model in read_contract(path).models]
+    lowered = [file for file in files if file.suffix.lower() in FILE_TARGETS]
+    is_about_onnx = not targets or any(target in LINT_TARGETS for target in targets)
+    found = [
+        file
+        for file in files
+        if (is_about_onnx and file.suffix in LINTED)
+        or (file in lowered and (not targets or set(FILE_TARGETS[file.suffix.lower()]) & set(targets)))
+    ]
     if not found and not lowered:
-        runtimes = ", ".join(sorted({model.runtime for model in models}))
+        names = ", ".join(sorted({file.name for file in files}))
         raise DataError(
-            f"{path}: expected a bundle with an .onnx file, a web page, or files of OpenVINO or ExecuTorch; for its "
-            f"files of {runtimes} there are no rules: what their runtime takes was checked by the export"
+            f"{path}: expected a bundle with an .onnx file, a web page, or files of one runtime; it has {names}"
         )
     return found or lowered
-
-
-def _require_rules(path: Path) -> None:
-    """Raises DataError for files of runtimes whose limits nobody states in a way that could be checked here."""
-    from ssdlite.runtime.backends import BACKENDS
-
-    suffix = path.suffix.lower()
-    runtimes = [name for name, backend in BACKENDS.items() if suffix in backend.suffixes]
-    if path.is_file() and runtimes and suffix not in (*LINTED, *LOWERED):
-        raise DataError(
-            f"{path}: a file of {runtimes[0]}, for which there are no rules: what its runtime takes was checked by the "
-            "export; `ssdlite benchmark` says how fast it is"
-        )
 
 
 def _load(path: Path) -> onnx.ModelProto:
@@ -144,11 +136,12 @@ def _load(path: Path) -> onnx.ModelProto:
 
 
 def _print(reports: Sequence[tuple[Path, LintReport]]) -> None:
-    from ssdlite.export.lint.rules import LINT_TARGETS
+    from ssdlite.export.lint.rules import FILE_TARGET_WORDS, LINT_TARGETS
 
+    words = {**LINT_TARGETS, **FILE_TARGET_WORDS}
     for path, report in reports:
         print_line(f"{path.name} on {report.target}: {_summary(report)}")
-        print_line(f"  {LINT_TARGETS[report.target]}; needs {report.needs}")
+        print_line(f"  {words[report.target]}; needs {report.needs}")
         for line in _lines(report.findings):
             print_line(line)
         print_line("")

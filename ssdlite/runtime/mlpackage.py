@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssdlite.errors import ContractError, quote
-from ssdlite.protobuf import BYTES, DamagedError, read_fields, to_number
+from ssdlite.protobuf import BYTES, DamagedError, read_fields, read_messages, read_text, to_number
 from ssdlite.runtime.plain import PlainError, parse_json
 
 PACKAGE_SUFFIX = ".mlpackage"
@@ -150,13 +150,13 @@ def _read_model(message: memoryview) -> PackageFacts:
     """Of a program, or a pipeline with one in it."""
     features: dict[int, list[str]] = {FEATURE_INPUT: [], FEATURE_OUTPUT: []}
     metadata: dict[str, str] = {}
-    for description in _messages(message, DESCRIPTION):
+    for description in read_messages(message, DESCRIPTION):
         for number, names in features.items():
-            names += [_text(feature, 1) for feature in _messages(description, number)]
-        for part in _messages(description, METADATA):
-            metadata |= {_text(entry, 1): _text(entry, 2) for entry in _messages(part, USER_DEFINED)}
-    stages = [stage for pipeline in _messages(message, PIPELINE) for stage in _messages(pipeline, 1)]
-    programs = [program for model in (message, *stages) for program in _messages(model, PROGRAM)]
+            names += [read_text(feature, 1) for feature in read_messages(description, number)]
+        for part in read_messages(description, METADATA):
+            metadata |= {read_text(entry, 1): read_text(entry, 2) for entry in read_messages(part, USER_DEFINED)}
+    stages = [stage for pipeline in read_messages(message, PIPELINE) for stage in read_messages(pipeline, 1)]
+    programs = [program for model in (message, *stages) for program in read_messages(model, PROGRAM)]
     if len(programs) != 1:
         raise DamagedError(f"expected one ML program in it, found {len(programs)}")
     if not all(features.values()):
@@ -165,24 +165,13 @@ def _read_model(message: memoryview) -> PackageFacts:
     return PackageFacts(tuple(features[FEATURE_INPUT]), tuple(features[FEATURE_OUTPUT]), metadata, blobs)
 
 
-def _messages(message: memoryview, number: int) -> list[memoryview]:
-    """The messages and texts of a field."""
-    return [content for field_number, wire, content in read_fields(message) if (field_number, wire) == (number, BYTES)]
-
-
-def _text(message: memoryview, number: int) -> str:
-    """Empty where it is not there."""
-    found = _messages(message, number)
-    return bytes(found[-1]).decode() if found else ""
-
-
 def _blobs(message: memoryview, kind: str, depth: int) -> Iterator[int]:
     """Where the values begin that a program keeps in its weights file. Raises DamagedError for any other file."""
     if depth > MAX_MESSAGES_DEEP:
         raise DamagedError(f"messages {depth} deep")
     if kind == "Value":
-        for content in _messages(message, BLOB_VALUE):
-            name = _text(content, 1)
+        for content in read_messages(message, BLOB_VALUE):
+            name = read_text(content, 1)
             if name != WEIGHTS_NAME:
                 raise DamagedError(f"it refers to the file {quote(name)}")
             yield next((to_number(wire, value) for number, wire, value in read_fields(content) if number == 2), 0)

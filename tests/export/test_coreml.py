@@ -681,9 +681,25 @@ def test_the_card_says_what_an_app_does(bundle: Path) -> None:
 
 
 @needs_coreml
-def test_lint_says_what_a_package_is(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert lint_model.main([str(bundle / "nms_fp16.mlpackage"), "--target", "coreml"]) == 2
-    assert "every operator of a Core ML package is Core ML's own" in capsys.readouterr().err
+def test_lint_says_what_a_package_needs_and_what_vision_takes_it_for(
+    bundle: Path, second: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lint(path: Path) -> tuple[dict[str, Any], dict[str, int], str]:
+        assert lint_model.main([str(path), "--json", "--strict"]) == 0
+        (report,) = json.loads(capsys.readouterr().out)
+        *floats, vision = report["findings"]
+        assert report["target"] == "coreml-package" and report["taken"] == report["nodes"]
+        return report, {one["operator"]: one["count"] for one in floats}, vision["why"]
+
+    half, floats, vision = lint(bundle / "nms_fp16.mlpackage")
+    assert half["needs"] == "iOS 15, macOS 12 or newer (version 6)"
+    assert vision.startswith("nonMaximumSuppression with class labels at its end: Vision answers VNRecognizedObject")
+    assert floats["exp"] == 1 and "conv" not in floats  # boxes are decoded in float32
+    full, floats, _ = lint(bundle / "nms_fp32.mlpackage")
+    assert floats["conv"] > 10 and sum(floats.values()) > full["nodes"] - 3  # all but a comparison
+    assert {one["remedy"] for one in full["findings"]} == {"--precision fp16", "nothing has to be done"}
+    assert lint(bundle / "nms_int8.mlpackage")[0]["needs"] == "iOS 16, macOS 13 or newer (version 7)"
+    assert lint(second / "decoded_fp16.mlpackage")[2].startswith("no nonMaximumSuppression")
 
 
 def load_spec(bundle: Path, file: str) -> ModelSpec:

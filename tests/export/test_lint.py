@@ -400,6 +400,8 @@ def test_command_refuses_unknown_targets_and_folders_that_are_no_bundle(
     path = save(conv_model(), tmp_path / "model.onnx")
     assert lint_model.main([path, "--target", "android"]) == 2
     assert "unknown target 'android'" in capsys.readouterr().err
+    assert lint_model.main([path, "--target", "litert-gpu"]) == 2
+    assert "litert-gpu judges a runtime's own files, and this is an ONNX model" in capsys.readouterr().err
     assert lint_model.main([str(tmp_path)]) == 2
     assert "contract.json" in capsys.readouterr().err
     assert lint_model.main([str(tmp_path / "gone.onnx")]) == 2
@@ -441,8 +443,8 @@ def test_onnx_files_of_a_bundle_are_examined(tmp_path: Path, capsys: pytest.Capt
     save(conv_model(), bundle / "decoded.onnx")
     assert lint_model.print_findings(bundle, ["nnapi", "coreml"])
     assert "decoded.onnx on coreml: takes 3 of 3 operators, in 1 piece" in capsys.readouterr().out
-    bundle_with(tmp_path, replace(entry, file="decoded.param", runtime="ncnn", weights_file="decoded.bin"))
-    with pytest.raises(DataError, match=r"expected a bundle with an \.onnx file"):
+    bundle_with(tmp_path, replace(entry, file="decoded.ort"))
+    with pytest.raises(DataError, match=r"expected a bundle with an \.onnx file.*; it has decoded\.ort$"):
         lint_model.print_findings(bundle, ["nnapi"])
 
 

@@ -475,11 +475,26 @@ def test_other_weights_fail_the_outputs(bundle: Path, small: Detector, tmp_path:
     assert "outputs" in verify_bundle(copy).failed_steps()["raw_fp32.tflite"]
 
 
-def test_lint_says_that_it_has_no_rules(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["lint", str(bundle / "raw_fp32.tflite")]) == 2
-    assert "a file of litert, for which there are no rules" in capsys.readouterr().err
-    assert main(["lint", str(bundle)]) == 2
-    assert "; for its files of litert there are no rules: " in capsys.readouterr().err
+def test_lint_says_what_is_left_outside_xnnpack_and_the_gpu(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lint", str(bundle / "nms_fp32.tflite"), "--target", "litert-gpu", "--strict"]) == 1
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "  left to the CPU: CAST 1 (such as _to_copy)",
+        "    why: the GPU delegate does not cast uint8 to float32",
+        "    what to do: --input-type float32",
+        "  left to the CPU: TFLite_Detection_PostProcess 1 (such as boxes)",
+        "    why: not among the operators of LiteRT's GPU delegate",
+        "    what to do: --variant decoded",
+        "",
+    ]
+    assert main(["lint", str(bundle), "--target", "litert", "--strict", "--json"]) == 0
+    reports = {Path(one["model"]).name: one for one in json.loads(capsys.readouterr().out)}
+    assert list(reports) == [f"{variant}_fp32.tflite" for variant in ("nms", "anchors", "decoded", "raw")]
+    notes = [finding for finding in reports["raw_fp32.tflite"]["findings"] if finding["operator"] == "CAST"]
+    assert [(one["kind"], one["count"], one["remedy"]) for one in notes] == [("note", 1, "--input-type float32")]
+    (bundle / "cut.tflite").write_bytes((bundle / "raw_fp32.tflite").read_bytes()[:9000])
+    assert main(["lint", str(bundle / "cut.tflite")]) == 2
+    assert "a damaged LiteRT file (it is cut off" in capsys.readouterr().err
+    (bundle / "cut.tflite").unlink()
 
 
 def test_damaged_files_are_refused(small: Detector, small_model: onnx.ModelProto) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ssdlite.errors import DataError
+from ssdlite.export.lint.mlpackage import examine_package
+from ssdlite.export.lint.ncnn import examine_on_vulkan
 from ssdlite.export.lint.report import NEEDS, LintFinding, LintReport
+from ssdlite.export.lint.rules import FILE_TARGETS
+from ssdlite.export.lint.tflite import examine_on_gpu, examine_with_xnnpack
 from ssdlite.runtime.backends.executorch import ExecuTorchBackend
 from ssdlite.runtime.backends.openvino import OpenVinoBackend
 from ssdlite.runtime.files import open_model
@@ -14,25 +18,29 @@ from ssdlite.runtime.files import open_model
 CAST_OF_BYTES = "dim_order_ops::_to_dim_order_copy"
 
 
-def examine_lowered(path: Path) -> LintReport:
-    """Of a file of OpenVINO or ExecuTorch, which is opened for it.
+def examine_lowered(path: Path, targets: Sequence[str]) -> list[LintReport]:
+    """Of a file of one runtime, which is opened for it: on those of ``targets`` that it is for, else on all of them.
 
     Raises:
         ContractError: it is damaged, the package of its runtime is missing, or it is refused there.
     """
-    _, _, backend = open_model(path, None, 1)
-    if isinstance(backend, OpenVinoBackend):  # which opens nothing that it does not compute
-        return LintReport("openvino", backend.nodes, backend.nodes, None, NEEDS["openvino"], [])
-    if isinstance(backend, ExecuTorchBackend):
-        return _examine_program(path.read_bytes())
-    raise DataError(f"{path}: expected a file for OpenVINO or ExecuTorch")
+    own = FILE_TARGETS[path.suffix.lower()]
+    return [EXAMINERS[target](path) for target in [one for one in own if one in targets] or own]
 
 
-def _examine_program(content: bytes) -> LintReport:
+def _examine_openvino(path: Path) -> LintReport:
+    """OpenVINO opens nothing that it does not compute."""
+    backend = open_model(path, None, 1)[2]
+    assert isinstance(backend, OpenVinoBackend)  # by the file's name
+    return LintReport("openvino", backend.nodes, backend.nodes, None, NEEDS["openvino"], [])
+
+
+def _examine_program(path: Path) -> LintReport:
     """ExecuTorch's own kernels beside the delegates."""
+    assert isinstance(open_model(path, None, 1)[2], ExecuTorchBackend)  # which is strict about damage
     from executorch.exir._serialize._program import deserialize_pte_binary
 
-    (plan,) = deserialize_pte_binary(content).program.execution_plan
+    (plan,) = deserialize_pte_binary(path.read_bytes()).program.execution_plan
     calls = [one.instr_args for chain in plan.chains for one in chain.instructions]
     own = Counter(plan.operators[call.op_index].name for call in calls if hasattr(call, "op_index"))
     findings = [
@@ -47,3 +55,13 @@ def _examine_program(content: bytes) -> LintReport:
     ]
     delegates = sum(hasattr(call, "delegate_index") for call in calls)
     return LintReport("executorch", delegates + own.total(), delegates, delegates, NEEDS["executorch"], findings)
+
+
+EXAMINERS: dict[str, Callable[[Path], LintReport]] = {
+    "openvino": _examine_openvino,
+    "executorch": _examine_program,
+    "litert": examine_with_xnnpack,
+    "litert-gpu": examine_on_gpu,
+    "ncnn-vulkan": examine_on_vulkan,
+    "coreml-package": examine_package,
+}

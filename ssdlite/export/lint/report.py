@@ -22,7 +22,14 @@ MAX_EXAMPLES = 3
 ORDER: tuple[Kind, ...] = ("refused", "cpu", "note")
 ACCELERATORS = ("nnapi", "coreml")  # each partition costs copies there and back
 SILENT = 4
-NEEDS = {"ncnn": "ncnn", "openvino": "OpenVINO 2024.6 or newer", "executorch": "ExecuTorch 1.5 or newer"}
+NEEDS = {
+    "ncnn": "ncnn",
+    "ncnn-vulkan": "ncnn with Vulkan, and net.opt.use_vulkan_compute",
+    "openvino": "OpenVINO 2024.6 or newer",
+    "executorch": "ExecuTorch 1.5 or newer",
+    "litert": "LiteRT",
+    "litert-gpu": "LiteRT with its GPU delegate",
+}
 
 
 @dataclass(frozen=True)

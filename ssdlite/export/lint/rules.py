@@ -34,6 +34,19 @@ LINT_TARGETS = {
     "ncnn": "ncnn, converted by pnnx",
 }
 
+FILE_TARGETS = {  # by the ending of a runtime's own files, what these are judged for
+    ".xml": ("openvino",),
+    ".pte": ("executorch",),
+    ".tflite": ("litert", "litert-gpu"),
+    ".param": ("ncnn-vulkan",),
+    ".mlpackage": ("coreml-package",),
+}
+FILE_TARGET_WORDS = {
+    "litert": "LiteRT on the CPU with XNNPACK, as the ai-edge-litert installed here says",
+    "litert-gpu": "LiteRT's GPU delegate, Android and iOS, by its published rules: no GPU was asked",
+    "ncnn-vulkan": "ncnn on the GPU, as the ncnn installed here says",
+    "coreml-package": "Core ML and Vision, by the package's own specification",
+}
 ORT_DOMAINS = ("ai.onnx", "ai.onnx.ml", "com.microsoft")
 ORT_RELEASES = (  # (ONNX Runtime, highest opset, highest IR version), where these rose
     ("1.6", 13, 7), ("1.8", 14, 7), ("1.9", 15, 8), ("1.11", 16, 8), ("1.12", 17, 8),
@@ -92,10 +105,11 @@ IMAGE_OPERATORS = ("AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", 
 MATRIX_OPERATORS = ("Conv", "Gemm", "MatMul")  # what NNAPI computes in integers with constant int8 weights
 
 
-def check_target(name: str) -> None:
-    """Raises ConfigError for an unknown target, listing the known ones."""
-    if name not in LINT_TARGETS:
-        raise ConfigError(f"unknown target {name!r}{suggest(name, LINT_TARGETS)}")
+def check_target(name: str, *, also_of_files: bool = False) -> None:
+    """Raises ConfigError for an unknown target, listing the known ones: of ONNX models, ``also_of_files`` of others."""
+    known = {**LINT_TARGETS, **FILE_TARGET_WORDS} if also_of_files else LINT_TARGETS
+    if name not in known:
+        raise ConfigError(f"unknown target {name!r}{suggest(name, known)}")
 
 
 @cache

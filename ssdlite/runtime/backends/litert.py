@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,14 @@ FILE_MARK = b"TFL3"  # at byte 4
 MOST_ITEMS = 20_000  # tensors, operators, buffers; such a model has some hundreds
 OPTIONAL = -1  # in place of an input that is left out
 LARGEST_VALUE = 8  # bytes
+
+
+class LiteRtOperator(NamedTuple):
+    """``CONV_2D``, or a custom operator's own name, with the numbers of the tensors that it reads and writes."""
+
+    name: str
+    inputs: frozenset[int]
+    outputs: tuple[int, ...]
 
 
 class LiteRtBackend:
@@ -69,6 +77,17 @@ class LiteRtBackend:
     def check(self, model: ModelSpec) -> None:
         """Raises ContractError where the file has other inputs or outputs than ``model`` promises."""
         check_promises(self.name, [*map(_tensor_info, self._inputs)], [*map(_tensor_info, self._outputs)], model)
+
+    def operators(self) -> list[LiteRtOperator]:
+        """Those of the file, in its order, and behind them what XNNPACK has taken over, as ``DELEGATE`` s."""
+        return [
+            LiteRtOperator(one["op_name"], frozenset(map(int, one["inputs"])), tuple(map(int, one["outputs"])))
+            for one in self._interpreter._get_ops_details()
+        ]
+
+    def tensors(self) -> dict[int, TensorInfo]:
+        """By number. Tensors that the interpreter has made for itself are left out where it does not describe them."""
+        return {one["index"]: _tensor_info(one) for one in self._interpreter.get_tensor_details()}
 
     def run(self, inputs: Array) -> dict[str, Array]:
         """The one input tensor -> all outputs by name. Raises ContractError when LiteRT fails."""

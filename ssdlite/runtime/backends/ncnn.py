@@ -48,11 +48,10 @@ class NcnnBackend:
         self.name = str(param)
         self.metadata: dict[str, str] = {}
         self.model = model
-        self._ncnn = _import_ncnn(self.name)
-        for path in (param, weights):
-            check_model_file(path)
+        self._ncnn = import_ncnn(self.name)
         self._opened = (param.absolute(), weights.absolute(), model, threads)
         check_param(param)
+        check_model_file(weights)
         self._net = self._ncnn.Net()
         if threads is not None:
             self._net.opt.num_threads = threads
@@ -107,12 +106,19 @@ class NcnnBackend:
 # --- ncnn believes a .param file: a wrong count or an unknown blob makes it write outside of its memory.
 
 
+def read_layers(path: Path) -> list[str]:
+    """The kinds of all layers of a .param file, checked as ``check_param`` does."""
+    check_param(path)
+    return [line.split()[0] for line in path.read_text("utf-8").splitlines()[2:] if line.strip()]
+
+
 def check_param(path: Path) -> None:
     """Check the counts and blobs of a .param file, before ncnn reads it.
 
     Raises:
         ContractError: names the line that is wrong.
     """
+    check_model_file(path)
     if path.stat().st_size > MAX_PARAM_BYTES:
         raise ContractError(f"{path}: expected a graph of at most {MAX_PARAM_BYTES} bytes")
     lines = path.read_bytes().decode("utf-8", "replace").splitlines()
@@ -157,7 +163,8 @@ def _value_fault(value: str) -> str | None:
     return None
 
 
-def _import_ncnn(name: str) -> Any:
+def import_ncnn(name: str) -> Any:
+    """The package; ``name`` is the file that needs it. Raises ContractError where it is not installed."""
     try:
         import ncnn
     except ImportError:
