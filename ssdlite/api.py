@@ -243,7 +243,7 @@ class ExportKeywords(TypedDict, total=False):
     variant: tuple[Variant, ...]
     precision: tuple[Precision, ...]
     input_type: Literal["uint8", "int8", "float32"]
-    layout: Literal["NCHW", "NHWC"]
+    layout: Literal["NCHW", "NHWC"] | None
     batch: str
     opset: int | None
     score_threshold: float | None

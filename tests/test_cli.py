@@ -57,6 +57,8 @@ print("loaded", *{"torch", "onnxruntime", "albumentations", "matplotlib"} & sys.
         ("export none --output out", "none: no such checkpoint file, "),
         ("export openimages --output out --data none", "none: expected a folder with COCO, "),
         ("export openimages --output out --precision int8", "--precision int8 is calibrated on real pictures"),
+        ("export openimages --output out --target ncnn --variant nms", "--variant: got nms, but ncnn has decoded"),
+        ("export openimages --output out --target litert --opset 17", "--opset: is for onnxruntime and web, none of "),
         ("import-weights none.pb --output out.pt", "none.pb: no such file"),
         ("benchmark none.pt", "none.pt: no such checkpoint file, "),
         ("benchmark openimages --pictures none", "--pictures none: no such file or folder"),

@@ -15,6 +15,7 @@ from ssdlite import cli
 from ssdlite.arguments import DATA_NAMES
 from ssdlite.console import format_figure, print_line, print_table
 from ssdlite.export.options import ExportOptions
+from ssdlite.export.plan import plan_graphs
 from ssdlite.export.platforms import shipments
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class ExportArguments(ExportOptions):
 def export(options: ExportOptions) -> None:
     """Export a checkpoint to a bundle: models for phones, how to feed them, and the proof that they are right."""
     options = replace(options, checkpoint=cli.find_weights(options.checkpoint))
-    options.check()
+    plan_graphs(options)  # says what is wrong before torch is loaded
     if options.data is not None:
         from ssdlite.datasets.loading import require_there
 

@@ -8,12 +8,11 @@ from typing import Literal
 
 from ssdlite.datasets.formats.options import READ_OPTIONS, ReadOptions
 from ssdlite.errors import ConfigError
-from ssdlite.runtime.contract import Precision, Variant
+from ssdlite.runtime.contract import ActivationType, InputLayout, InputType, Precision, Variant
 
 LOWEST_OPSET = 13  # per-channel QuantizeLinear; ONNX Runtime 1.6 of 2020 has it
 HIGHEST_OPSET = 23  # newer ones are a matter of torch's exporter and ONNX Runtime alone
-InputType = Literal["uint8", "int8", "float32"]
-CALIBRATING = ("onnxruntime", "openvino", "litert", "web")  # targets whose int8 is of the activations too
+CALIBRATION_OPTIONS = ("calibration_folder", "calibration_split", "calibration_images", "activation_type")
 MAX_CANDIDATES = 2048  # pairs of anchor and class that enter NMS (docs/notes/performance.md)
 
 
@@ -33,7 +32,7 @@ class GraphOptions:
 
     variant: Variant = "decoded"
     input_type: InputType = "uint8"
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    layout: InputLayout = "NCHW"
     batch: int | None = 1
     precision: Precision = "fp32"
     opset: int | None = None
@@ -64,12 +63,13 @@ class ExportOptions:
     input_type: InputType = "uint8"
     """uint8: the graph takes RGB bytes and normalises inside; float32: the app normalises; int8: bytes less 128, for
     int8 files of litert."""
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
-    """Order of the input's axes: planes first, or pixels as cameras give them."""
+    layout: InputLayout | None = None
+    """Order of the input's axes: planes first, or pixels as cameras give them. Default: NCHW, which executorch and ncnn
+    have alone, and NHWC for litert and coreml, which have that alone."""
     batch: str = "1"
     """Images per call: a number, or dynamic."""
     opset: int | None = None
-    """ONNX operator set, 13 to 23. Default: the lowest that has what the graph needs."""
+    """ONNX operator set, 13 to 23, of onnxruntime and web. Default: the lowest that has what the graph needs."""
     score_threshold: float | None = None
     """Built into nms models and stated for the others. Default: the checkpoint's setting."""
     nms_threshold: float | None = None
@@ -77,7 +77,7 @@ class ExportOptions:
     max_detections: int | None = None
     """Detections an image, the size of an nms model's outputs. Default: the checkpoint's setting."""
     max_candidates: int = MAX_CANDIDATES
-    """Most pairs of anchor and class that enter NMS inside nms models."""
+    """Most pairs of anchor and class that enter NMS inside nms models of onnxruntime, openvino and web."""
 
     web_runtime: str | None = None
     """For web: folder or .tgz file of the npm package onnxruntime-web, or npm to fetch it. Default: the one in
@@ -100,8 +100,8 @@ class ExportOptions:
     calibration_images: int = 64
     """Most pictures to calibrate on, taken evenly from all."""
     activation_type: Literal["auto", "uint8", "int8"] = "auto"
-    """Of int8 models: uint8 is the faster on x86 and what NNAPI takes, int8 what XNNPACK takes; auto is int8 where
-    xnnpack is the only --lint."""
+    """Of int8 models: uint8 is the faster on x86 and what NNAPI takes, int8 what XNNPACK takes, and the only one of
+    litert; auto is int8 where xnnpack is the only --lint."""
     reading: ReadOptions = READ_OPTIONS
     max_ap_drop: float | None = None
     """Fail when a file's AP is this much below PyTorch's; int8 keeps layers in float until it holds.
@@ -121,7 +121,7 @@ class ExportOptions:
                 object.__setattr__(self, name, Path(getattr(self, name)))
 
     def check(self) -> None:
-        """Raises ConfigError for values out of range, and for what does not go together."""
+        """Raises ConfigError for values out of range, and for what does not go together, whatever the targets are."""
         for name in ("target", "variant", "precision"):
             values = getattr(self, name)
             if (not values and name == "target") or len(set(values)) < len(values):
@@ -142,25 +142,17 @@ class ExportOptions:
 
     def _check_together(self) -> None:
         """Raises ConfigError for options that need another one."""
-        for option, asked, name in (
-            ("--ort", self.ort, "onnxruntime"),
-            ("--web-runtime", self.web_runtime is not None, "web"),
+        for option, value, purpose in (
+            ("--max-ap-drop", self.max_ap_drop, " to measure the accuracy on"),
+            ("--split", self.split, ", whose split it names"),
+            ("--calibration-split", self.calibration_split, ", whose split it names"),
         ):
-            if asked and name not in self.target:
-                listed = " ".join(self.target)
-                raise ConfigError(f"{option}: is for the target {name}, which is not among --target {listed}")
-        pictures = self.data is not None or self.calibration_folder is not None
-        if "int8" in self.precision and not pictures and set(CALIBRATING) & set(self.target):
+            if value is not None and self.data is None:
+                raise ConfigError(f"{option} needs --data{purpose}")
+        if self.calibration_split is not None and self.calibration_folder is not None:
             raise ConfigError(
-                "--precision int8 is calibrated on real pictures: give annotated ones with --data (then the accuracy "
-                "is measured as well), or any with --calibration-folder"
+                "--calibration-split, --calibration-folder: expected one of them, since either calibrates"
             )
-        if self.input_type == "int8" and (self.target, self.precision) != (("litert",), ("int8",)):
-            raise ConfigError("--input-type int8: only --target litert --precision int8 alone takes it")
-        if self.calibration_folder is not None and "int8" not in self.precision:
-            raise ConfigError("--calibration-folder: is for --precision int8, which is not asked for")
-        if self.max_ap_drop is not None and self.data is None:
-            raise ConfigError("--max-ap-drop needs --data to measure the accuracy on")
 
     @property
     def bundle(self) -> Path:
@@ -178,7 +170,7 @@ class ExportOptions:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     @property
-    def activations(self) -> Literal["uint8", "int8"]:
+    def activations(self) -> ActivationType:
         if self.activation_type != "auto":
             return self.activation_type
         return "int8" if self.lint == ("xnnpack",) else "uint8"
@@ -188,7 +180,7 @@ class ExportOptions:
             variant=variant,
             precision=precision,
             input_type=self.input_type,
-            layout=self.layout,
+            layout=self.layout or "NCHW",
             batch=None if self.batch == "dynamic" else int(self.batch),
             opset=self.opset,
             max_candidates=self.max_candidates,

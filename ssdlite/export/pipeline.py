@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from ssdlite.checkpoint import load_checkpoint
 from ssdlite.config import override
-from ssdlite.errors import ConfigError, ExportError
+from ssdlite.errors import ExportError
 from ssdlite.export.bundle import CARD_FILE, exported_provenance, staged_folder, write_contract
 from ssdlite.export.card import write_model_card
-from ssdlite.export.lint.rules import LINT_TARGETS
 from ssdlite.export.measure import Accuracy, difference_from_pytorch, find_pictures, measure_latencies
 from ssdlite.export.options import ExportOptions, GraphOptions
+from ssdlite.export.plan import left_out, plan_graphs
 from ssdlite.export.targets import TARGETS
-from ssdlite.export.targets.base import Artifact, ExportJob
+from ssdlite.export.targets.job import Artifact, ExportJob
 from ssdlite.export.verify.golden import write_golden
 from ssdlite.files import write_text
 from ssdlite.heads.boxes import CenterSizeCode
@@ -40,9 +40,8 @@ def export_bundle(
         CheckpointError, DataError, ConfigError: what was given cannot be used.
         ExportError: a model cannot be exported as asked, or loses more accuracy than allowed.
     """
-    options.check()
     graphs = plan_graphs(options)
-    for line in _left_out(options, graphs):
+    for line in left_out(options, graphs):
         notify(line)
     with staged_folder(options.bundle, overwrite=options.overwrite) as folder:
         checkpoint = load_checkpoint(options.checkpoint)
@@ -67,51 +66,6 @@ def export_bundle(
             notify=notify,
         )
         return _write_bundle(job, graphs)
-
-
-def plan_graphs(options: ExportOptions) -> dict[str, list[GraphOptions]]:
-    """For each target, in the order of ``TARGETS``, the graphs that it is to write: those asked for that it has.
-
-    Raises:
-        ConfigError: an unknown target; one that has nothing of what is asked for; or something that none has.
-    """
-    for name in options.target:
-        if name not in TARGETS:
-            hint = f"; --lint {name} says what it refuses of a file" if name in LINT_TARGETS else ""
-            raise ConfigError(f"--target: expected one or more of {', '.join(TARGETS)}, got {name!r}{hint}")
-    targets = {name: target for name, target in TARGETS.items() if name in options.target}
-    variants = {name: target.variants for name, target in targets.items()}
-    precisions = {name: target.precisions for name, target in targets.items()}
-    _check_served("--variant", options.variant, variants)
-    _check_served("--precision", options.precision, precisions)
-    return {
-        name: [
-            options.graph(variant, precision)
-            for variant in options.variant or variants[name][:1]
-            for precision in options.precision or precisions[name][:1]
-            if variant in variants[name] and precision in precisions[name]
-        ]
-        for name in targets
-    }
-
-
-def _check_served(option: str, asked: Sequence[str], served: Mapping[str, Sequence[str]]) -> None:
-    """Every value that is asked for is one of some target's, and every target has one of them."""
-    lacking = [one for one in asked if not any(one in own for own in served.values())]
-    lacking += [one for own in served.values() if asked and not set(asked) & set(own) for one in asked]
-    if lacking:
-        listed = "; ".join(f"{name} has {', '.join(own)}" for name, own in served.items() if lacking[0] not in own)
-        raise ConfigError(f"{option}: got {lacking[0]}, but {listed}")
-
-
-def _left_out(options: ExportOptions, graphs: Mapping[str, Sequence[GraphOptions]]) -> list[str]:
-    """What each target does not write of what is asked for, since it does not have it."""
-    missing = {
-        name: [one for one in options.variant if one not in TARGETS[name].variants]
-        + [one for one in options.precision if one not in TARGETS[name].precisions]
-        for name in graphs
-    }
-    return [f"{name} has no {' and no '.join(lacking)}: left out" for name, lacking in missing.items() if lacking]
 
 
 def _write_bundle(job: ExportJob, graphs: Mapping[str, Sequence[GraphOptions]]) -> Contract:

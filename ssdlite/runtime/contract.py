@@ -28,6 +28,9 @@ UNDECODED = ("raw", "anchors")  # variants whose box deltas refer to the contrac
 
 Variant = Literal["raw", "anchors", "decoded", "nms"]
 Precision = Literal["fp32", "fp16", "int8"]
+InputType = Literal["uint8", "int8", "float32"]
+InputLayout = Literal["NCHW", "NHWC"]
+ActivationType = Literal["uint8", "int8"]
 Meaning = Literal["class_logits", "box_deltas", "scores", "boxes", "labels", "count"]
 OUTPUTS: dict[str, tuple[Meaning, ...]] = {
     "raw": ("class_logits", "box_deltas"),
@@ -46,8 +49,8 @@ class InputSpec:
     """
 
     name: str
-    type: Literal["uint8", "int8", "float32"]
-    layout: Literal["NCHW", "NHWC"]
+    type: InputType
+    layout: InputLayout
     batch: int | None = None
     height: int
     width: int
@@ -169,7 +172,7 @@ class LatencyFigure:
 class QuantizationFacts:
     """What of an int8 file is really computed in integers."""
 
-    activation_type: Literal["uint8", "int8"]
+    activation_type: ActivationType
     calibration_method: str
     calibration_images: int
     calibration_data: str

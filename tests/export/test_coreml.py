@@ -630,7 +630,7 @@ def export_with(checkpoint: Path, output: Path, **changes: Any) -> Contract:
     [
         ({"batch": "2"}, ExportError, "a package takes one picture: use a batch of 1, got 2"),
         ({"batch": "dynamic"}, ExportError, "got a free one"),
-        ({"input_type": "float32"}, ExportError, "leave --input-type uint8"),
+        ({"input_type": "float32"}, ConfigError, "--input-type: got float32, but coreml has uint8"),
         ({"variant": ("raw",)}, ConfigError, "coreml has nms, decoded"),
     ],
 )

@@ -303,7 +303,11 @@ def test_an_operator_that_executorch_lacks_is_named_with_its_module(golden_bundl
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"batch": "dynamic"}, "ExecuTorch files are written for a fixed batch: use --batch 1, got a free one"),
-    ({"layout": "NHWC"}, "ExecuTorch files take planes: use the layout NCHW, got NHWC"),
+    (
+        {"layout": "NHWC"},
+        ("--layout NHWC: is for onnxruntime, openvino, litert, coreml and web, none of which is among "
+        "--target executorch"),
+    ),
     ({"variant": ("nms",)}, "--variant: got nms, but executorch has decoded, raw"),
     ({"precision": ("int8",), "calibration_folder": Path()}, "--precision: got int8, but executorch has fp32"),
 ])  # fmt: skip

@@ -221,7 +221,7 @@ def test_int8_pixels_are_the_bytes_less_128(small: Detector, small_model: onnx.M
     found, expected = signed.infer_batch(images), unsigned.infer_batch(images)
     for meaning, right in expected.items():
         assert np.abs(found[meaning] - right).mean() < 1e-3
-    with pytest.raises(ConfigError, match="--input-type int8: only --target litert --precision int8 alone takes it"):
+    with pytest.raises(ConfigError, match="--input-type int8: is for int8 files: ask for --precision int8 alone"):
         export("other", precision=("fp32",), input_type="int8")
     with pytest.raises(ExportError, match="MediaPipe takes uint8 or float32 pixels"):
         export("other", variant=("nms",), input_type="int8")

@@ -19,7 +19,7 @@ from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.export import pipeline
 from ssdlite.export.options import ExportOptions
-from ssdlite.export.targets.base import ExportJob
+from ssdlite.export.targets.job import ExportJob
 from ssdlite.runtime.contract import METADATA_KEY
 from ssdlite.runtime.contract_file import parse_contract, read_contract
 from ssdlite.runtime.model import load_model
@@ -169,10 +169,10 @@ def test_the_gate_fails_the_export_and_leaves_nothing(
     export: Callable[..., Any], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ssdlite.export.measure import Accuracy
-    from ssdlite.export.targets import base
+    from ssdlite.export.targets import job
 
     figures = iter([0.5, 0.4])
-    monkeypatch.setattr(base, "measure_accuracy", lambda *_: Accuracy(next(figures), 0.5))
+    monkeypatch.setattr(job, "measure_accuracy", lambda *_: Accuracy(next(figures), 0.5))
     status, said, bundle = export("--variant", "decoded", "--data", data, "--max-ap-drop", 0.01)
     assert status == 2
     assert "AP drop of decoded_fp32.onnx 0.1000: more than the 0.01 allowed; nothing was written" in said
@@ -251,7 +251,10 @@ def test_what_one_of_several_targets_has_not_is_said(
         (["--batch", "0"], "--batch: expected 1 to 1024 or dynamic, got '0'"),
         (["--opset", "9"], "--opset: expected 13 to 23, got 9"),
         (["--data", "{data}", "--split", "nosuch"], "--split: expected one of"),
-        (["--data", "{data}", "--calibration-split", "nosuch"], "--calibration-split: expected one of"),
+        (
+            ["--data", "{data}", "--precision", "int8", "--calibration-split", "nosuch"],
+            "--calibration-split: expected one",
+        ),
         (["--variant", "raw", "raw"], "expected one or more different ones"),
         (["--score-threshold", "2"], "score_threshold: expected 0 to 1, got 2.0"),
         (["--target", "ncnn", "--batch", "dynamic"], "ncnn has no batch axis"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,9 +15,7 @@ from ssdlite.errors import ExportError
 from ssdlite.export.int8.calibration import Body, Calibration, find_body, folded_activations
 from ssdlite.export.onnx import opset_of
 from ssdlite.export.options import LOWEST_OPSET
-from ssdlite.runtime.contract import QuantizationFacts
-
-ActivationType = Literal["uint8", "int8"]
+from ssdlite.runtime.contract import ActivationType, QuantizationFacts
 
 
 def quantize(

@@ -11,16 +11,16 @@ import onnx
 from ssdlite.errors import ExportError
 from ssdlite.export.graphs import model_spec
 from ssdlite.export.int8.calibration import Calibration, NarrowRangeError, calibrate, calibration_inputs
-from ssdlite.export.int8.quantize import ActivationType, quantization_facts, quantize
+from ssdlite.export.int8.quantize import quantization_facts, quantize
 from ssdlite.export.int8.sensitivity import choose_float_layers, rank_layers
 from ssdlite.export.onnx import opset_of
 from ssdlite.export.options import GraphOptions
 from ssdlite.runtime.backends.onnxruntime import OnnxBackend
-from ssdlite.runtime.contract import ModelSpec, QuantizationFacts
+from ssdlite.runtime.contract import ActivationType, ModelSpec, QuantizationFacts
 from ssdlite.runtime.model import RuntimeDetector
 
 if TYPE_CHECKING:
-    from ssdlite.export.targets.base import ExportJob  # which holds one of these
+    from ssdlite.export.targets.job import ExportJob  # which holds one of these
 
 RANKING_IMAGES = 8  # that tell sensitive layers from others
 

@@ -13,8 +13,9 @@ from onnx import TensorProto
 
 from ssdlite.errors import ExportError
 from ssdlite.export.int8.calibration import Calibration, InputTensor, find_body, to_batch
-from ssdlite.export.int8.quantize import ActivationType, quantize
+from ssdlite.export.int8.quantize import quantize
 from ssdlite.runtime.backends.onnxruntime import OnnxBackend
+from ssdlite.runtime.contract import ActivationType
 
 
 class Sensitivity(NamedTuple):

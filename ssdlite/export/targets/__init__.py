@@ -1,22 +1,56 @@
-"""What a detector can be exported for: one module for each runtime, and the one dict of them all."""
+"""What a detector can be exported for: one entry of the dict for each runtime, and the module that it names."""
 
 from __future__ import annotations
 
 from ssdlite.export.targets.base import Target
-from ssdlite.export.targets.coreml import CoreMlTarget
-from ssdlite.export.targets.executorch import ExecuTorchTarget
-from ssdlite.export.targets.litert import LiteRtTarget
-from ssdlite.export.targets.ncnn import NcnnTarget
-from ssdlite.export.targets.onnxruntime import OnnxRuntimeTarget
-from ssdlite.export.targets.openvino import OpenVinoTarget
-from ssdlite.export.targets.web import WebTarget
 
 TARGETS: dict[str, Target] = {  # by the runtime's name in ``ssdlite.runtime.backends.BACKENDS``; the first can do most
-    "onnxruntime": OnnxRuntimeTarget(),
-    "openvino": OpenVinoTarget(),
-    "litert": LiteRtTarget(),
-    "executorch": ExecuTorchTarget(),
-    "ncnn": NcnnTarget(),
-    "coreml": CoreMlTarget(),
-    "web": WebTarget(),
+    "onnxruntime": Target(
+        module="ssdlite.export.targets.onnxruntime",
+        variants=("nms", "decoded", "raw"),
+        precisions=("fp32", "fp16", "int8"),
+        activation_types=("uint8", "int8"),
+        heeds=("opset", "max_candidates", "ort"),
+    ),
+    "openvino": Target(
+        module="ssdlite.export.targets.openvino",
+        variants=("nms", "decoded", "raw"),
+        precisions=("fp32", "fp16", "int8"),
+        activation_types=("uint8", "int8"),
+        heeds=("max_candidates",),
+    ),
+    "litert": Target(
+        module="ssdlite.export.targets.litert",
+        variants=("nms", "anchors", "decoded", "raw"),
+        precisions=("fp32", "fp16", "int8"),
+        layouts=("NHWC",),
+        input_types=("uint8", "float32", "int8"),
+        activation_types=("int8",),
+    ),
+    "executorch": Target(
+        module="ssdlite.export.targets.executorch",
+        variants=("decoded", "raw"),
+        precisions=("fp32",),
+        layouts=("NCHW",),
+    ),
+    "ncnn": Target(
+        module="ssdlite.export.targets.ncnn",
+        variants=("decoded",),
+        precisions=("fp32", "fp16"),
+        layouts=("NCHW",),
+    ),
+    "coreml": Target(
+        module="ssdlite.export.targets.coreml",
+        variants=("nms", "decoded"),
+        precisions=("fp16", "fp32", "int8"),
+        layouts=("NHWC",),
+        input_types=("uint8",),
+    ),
+    "web": Target(
+        module="ssdlite.export.targets.web",
+        variants=("decoded", "nms", "raw"),
+        precisions=("fp32", "fp16", "int8"),
+        activation_types=("uint8", "int8"),
+        heeds=("opset", "max_candidates", "web_runtime"),
+    ),
 }

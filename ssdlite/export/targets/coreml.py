@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
 
@@ -17,56 +16,48 @@ from ssdlite.export.coreml.package import IMAGE, Suppression, build_package
 from ssdlite.export.graphs import model_spec
 from ssdlite.export.onnx import take_floats
 from ssdlite.export.options import GraphOptions
-from ssdlite.export.targets.base import Artifact, ExportJob
+from ssdlite.export.targets.job import Artifact, ExportJob
 from ssdlite.nms import Groups, grouped_nms
 from ssdlite.runtime.backends.base import Array, Network
 from ssdlite.runtime.backends.coreml import OUTPUTS_OF_DETECTOR, to_contract
 from ssdlite.runtime.backends.onnxruntime import OnnxBackend
-from ssdlite.runtime.contract import ModelSpec, PostprocessSpec, Precision, Variant
+from ssdlite.runtime.contract import ModelSpec, PostprocessSpec
 
 
-class CoreMlTarget:
+def export(job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
     """``nms``: a detector for Vision, non-maximum suppression included; ``decoded``: scores and boxes of all anchors.
 
     Both take the picture itself, as pixels. fp16 comes first, since the Neural Engine computes in nothing else; int8 is
     fp16 with the weights in 8 bits, not calibrated.
     """
-
-    variants: ClassVar[tuple[Variant, ...]] = ("nms", "decoded")
-    precisions: ClassVar[tuple[Precision, ...]] = ("fp16", "fp32", "int8")
-
-    def export(self, job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
-        artifacts = []
-        for options in graphs:
-            job.notify(f"exporting {options.variant}, {options.precision}, for coreml")
-            spec = coreml_spec(job, options)
-            postprocess = job.contract([spec]).postprocess
-            model = job.onnx_model(GraphOptions(variant="decoded"))
-            stand_in = StandIn(OnnxBackend(model.SerializeToString(), threads=1), spec, postprocess)
-            take_floats(model)
-            suppression = Suppression(
-                iou_threshold=postprocess.nms_threshold,
-                confidence_threshold=postprocess.operating_threshold,
-                class_names=job.detector.config.class_names,
-            )
-            package = build_package(model, spec, suppression)
-            artifacts.append(Artifact(spec, package.save, stand_in=stand_in))
-        return artifacts
+    artifacts = []
+    for options in graphs:
+        job.notify(f"exporting {options.variant}, {options.precision}, for coreml")
+        spec = coreml_spec(job, options)
+        postprocess = job.contract([spec]).postprocess
+        model = job.onnx_model(GraphOptions(variant="decoded"))
+        stand_in = StandIn(OnnxBackend(model.SerializeToString(), threads=1), spec, postprocess)
+        take_floats(model)
+        suppression = Suppression(
+            iou_threshold=postprocess.nms_threshold,
+            confidence_threshold=postprocess.operating_threshold,
+            class_names=job.detector.config.class_names,
+        )
+        package = build_package(model, spec, suppression)
+        artifacts.append(Artifact(spec, package.save, stand_in=stand_in))
+    return artifacts
 
 
 def coreml_spec(job: ExportJob, options: GraphOptions) -> ModelSpec:
     """The contract's entry for a package. Raises ExportError for what Core ML or Vision cannot do."""
     if options.batch != 1:
         raise ExportError(f"coreml: a package takes one picture: use a batch of 1, got {options.batch or 'a free one'}")
-    if options.input_type != "uint8":
-        raise ExportError("coreml: a package takes the picture and normalizes inside: leave --input-type uint8")
     if options.variant == "nms" and job.detector.config.input.resize == "letterbox":
         raise ExportError(
             "coreml: Vision stretches pictures (scaleFill) or pads them with black (scaleFit), and this detector was "
             "trained with letterboxes of gray: export --variant decoded and letterbox in the app, or train with "
             "--resize stretch"
         )
-    options = replace(options, layout="NHWC")  # of pixels
     spec = model_spec(job.detector, options, f"{options.variant}_{options.precision}.mlpackage")
     return replace(spec, runtime="coreml", input=replace(spec.input, name=IMAGE))
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,42 +20,35 @@ from ssdlite.errors import ExportError
 from ssdlite.export.graphs import build_graph, model_spec, use_plain_activations
 from ssdlite.export.onnx import TORCH_TYPES, quiet
 from ssdlite.export.options import GraphOptions
-from ssdlite.export.targets.base import Artifact, ExportJob
+from ssdlite.export.targets.job import Artifact, ExportJob
 from ssdlite.files import listing, write_atomically
 from ssdlite.runtime.backends.base import first_line
 from ssdlite.runtime.backends.executorch import ExecuTorchBackend, operators_with_kernels
-from ssdlite.runtime.contract import Contract, ModelSpec, Precision, Variant
+from ssdlite.runtime.contract import Contract, ModelSpec
 
 CHECK_TOLERANCE = 1e-3  # on a random image, as a part of the largest value or of 1
 SHOWN_OPERATORS = 6  # in a message
 
 
-class ExecuTorchTarget:
+def export(job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
     """The decoded and the raw graph in float32.
 
     XNNPACK takes all of it but the cast of a uint8 input: its hard-sigmoid is written in what XNNPACK has. int8 is not
     among the precisions: with executorch 1.5.1 the quantised program is written but does not load.
     """
-
-    variants: ClassVar[tuple[Variant, ...]] = ("decoded", "raw")
-    precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
-
-    def export(self, job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
-        artifacts = []
-        for options in graphs:
-            job.notify(f"exporting {options.variant}, {options.precision}, for executorch")
-            if options.batch is None:
-                raise ExportError("ExecuTorch files are written for a fixed batch: use --batch 1, got a free one")
-            if options.layout != "NCHW":
-                raise ExportError(f"ExecuTorch files take planes: use the layout NCHW, got {options.layout}")
-            spec = model_spec(job.detector, options, f"{options.variant}_{options.precision}.pte")
-            graph = build_graph(job.detector, options).eval()
-            use_plain_activations(graph, (nn.Hardsigmoid,))
-            artifact, left = lower_to_xnnpack(graph, replace(spec, runtime="executorch"))
-            if left:
-                job.notify(f"  outside XNNPACK, in ExecuTorch's own kernels: {_listing(left)}")
-            artifacts.append(artifact)
-        return artifacts
+    artifacts = []
+    for options in graphs:
+        job.notify(f"exporting {options.variant}, {options.precision}, for executorch")
+        if options.batch is None:
+            raise ExportError("ExecuTorch files are written for a fixed batch: use --batch 1, got a free one")
+        spec = model_spec(job.detector, options, f"{options.variant}_{options.precision}.pte")
+        graph = build_graph(job.detector, options).eval()
+        use_plain_activations(graph, (nn.Hardsigmoid,))
+        artifact, left = lower_to_xnnpack(graph, replace(spec, runtime="executorch"))
+        if left:
+            job.notify(f"  outside XNNPACK, in ExecuTorch's own kernels: {_listing(left)}")
+        artifacts.append(artifact)
+    return artifacts
 
 
 class LeftOperator(NamedTuple):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import onnx
 
@@ -24,10 +23,10 @@ from ssdlite.export.litert.metadata import (
 )
 from ssdlite.export.litert.writer import ModelWriter, import_schema
 from ssdlite.export.options import GraphOptions
-from ssdlite.export.targets.base import Artifact, ExportJob
+from ssdlite.export.targets.job import Artifact, ExportJob
 from ssdlite.files import write_atomically
 from ssdlite.heads.boxes import CenterSizeCode
-from ssdlite.runtime.contract import METADATA_KEY, AnchorSpec, BoxSpec, Contract, ModelSpec, Precision, Variant
+from ssdlite.runtime.contract import METADATA_KEY, AnchorSpec, BoxSpec, Contract, ModelSpec
 from ssdlite.runtime.plain import to_json
 
 LOGITS, DELTAS = "class_logits", "box_deltas"
@@ -37,40 +36,34 @@ ROWS_FIRST = BoxSpec(format="yxyx")  # as MediaPipe has boxes and their deltas
 LEAST_QUICK_THRESHOLD = 0.01
 
 
-class LiteRtTarget:
+def export(job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
     """``nms`` has MediaPipe's four outputs, ``anchors`` its two; ``decoded`` and ``raw`` are for apps that do the rest.
 
     All are made from one graph, the raw one. int8 takes over the scales of our own calibration, signed, so that the
     file computes what ONNX Runtime computes. fp16 stores the weights in half the space.
     """
-
-    variants: ClassVar[tuple[Variant, ...]] = ("nms", "anchors", "decoded", "raw")
-    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
-
-    def export(self, job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
-        import_schema()
-        box_code = job.detector.head.box_code
-        if not isinstance(box_code, CenterSizeCode):
-            raise ExportError(f"LiteRT: expected a head with the CenterSizeCode, got {type(box_code).__name__}")
-        quantizer = job.quantizer("int8")
-        artifacts = []
-        for graph in graphs:
-            job.notify(f"exporting {graph.variant}, {graph.precision}, for litert")
-            options = replace(graph, layout="NHWC")
-            spec = litert_spec(job, options)
-            if spec.score_threshold is not None:
-                job.notify(
-                    f"  scores above {spec.score_threshold:g} alone: from lower ones on the suppression in the file "
-                    "takes longer than the network; --score-threshold sets another"
-                )
-            input_type = "uint8" if options.input_type == "int8" else options.input_type
-            raw = replace(options, variant="raw", layout="NCHW", precision="fp32", input_type=input_type)
-            model = job.onnx_model(raw)
-            if options.precision == "int8":
-                model, facts = quantizer.quantize(model, raw)
-                spec = replace(spec, quantization=facts)
-            artifacts.append(Artifact(spec, partial(_save, model, anchor_spec(job.detector))))
-        return artifacts
+    import_schema()
+    box_code = job.detector.head.box_code
+    if not isinstance(box_code, CenterSizeCode):
+        raise ExportError(f"LiteRT: expected a head with the CenterSizeCode, got {type(box_code).__name__}")
+    quantizer = job.quantizer("int8")
+    artifacts = []
+    for options in graphs:
+        job.notify(f"exporting {options.variant}, {options.precision}, for litert")
+        spec = litert_spec(job, options)
+        if spec.score_threshold is not None:
+            job.notify(
+                f"  scores above {spec.score_threshold:g} alone: from lower ones on the suppression in the file "
+                "takes longer than the network; --score-threshold sets another"
+            )
+        input_type = "uint8" if options.input_type == "int8" else options.input_type
+        raw = replace(options, variant="raw", layout="NCHW", precision="fp32", input_type=input_type)
+        model = job.onnx_model(raw)
+        if options.precision == "int8":
+            model, facts = quantizer.quantize(model, raw)
+            spec = replace(spec, quantization=facts)
+        artifacts.append(Artifact(spec, partial(_save, model, anchor_spec(job.detector))))
+    return artifacts
 
 
 def litert_spec(job: ExportJob, options: GraphOptions) -> ModelSpec:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +23,11 @@ from ssdlite.errors import ExportError
 from ssdlite.export.graphs import model_spec
 from ssdlite.export.onnx import take_floats
 from ssdlite.export.options import GraphOptions
-from ssdlite.export.targets.base import Artifact, ExportJob
+from ssdlite.export.targets.job import Artifact, ExportJob
 from ssdlite.files import write_atomically
 from ssdlite.runtime.backends.ncnn import NcnnBackend
 from ssdlite.runtime.backends.onnxruntime import OnnxBackend
-from ssdlite.runtime.contract import Contract, InputSpec, ModelSpec, Precision, Variant
+from ssdlite.runtime.contract import Contract, InputSpec, ModelSpec
 
 INPUT_BLOB = "in0"  # pnnx names them so
 OUTPUT_BLOBS = ("out0", "out1")
@@ -36,28 +35,23 @@ TIME_LIMIT = 600  # seconds; a large network takes two
 TOLERANCES = {"fp32": 1e-3, "fp16": 0.1}  # on the check picture, as a part of the largest value or of 1
 
 
-class NcnnTarget:
+def export(job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
     """The decoded graph in fp32 and fp16.
 
     The input is one float32 RGB image [1, 3, H, W]: of 0..255 with the normalisation inside (``--input-type`` uint8,
     since ncnn itself has no bytes), or normalised by the app (float32). fp16 stores the weights in half the space;
     where ncnn computes in float16 is its own choice.
     """
-
-    variants: ClassVar[tuple[Variant, ...]] = ("decoded",)
-    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16")
-
-    def export(self, job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
-        artifacts = []
-        for options in graphs:
-            job.notify(f"exporting {options.variant}, {options.precision}, for ncnn")
-            spec = ncnn_spec(job.detector, options, f"{options.variant}_{options.precision}_ncnn")
-            find_pnnx()
-            model = job.onnx_model(replace(options, precision="fp32"))
-            if options.input_type == "uint8":
-                take_floats(model)
-            artifacts.append(convert_to_ncnn(model, spec))
-        return artifacts
+    artifacts = []
+    for options in graphs:
+        job.notify(f"exporting {options.variant}, {options.precision}, for ncnn")
+        spec = ncnn_spec(job.detector, options, f"{options.variant}_{options.precision}_ncnn")
+        find_pnnx()
+        model = job.onnx_model(replace(options, precision="fp32"))
+        if options.input_type == "uint8":
+            take_floats(model)
+        artifacts.append(convert_to_ncnn(model, spec))
+    return artifacts
 
 
 def convert_to_ncnn(model: onnx.ModelProto, spec: ModelSpec) -> Artifact:

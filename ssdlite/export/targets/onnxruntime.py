@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import onnx
 
@@ -16,44 +16,39 @@ from ssdlite.errors import ExportError
 from ssdlite.export.int8.quantizer import onnx_spec
 from ssdlite.export.onnx import ERRORS_ONLY, attach_contract, quiet
 from ssdlite.export.options import GraphOptions
-from ssdlite.export.targets.base import Artifact, ExportJob
+from ssdlite.export.targets.job import Artifact, ExportJob
 from ssdlite.files import write_atomically, write_text
-from ssdlite.runtime.contract import Contract, Precision, Variant
+from ssdlite.runtime.contract import Contract
 
 OPERATORS_FILE = "required_operators.config"  # for a reduced build of ONNX Runtime
 Optimization = Literal["fixed", "runtime"]
 
 
-class OnnxRuntimeTarget:
+def export(job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
     """A file for every variant and precision; with ``--ort`` a second one, and the operators that they need.
 
     ``nms`` comes first: it runs wherever ONNX Runtime does, and leaves the app only the scaling of boxes.
     """
-
-    variants: ClassVar[tuple[Variant, ...]] = ("nms", "decoded", "raw")
-    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
-
-    def export(self, job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
-        quantizer = job.quantizer(job.options.activations)
-        models: dict[str, onnx.ModelProto] = {}
-        artifacts = []
-        for options in graphs:
-            job.notify(f"exporting {options.variant}, {options.precision}, for onnxruntime")
-            model, facts = job.onnx_model(options), None
-            if options.precision == "int8":
-                model, facts = quantizer.quantize(model, options)
-            spec = replace(onnx_spec(job, options, model), quantization=facts)
-            models[spec.file] = model
-            artifacts.append(Artifact(spec, partial(_save_onnx, model)))
-            if job.options.ort:
-                ort_spec = replace(spec, file=f"{Path(spec.file).stem}.ort")
-                artifacts.append(Artifact(ort_spec, partial(_save_ort, model)))
+    quantizer = job.quantizer(job.options.activations)
+    models: dict[str, onnx.ModelProto] = {}
+    artifacts = []
+    for options in graphs:
+        job.notify(f"exporting {options.variant}, {options.precision}, for onnxruntime")
+        model, facts = job.onnx_model(options), None
+        if options.precision == "int8":
+            model, facts = quantizer.quantize(model, options)
+        spec = replace(onnx_spec(job, options, model), quantization=facts)
+        models[spec.file] = model
+        artifacts.append(Artifact(spec, partial(_save_onnx, model)))
         if job.options.ort:
-            with tempfile.TemporaryDirectory() as folder:
-                for name, model in models.items():
-                    onnx.save(model, str(Path(folder, name)))
-                write_required_operators([Path(folder, name) for name in models], job.folder / OPERATORS_FILE)
-        return artifacts
+            ort_spec = replace(spec, file=f"{Path(spec.file).stem}.ort")
+            artifacts.append(Artifact(ort_spec, partial(_save_ort, model)))
+    if job.options.ort:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, model in models.items():
+                onnx.save(model, str(Path(folder, name)))
+            write_required_operators([Path(folder, name) for name in models], job.folder / OPERATORS_FILE)
+    return artifacts
 
 
 def _save_onnx(model: onnx.ModelProto, folder: Path, contract: Contract) -> None:

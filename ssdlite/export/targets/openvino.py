@@ -9,43 +9,38 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import onnx
 
 from ssdlite.errors import ExportError
 from ssdlite.export.graphs import model_spec
 from ssdlite.export.options import GraphOptions
-from ssdlite.export.targets.base import Artifact, ExportJob
+from ssdlite.export.targets.job import Artifact, ExportJob
 from ssdlite.files import write_atomically
 from ssdlite.runtime.backends.openvino import METADATA_PATH, import_without_reports, openvino_core, reason
-from ssdlite.runtime.contract import Contract, ModelSpec, Precision, Variant
+from ssdlite.runtime.contract import Contract, ModelSpec
 from ssdlite.runtime.plain import to_json
 
 
-class OpenVinoTarget:
+def export(job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
     """A pair of files for every variant and precision, with the contract in the graph's ``rt_info``.
 
     OpenVINO reads the .onnx files as well; its own open without its ONNX reader, and have room for fp16 as it has it:
     weights stored in half the space, and computed with as the device likes best. int8 is our own calibration.
     """
-
-    variants: ClassVar[tuple[Variant, ...]] = ("nms", "decoded", "raw")
-    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
-
-    def export(self, job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
-        import_openvino()
-        quantizer = job.quantizer(job.options.activations)
-        artifacts = []
-        for options in graphs:
-            job.notify(f"exporting {options.variant}, {options.precision}, for openvino")
-            spec = openvino_spec(model_spec(job.detector, options, f"{options.variant}_{options.precision}.xml"))
-            model = job.onnx_model(replace(options, precision="fp32"))
-            if options.precision == "int8":
-                model, facts = quantizer.quantize(model, options)
-                spec = replace(spec, quantization=facts)
-            artifacts.append(convert_to_openvino(model, spec))
-        return artifacts
+    import_openvino()
+    quantizer = job.quantizer(job.options.activations)
+    artifacts = []
+    for options in graphs:
+        job.notify(f"exporting {options.variant}, {options.precision}, for openvino")
+        spec = openvino_spec(model_spec(job.detector, options, f"{options.variant}_{options.precision}.xml"))
+        model = job.onnx_model(replace(options, precision="fp32"))
+        if options.precision == "int8":
+            model, facts = quantizer.quantize(model, options)
+            spec = replace(spec, quantization=facts)
+        artifacts.append(convert_to_openvino(model, spec))
+    return artifacts
 
 
 def openvino_spec(spec: ModelSpec) -> ModelSpec:

@@ -18,16 +18,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar
 
 import ssdlite
 from ssdlite.errors import ExportError
 from ssdlite.export.int8.quantizer import onnx_spec
 from ssdlite.export.options import GraphOptions
-from ssdlite.export.targets.base import Artifact, ExportJob
+from ssdlite.export.targets.job import Artifact, ExportJob
 from ssdlite.files import write_text
 from ssdlite.runtime.backends.web import CONTRACT_BLOCK, DATA_BLOCK, GZIP_TYPE
-from ssdlite.runtime.contract import Contract, Precision, Variant
+from ssdlite.runtime.contract import Contract
 
 SOURCES = Path(ssdlite.__file__).parent / "assets"  # links to examples/, in a checkout
 PACKAGE, PACKAGE_VERSION = "onnxruntime-web", "1.30.0"
@@ -67,28 +66,23 @@ OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FR
 WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE."""
 
 
-class WebTarget:
+def export(job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
     """A page for every variant and precision; the decoded one leaves the threshold to the page's slider."""
-
-    variants: ClassVar[tuple[Variant, ...]] = ("decoded", "nms", "raw")
-    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
-
-    def export(self, job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
-        runtime = find_web_runtime(job.options.web_runtime)
-        quantizer = job.quantizer(job.options.activations)
-        artifacts = []
-        for options in graphs:
-            if options.batch not in (1, None):
-                raise ExportError(f"a web page takes one picture at a time: use a batch of 1, got {options.batch}")
-            job.notify(f"exporting {options.variant}, {options.precision}, as a web page")
-            model, facts = job.onnx_model(options), None
-            if options.precision == "int8":
-                model, facts = quantizer.quantize(model, options)
-            spec = onnx_spec(job, options, model)
-            spec = replace(spec, file=f"{Path(spec.file).stem}.html", runtime="web", quantization=facts)
-            # Its time here would be that of another build of ONNX Runtime, and say nothing about browsers.
-            artifacts.append(Artifact(spec, partial(_save, model.SerializeToString(), runtime), timed=False))
-        return artifacts
+    runtime = find_web_runtime(job.options.web_runtime)
+    quantizer = job.quantizer(job.options.activations)
+    artifacts = []
+    for options in graphs:
+        if options.batch not in (1, None):
+            raise ExportError(f"a web page takes one picture at a time: use a batch of 1, got {options.batch}")
+        job.notify(f"exporting {options.variant}, {options.precision}, as a web page")
+        model, facts = job.onnx_model(options), None
+        if options.precision == "int8":
+            model, facts = quantizer.quantize(model, options)
+        spec = onnx_spec(job, options, model)
+        spec = replace(spec, file=f"{Path(spec.file).stem}.html", runtime="web", quantization=facts)
+        # Its time here would be that of another build of ONNX Runtime, and say nothing about browsers.
+        artifacts.append(Artifact(spec, partial(_save, model.SerializeToString(), runtime), timed=False))
+    return artifacts
 
 
 def _save(model: bytes, runtime: WebRuntime, folder: Path, contract: Contract) -> None:
