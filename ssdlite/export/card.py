@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ssdlite.console import code, markdown_table
-from ssdlite.export.platforms import MEDIAPIPE, shipments
+from ssdlite.export.platforms import MEDIAPIPE, PlatformUse, feedings, is_fed_by_app, shipments
 from ssdlite.files import counted
-from ssdlite.runtime.contract import Contract, InputSpec, ModelSpec, ResizeSpec
+from ssdlite.runtime.contract import Contract, InputSpec, ModelSpec, ResizeSpec, Variant
 from ssdlite.runtime.files import stored_bytes
 
 CARD = """\
@@ -33,12 +34,6 @@ score. It sees the picture at {first.input.width} x {first.input.height} pixels.
 
 {outputs}
 
-1. {scoring}
-2. {selecting}
-3. **Show only detections with a score of at least {spec.operating_threshold:g}**: most of the \
-{spec.max_detections} score less. {threshold_source}
-4. Scale their boxes to pixels of the input, then undo the resizing: in the picture's own pixels, clipped to it.
-
 ## Check it and run it
 
 ```bash
@@ -51,7 +46,7 @@ ssdlite predict photo.jpg --weights .     # boxes, names and scores
 from ssdlite.runtime import load_model  # {python_needs}
 
 detector = load_model(".", "{python_file}")
-for found in detector.predict(["photo.jpg"]):  # scores of {spec.operating_threshold:g} or more
+for found in detector.predict(["photo.jpg"]):  # scores of {contract.postprocess.operating_threshold:g} or more
     print([(one.name, one.score, one.box) for one in found])
 ```
 
@@ -63,9 +58,8 @@ for found in detector.predict(["photo.jpg"]):  # scores of {spec.operating_thres
 
 {file_table}
 
-`raw` ends with class logits and box deltas, `decoded` with scores and boxes of all anchors, `nms` with detections. \
-*Differs by*: the largest difference of an output from PyTorch's on the reference pictures. Programs read all of this \
-in `contract.json` (`{contract.format}`, version {contract.format_version}).
+{variants}. *Differs by*: the largest difference of an output from PyTorch's on the reference pictures. Programs \
+read all of this in `contract.json` (`{contract.format}`, version {contract.format_version}).
 
 {measurements}
 
@@ -85,8 +79,16 @@ SELECTION = """\
 scores above {0.score_threshold:g} are kept; of each class the {0.candidates_per_class} best enter non-maximum \
 suppression (NMS), which drops a box whose IoU with a better one of its class is more than {0.nms_threshold:g}; of all \
 classes the {0.max_detections} best remain"""
+THRESHOLD = """\
+**Show only detections with a score of at least {0.operating_threshold:g}**: most of the {0.max_detections} score \
+less. {source}"""
+ANSWER_STEPS = """\
+1. {scoring}
+2. {selecting}
+3. {threshold}
+4. Scale their boxes to pixels of the input, then undo the resizing: in the picture's own pixels, clipped to it."""
 SELECTED_BY_THE_APP = """\
-`raw` and `decoded`: {selection}. To keep at once only the scores of step 3 gives the same sooner."""
+{variants}: {selection}. To keep at once only the scores of step 3 gives the same sooner."""
 SELECTED_INSIDE = """\
 `nms`: {selection}, inside the graph, for the {0.max_candidates} best pairs of anchor and class. Take the first \
 `count` rows."""
@@ -111,28 +113,22 @@ THRESHOLD_SOURCES = {
 INT8_NOTE = """\
 int8 ({files}) is the smaller download. Whether it is the faster one is a matter of the processor: measure it on the \
 phone. In WebAssembly it takes 1.5 to 2.5 times as long as fp32: there, take it for the download only."""
-VISION = """\
-In an app {files} needs none of these steps: give Vision (`VNCoreMLRequest`) the picture with its orientation, and set \
-`imageCropAndScaleOption` to `.scaleFill`. It answers with a `VNRecognizedObjectObservation` for each object from \
-{threshold:g} on: `labels[0].identifier` is the class, `confidence` the score, and `boundingBox` the box, in fractions \
-of the picture from its lower left corner. The inputs `confidenceThreshold` and `iouThreshold` change what is found. \
-What follows is how `ssdlite.runtime` runs it, and what it makes of the outputs `confidence` and `coordinates`."""
 INPUT = """\
-For {files}:
-
 1. Decode the picture to 8-bit RGB, upright (apply the EXIF orientation), without alpha.
 2. {resizing}
 3. Resizing is {resize.interpolation}, {centers} half-pixel centres and {smoothing} antialiasing, as OpenCV's \
 INTER_LINEAR.
 4. Order the channels {input.color_order}, values {input.value_range[0]:g} to {input.value_range[1]:g}.
-5. {normalizing}
-6. Feed it as {name}: {input.type}, {input.layout}, {shape} ({batch})."""
+5. Feed them as the file takes them:"""
+WITHOUT_STEPS = "With these an app does nothing of what follows:"
+OTHERWISE = "Everywhere else:"
 NORMALIZING = {
-    "float32": "Normalise: {}.",
-    "uint8": "Do not normalise: the graph does (mean 0, std 1 outside).",
-    "int8": "Subtract 128 from each value; do not normalise further: the graph does.",
+    "float32": "{}",
+    "uint8": "none: the graph does it (mean 0, std 1 outside)",
+    "int8": "subtract 128, no more: the graph does it",
 }
-UNCHANGED = "Do not normalise: the graph does. Give these values as float32 (mean 0, std 1)."
+UNCHANGED = "none: the graph does it (mean 0, std 1 outside)"
+IN_CORE_ML = "a `CVPixelBuffer` or `CGImage` of this size; Core ML orders channels by itself"
 RESIZING = {
     "stretch": "Resize it to {0.width} x {0.height} (width x height) pixels; its shape is not kept (stretch).",
     "letterbox": "Resize it to fit into {0.width} x {0.height} (width x height) pixels, its shape kept (letterbox), "
@@ -144,6 +140,12 @@ BOX_DECODING = """\
  Boxes: `d = deltas / scales` with scales {scales}; centre = anchor centre + (dx, dy) * anchor size; size = anchor \
 size * exp(min((dw, dh), {anchors.max_log_scale:.9g})). The {count} anchors ({anchors.format}, {anchors.scale} of the \
 input) are in `contract.json`."""
+VARIANT_ENDS = {
+    "raw": "`raw` ends with class logits and box deltas",
+    "anchors": "`anchors` ends with scores and box deltas",
+    "decoded": "`decoded` ends with scores and boxes of all anchors",
+    "nms": "`nms` ends with detections",
+}
 MEANINGS = {
     "class_logits": "logits of each anchor, column {background} is background",
     "box_deltas": "{deltas} of each anchor, times the box-code scales",
@@ -174,25 +176,23 @@ FILE_COLUMNS: dict[str, Callable[[ModelSpec], str]] = {
 def write_model_card(contract: Contract, bundle: Path | None = None) -> str:
     """The card as Markdown. Sizes of the files are in it where ``bundle`` says where they are."""
     in_python = _in_python(contract.models)
+    variants = {model.variant for model in contract.models}
     text = CARD.format(
         contract=contract,
         python_file=in_python.file,
         python_needs=_python_needs(in_python.runtime),
         first=contract.models[0],
-        spec=contract.postprocess,
         origin=contract.provenance,
         checkpoint=code(contract.provenance.checkpoint),
         classes=counted(len(contract.class_names), "class"),
         ship_table=_ship_table(contract.models),
         int8_note=_int8_note(contract.models),
-        threshold_source=THRESHOLD_SOURCES[contract.postprocess.operating_threshold_source],
         class_table=_class_table(contract),
+        variants=", ".join(text for variant, text in VARIANT_ENDS.items() if variant in variants),
         file_table=_file_table(contract.models, bundle),
         measurements="\n\n".join(_measurements(contract.models)),
         inputs="\n\n".join(_inputs(contract)),
-        outputs="\n\n".join(_outputs(contract)),
-        scoring=_scoring(contract),
-        selecting=_selecting(contract),
+        outputs="\n\n".join(_answers(contract)),
         quantization="\n\n".join(_quantization(contract.models)),
         provenance="\n".join(_provenance(contract)),
         limits="\n".join(_limits(contract)),
@@ -202,6 +202,10 @@ def write_model_card(contract: Contract, bundle: Path | None = None) -> str:
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(markdown_table(headings, rows)).rstrip()
+
+
+def _files(models: Sequence[ModelSpec]) -> str:
+    return ", ".join(code(model.file) for model in models)
 
 
 def _numbers(values: Sequence[float]) -> str:
@@ -233,9 +237,11 @@ def _by(models: Sequence[ModelSpec], *parts: str) -> Iterator[tuple[Any, str]]:
 
 
 def _class_table(contract: Contract) -> str:
-    ids = list(map(str, contract.category_ids)) or ["not known"] * len(contract.class_names)
-    rows = [[str(label), code(name), ids[label]] for label, name in enumerate(contract.class_names)]
-    headings = ["label", "name", "id in the training data"]
+    rows = [[str(label), code(name)] for label, name in enumerate(contract.class_names)]
+    headings = ["label", "name"]
+    if contract.category_ids:
+        rows = [[*row, str(number)] for row, number in zip(rows, contract.category_ids, strict=True)]
+        headings.append("id in the training data")
     points = contract.operating_points
     if not points:
         return _table(headings, rows)
@@ -248,12 +254,16 @@ def _class_table(contract: Contract) -> str:
 
 def _ship_table(models: Sequence[ModelSpec]) -> str:
     rows = [
-        (one.platform, " + ".join(map(code, one.model.files)), code(one.use.package), one.use.place, one.why)
+        (one.platform, " + ".join(map(code, one.model.files)), _package(one.use), one.use.place, one.why)
         if one.model is not None and one.use is not None
         else (one.platform, "none of these", "", "", one.why)
         for one in shipments(models)
     ]
     return _table(["on", "ship", "run by", "put it into", "because"], rows)
+
+
+def _package(use: PlatformUse) -> str:
+    return code(use.package) if use.is_package else use.package
 
 
 def _int8_note(models: Sequence[ModelSpec]) -> str:
@@ -278,38 +288,66 @@ def _measurements(models: Sequence[ModelSpec]) -> Iterator[str]:
     """What the figures of the table were measured on, once for each way."""
     for text in _scored_on(models):
         yield f"AP: {text}; the drop is PyTorch's AP less the file's."
-    for model in models:
-        if model.latency:
-            own = model.latency
-            yield (
-                f"{code(model.file)}: {own.median_ms:g} ms, median of {counted(own.runs, 'run')} of one image, "
-                f"{counted(own.threads, 'thread')}, {own.runtime}, {own.processor}."
-            )
+    ways: dict[tuple[int, int, str], list[str]] = {}
+    for figure in (model.latency for model in models if model.latency):
+        ways.setdefault((figure.runs, figure.threads, figure.processor), []).append(figure.runtime)
+    for (runs, threads, processor), runtimes in ways.items():
+        listed = ", ".join(dict.fromkeys(runtimes))
+        yield f"ms: median of {counted(runs, 'run')} of one image, {counted(threads, 'thread')}, {processor}; {listed}."
 
 
 def _inputs(contract: Contract) -> Iterator[str]:
-    for_vision = [code(model.file) for model in contract.models if (model.runtime, model.variant) == ("coreml", "nms")]
-    if for_vision:
-        yield VISION.format(files=", ".join(for_vision), threshold=contract.postprocess.operating_threshold)
-    for spec, files in _by(contract.models, "input"):
-        yield _input(spec, contract.resize, files)
+    threshold = contract.postprocess.operating_threshold
+    own = [
+        f"- {feeding.format(files=_files(models), threshold=threshold)}"
+        for feeding, models in feedings(contract.models).items()
+    ]
+    fed = [model for model in contract.models if is_fed_by_app(model)]
+    if own:
+        yield "\n\n".join([WITHOUT_STEPS, "\n".join(own), OTHERWISE] if fed else own)
+    before_tensor = attrgetter("height", "width", "color_order", "value_range")
+    groups: dict[Any, list[ModelSpec]] = {}
+    for model in fed:
+        groups.setdefault(before_tensor(model.input), []).append(model)
+    for models in groups.values():
+        if len(groups) > 1:
+            yield f"For {_files(models)}:"
+        yield _steps_before(models[0].input, contract.resize)
+        rows: dict[tuple[str, str], list[ModelSpec]] = {}
+        for model in models:
+            rows.setdefault(_feeding(model), []).append(model)
+        yield _table(["file", "normalizing", "input"], [[_files(own), *how] for how, own in rows.items()])
 
 
-def _input(spec: InputSpec, resize: ResizeSpec, files: str) -> str:
-    unchanged = spec.type == "float32" and set(spec.mean) == {0} and set(spec.std) == {1}
-    normalization = f"`(value - mean) / std` with mean {_numbers(spec.mean)} and std {_numbers(spec.std)}"
+def _steps_before(spec: InputSpec, resize: ResizeSpec) -> str:
     return INPUT.format(
-        files=files,
         input=spec,
         resize=resize,
         resizing=RESIZING[resize.mode].format(spec, resize),
         centers="with" if resize.half_pixel_centers else "without",
         smoothing="with" if resize.antialias else "without",
-        normalizing=UNCHANGED if unchanged else NORMALIZING[spec.type].format(normalization),
-        name=code(spec.name),
-        shape=_shape(spec.shape),
-        batch="any batch" if spec.batch is None else f"batch {spec.batch}",
     )
+
+
+def _feeding(model: ModelSpec) -> tuple[str, str]:
+    """What is left to normalize, and the tensor."""
+    spec = model.input
+    unchanged = spec.type == "float32" and set(spec.mean) == {0} and set(spec.std) == {1}
+    normalization = f"`(value - mean) / std` with mean {_numbers(spec.mean)} and std {_numbers(spec.std)}"
+    batch = "any batch" if spec.batch is None else f"batch {spec.batch}"
+    tensor = IN_CORE_ML if model.runtime == "coreml" else f"{spec.type}, {spec.layout}, {_shape(spec.shape)} ({batch})"
+    return UNCHANGED if unchanged else NORMALIZING[spec.type].format(normalization), f"{code(spec.name)}: {tensor}"
+
+
+def _answers(contract: Contract) -> Iterator[str]:
+    spec = contract.postprocess
+    threshold = THRESHOLD.format(spec, source=THRESHOLD_SOURCES[spec.operating_threshold_source])
+    fed = replace(contract, models=tuple(filter(is_fed_by_app, contract.models)))
+    if not fed.models:
+        yield threshold
+        return
+    yield from _outputs(fed)
+    yield ANSWER_STEPS.format(scoring=_scoring(fed), selecting=_selecting(fed), threshold=threshold)
 
 
 def _outputs(contract: Contract) -> Iterator[str]:
@@ -350,7 +388,8 @@ def _selecting(contract: Contract) -> str:
     spec, variants = contract.postprocess, {model.variant for model in contract.models}
     selection = SELECTION.format(spec)
     inside = "nms" in variants
-    parts = [SELECTED_BY_THE_APP.format(selection=selection)] if variants - {"nms"} else []
+    by_app = " and ".join(code(variant) for variant in get_args(Variant) if variant in variants - {"nms"})
+    parts = [SELECTED_BY_THE_APP.format(variants=by_app, selection=selection)] if by_app else []
     parts += [SELECTED_INSIDE.format(spec, selection="the same" if parts else selection)] if inside else []
     in_litert = any((model.runtime, model.variant) == ("litert", "nms") for model in contract.models)
     own = ((threshold, files) for threshold, files in _by(contract.models, "score_threshold") if threshold is not None)

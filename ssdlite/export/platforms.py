@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from ssdlite.runtime.contract import ModelSpec, Precision, Variant
@@ -19,14 +20,37 @@ LEFT_TO_THE_APP: dict[Variant, str] = {
 }
 
 
+IN_MEDIAPIPE = """\
+{files} in MediaPipe's ObjectDetector: give it the upright picture, and the score threshold {threshold:g}, which it \
+does not take from the file. It answers with names, scores, and boxes in whole pixels of the picture."""
+IN_VISION = """\
+{files} in Vision: give `VNCoreMLRequest` the picture with its orientation, and set `imageCropAndScaleOption` to \
+`.scaleFill`. It answers with a `VNRecognizedObjectObservation` for each object from {threshold:g} on: \
+`labels[0].identifier` is the class, `confidence` the score, and `boundingBox` the box, in fractions of the picture \
+from its lower left corner. The inputs `confidenceThreshold` and `iouThreshold` change what is found."""
+IN_PAGE = "{files} is the whole app: open it."
+
+
 class PlatformUse(NamedTuple):
-    """How a runtime's files are used on a platform: what runs them, where they go, why this runtime; whether they are
-    the whole app; which precision to prefer; and which variants it is for."""
+    """How a runtime's files are used on a platform.
+
+    Attributes:
+        package: what runs them; ``is_package`` where it is the name of something to install.
+        place: where they go.
+        why: this runtime.
+        feeding: what an app does with them, where that is less than to resize, feed and select by itself: of these
+            ``files``, with the ``threshold`` from which on to show detections.
+        is_app: whether they are the whole app.
+        precisions: all, the one to prefer first.
+        variants: that it is for.
+    """
 
     runtime: str
     package: str
     place: str
     why: str
+    feeding: str = ""
+    is_package: bool = True
     is_app: bool = False
     precisions: tuple[Precision, ...] = SAFEST
     variants: tuple[Variant, ...] = EASIEST
@@ -42,6 +66,7 @@ PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # each target somewhere,
             "com.google.mediapipe:tasks-vision",
             "app/src/main/assets/",
             "MediaPipe's ObjectDetector takes it as it is",
+            feeding=IN_MEDIAPIPE,
             variants=MEDIAPIPE,
         ),
         PlatformUse(
@@ -64,13 +89,26 @@ PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # each target somewhere,
             "Vision and Core ML, parts of the system",
             "the Xcode project",
             "Vision takes it for a detector, and the Neural Engine computes it",
+            feeding=IN_VISION,
+            is_package=False,
             precisions=("fp16", "int8", "fp32"),
+            variants=("nms",),
+        ),
+        PlatformUse(
+            "coreml",
+            "Core ML, a part of the system",
+            "the Xcode project",
+            "the Neural Engine computes it",
+            is_package=False,
+            precisions=("fp16", "int8", "fp32"),
+            variants=("decoded",),
         ),
         PlatformUse(
             "litert",
             "MediaPipeTasksVision",
             "Copy Bundle Resources",
             "MediaPipe's ObjectDetector takes it as it is",
+            feeding=IN_MEDIAPIPE,
             variants=MEDIAPIPE,
         ),
         PlatformUse("litert", "TensorFlowLiteSwift", "Copy Bundle Resources", "XNNPACK, or the GPU's delegate"),
@@ -86,6 +124,8 @@ PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # each target somewhere,
             "any browser",
             "any web server or disk",
             "page, runtime and model in one, without network",
+            feeding=IN_PAGE,
+            is_package=False,
             is_app=True,
         ),
         PlatformUse(
@@ -99,6 +139,25 @@ PLATFORMS: dict[Platform, tuple[PlatformUse, ...]] = {  # each target somewhere,
         PlatformUse("ncnn", "ncnn", "beside the program", "a small runtime"),
     ),
 }
+
+
+def feedings(models: Sequence[ModelSpec]) -> dict[str, list[ModelSpec]]:
+    """By the words on it, files that some platform's use feeds by itself."""
+    found: dict[str, list[ModelSpec]] = {}
+    for use in _uses():
+        if use.feeding and use.feeding not in found:
+            found[use.feeding] = [model for model in models if use.takes(model)]
+    return {feeding: own for feeding, own in found.items() if own}
+
+
+def is_fed_by_app(model: ModelSpec) -> bool:
+    """Whether an app has to resize, feed and select by itself in some use of the file."""
+    uses = [use for use in _uses() if use.takes(model)]
+    return not uses or any(not use.feeding for use in uses)
+
+
+def _uses() -> Iterator[PlatformUse]:
+    return itertools.chain.from_iterable(PLATFORMS.values())
 
 
 class Shipment(NamedTuple):

@@ -113,6 +113,11 @@ LETTERBOX_STEP = (
     "2. Resize it to fit into 128 x 96 (width x height) pixels, its shape kept (letterbox), and put it in the center; "
     "the rest is 114 in all channels."
 )
+BY_THE_GRAPH = "none: the graph does it (mean 0, std 1 outside)"
+FLOAT_ROW = (
+    "| `nms_int8.onnx` | `(value - mean) / std` with mean 123.675, 116.28, 103.53 and std 58.395, 57.12, 57.375 | "
+    "`pixels`: float32, NHWC, [N, 96, 128, 3] (any batch) |"
+)
 BOXES_ROW = (
     "| `boxes` | boxes | float32 | [N, 50, 4] | x0, y0, x1, y1 (xyxy) as fractions of the input's width and height "
     "(fraction), padded with 0 |"
@@ -144,13 +149,12 @@ GUESS_LINE = (
     "| `raw_fp32.onnx` | onnxruntime | raw | fp32 | 0.6124 | 0.8877 | +0.0002 | 7.25 | 13 | 7 | 1.2e-05 |",
     "| `nms_int8.onnx` | onnxruntime | nms | int8 |  |  |  |  | 15 | 8 |  |",
     "AP: bccd, test, 36 images; the drop is PyTorch's AP less the file's.",
-    "`raw_fp32.onnx`: 7.25 ms, median of 50 runs of one image, 1 thread, onnxruntime 1.20.0, Example CPU.",
+    "ms: median of 50 runs of one image, 1 thread, Example CPU; onnxruntime 1.20.0.",
     "3. Resizing is bilinear, with half-pixel centres and without antialiasing, as OpenCV's INTER_LINEAR.",
-    "5. Do not normalise: the graph does (mean 0, std 1 outside).",
-    "5. Normalise: `(value - mean) / std` with mean 123.675, 116.28, 103.53 and std 58.395, 57.12, 57.375.",
-    "6. Feed it as `images`: uint8, NCHW, [1, 3, 96, 128] (batch 1).",
+    "5. Feed them as the file takes them:",
+    f"| `raw_fp32.onnx` | {BY_THE_GRAPH} | `images`: uint8, NCHW, [1, 3, 96, 128] (batch 1) |",
+    FLOAT_ROW,
     ANDROID_LINE,
-    "6. Feed it as `pixels`: float32, NHWC, [N, 96, 128, 3] (any batch).",
     "| `class_logits` | class_logits | float32 | [1, 2, 3] | logits of each anchor, column 0 is background |",
     LETTERBOX_STEP,
     BOXES_ROW,
@@ -213,8 +217,48 @@ def test_steps_are_those_of_the_files_there_are() -> None:
         return next(line for line in card if line.startswith("2. ") and "scores" in line)
 
     assert step(NMS) == f"2. `nms`: {rule}, {inside}"
-    assert step(RAW) == f"2. `raw` and `decoded`: {rule}. {by_app}"
-    assert step(RAW, NMS) == f"2. `raw` and `decoded`: {rule}. {by_app} `nms`: the same, {inside}"
+    assert step(RAW) == f"2. `raw`: {rule}. {by_app}"
+    assert step(RAW, NMS) == f"2. `raw`: {rule}. {by_app} `nms`: the same, {inside}"
+
+
+VISION = replace(NMS, file="nms_fp16.mlpackage", runtime="coreml", precision="fp16", quantization=None)
+
+
+def test_what_no_app_does_is_not_among_its_steps() -> None:
+    page = replace(RAW, file="decoded.html", runtime="web", variant="decoded", outputs=RAW.outputs)
+    card = write_model_card(replace(CONTRACT, models=(RAW, VISION, page)))
+    assert "| iOS | `nms_fp16.mlpackage` | Vision and Core ML, parts of the system | the Xcode project |" in card
+    assert "| Web | `decoded.html` | any browser | any web server or disk |" in card
+    feeding, answers = (
+        card.split(f"## {name}\n")[1].split("\n## ")[0] for name in ("How to feed it", "What it answers")
+    )
+    before, after = feeding.split("Everywhere else:")
+    assert "- `nms_fp16.mlpackage` in Vision: give `VNCoreMLRequest` the picture" in before
+    assert "- `decoded.html` is the whole app: open it." in before
+    assert "| `raw_fp32.onnx` |" in after and after.count("1. Decode") == 1
+    assert not re.search("mlpackage|html", after + answers)
+
+    card = write_model_card(replace(CONTRACT, models=(VISION,)))
+    assert "for each object from 0.3 on" in card and "1. Decode" not in card and "Everywhere else" not in card
+    assert "## What it answers\n\n**Show only detections with a score of at least 0.3**" in card
+
+    package = replace(VISION, file="decoded_fp16.mlpackage", variant="decoded", outputs=page.outputs)
+    card = write_model_card(replace(CONTRACT, models=(package,)))
+    assert "`pixels`: a `CVPixelBuffer` or `CGImage` of this size" in card
+    assert "| iOS | `decoded_fp16.mlpackage` | Core ML, a part of the system | the Xcode project |" in card
+
+
+def test_mediapipe_and_litert_take_one_file_in_two_ways() -> None:
+    card = write_model_card(replace(CONTRACT, models=(LITERT,)))
+    assert (
+        "- `nms.tflite` in MediaPipe's ObjectDetector: give it the upright picture, and the score threshold 0.3" in card
+    )
+    assert "| `nms.tflite` | `(value - mean) / std`" in card.split("Everywhere else:")[1]
+
+
+def test_ids_that_nobody_gave_have_no_column() -> None:
+    card = write_model_card(replace(CONTRACT, category_ids=()))
+    assert "| label | name |\n" in card and "not known" not in card
 
 
 def shipped(*models: tuple[str, str, str]) -> dict[str, str]:
@@ -265,7 +309,7 @@ def test_the_python_example_has_the_file_for_the_desktop_and_what_to_install() -
 def test_float_input_that_the_graph_normalizes_is_left_as_it_is() -> None:
     ncnn = replace(RAW, runtime="ncnn", input=replace(UINT8, type="float32"))
     card = write_model_card(replace(CONTRACT, models=(ncnn,)))
-    assert "5. Do not normalise: the graph does. Give these values as float32 (mean 0, std 1)." in card
+    assert f"| `raw_fp32.onnx` | {BY_THE_GRAPH} | `images`: float32, NCHW, [1, 3, 96, 128] (batch 1) |" in card
 
 
 def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:

@@ -674,7 +674,7 @@ def golden_pixels(bundle: Path, number: int) -> npt.NDArray[np.uint8]:
 def test_the_card_says_what_an_app_does(bundle: Path) -> None:
     card = (bundle / "README.md").read_text("utf-8")
     assert (
-        "In an app `nms_fp32.mlpackage`, `nms_fp16.mlpackage`, `nms_int8.mlpackage` needs none of these steps" in card
+        "- `nms_fp32.mlpackage`, `nms_fp16.mlpackage`, `nms_int8.mlpackage` in Vision: give `VNCoreMLRequest`" in card
     )
     assert "for each object from 0.6 on" in card
     assert "| iOS | `nms_fp16.mlpackage` |" in card
