@@ -3,14 +3,17 @@
 #   make test   checks style and types and runs all tests
 #   make dist   builds what is published, sdist and wheel, in dist/ and checks it
 #   make fuzz   half an hour of hostile input and of runs that are killed
-# Both make the environment in .venv first, if it is not there.
+#   make test-runtimes   the tests that need executorch and mediapipe, in .venv-runtimes: 1.2 GB more, so not part of make test
+# All make the environment in .venv first, if it is not there.
 
 PYTHON ?= python3
 VENV ?= .venv
+EXTRAS ?= dev
+RUNTIMES_VENV ?= .venv-runtimes
 BIN := $(VENV)/bin
 RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test fuzz dist install lint clean
+.PHONY: demo test test-runtimes fuzz dist install lint clean
 
 demo: install
 	$(BIN)/ssdlite train --anchors fit --eval-interval 5 --output $(RUN)
@@ -24,6 +27,11 @@ demo: install
 
 test: install lint
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile
+
+test-runtimes: # in an environment of its own: mediapipe brings another OpenCV
+	$(MAKE) install VENV=$(RUNTIMES_VENV) EXTRAS=dev,executorch,mediapipe
+	$(RUNTIMES_VENV)/bin/python -c 'import executorch, mediapipe'
+	$(RUNTIMES_VENV)/bin/pytest tests/export/test_executorch.py tests/export/test_litert.py
 
 fuzz: install
 	$(BIN)/python -m tests.fuzz
@@ -47,8 +55,8 @@ $(VENV)/installed: pyproject.toml setup.py
 		{ echo "Python 3.10 or newer is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .editable build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(RUNTIMES_VENV) .editable build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -150,3 +150,17 @@ def test_the_stage_folders_are_linked_into_the_package(stage):
     link = ROOT / "ssdlite" / stage
     assert link.is_symlink()
     assert link.readlink() == Path("..") / stage
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_the_job_with_the_large_runtimes_installs_them_and_runs_what_others_skip(tmp_path: Path) -> None:
+    command = ["make", "-n", "test-runtimes", f"RUNTIMES_VENV={tmp_path}"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "--editable '.[dev,executorch,mediapipe]'" in said
+    extras = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert {"dev", "executorch", "mediapipe"} <= set(extras)
+    (ran,) = re.findall(r"bin/pytest (.+)$", said, re.MULTILINE)
+    for name in ("executorch", "mediapipe"):
+        skipping = f'needs_{name}\n|importorskip\\("{name}"'
+        skipped = [path for path in (ROOT / "tests").rglob("test_*.py") if re.search(skipping, path.read_text())]
+        assert len(skipped) == 1 and str(skipped[0].relative_to(ROOT)) in ran.split()
