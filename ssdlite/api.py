@@ -27,7 +27,7 @@ from ssdlite.detector import Detector
 from ssdlite.device import join_processes
 from ssdlite.evaluation.coco import Metrics
 from ssdlite.evaluation.inference import evaluate_dataset
-from ssdlite.export.options import ExportOptions
+from ssdlite.export.options import ExportOptions, LintName
 from ssdlite.export.pipeline import export_bundle
 from ssdlite.files import counted
 from ssdlite.images.prediction import DetectionModel
@@ -252,7 +252,7 @@ class ExportKeywords(TypedDict, total=False):
     max_candidates: int
     ort: bool
     web_runtime: str | None
-    lint: tuple[Literal["ort-mobile", "nnapi", "coreml", "xnnpack", "openvino", "executorch", "ncnn"], ...]
+    lint: tuple[LintName, ...]
     data: DataSource | None
     split: str | None
     calibration_split: str | None

@@ -12,6 +12,7 @@ from ssdlite.runtime.contract import ActivationType, InputLayout, InputType, Pre
 
 LOWEST_OPSET = 13  # per-channel QuantizeLinear; ONNX Runtime 1.6 of 2020 has it
 HIGHEST_OPSET = 23  # newer ones are a matter of torch's exporter and ONNX Runtime alone
+LintName = Literal["ort-mobile", "nnapi", "coreml", "xnnpack", "openvino", "executorch", "ncnn"]
 CALIBRATION_OPTIONS = ("calibration_folder", "calibration_split", "calibration_images", "activation_type")
 MAX_CANDIDATES = 2048  # pairs of anchor and class that enter NMS (docs/notes/performance.md)
 
@@ -85,8 +86,9 @@ class ExportOptions:
     ort: bool = False
     """Beside each .onnx file write an .ort file, for ONNX Runtime Mobile, and the list of operators for a reduced build
     of it."""
-    lint: tuple[Literal["ort-mobile", "nnapi", "coreml", "xnnpack", "openvino", "executorch", "ncnn"], ...] = ()
-    """Say what these would refuse of the .onnx files or leave to the CPU, as ssdlite lint does. Default: not said."""
+    lint: tuple[LintName, ...] = ()
+    """Say what these would refuse of the .onnx files and web pages or leave to the CPU, as ssdlite lint does, openvino
+    and executorch also of their own files. Default: not said."""
 
     data: Path | None = None
     """Folder or annotation file of a data set in any known format (docs/data.md), also --annotations: int8 is

@@ -31,7 +31,7 @@ def plan_graphs(options: ExportOptions) -> dict[str, list[GraphOptions]]:
     _check_served("--input-type", (options.input_type,), {name: own.input_types for name, own in targets.items()})
     graphs = {name: _graphs(options, target) for name, target in targets.items()}
     _check_int8(options, graphs)
-    for asked in _asked(options):
+    for asked in [*_asked(options), *_asked_lints(options)]:
         if not set(asked.heeded_by) & set(graphs):
             raise ConfigError(f"{asked.option}: is for {asked.whose} among --target {' '.join(options.target)}")
     if options.max_candidates != MAX_CANDIDATES and not _any(graphs, "max_candidates", variant="nms"):
@@ -135,6 +135,13 @@ def _asked(options: ExportOptions) -> list[Asked]:
         heeding = tuple(name for name, target in TARGETS.items() if field.name in target.heeds)
         found += [Asked(option, heeding) for option in _given(options, (field.name,)) if heeding]
     return found
+
+
+def _asked_lints(options: ExportOptions) -> list[Asked]:
+    return [
+        Asked(f"--lint {one}", tuple(name for name, target in TARGETS.items() if one in target.lint))
+        for one in options.lint
+    ]
 
 
 def _given(options: ExportOptions, names: Sequence[str]) -> list[str]:

@@ -155,6 +155,8 @@ def test_what_a_target_does_not_heed_is_said_where_another_does() -> None:
         "--opset changes nothing for litert and ncnn",
         "--max-candidates changes nothing for litert and ncnn",
     ]
+    judged = asked_for(target=("onnxruntime", "litert", "openvino"), lint=("nnapi", "openvino"))
+    assert left_out(judged, plan_graphs(judged)) == []  # of files of ONNX Runtime, which are judged
     signed = asked_for(**INT8, target=("onnxruntime", "litert", "coreml"), activation_type="int8")
     assert left_out(signed, plan_graphs(signed)) == ["--activation-type int8 changes nothing for coreml"]
     plain = asked_for(target=("onnxruntime", "litert", "ncnn"))
@@ -183,6 +185,10 @@ def test_what_a_target_does_not_heed_is_said_where_another_does() -> None:
          "--calibration-split, --calibration-folder: expected one of them, since either calibrates"),
         ({"split": "test"}, "--split needs --data, whose split it names"),
         ({"target": ("ncnn",), "ort": True}, "--ort: is for the target onnxruntime, which is not among --target ncnn"),
+        ({"target": ("litert",), "lint": ("nnapi",)},
+         "--lint nnapi: is for onnxruntime and web, none of which is among --target litert"),
+        ({"target": ("openvino",), "lint": ("openvino", "executorch")},
+         "--lint executorch: is for onnxruntime, executorch and web, none of which is among --target openvino"),
         ({"web_runtime": "npm"}, "--web-runtime: is for the target web, which is not among --target onnxruntime"),
         ({"target": ("litert",), "input_type": "int8"},
          "--input-type int8: is for int8 files: ask for --precision int8 alone"),

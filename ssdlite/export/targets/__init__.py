@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
+from ssdlite.export.options import LintName
 from ssdlite.export.targets.base import Target
+
+ALL_LINTS: tuple[LintName, ...] = get_args(LintName)  # of files with an ONNX model inside
 
 TARGETS: dict[str, Target] = {  # by the runtime's name in ``ssdlite.runtime.backends.BACKENDS``; the first can do most
     "onnxruntime": Target(
@@ -10,6 +15,7 @@ TARGETS: dict[str, Target] = {  # by the runtime's name in ``ssdlite.runtime.bac
         variants=("nms", "decoded", "raw"),
         precisions=("fp32", "fp16", "int8"),
         activation_types=("uint8", "int8"),
+        lint=ALL_LINTS,
         heeds=("opset", "max_candidates", "ort"),
     ),
     "openvino": Target(
@@ -17,6 +23,7 @@ TARGETS: dict[str, Target] = {  # by the runtime's name in ``ssdlite.runtime.bac
         variants=("nms", "decoded", "raw"),
         precisions=("fp32", "fp16", "int8"),
         activation_types=("uint8", "int8"),
+        lint=("openvino",),
         heeds=("max_candidates",),
     ),
     "litert": Target(
@@ -32,6 +39,7 @@ TARGETS: dict[str, Target] = {  # by the runtime's name in ``ssdlite.runtime.bac
         variants=("decoded", "raw"),
         precisions=("fp32",),
         layouts=("NCHW",),
+        lint=("executorch",),
     ),
     "ncnn": Target(
         module="ssdlite.export.targets.ncnn",
@@ -51,6 +59,7 @@ TARGETS: dict[str, Target] = {  # by the runtime's name in ``ssdlite.runtime.bac
         variants=("decoded", "nms", "raw"),
         precisions=("fp32", "fp16", "int8"),
         activation_types=("uint8", "int8"),
+        lint=ALL_LINTS,
         heeds=("opset", "max_candidates", "web_runtime"),
     ),
 }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ssdlite.export.options import LintName
 from ssdlite.runtime.contract import ActivationType, InputLayout, InputType, Precision, Variant
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Target:
         layouts: of its inputs; the first is written where ``--layout`` is not given.
         input_types: that its inputs may have.
         activation_types: of its int8 files, calibrated on pictures; none where int8 is of weights alone or not there.
+        lint: what its files are judged for: names of ``--lint``.
         heeds: the options, of those that are not for all targets, that change its files: names of ``ExportOptions``.
     """
 
@@ -37,6 +39,7 @@ class Target:
     layouts: tuple[InputLayout, ...] = ("NCHW", "NHWC")
     input_types: tuple[InputType, ...] = ("uint8", "float32")
     activation_types: tuple[ActivationType, ...] = ()
+    lint: tuple[LintName, ...] = ()
     heeds: tuple[str, ...] = ()
 
     def export(self, job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
