@@ -9,8 +9,10 @@ import io
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Literal, TypeVar
@@ -41,6 +43,8 @@ Waiting = Literal["briefly", "passive", "active"]
 SPINS: dict[Waiting, int] = {"briefly": 4000, "passive": 0, "active": 300_000}
 PROCESSOR_TIMES = Path("/proc/stat")
 BUSY = 0.5  # cores that other work has to keep busy to be reckoned with
+STDERR = 2  # the file descriptor, which native code writes to
+NATIVE_LOCK = threading.RLock()  # who restores it has to be who has changed it
 T = TypeVar("T")
 
 
@@ -77,7 +81,10 @@ def run(
             recipes=recipes,
         )
         _announce(program, parsed)
-        work(parsed)
+        from ssdlite.runtime.backends.base import opening_in
+
+        with opening_in(discard_native_errors):
+            work(parsed)
     except SsdliteError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return 2
@@ -195,6 +202,26 @@ def _interrupt_once(number: int, frame: FrameType | None) -> None:
     """The first SIGINT stops the work; more of them do not disturb what is tidied up then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+@contextmanager
+def discard_native_errors() -> Iterator[None]:
+    """What native code writes to standard error meanwhile goes nowhere: some runtimes greet there, with no switch for
+    it. (Errors come as exceptions.) Python's own lines do, too, so it is to be brief.
+    """
+    with NATIVE_LOCK:
+        try:
+            kept, nowhere = os.dup(STDERR), os.open(os.devnull, os.O_WRONLY)
+        except OSError:  # there is no standard error
+            yield
+            return
+        try:
+            os.dup2(nowhere, STDERR)
+            yield
+        finally:
+            os.dup2(kept, STDERR)
+            os.close(kept)
+            os.close(nowhere)
 
 
 def keep_freed_memory() -> None:

@@ -24,6 +24,7 @@ from ssdlite.files import write_atomically
 from ssdlite.images.geometry import resize_bilinear
 from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, DetectionModel, build_input_batch
 from ssdlite.images.reading import read_image
+from ssdlite.runtime.backends.base import Surroundings, current_surroundings, opening_in
 from ssdlite.runtime.files import is_exported, is_folder, read_bundle, run_checkpoint, runtime_problem
 
 if TYPE_CHECKING:
@@ -220,15 +221,16 @@ def peak_memory(candidate: Candidate, pictures: Sequence[Path], load: Load) -> f
     None where the system does not tell, or the process came to grief.
     """
     try:
-        return run_apart(_detect, candidate, list(pictures), load)
+        return run_apart(_detect, candidate, list(pictures), load, current_surroundings())
     except BrokenProcessPool:
         return None
 
 
-def _detect(candidate: Candidate, pictures: list[Path], load: Load) -> float | None:
+def _detect(candidate: Candidate, pictures: list[Path], load: Load, surroundings: Surroundings) -> float | None:
     use_threads(load.threads)
     try:
-        pipeline = _pipeline(candidate, pictures, load)
+        with opening_in(surroundings):
+            pipeline = _pipeline(candidate, pictures, load)
         for _ in range(MEMORY_RUNS):
             pipeline()
     except SsdliteError:  # as the parent has met it

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -114,6 +115,15 @@ def test_lint_names_what_a_file_leaves_outside_xnnpack(exported: Path, capsys: p
     assert "left to the CPU: dim_order_ops::_to_dim_order_copy 1\n" in said
     assert "what to do: --input-type float32\n" in said
     assert lint([str(exported / "decoded_fp32.pte"), "--strict"]) == 1
+
+
+@needs_executorch
+def test_a_command_shows_none_of_the_lines_that_executorch_writes(exported: Path) -> None:
+    """Neither in its own process nor in that whose memory it measures."""
+    command = [sys.executable, "-m", "ssdlite.cli", "benchmark", str(exported / "raw_fp32.pte"), "--runs", "1"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stderr == ""
+    assert "raw_fp32.pte" in result.stdout
 
 
 @needs_executorch

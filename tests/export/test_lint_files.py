@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -118,3 +120,15 @@ def test_ncnn_is_asked_which_layers_have_shaders(tmp_path: Path, capsys: pytest.
         examine_lowered(param, [])
     with pytest.raises(ContractError, match="no such model file"):
         examine_lowered(tmp_path / "gone.param", [])
+
+
+@pytest.mark.skipif(find_spec("ai_edge_litert") is None, reason="needs ai-edge-litert, which is not installed")
+def test_a_command_shows_no_greeting_of_a_runtime_and_a_library_hides_none() -> None:
+    def said(program: str) -> str:
+        command = [sys.executable, "-c", program, str(DETECTOR)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+    end = "import os; os.write(2, b'native\\n'); print('ours', file=sys.stderr)"
+    assert said(f"import sys; from ssdlite.cli import main; main(['lint', *sys.argv[1:]]); {end}") == "native\nours\n"
+    library = "import sys; from pathlib import Path; from ssdlite.runtime.backends.litert import LiteRtBackend; "
+    assert "XNNPACK delegate" in said(f"{library} LiteRtBackend(Path(sys.argv[1]))")

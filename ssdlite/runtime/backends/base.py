@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -65,6 +66,32 @@ class Backend(Network, Protocol):
 
     def check(self, model: ModelSpec) -> None:
         """Raises ContractError where the file has other inputs or outputs than ``model`` promises."""
+
+
+# --- LiteRT and ExecuTorch write lines of their own to standard error while they open a network, and have no switch.
+
+Surroundings = Callable[[], AbstractContextManager[object]]
+_surroundings: list[Surroundings] = [nullcontext]  # the last one counts
+
+
+def opening() -> AbstractContextManager[object]:
+    """In this a runtime is to be called that writes to standard error."""
+    return _surroundings[-1]()
+
+
+def current_surroundings() -> Surroundings:
+    """What ``opening_in`` was given, to be given it again in another process."""
+    return _surroundings[-1]
+
+
+@contextmanager
+def opening_in(surroundings: Surroundings) -> Iterator[None]:
+    """Networks are opened in these, all threads' ones. A library leaves its process as it is; a program need not."""
+    _surroundings.append(surroundings)
+    try:
+        yield
+    finally:
+        _surroundings.remove(surroundings)
 
 
 def check_model_file(path: Path) -> None:

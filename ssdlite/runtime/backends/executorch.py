@@ -17,6 +17,7 @@ from ssdlite.runtime.backends.base import (
     check_input,
     check_promises,
     first_line,
+    opening,
     read_model_file,
 )
 from ssdlite.runtime.contract import ModelSpec
@@ -61,7 +62,7 @@ class ExecuTorchBackend:
             if source.name not in (model.sha256 or {}):
                 raise ContractError(f"{self.name}: its contract states no SHA-256, and a damaged file ends the process")
             check_digest(self.name, self._content, model)
-        with POOL.lock:
+        with POOL.lock, opening():
             self._load()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -83,7 +84,8 @@ class ExecuTorchBackend:
         check_input(self.name, self.inputs, inputs)
         with POOL.lock:
             if POOL.generation(self._bindings, self._threads) != self._generation:
-                self._load()
+                with opening():
+                    self._load()
             try:
                 values = self._module.forward((_as_tensor(inputs),))
             except RuntimeError as error:
@@ -126,7 +128,8 @@ class _Pool:
     def generation(self, bindings: Any, threads: int | None) -> int:
         """How often the pool has changed, after it has been given ``threads``, if any are asked for."""
         if threads is not None and bindings._threadpool_get_thread_count() != threads:
-            bindings._unsafe_reset_threadpool(threads)
+            with opening():
+                bindings._unsafe_reset_threadpool(threads)
             self._changes += 1
         return self._changes
 

@@ -17,6 +17,7 @@ from ssdlite.runtime.backends.base import (
     TensorInfo,
     check_promises,
     first_line,
+    opening,
     read_model_file,
 )
 from ssdlite.runtime.contract import ModelSpec
@@ -59,8 +60,9 @@ class LiteRtBackend:
         content = source if isinstance(source, bytes) else read_model_file(source)
         self.metadata = check_content(schema, content, self.name)
         try:
-            self._interpreter = interpreter.Interpreter(model_content=content, num_threads=threads)
-            self._interpreter.allocate_tensors()
+            with opening():
+                self._interpreter = interpreter.Interpreter(model_content=content, num_threads=threads)
+                self._interpreter.allocate_tensors()
             self._inputs = self._interpreter.get_input_details()
             self._outputs = self._interpreter.get_output_details()
         except (RuntimeError, ValueError) as error:  # names that are no text among the latter
