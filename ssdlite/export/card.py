@@ -58,8 +58,9 @@ for found in detector.predict(["photo.jpg"]):  # scores of {contract.postprocess
 
 {file_table}
 
-{variants}. *Differs by*: the largest difference of an output from PyTorch's on the reference pictures. Programs \
-read all of this in `contract.json` (`{contract.format}`, version {contract.format_version}).
+{variants}. *Differs by*: the largest difference of an output from PyTorch's on the reference pictures (of `nms` files \
+that of an object's score). Programs read all of this in `contract.json` (`{contract.format}`, version \
+{contract.format_version}).
 
 {measurements}
 

@@ -186,8 +186,8 @@ class ModelSpec:
     """One file of the bundle. ``weights_file`` is the second file of ncnn and OpenVINO.
 
     ``boxes`` and ``score_threshold`` stand where they are not as the contract says of all models: the latter only of
-    nms models, which have it built in. ``difference_from_pytorch`` is the largest of any output (nms: of the scores) on
-    the reference pictures.
+    nms models, which have it built in. ``difference_from_pytorch`` is the largest of any output (nms: of an
+    object's score) on the reference pictures.
     """
 
     file: str

@@ -14,7 +14,7 @@ from ssdlite.datasets.formats.options import ReadOptions
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.detections import Detections
 from ssdlite.errors import ConfigError, ContractError, ExportError
-from ssdlite.export.measure import find_pictures, measure_accuracy, measure_latencies
+from ssdlite.export.measure import compare_scores, find_pictures, measure_accuracy, measure_latencies
 from ssdlite.export.onnx import attach_contract
 from ssdlite.export.options import ExportOptions
 from ssdlite.images.geometry import InputTransform
@@ -150,3 +150,30 @@ def test_processor_has_the_name_that_the_system_gives_it(tmp_path: Path) -> None
     information = Path("/proc/cpuinfo")
     if information.is_file() and "model name" in information.read_text():
         assert f"model name\t: {name}" in information.read_text()
+
+
+def detections(*rows: tuple[float, int, float]) -> Detections:
+    """Rows of (left side of a box of 10 x 10, label, score)."""
+    boxes = np.array([[left, 0, left + 10, 10] for left, _, _ in rows], np.float32).reshape(-1, 4)
+    scores, labels = (np.array([row[i] for row in rows]) for i in (2, 1))
+    return Detections(boxes, scores.astype(np.float32), labels.astype(np.int64), ("cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("found", "difference"),
+    [
+        (((0, 0, 0.9), (20, 1, 0.5), (40, 0, 0.02)), 0),
+        (((20, 1, 0.52), (1, 0, 0.51), (41, 0, 0.02)), 0.39),  # rank by rank 0.38; by place the second's is the first
+        (((0, 0, 0.875), (20, 1, 0.5), (60, 0, 0.25)), 0.025),  # others at the end of the list
+        (((0, 0, 0.9), (40, 0, 0.02)), 0.5),  # an object is missing
+        (((0, 0, 0.9), (20, 1, 0.5), (60, 1, 0.4)), 0.4),  # one too many
+        (((0, 1, 0.9), (20, 1, 0.5)), 0.9),  # another label
+        (((6, 0, 0.9), (20, 1, 0.5)), 0.9),  # another place
+        (((0, 0, 0.9), (0, 0, 0.8), (20, 1, 0.5)), 0.8),  # found twice
+        ((), 0.9),
+    ],
+)
+def test_scores_are_those_of_the_same_object(found: tuple[tuple[float, int, float], ...], difference: float) -> None:
+    expected = detections((0, 0, 0.9), (20, 1, 0.5), (40, 0, 0.02))
+    assert compare_scores(expected, detections(*found), 0.3) == pytest.approx(difference, abs=1e-6)
+    assert compare_scores(detections(*found), expected, 0.3) == pytest.approx(difference, abs=1e-6)
