@@ -41,6 +41,7 @@ from ssdlite.images.media import (
 )
 from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, DetectionModel
 from ssdlite.images.reading import HEIF_REMEDY, HEIF_SUFFIXES, MAX_PIXELS, picture_remarks, read_image
+from ssdlite.runtime.model import RuntimeDetector
 from ssdlite.runtime.operating_points import operating_threshold, score_thresholds
 
 if TYPE_CHECKING:
@@ -451,11 +452,17 @@ def _say_what_next(run: Run, has_results: bool) -> None:
 def _found(run: Run) -> str:
     each = run.options.score_threshold == "auto"
     reach = "that reach the threshold of their class" if each else f"with a score of {run.thresholds[0]:g} or more"
-    measured = run.options.score_threshold is None and run.thresholds[0] != DEFAULT_SCORE_THRESHOLD
+    measured = run.options.score_threshold is None and _has_measured_threshold(run.detector)
     why = " (measured in training; --score-threshold sets another)" if measured else ""
     classes = listing([f"{count} {name}" for name, count in run.objects.most_common()])
     which = f" ({classes})" if classes else ""
     return f"{counted(run.objects.total(), 'object')}{which} {reach}{why}"
+
+
+def _has_measured_threshold(detector: DetectionModel) -> bool:
+    if isinstance(detector, RuntimeDetector):
+        return detector.contract.postprocess.operating_threshold_source == "measured"
+    return detector.operating_threshold != DEFAULT_SCORE_THRESHOLD
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

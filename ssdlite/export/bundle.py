@@ -67,6 +67,8 @@ def build_contract(
     """The facts about ``detector`` and these exported ``models`` of it."""
     config = detector.config
     threshold, source = operating_threshold(operating_points or {})
+    if config.postprocess.score_threshold > threshold:  # below it nothing is found
+        threshold, source = config.postprocess.score_threshold, "score_threshold"
     has_deltas = any(model.variant in UNDECODED for model in models)
     return Contract(
         name=describe(config),

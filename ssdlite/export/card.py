@@ -110,6 +110,7 @@ THRESHOLD_SOURCES = {
     "measured": "It was measured: the median of the classes' thresholds with the best F1 on the validation data, which "
     "stand below; use those where you can have one for each class.",
     "guess": "It is a guess: nobody has measured one; `ssdlite eval` on your pictures does.",
+    "score_threshold": "It is the score threshold that these files were exported with: below it they find nothing.",
 }
 INT8_NOTE = """\
 int8 ({files}) is the smaller download. Whether it is the faster one is a matter of the processor: measure it on the \

@@ -21,6 +21,7 @@ from ssdlite.runtime.plain import to_plain
 CONTRACT_FORMAT = "ssdlite-contract"
 CONTRACT_VERSION = 3
 METADATA_KEY = "ssdlite.contract"
+LABELS_KEY = "labels.txt"  # in the metadata of a file that has its class names a second time, for others' programs
 CONTRACT_FILE = "contract.json"
 MAX_SIDE = 4096
 INTEGER_MEANS = {"uint8": 0.0, "int8": 128.0}  # of inputs that are normalised inside
@@ -132,7 +133,7 @@ class PostprocessSpec:
     max_detections: int
     max_candidates: int
     operating_threshold: float = DEFAULT_SCORE_THRESHOLD
-    operating_threshold_source: ThresholdSource = "guess"  # or measured: the median of the operating points
+    operating_threshold_source: ThresholdSource = "guess"  # see docs/deploy.md
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,7 +79,7 @@ def is_package(path: Path) -> bool:
 
 def manifest_text() -> str:
     """Of a package with one specification and its weights. The identifiers follow from the paths: they need be unique
-    within a package only."""
+    within a package only. Keys are sorted, as coremltools writes them into each package that it opens."""
     names = {path: str(uuid.uuid5(uuid.NAMESPACE_URL, path)).upper() for path in PARTS}
     entries = {
         names[path]: {
@@ -92,7 +92,7 @@ def manifest_text() -> str:
     }
     root = next(iter(names.values()))
     document = {"fileFormatVersion": "1.0.0", "itemInfoEntries": entries, "rootModelIdentifier": root}
-    return json.dumps(document, indent=4) + "\n"
+    return json.dumps(document, indent=4, sort_keys=True) + "\n"
 
 
 def read_package(path: Path) -> PackageFacts:

@@ -13,7 +13,7 @@ from ssdlite.errors import CheckpointError
 from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD
 from ssdlite.runtime.plain import PlainError, from_plain
 
-ThresholdSource = Literal["measured", "guess"]
+ThresholdSource = Literal["measured", "guess", "score_threshold"]
 
 
 @dataclass(frozen=True)

@@ -274,8 +274,10 @@ def test_on_each_platform_the_file_that_works_everywhere_and_leaves_the_least_to
     assert shipped(onnx[0]) == dict.fromkeys(everywhere, "nms_int8.onnxruntime")
     assert {use.runtime for uses in PLATFORMS.values() for use in uses} == set(TARGETS), "no target without a platform"
     ncnn = dict.fromkeys(("Android", "iOS", "Desktop"), "decoded_fp16.ncnn")
-    assert shipped(("ncnn", "decoded", "fp16")) == ncnn | {"Web": "export with --target web or onnxruntime"}
+    assert shipped(("ncnn", "decoded", "fp16")) == ncnn | {"Web": "export with --target web or onnxruntime or litert"}
     assert shipped(*onnx, ("web", "decoded", "fp32"))["Web"] == "decoded_fp32.web"
+    assert shipped(("litert", "nms", "fp32"))["Web"] == "nms_fp32.litert", "MediaPipe is there in browsers, too"
+    assert shipped(("litert", "decoded", "fp32"))["Web"] == "export with --target web or onnxruntime or litert"
 
 
 LITERT_OUTPUTS = tuple(replace(one, type="float32") for one in NMS.outputs)

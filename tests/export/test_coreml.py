@@ -328,6 +328,18 @@ def test_the_contract_says_how_to_feed_it(bundle: Path) -> None:
 
 
 @needs_coreml
+def test_a_score_threshold_above_the_operating_threshold_takes_its_place(checkpoint: Path, tmp_path: Path) -> None:
+    contract = export_with(checkpoint, tmp_path / "bundle", score_threshold=0.65, golden_images=1)
+    shown = contract.postprocess
+    assert (shown.operating_threshold, shown.operating_threshold_source) == (0.65, "score_threshold")
+    with coremltools_tools() as tools:
+        package = tools.models.MLModel(str(tmp_path / "bundle" / "nms_fp16.mlpackage"), skip_model_load=True)
+        assert package.get_spec().pipeline.models[1].nonMaximumSuppression.confidenceThreshold == 0.65
+    card = (tmp_path / "bundle" / "README.md").read_text("utf-8")
+    assert "for each object from 0.65 on" in card and "Show only detections with a score of at least 0.65" in card
+    assert "It is the score threshold that these files were exported with" in card and "was measured:" not in card
+
+
 def test_the_same_export_gives_the_same_bytes(bundle: Path, second: Path) -> None:
     package = second / "nms_fp16.mlpackage"
     files = sorted(str(path.relative_to(package)) for path in package.rglob("*") if path.is_file())
@@ -337,14 +349,16 @@ def test_the_same_export_gives_the_same_bytes(bundle: Path, second: Path) -> Non
 
 
 @needs_coreml
-def test_coremltools_reads_the_package(bundle: Path) -> None:
+def test_coremltools_reads_the_package_and_leaves_it_as_it_is(copy: Path) -> None:
     with coremltools_tools() as tools:
-        model = tools.models.MLModel(str(bundle / "nms_fp16.mlpackage"), skip_model_load=True)
+        model = tools.models.MLModel(str(copy / "nms_fp16.mlpackage"), skip_model_load=True)
         assert [one.name for one in model.get_spec().description.input] == [
             "image",
             "iouThreshold",
             "confidenceThreshold",
         ]
+    (package,) = (one for one in verify_bundle(copy).models if one.file == "nms_fp16.mlpackage")
+    assert package.notes == (), "coremltools writes the manifest anew when it opens a package"
 
 
 # --- Suppression.

@@ -465,6 +465,26 @@ def test_a_fault_in_the_contract_fails_its_step(
     assert step in failed and "outputs" not in failed
 
 
+@pytest.mark.parametrize("labels", [None, "circle\nsquare\n", "\0" * 9])
+def test_labels_for_mediapipe_that_are_not_the_contracts_fail_the_contract(
+    bundle: Path, tmp_path: Path, labels: str | None
+) -> None:
+    file = edit(bundle, tmp_path / "copy", lambda document: None) / "nms_fp32.tflite"
+    content = file.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        (entry,) = archive.infolist()
+        known = archive.read(entry).decode()
+    file.write_bytes(content[: entry.header_offset])
+    if labels is not None:
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.writestr("labels.txt", labels)
+    report = verify_bundle(tmp_path / "copy")
+    assert report.failed_steps() == {"nms_fp32.tflite": ["contract"]}
+    said = next(one.steps[0].text for one in report.models if one.file == "nms_fp32.tflite")
+    where = "contract.json and the file's own metadata differ: labels.txt, where MediaPipe reads names"
+    assert said.startswith(where) and repr(known.split()[0]) in said and said.endswith("None") == (labels is None)
+
+
 def test_other_weights_fail_the_outputs(bundle: Path, small: Detector, tmp_path: Path) -> None:
     copy = edit(bundle, tmp_path / "copy", lambda document: None)
     torch.manual_seed(9)

@@ -16,10 +16,9 @@ import flatbuffers
 import numpy as np
 
 from ssdlite.errors import ExportError
-from ssdlite.runtime.contract import AnchorSpec, Contract, InputSpec
+from ssdlite.runtime.contract import LABELS_KEY, AnchorSpec, Contract, InputSpec
 
 METADATA_NAME = "TFLITE_METADATA"
-LABELS_FILE = "labels.txt"
 OLDEST = (1980, 1, 1, 0, 0, 0)  # of a zip archive: the same file from the same model
 METADATA_MARK, DETECTOR_MARK = b"M001", b"V001"
 MODEL_PARSER, DETECTOR_PARSER = "1.2.0", "1.0.0"  # versions of MediaPipe's readers
@@ -49,7 +48,7 @@ class NumberVector(NamedTuple):
 
 def detections_metadata(contract: Contract, score_threshold: float) -> bytes:
     """For a file with the four outputs of ``TFLite_Detection_PostProcess``."""
-    labels = {0: LABELS_FILE, 1: "Names of the classes, by number", 2: Scalar(BYTE, VALUE_LABELS)}
+    labels = {0: LABELS_KEY, 1: "Names of the classes, by number", 2: Scalar(BYTE, VALUE_LABELS)}
     location = _tensor("location", BOUNDING_BOX, _boxes(), value_range=(2, 2))
     category = _tensor("category", FEATURE, {}, files=[labels])
     score = _tensor("score", FEATURE, {}, units=[_threshold(score_threshold)])
@@ -61,7 +60,7 @@ def detections_metadata(contract: Contract, score_threshold: float) -> bytes:
 
 def anchors_metadata(contract: Contract, anchors: AnchorSpec, score_threshold: float) -> bytes:
     """For a file with scores and box deltas (dy, dx, dh, dw), which MediaPipe decodes by the anchors in here."""
-    labels = {0: LABELS_FILE, 1: "Names of the classes, by number", 2: Scalar(BYTE, AXIS_LABELS)}
+    labels = {0: LABELS_KEY, 1: "Names of the classes, by number", 2: Scalar(BYTE, AXIS_LABELS)}
     location = _tensor("location", BOUNDING_BOX, _boxes())
     score = _tensor("score", FEATURE, {}, units=[_threshold(score_threshold)], files=[labels])
     decoding = {0: "DETECTOR_METADATA", 1: NumberVector(list(_detector_options(contract, anchors)), np.uint8)}
@@ -79,7 +78,7 @@ def append_labels(model: bytes, class_names: Sequence[str]) -> bytes:
         raise ExportError(f"LiteRT: labels stand on a line each, so the class {broken[0]!r} cannot be written")
     file = io.BytesIO(model)
     with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
-        archive.writestr(zipfile.ZipInfo(LABELS_FILE, OLDEST), "\n".join(class_names) + "\n")
+        archive.writestr(zipfile.ZipInfo(LABELS_KEY, OLDEST), "\n".join(class_names) + "\n")
     return file.getvalue()
 
 

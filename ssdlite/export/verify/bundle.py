@@ -22,7 +22,7 @@ from ssdlite.export.verify.vectors import (
 from ssdlite.files import listing
 from ssdlite.runtime.backends import BACKENDS
 from ssdlite.runtime.backends.base import Backend
-from ssdlite.runtime.contract import CONTRACT_FILE, METADATA_KEY, Contract, ModelSpec
+from ssdlite.runtime.contract import CONTRACT_FILE, LABELS_KEY, METADATA_KEY, Contract, ModelSpec
 from ssdlite.runtime.contract_file import parse_contract
 from ssdlite.runtime.files import (
     inner_file,
@@ -174,6 +174,11 @@ class Verification:
         except ContractError as error:
             return _contract_result("fail", str(error))
         differences = _differences(self.contract.for_model(model.file).to_dict(), inside, "")
+        labels, names = backend.metadata.get(LABELS_KEY), list(self.contract.class_names)
+        if labels is not None and labels.splitlines() != names:
+            differences += _differences(
+                names, labels.splitlines() or None, f"{LABELS_KEY}, where MediaPipe reads names"
+            )
         if differences:
             shown = listing(differences, MAX_SHOWN_FACTS, "; ")
             return _contract_result("fail", f"{CONTRACT_FILE} and the file's own metadata differ: {shown}")

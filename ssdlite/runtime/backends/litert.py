@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,12 +22,13 @@ from ssdlite.runtime.backends.base import (
     opening,
     read_model_file,
 )
-from ssdlite.runtime.contract import ModelSpec
+from ssdlite.runtime.contract import LABELS_KEY, ModelSpec
 
 FILE_MARK = b"TFL3"  # at byte 4
 MOST_ITEMS = 20_000  # tensors, operators, buffers; such a model has some hundreds
 OPTIONAL = -1  # in place of an input that is left out
 LARGEST_VALUE = 8  # bytes
+MOST_LABEL_BYTES = 1 << 20
 
 
 class LiteRtOperator(NamedTuple):
@@ -58,7 +61,7 @@ class LiteRtBackend:
         self._opened = (source if isinstance(source, bytes) else source.absolute(), threads)
         interpreter, schema = _import_litert(self.name)
         content = source if isinstance(source, bytes) else read_model_file(source)
-        self.metadata = check_content(schema, content, self.name)
+        self.metadata = check_content(schema, content, self.name) | {LABELS_KEY: _labels(content)}
         try:
             with opening():
                 self._interpreter = interpreter.Interpreter(model_content=content, num_threads=threads)
@@ -188,3 +191,12 @@ def _metadata(model: Any) -> dict[str, str]:
         except UnicodeDecodeError:  # other projects' metadata are flatbuffers
             continue
     return found
+
+
+def _labels(content: bytes) -> str:
+    """The names that MediaPipe shows, a line each, from the zip archive behind the file; empty where there are none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open(LABELS_KEY) as file:
+            return file.read(MOST_LABEL_BYTES).decode("utf-8")
+    except Exception:  # of a reader that follows offsets to anywhere
+        return ""
