@@ -24,6 +24,7 @@ import ssdlite
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.errors import ConfigError, ContractError, ExportError
 from ssdlite.export import ExportOptions, export_bundle
+from ssdlite.export.plan import plan_graphs
 from ssdlite.export.targets import web
 from ssdlite.export.targets.web import WebRuntime, build_page, find_web_runtime
 from ssdlite.export.verify.bundle import verify_bundle
@@ -180,7 +181,7 @@ def test_other_pages(page: Path) -> None:
 def test_web_runtime_is_for_pages() -> None:
     options = ExportOptions(checkpoint=Path("best.pt"), web_runtime="npm")
     with pytest.raises(ConfigError, match="--web-runtime: is for the target web, which is not among --target onnx"):
-        options.check()
+        plan_graphs(options)
 
 
 def test_a_batch_of_several_pictures_is_refused(
