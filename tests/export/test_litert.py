@@ -420,6 +420,18 @@ def test_the_threshold_for_litert_is_not_that_of_other_files(bundle: Path, tmp_p
     assert (contract.postprocess.score_threshold, contract.models[0].score_threshold) == (0.002, None)
 
 
+def test_detections_that_are_to_be_shown_are_not_below_the_threshold_for_litert(
+    small: Detector, tmp_path: Path
+) -> None:
+    points = {
+        name: {"score_threshold": 0.004, "precision": 0.5, "recall": 0.5, "f1": 0.5} for name in small.class_names
+    }
+    save_checkpoint(replace(as_checkpoint(small), metrics={"operating_points": points}), tmp_path / "best.pt")
+    options = {"checkpoint": tmp_path / "best.pt", "output": tmp_path / "bundle", "golden_images": 1}
+    contract = export_bundle(ExportOptions(**options, target=("litert",)))
+    assert (contract.postprocess.operating_threshold, contract.models[0].score_threshold) == (0.004, 0.004)
+
+
 @pytest.mark.parametrize(("file", "value"), [("nms_fp32.tflite", 1.5), ("decoded_fp32.tflite", 0.01)])
 def test_a_threshold_of_a_file_is_checked(bundle: Path, tmp_path: Path, file: str, value: float) -> None:
     def change(document: Any) -> None:

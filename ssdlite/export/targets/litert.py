@@ -77,8 +77,9 @@ def litert_spec(job: ExportJob, options: GraphOptions) -> ModelSpec:
         spec = replace(spec, boxes=ROWS_FIRST, outputs=outputs)
         check_for_mediapipe(job.contract([spec]), spec.input)
     asked, own = job.options.score_threshold, job.detector.config.postprocess.score_threshold
-    if options.variant == "nms" and asked is None and own < LEAST_QUICK_THRESHOLD:
-        spec = replace(spec, score_threshold=LEAST_QUICK_THRESHOLD)
+    quick = min(LEAST_QUICK_THRESHOLD, job.contract([spec]).postprocess.operating_threshold)  # what is shown stays in
+    if options.variant == "nms" and asked is None and own < quick:
+        spec = replace(spec, score_threshold=quick)
     return spec
 
 
