@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
 from tests.examples.kotlin import Kotlin, find_kotlin
+from tests.made_once import make_once
 
 # Before torch is imported. The tests' networks gain nothing from threads, and where other work has the processors
 # torch's threads wait for one another: the same tests then take many times as long.
@@ -73,14 +73,14 @@ def golden_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _write_bundle(folder / "letterbox", [GraphOptions(variant="decoded", input_type="float32")], settings)
         _write_bundle(folder / "letterbox_softmax", options[::2], {"resize": "letterbox"})
 
-    return _make_once(tmp_path_factory, "bundles", make)
+    return make_once(tmp_path_factory, "bundles", make)
 
 
 @pytest.fixture(scope="session")
 def kotlin(tmp_path_factory: pytest.TempPathFactory) -> Kotlin:
     """The plain Kotlin of examples/android and the programs of tests/examples/programs.kt, compiled."""
     find_kotlin(Path())  # skips before anybody waits
-    folder = _make_once(tmp_path_factory, "kotlin", lambda folder: find_kotlin(folder).compile())
+    folder = make_once(tmp_path_factory, "kotlin", lambda folder: find_kotlin(folder).compile())
     return find_kotlin(folder)
 
 
@@ -91,7 +91,7 @@ def built_package(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
     """
     if not (find_spec("build") and find_spec("setuptools")):
         return None
-    return _make_once(tmp_path_factory, "package", _build_package)
+    return make_once(tmp_path_factory, "package", _build_package)
 
 
 @pytest.fixture(scope="session")
@@ -144,22 +144,6 @@ def _build_package(folder: Path) -> None:
     (wheel,) = output.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
-
-
-def _make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """A folder that one of the processes of pytest-xdist makes and the others wait for."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        folder = factory.mktemp(name)
-        make(folder)
-        return folder
-    folder = factory.getbasetemp().parent / name
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            unfinished = folder.with_suffix(".unfinished")
-            unfinished.mkdir()
-            make(unfinished)
-            unfinished.rename(folder)
-    return folder
 
 
 def _write_bundle(folder: Path, options: list, settings: dict) -> None:

@@ -7,7 +7,7 @@ import json
 import struct
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from PIL import Image
 from torch import nn
 
 import ssdlite
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.cli import main
-from ssdlite.config import PRESETS, override
+from ssdlite.config import override
 from ssdlite.datasets.shapes import draw_scene
 from ssdlite.detections import Detections
 from ssdlite.detector import Detector, detector_from_config
@@ -41,7 +42,7 @@ from ssdlite.runtime.backends.onnxruntime import OnnxBackend
 from ssdlite.runtime.contract import Contract, Precision, Provenance, Variant
 from ssdlite.runtime.contract_file import read_contract
 from ssdlite.runtime.model import RuntimeDetector
-from tests.export.test_onnx import lively
+from tests.export.detectors import ExportedPreset, lively, read_preset
 
 pytest.importorskip("ai_edge_litert", reason="needs the package ai-edge-litert, which is not installed")
 from ssdlite.runtime.backends.litert import LiteRtBackend
@@ -95,11 +96,8 @@ def assert_same(found: Detections, expected: Detections, *, share: float = 0.0) 
     assert missing <= share * len(expected)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_answers_as_in_onnx_runtime(name: str) -> None:
-    torch.manual_seed(0)
-    detector = lively(ssdlite.build_detector(name, num_classes=4, image_size=128))
-    model = export_onnx(detector, GraphOptions(variant="raw"))
+def test_every_preset_answers_as_in_onnx_runtime(preset: ExportedPreset) -> None:
+    detector, model = preset.detector, preset.raw
     images = pictures(detector, 2)
     reference = open_onnx(model, detector)
     expected = reference.infer_batch(images)
@@ -110,8 +108,7 @@ def test_every_preset_answers_as_in_onnx_runtime(name: str) -> None:
         assert np.abs(raw[meaning] - right).max() < 1e-4
 
     decoded = open_litert(model, contract_of(detector, "decoded"), detector).infer_batch(images)
-    outputs = export_onnx(detector, GraphOptions(variant="decoded"))
-    right = OnnxBackend(outputs.SerializeToString(), threads=1).run(images[:1])
+    right = OnnxBackend(preset.decoded.SerializeToString(), threads=1).run(images[:1])
     for meaning, value in right.items():
         assert np.abs(decoded[meaning][:1] - value).max() < 1e-4
 
@@ -154,9 +151,11 @@ def test_sigmoid_scores_and_an_input_that_the_app_normalizes() -> None:
         )
     )
     images = pictures(detector, 1)
-    expected = open_onnx(export_onnx(detector, GraphOptions(variant="raw")), detector).detect(images)[0]
-    for input_type in ("uint8", "float32"):
-        model = export_onnx(detector, GraphOptions(variant="raw", input_type=input_type))
+    models = {
+        kind: export_onnx(detector, GraphOptions(variant="raw", input_type=kind)) for kind in ("uint8", "float32")
+    }
+    expected = open_onnx(models["uint8"], detector).detect(images)[0]
+    for input_type, model in models.items():
         contract = contract_of(detector, "decoded", input_type=input_type)
         found = open_litert(model, contract, detector).detect(images)[0]
         assert_same(found.above(0.3), expected.above(0.3))
@@ -175,11 +174,9 @@ def test_half_precision_stores_half_the_bytes(small: Detector, small_model: onnx
 
 
 @pytest.mark.parametrize("name", ["ssdlite192_mobilenet_v2_050", "ssdlite320_mobilenet_v3_large"])
-def test_int8_computes_what_onnx_runtime_computes(name: str) -> None:
+def test_int8_computes_what_onnx_runtime_computes(name: str, preset_folder: Callable[[str], Path]) -> None:
     """From the same scales: all convolutions in integers, and scores apart by single rounding steps."""
-    torch.manual_seed(0)
-    detector = lively(ssdlite.build_detector(name, num_classes=3, width_mult=0.5, image_size=96))
-    model = export_onnx(detector, GraphOptions(variant="raw"))
+    detector, model, _ = read_preset(preset_folder(name))
     reader = open_onnx(model, detector)
     samples = [image.transpose(1, 2, 0) for image in pictures(detector, 6, seed=1)]
     quantized = quantize(model, calibrate(model, calibration_inputs(reader, samples)), activation_type="int8")
@@ -472,7 +469,7 @@ def test_a_bundle_is_verified_and_predicts(bundle: Path, tmp_path: Path) -> None
 def test_a_fault_in_the_contract_fails_its_step(
     bundle: Path, tmp_path: Path, change: Any, file: str, step: str
 ) -> None:
-    report = verify_bundle(edit(bundle, tmp_path / "copy", change))
+    report = verify_bundle(edit(bundle, tmp_path / "copy", change), model=file)
     failed = report.failed_steps()[file]
     assert step in failed and "outputs" not in failed
 
@@ -497,14 +494,16 @@ def test_labels_for_mediapipe_that_are_not_the_contracts_fail_the_contract(
     assert said.startswith(where) and repr(known.split()[0]) in said and said.endswith("None") == (labels is None)
 
 
-def test_other_weights_fail_the_outputs(bundle: Path, small: Detector, tmp_path: Path) -> None:
+def test_other_weights_fail_the_outputs(
+    bundle: Path, small: Detector, small_model: onnx.ModelProto, tmp_path: Path
+) -> None:
     copy = edit(bundle, tmp_path / "copy", lambda document: None)
-    torch.manual_seed(9)
-    other = lively(detector_from_config(small.config))
-    model = export_onnx(other, GraphOptions(variant="raw"))
+    other = onnx.ModelProto.FromString(small_model.SerializeToString())
+    (weight,) = (one for one in other.graph.initializer if one.name.endswith("classification.0.1.weight"))
+    weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), weight.name))
     contract = load_model(bundle / "raw_fp32.tflite").contract
-    (copy / "raw_fp32.tflite").write_bytes(build_litert(model, contract, anchor_spec(small)))
-    assert "outputs" in verify_bundle(copy).failed_steps()["raw_fp32.tflite"]
+    (copy / "raw_fp32.tflite").write_bytes(build_litert(other, contract, anchor_spec(small)))
+    assert "outputs" in verify_bundle(copy, model="raw_fp32.tflite").failed_steps()["raw_fp32.tflite"]
 
 
 def test_lint_says_what_is_left_outside_xnnpack_and_the_gpu(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

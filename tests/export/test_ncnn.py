@@ -15,7 +15,6 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from torch import nn
 
 import ssdlite
 from ssdlite.detector import Detector
@@ -27,27 +26,10 @@ from ssdlite.export.targets import ncnn as ncnn_export
 from ssdlite.export.targets.ncnn import convert_to_ncnn, ncnn_spec
 from ssdlite.runtime.backends.ncnn import NcnnBackend
 from ssdlite.runtime.contract import ModelSpec, Provenance
+from tests.export.detectors import lively
 
 HAS_NCNN = all(importlib.util.find_spec(name) is not None for name in ("ncnn", "pnnx"))
 needs_ncnn = pytest.mark.skipif(not HAS_NCNN, reason="ncnn and pnnx are not installed (the extra ssdlite[ncnn])")
-
-
-def lively(detector: Detector) -> Detector:
-    """``detector`` with statistics and predictions spread as a trained one's, so that differences show."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for module in detector.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                assert module.running_mean is not None and module.running_var is not None
-                module.running_mean.normal_(0, 0.1, generator=generator)
-                module.running_var.uniform_(0.5, 1.5, generator=generator)
-                module.bias.normal_(0, 0.3, generator=generator)
-        for head, factor in ((detector.head.classification, 12.0), (detector.head.regression, 8.0)):
-            for predictor in head:
-                *_, weight, bias = predictor.parameters()
-                weight.mul_(factor)
-                bias.normal_(0, 1, generator=generator)
-    return detector.eval()
 
 
 @pytest.fixture(scope="module")

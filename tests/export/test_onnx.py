@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +31,7 @@ from ssdlite.runtime.backends.ncnn import NcnnBackend
 from ssdlite.runtime.contract import Provenance
 from ssdlite.weights import ImportOptions
 from ssdlite.weights.pytorch.ssd import read_torchvision_ssd
+from tests.export.detectors import PRESET_SIZE, ExportedPreset
 
 Arrays = dict[str, npt.NDArray[Any]]
 SMALL = {"preset": "ssdlite192_mobilenet_v2_050", "num_classes": 3, "width_mult": 0.25, "image_size": 96}
@@ -98,37 +98,6 @@ def assert_same_detections(found: Arrays, detector: Detector, images: Tensor) ->
     return [int(count) for count in found["count"]]
 
 
-def lively(detector: Detector) -> Detector:
-    """``detector`` with statistics and predictions spread as a trained one's, so that differences show."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for module in detector.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                assert module.running_mean is not None and module.running_var is not None
-                module.running_mean.normal_(0, 0.1, generator=generator)
-                module.running_var.uniform_(0.5, 1.5, generator=generator)
-                module.bias.normal_(0, 0.3, generator=generator)
-        for head, factor in ((detector.head.classification, 12.0), (detector.head.regression, 8.0)):
-            for predictor in head:
-                *_, weight, bias = predictor.parameters()
-                weight.mul_(factor)
-                bias.normal_(0, 1, generator=generator)
-    return detector.eval()
-
-
-class Exported(NamedTuple):
-    detector: Detector
-    decoded: onnx.ModelProto
-
-
-@pytest.fixture(scope="module", params=PRESETS)
-def preset(request: pytest.FixtureRequest) -> Exported:
-    """At 100 x 100, decoded."""
-    torch.manual_seed(0)
-    detector = lively(ssdlite.build_detector(request.param, num_classes=4, image_size=100))
-    return Exported(detector, export_onnx(detector, GraphOptions(variant="decoded")))
-
-
 def decode(detector: Detector, images: Tensor) -> tuple[Tensor, Tensor]:
     """Scores without background and boxes as fractions, by the functions of training and prediction."""
     outputs = detector(images)
@@ -139,25 +108,24 @@ def decode(detector: Detector, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def test_outputs_of_every_preset_are_pytorchs(preset: Exported) -> None:
+def test_outputs_of_every_preset_are_pytorchs(preset: ExportedPreset) -> None:
     detector = preset.detector
-    picture = torch.from_numpy(np.random.default_rng(5).integers(0, 256, (1, 3, 100, 100), np.uint8))
+    picture = torch.from_numpy(np.random.default_rng(5).integers(0, 256, (1, 3, *PRESET_SIZE), np.uint8))
     scores, boxes = decode(detector, picture)
     decoded = run(preset.decoded, picture)
     assert largest_difference(decoded["scores"], scores) < 1e-4
     assert largest_difference(decoded["boxes"], boxes) < 1e-4
 
-    if any(isinstance(module, nn.Hardswish) for module in detector.modules()):  # others are raw inside decoded
-        outputs = detector(picture)
-        raw = run(export_onnx(detector, GraphOptions(variant="raw")), picture)
-        assert largest_difference(raw["class_logits"], outputs.class_logits) < 1e-4
-        assert largest_difference(raw["box_deltas"], outputs.box_deltas) < 1e-4
+    outputs = detector(picture)
+    raw = run(preset.raw, picture)
+    assert largest_difference(raw["class_logits"], outputs.class_logits) < 1e-4
+    assert largest_difference(raw["box_deltas"], outputs.box_deltas) < 1e-4
 
 
 @torch.no_grad()
-def test_every_preset_suits_the_accelerators_and_ncnn(preset: Exported, tmp_path: Path) -> None:
+def test_every_preset_suits_the_accelerators_and_ncnn(preset: ExportedPreset, tmp_path: Path) -> None:
     """Decoded, with floats as its input: what docs/deploy.md says to take."""
-    detector, model = preset.detector, copy.deepcopy(preset.decoded)
+    detector, model = preset.detector, preset.decoded
     take_floats(model)
     for target in ("ort-mobile", "nnapi", "coreml", "xnnpack"):
         report = examine(model, target)
@@ -170,7 +138,7 @@ def test_every_preset_suits_the_accelerators_and_ncnn(preset: Exported, tmp_path
     spec = ncnn_spec(detector, GraphOptions(variant="decoded"), "decoded")
     provenance = Provenance(checkpoint="best.pt", checkpoint_sha256="0", license="MIT")
     convert_to_ncnn(model, spec).save(tmp_path, build_contract(detector, [spec], provenance, 100))
-    picture = np.random.default_rng(5).integers(0, 256, (1, 3, 100, 100)).astype(np.float32)
+    picture = np.random.default_rng(5).integers(0, 256, (1, 3, *PRESET_SIZE)).astype(np.float32)
     answers = NcnnBackend.open(tmp_path / spec.file, spec, threads=1).run(picture)
     scores, boxes = decode(detector, torch.from_numpy(picture))
     assert scores.max() > 0.6 and scores.min() < 0.01  # worth comparing

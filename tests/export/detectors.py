@@ -1,0 +1,57 @@
+"""Random detectors whose answers are worth comparing, and every preset as one, in ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import onnx
+import torch
+from torch import nn
+
+import ssdlite
+from ssdlite.checkpoint import Checkpoint, save_checkpoint
+from ssdlite.detector import Detector
+from ssdlite.export.onnx import export_onnx
+from ssdlite.export.options import GraphOptions
+
+PRESET_SIZE = (100, 128)  # height and width; the steps of the anchors do not divide the height
+
+
+def lively(detector: Detector) -> Detector:
+    """``detector`` with statistics and predictions spread as a trained one's, so that differences show."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for module in detector.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                assert module.running_mean is not None and module.running_var is not None
+                module.running_mean.normal_(0, 0.1, generator=generator)
+                module.running_var.uniform_(0.5, 1.5, generator=generator)
+                module.bias.normal_(0, 0.3, generator=generator)
+        for head, factor in ((detector.head.classification, 12.0), (detector.head.regression, 8.0)):
+            for predictor in head:
+                *_, weight, bias = predictor.parameters()
+                weight.mul_(factor)
+                bias.normal_(0, 1, generator=generator)
+    return detector.eval()
+
+
+class ExportedPreset(NamedTuple):
+    """Of four classes and ``PRESET_SIZE``; both graphs take uint8 planes, one picture at a time."""
+
+    detector: Detector
+    raw: onnx.ModelProto
+    decoded: onnx.ModelProto
+
+
+def write_preset(name: str, folder: Path) -> None:
+    torch.manual_seed(0)
+    detector = lively(ssdlite.build_detector(name, num_classes=4, image_size=PRESET_SIZE))
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict()), folder / "best.pt")
+    onnx.save(export_onnx(detector, GraphOptions(variant="raw")), folder / "raw.onnx")
+    onnx.save(export_onnx(detector, GraphOptions(variant="decoded")), folder / "decoded.onnx")
+
+
+def read_preset(folder: Path) -> ExportedPreset:
+    detector = ssdlite.load_detector(folder / "best.pt").eval()
+    return ExportedPreset(detector, onnx.load(folder / "raw.onnx"), onnx.load(folder / "decoded.onnx"))
