@@ -15,7 +15,7 @@ from ssdlite.export.lint.report import LintFinding, LintReport
 from ssdlite.protobuf import read_fields, read_messages, read_text, to_number
 from ssdlite.runtime.mlpackage import PIPELINE, PROGRAM, SPECIFICATION_FILE, read_package
 
-VERSION, SUPPRESSION = 1, 609  # of a Model
+VERSION, SUPPRESSION = 1, 610  # of a Model
 STRING_LABELS, INTEGER_LABELS = 100, 101  # of NonMaximumSuppression
 MIL_FLOAT32 = 11  # of a TensorType
 SYSTEMS = {6: "iOS 15, macOS 12", 7: "iOS 16, macOS 13", 8: "iOS 17, macOS 14", 9: "iOS 18, macOS 15"}
