@@ -114,7 +114,8 @@ THRESHOLD_SOURCES = {
 }
 INT8_NOTE = """\
 int8 ({files}) is the smaller download. Whether it is the faster one is a matter of the processor: measure it on the \
-phone. In WebAssembly it takes 1.5 to 2.5 times as long as fp32: there, take it for the download only."""
+phone.{in_browsers}"""
+INT8_IN_BROWSERS = " In WebAssembly it takes 1.5 to 2.5 times as long as fp32: there, take it for the download only."
 INPUT = """\
 1. Decode the picture to 8-bit RGB, upright (apply the EXIF orientation), without alpha.
 2. {resizing}
@@ -269,8 +270,10 @@ def _package(use: PlatformUse) -> str:
 
 
 def _int8_note(models: Sequence[ModelSpec]) -> str:
-    files = [code(model.file) for model in models if model.precision == "int8"]
-    return INT8_NOTE.format(files=", ".join(files)) if files else ""
+    models = [model for model in models if model.precision == "int8"]
+    in_browsers = INT8_IN_BROWSERS if {"onnxruntime", "web"}.intersection(one.runtime for one in models) else ""
+    files = ", ".join(code(model.file) for model in models)
+    return INT8_NOTE.format(files=files, in_browsers=in_browsers) if files else ""
 
 
 def _file_table(models: Sequence[ModelSpec], bundle: Path | None) -> str:

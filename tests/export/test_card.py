@@ -299,6 +299,12 @@ def test_what_is_otherwise_in_litert_files_is_said() -> None:
     assert "stand in another order" not in write_model_card(CONTRACT)
 
 
+def test_what_int8_costs_in_browsers_is_said_of_files_that_run_there() -> None:
+    for_macs = replace(NMS, runtime="coreml", file="nms_int8.mlpackage")
+    card = write_model_card(replace(CONTRACT, models=(for_macs,)))
+    assert "int8 (`nms_int8.mlpackage`) is the smaller download." in card and "WebAssembly" not in card
+
+
 def test_the_python_example_has_the_file_for_the_desktop_and_what_to_install() -> None:
     card = write_model_card(replace(CONTRACT, models=(RAW, LITERT, NMS)))
     assert 'load_model(".", "raw_fp32.onnx")' in card and "# numpy, onnxruntime, Pillow, OpenCV; no torch" in card

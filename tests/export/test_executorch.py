@@ -312,7 +312,7 @@ def test_an_operator_that_executorch_lacks_is_named_with_its_module(golden_bundl
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"batch": "dynamic"}, "ExecuTorch files are written for a fixed batch: use --batch 1, got a free one"),
+    ({"batch": "dynamic"}, "ExecuTorch files are written for a fixed batch: use --batch 1, got dynamic"),
     (
         {"layout": "NHWC"},
         ("--layout NHWC: is for onnxruntime, openvino, litert, coreml and web, none of which is among "

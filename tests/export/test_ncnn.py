@@ -113,8 +113,8 @@ def test_half_precision_halves_the_file_and_stays_close(
     [
         (GraphOptions(variant="nms"), "use the variant decoded, or raw"),
         (GraphOptions(precision="int8"), "fp32 and fp16"),
-        (GraphOptions(batch=None), "a batch of 1, got a free one"),
-        (GraphOptions(batch=4), "a batch of 1, got 4"),
+        (GraphOptions(batch=None), "use --batch 1, got dynamic"),
+        (GraphOptions(batch=4), "use --batch 1, got 4"),
         (GraphOptions(layout="NHWC"), "the layout NCHW, got NHWC"),
     ],
 )

@@ -80,7 +80,7 @@ def ncnn_spec(detector: Detector, options: GraphOptions, stem: str) -> ModelSpec
     if options.precision == "int8":
         raise ExportError("ncnn files come in fp32 and fp16; pnnx does not read quantised models")
     if options.batch != 1:
-        raise ExportError(f"ncnn has no batch axis: use a batch of 1, got {options.batch or 'a free one'}")
+        raise ExportError(f"ncnn has no batch axis: use --batch 1, got {options.batch or 'dynamic'}")
     if options.layout != "NCHW":
         raise ExportError(f"ncnn takes planes: use the layout NCHW, got {options.layout}")
     spec = model_spec(detector, options, f"{stem}.param")

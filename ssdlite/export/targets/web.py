@@ -73,7 +73,7 @@ def export(job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
     artifacts = []
     for options in graphs:
         if options.batch not in (1, None):
-            raise ExportError(f"a web page takes one picture at a time: use a batch of 1, got {options.batch}")
+            raise ExportError(f"a web page takes one picture at a time: use --batch 1, got {options.batch}")
         job.notify(f"exporting {options.variant}, {options.precision}, as a web page")
         model, facts = job.onnx_model(options), None
         if options.precision == "int8":
