@@ -87,7 +87,7 @@ def benchmark(options: BenchmarkOptions) -> None:
         facts = {"runs": options.runs, "pictures": len(pictures), **describe_machine(PACKAGES)}
     for group in by_load(rows).values():
         print_table(build_table(group))
-    print_line(f"milliseconds a picture, medians; memory in MB; {describe_facts(facts)}")
+    print_line(f"milliseconds a picture, medians; memory and size in MB; {describe_facts(facts)}")
     if any(one.name.endswith(".html") for one in candidates):
         print_line("web pages: the model inside, in Python's ONNX Runtime; a browser takes longer")
     if options.output is not None:

@@ -24,6 +24,7 @@ from ssdlite.files import write_atomically
 from ssdlite.images.geometry import resize_bilinear
 from ssdlite.images.prediction import DEFAULT_SCORE_THRESHOLD, DetectionModel, build_input_batch
 from ssdlite.images.reading import read_image
+from ssdlite.runtime.backends import BACKENDS
 from ssdlite.runtime.backends.base import Surroundings, current_surroundings, opening_in
 from ssdlite.runtime.files import is_exported, is_folder, read_bundle, run_checkpoint, runtime_problem
 
@@ -38,8 +39,11 @@ STAGES = {  # decoding: from a file's bytes to pixels; post-processing: to boxes
     "network": "network",
     "postprocess": "post-process",
 }
-DETECTOR_COLUMNS = ("model", *STAGES.values(), "min", "median", "p95", "ratio", "memory", "AP", "AP50")
+DETECTOR_COLUMNS = ("model", *STAGES.values(), "min", "median", "p95", "ratio", "memory", "size", "AP", "AP50")
 MADE_UP, HEIGHT, WIDTH, QUALITY = 8, 480, 640, 90  # pictures, where the user has given none
+WITH_WEIGHTS = tuple(suffix for one in BACKENDS.values() if one.has_weights_file for suffix in one.suffixes)
+MARKERS = "osD^vP*X<>"
+LEAST_SPAN = 0.05  # of AP in the picture: less is no difference to be looked at
 MEMORY_RUNS = 3  # batches in the process whose memory is measured
 
 
@@ -56,12 +60,13 @@ class Candidate:
 
     @property
     def megabytes(self) -> float:
-        """Of the file, all files of a package; of ncnn's two, that with the weights."""
+        """Of the file, all files of a package, both files of ncnn and OpenVINO."""
         path = shipped_file(self.path) if self.file is None else self.path / self.file
         if path.is_dir():
             return sum(part.stat().st_size for part in path.rglob("*") if part.is_file()) / 1e6
         weights = path.with_suffix(".bin")
-        return (weights if path.suffix == ".param" and weights.is_file() else path).stat().st_size / 1e6
+        files = [path, weights] if path.suffix in WITH_WEIGHTS and weights.is_file() else [path]
+        return sum(one.stat().st_size for one in files) / 1e6
 
     def load(self, *, threads: int | None = None, device: str = "cpu") -> DetectionModel:
         """On ``device``, an exported file on the CPU. Raises what ``load_any`` does."""
@@ -258,6 +263,7 @@ def cells(row: Row) -> list[str]:
         *map(format_time, times),
         f"{1 / line.speed:.2f}",
         "" if row.memory is None else f"{row.memory:.0f}",
+        f"{row.megabytes:.2f}",
         *(("", "") if row.accuracy is None else (f"{figure:.3f}" for figure in row.accuracy)),
     ]
 
@@ -269,7 +275,7 @@ def build_table(rows: Sequence[Row]) -> Table:
 
 def to_markdown(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
     """A table for each load, and what it was measured on."""
-    lines = [f"Milliseconds a picture; memory in MB. {describe_facts(facts)}."]
+    lines = [f"Milliseconds a picture; memory and size of the files in MB. {describe_facts(facts)}."]
     for load, group in by_load(rows).items():
         lines += ["", f"{str(load).capitalize()}:", ""]
         lines += markdown_table(DETECTOR_COLUMNS, [[code(row.name), *cells(row)[1:]] for row in group])
@@ -282,7 +288,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
     load, rows = next(iter(by_load(rows).items()))
     scored = [row for row in rows if row.accuracy is not None]
-    figure = Figure(figsize=(9, 5 if scored else 1.2 + 0.45 * len(rows)), dpi=120, layout="constrained")
+    figure = Figure(
+        figsize=(11 if scored else 9, 5 if scored else 1.2 + 0.45 * len(rows)), dpi=120, layout="constrained"
+    )
     axes = figure.subplots()
     (_draw_accuracy if scored else _draw_stages)(axes, scored or rows)
     axes.set_xlabel(f"ms a picture, {load}")
@@ -290,15 +298,17 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 
 def _draw_accuracy(axes: Axes, rows: Sequence[Row]) -> None:
-    for row in rows:
+    for number, row in enumerate(rows):
         assert row.accuracy is not None  # the caller's choice
-        place = row.line.median, row.accuracy.AP
-        axes.plot(*place, marker="o")
-        axes.annotate(row.name, place, xytext=(6, 4), textcoords="offset points", fontsize=8)
-    axes.set_ylabel("AP")
+        label = f"{row.name}: {row.line.median:.3g} ms, AP {row.accuracy.AP:.3f}"
+        axes.plot(row.line.median, row.accuracy.AP, MARKERS[number % len(MARKERS)], label=label, alpha=0.8)
+    low, high = axes.get_ylim()
+    margin = max(LEAST_SPAN - (high - low), 0) / 2
+    axes.set_ylim(low - margin, high + margin)
     axes.set_xlim(left=0)
-    axes.margins(x=0.25, y=0.15)
+    axes.set_ylabel("AP")
     axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
 
 
 def _draw_stages(axes: Axes, rows: Sequence[Row]) -> None:

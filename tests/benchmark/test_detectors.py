@@ -70,9 +70,9 @@ def test_a_row_is_made_of_medians_and_ranks(tmp_path: Path) -> None:
         "minimum": 7, "median": 9, "p95": 106, "megabytes": 2.5, "memory": 99.6,
         "threads": 2, "batch_size": 4, "AP": 0.25, "AP50": 0.5,
     }  # fmt: skip
-    assert cells(row) == ["a.onnx", "1", "2", "3", "3", "7", "9", "106", "1.00", "100", "0.250", "0.500"]
+    assert cells(row) == ["a.onnx", "1", "2", "3", "3", "7", "9", "106", "1.00", "100", "2.50", "0.250", "0.500"]
     cheaper = Row(second, Load(2, 4), 2.5)
-    assert cells(cheaper) == ["b.onnx", "1", "1", "1", "1.5", "4.5", "4.5", "4.5", "0.50", "", "", ""]
+    assert cells(cheaper) == ["b.onnx", "1", "1", "1", "1.5", "4.5", "4.5", "4.5", "0.50", "", "2.50", "", ""]
 
 
 def test_two_files_of_one_name_keep_their_own_accuracy(colour_bundle: Path, colour_pictures: Path) -> None:
