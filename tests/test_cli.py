@@ -58,6 +58,7 @@ print("loaded", *{"torch", "onnxruntime", "albumentations", "matplotlib"} & sys.
         ("export openimages --output out --data none", "none: expected a folder with COCO, "),
         ("export openimages --output out --precision int8", "--precision int8 is calibrated on real pictures"),
         ("export openimages --output out --target ncnn --variant nms", "--variant: got nms, but ncnn has decoded"),
+        ("export openimages --output out --target onnxruntime litert --batch 2", "--batch: got 2, but litert takes 1"),
         ("export openimages --output out --target litert --opset 17", "--opset: is for onnxruntime and web, none of "),
         ("import-weights none.pb --output out.pt", "none.pb: no such file"),
         ("benchmark none.pt", "none.pt: no such checkpoint file, "),

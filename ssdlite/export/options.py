@@ -12,6 +12,7 @@ from ssdlite.runtime.contract import ActivationType, InputLayout, InputType, Pre
 
 LOWEST_OPSET = 13  # per-channel QuantizeLinear; ONNX Runtime 1.6 of 2020 has it
 HIGHEST_OPSET = 23  # newer ones are a matter of torch's exporter and ONNX Runtime alone
+BatchKind = Literal["1", "2 to 1024", "dynamic"]
 LintName = Literal["ort-mobile", "nnapi", "coreml", "xnnpack", "openvino", "executorch", "ncnn"]
 CALIBRATION_OPTIONS = ("calibration_folder", "calibration_split", "calibration_images", "activation_type")
 MAX_CANDIDATES = 2048  # pairs of anchor and class that enter NMS (docs/notes/performance.md)

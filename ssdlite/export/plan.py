@@ -7,9 +7,10 @@ from dataclasses import fields, replace
 from typing import NamedTuple
 
 from ssdlite.errors import ConfigError
-from ssdlite.export.options import CALIBRATION_OPTIONS, MAX_CANDIDATES, ExportOptions, GraphOptions
+from ssdlite.export.options import CALIBRATION_OPTIONS, MAX_CANDIDATES, BatchKind, ExportOptions, GraphOptions
 from ssdlite.export.targets import TARGETS
 from ssdlite.export.targets.base import Target
+from ssdlite.runtime.backends import BACKENDS
 
 Plan = Mapping[str, Sequence[GraphOptions]]
 
@@ -29,6 +30,7 @@ def plan_graphs(options: ExportOptions) -> dict[str, list[GraphOptions]]:
     _check_served("--variant", options.variant, {name: own.variants for name, own in targets.items()})
     _check_served("--precision", options.precision, {name: own.precisions for name, own in targets.items()})
     _check_served("--input-type", (options.input_type,), {name: own.input_types for name, own in targets.items()})
+    _check_batch(options.batch, targets)
     graphs = {name: _graphs(options, target) for name, target in targets.items()}
     _check_int8(options, graphs)
     for asked in [*_asked(options), *_asked_lints(options)]:
@@ -67,8 +69,16 @@ def _graphs(options: ExportOptions, target: Target) -> list[GraphOptions]:
 
 
 def _hint(name: str) -> str:
+    """What to ask for in place of this unknown target."""
     from ssdlite.export.lint.rules import LINT_TARGETS
 
+    word = name.lower().lstrip(".")
+    for target, own in TARGETS.items():
+        if word in own.known_as:
+            endings = BACKENDS[target].suffixes
+            ending = f".{word}" if f".{word}" in endings else endings[0]
+            option = f" --{word}" if word in own.heeds else ""
+            return f"; --target {target}{option} writes {ending} files"
     return f"; --lint {name} says what it refuses of a file" if name in LINT_TARGETS else ""
 
 
@@ -79,6 +89,13 @@ def _check_served(option: str, asked: Sequence[str], served: Mapping[str, Sequen
     if lacking:
         listed = "; ".join(f"{name} has {', '.join(own)}" for name, own in served.items() if lacking[0] not in own)
         raise ConfigError(f"{option}: got {lacking[0]}, but {listed}")
+
+
+def _check_batch(batch: str, targets: Mapping[str, Target]) -> None:
+    kind: BatchKind = "dynamic" if batch == "dynamic" else "1" if int(batch) == 1 else "2 to 1024"
+    others = [f"{name} takes {' or '.join(own.batches)}" for name, own in targets.items() if kind not in own.batches]
+    if others:
+        raise ConfigError(f"--batch: got {batch}, but {'; '.join(others)}")
 
 
 def _check_int8(options: ExportOptions, graphs: Plan) -> None:

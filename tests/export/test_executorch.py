@@ -312,7 +312,7 @@ def test_an_operator_that_executorch_lacks_is_named_with_its_module(golden_bundl
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"batch": "dynamic"}, "ExecuTorch files are written for a fixed batch: use --batch 1, got dynamic"),
+    ({"batch": "dynamic"}, "--batch: got dynamic, but executorch takes 1 or 2 to 1024"),
     (
         {"layout": "NHWC"},
         ("--layout NHWC: is for onnxruntime, openvino, litert, coreml and web, none of which is among "

@@ -556,7 +556,7 @@ def test_what_litert_or_mediapipe_cannot_do(small: Detector, tmp_path: Path) -> 
         options = {"checkpoint": tmp_path / "best.pt", "output": tmp_path / "bundle", "target": ("litert",)}
         export_bundle(ExportOptions(**{**options, **others}))
 
-    with pytest.raises(ExportError, match="LiteRT files are written for one picture: use --batch 1, got 2"):
+    with pytest.raises(ConfigError, match=r"--batch: got 2, but litert takes 1$"):
         export(batch="2")
     boxed = detector_from_config(override(small.config, resize="letterbox"))
     save_checkpoint(as_checkpoint(boxed), tmp_path / "best.pt")

@@ -257,7 +257,7 @@ def test_what_one_of_several_targets_has_not_is_said(
         ),
         (["--variant", "raw", "raw"], "expected one or more different ones"),
         (["--score-threshold", "2"], "score_threshold: expected 0 to 1, got 2.0"),
-        (["--target", "ncnn", "--batch", "dynamic"], "ncnn has no batch axis"),
+        (["--target", "ncnn", "--batch", "dynamic"], "--batch: got dynamic, but ncnn takes 1"),
         (["--target", "onnxruntime", "tflite"], "--target: expected one or more of onnxruntime, "),
         (["--target", "ncnn", "--ort"], "--ort: is for the target onnxruntime, which is not among --target ncnn"),
         (["--target", "ncnn", "--precision", "int8", "--data", "{data}"], "--precision: got int8, but ncnn has fp32"),

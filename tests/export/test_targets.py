@@ -218,10 +218,24 @@ def test_what_a_new_target_is_like_stands_in_its_entry_alone(monkeypatch: pytest
         ({"target": ("ncnn",), "variant": ("nms",)}, "--variant: got nms, but ncnn has decoded"),
         ({"target": ("onnxruntime", "ncnn"), "variant": ("nms",)}, "--variant: got nms, but ncnn has decoded"),
         ({"target": ("nnapi",)}, "got 'nnapi'; --lint nnapi says what it refuses of a file"),
+        ({"target": ("onnxruntime", "tflite")}, "got 'tflite'; --target litert writes .tflite files"),
+        ({"target": (".TFLite",)}, "got '.TFLite'; --target litert writes .tflite files"),
+        ({"target": ("onnx",)}, "got 'onnx'; --target onnxruntime writes .onnx files"),
+        ({"target": ("ort",)}, "got 'ort'; --target onnxruntime --ort writes .ort files"),
+        ({"target": ("mlmodel",)}, "got 'mlmodel'; --target coreml writes .mlpackage files"),
+        ({"target": ("mlpackage",)}, "got 'mlpackage'; --target coreml writes .mlpackage files"),
+        ({"target": ("pte",)}, "got 'pte'; --target executorch writes .pte files"),
+        ({"target": ("html",)}, "got 'html'; --target web writes .html files"),
+        ({"target": ("xml",)}, "got 'xml'; --target openvino writes .xml files"),
+        ({"target": ("param",)}, "got 'param'; --target ncnn writes .param files"),
+        ({"target": ("onnxruntime", "litert", "executorch"), "batch": "dynamic"},
+         "--batch: got dynamic, but litert takes 1; executorch takes 1 or 2 to 1024"),
+        ({"target": ("onnxruntime", "web", "ncnn", "executorch"), "batch": "4"},
+         "--batch: got 4, but ncnn takes 1; web takes 1 or dynamic"),
         ({"target": ("coreml",), "input_type": "float32"}, "--input-type: got float32, but coreml has uint8"),
         (INT8 | {"target": ("litert", "web"), "input_type": "int8"}, "got int8, but web has uint8, float32"),
     ],
-)
+)  # fmt: skip
 def test_what_a_target_lacks_is_an_error_that_names_what_it_has(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         planned(**options)

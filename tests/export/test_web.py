@@ -189,7 +189,7 @@ def test_a_batch_of_several_pictures_is_refused(
 ) -> None:
     monkeypatch.setattr(web, "find_web_runtime", lambda place: ANY_RUNTIME)
     options = ExportOptions(checkpoint=checkpoint, output=tmp_path / "bundle", target=("web",), batch="2")
-    with pytest.raises(ExportError, match="one picture at a time: use --batch 1, got 2"):
+    with pytest.raises(ConfigError, match=r"--batch: got 2, but web takes 1 or dynamic$"):
         export_bundle(options)
     assert not (tmp_path / "bundle").exists()
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ssdlite.export.options import LintName
+from ssdlite.export.options import BatchKind, LintName
 from ssdlite.runtime.contract import ActivationType, InputLayout, InputType, Precision, Variant
 
 if TYPE_CHECKING:
@@ -28,9 +28,11 @@ class Target:
         precisions: that it has; the first is written where ``--precision`` is not given.
         layouts: of its inputs; the first is written where ``--layout`` is not given.
         input_types: that its inputs may have.
+        batches: images per call that its files can be written for.
         activation_types: of its int8 files, calibrated on pictures; none where int8 is of weights alone or not there.
         lint: what its files are judged for: names of ``--lint``.
         heeds: the options, of those that are not for all targets, that change its files: names of ``ExportOptions``.
+        known_as: what else is asked for in its place: the endings of its files, and formats near to them.
     """
 
     module: str
@@ -38,9 +40,11 @@ class Target:
     precisions: tuple[Precision, ...]
     layouts: tuple[InputLayout, ...] = ("NCHW", "NHWC")
     input_types: tuple[InputType, ...] = ("uint8", "float32")
+    batches: tuple[BatchKind, ...] = ("1", "2 to 1024", "dynamic")
     activation_types: tuple[ActivationType, ...] = ()
     lint: tuple[LintName, ...] = ()
     heeds: tuple[str, ...] = ()
+    known_as: tuple[str, ...] = ()
 
     def export(self, job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
         """The models of ``graphs``, which are of what it has, in the order the contract is to list them.

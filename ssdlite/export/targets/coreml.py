@@ -50,8 +50,6 @@ def export(job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
 
 def coreml_spec(job: ExportJob, options: GraphOptions) -> ModelSpec:
     """The contract's entry for a package. Raises ExportError for what Core ML or Vision cannot do."""
-    if options.batch != 1:
-        raise ExportError(f"coreml: a package takes one picture: use --batch 1, got {options.batch or 'dynamic'}")
     if options.variant == "nms" and job.detector.config.input.resize == "letterbox":
         raise ExportError(
             "coreml: Vision stretches pictures (scaleFill) or pads them with black (scaleFit), and this detector was "

@@ -39,8 +39,6 @@ def export(job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
     artifacts = []
     for options in graphs:
         job.notify(f"exporting {options.variant}, {options.precision}, for executorch")
-        if options.batch is None:
-            raise ExportError("ExecuTorch files are written for a fixed batch: use --batch 1, got dynamic")
         spec = model_spec(job.detector, options, f"{options.variant}_{options.precision}.pte")
         graph = build_graph(job.detector, options).eval()
         use_plain_activations(graph, (nn.Hardsigmoid,))

@@ -68,8 +68,6 @@ def export(job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
 
 def litert_spec(job: ExportJob, options: GraphOptions) -> ModelSpec:
     """The contract's entry of one file. Raises ExportError for what LiteRT, or MediaPipe, cannot do."""
-    if options.batch != 1:
-        raise ExportError(f"LiteRT files are written for one picture: use --batch 1, got {options.batch or 'dynamic'}")
     spec = model_spec(job.detector, options, f"{options.variant}_{options.precision}.tflite")
     spec = replace(spec, runtime="litert")
     if options.variant in ("nms", "anchors"):

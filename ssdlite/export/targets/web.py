@@ -72,8 +72,6 @@ def export(job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
     quantizer = job.quantizer(job.options.activations)
     artifacts = []
     for options in graphs:
-        if options.batch not in (1, None):
-            raise ExportError(f"a web page takes one picture at a time: use --batch 1, got {options.batch}")
         job.notify(f"exporting {options.variant}, {options.precision}, as a web page")
         model, facts = job.onnx_model(options), None
         if options.precision == "int8":

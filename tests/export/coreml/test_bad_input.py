@@ -136,8 +136,8 @@ def test_changed_bytes_are_read_or_refused(bundle: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"batch": "2"}, ExportError, "a package takes one picture: use --batch 1, got 2"),
-        ({"batch": "dynamic"}, ExportError, "use --batch 1, got dynamic"),
+        ({"batch": "2"}, ConfigError, "--batch: got 2, but coreml takes 1$"),
+        ({"batch": "dynamic"}, ConfigError, "--batch: got dynamic, but coreml takes 1$"),
         ({"input_type": "float32"}, ConfigError, "--input-type: got float32, but coreml has uint8"),
         ({"variant": ("raw",)}, ConfigError, "coreml has nms, decoded"),
     ],
