@@ -1,13 +1,16 @@
 """ssdlite predict and ssdlite eval with exported models in place of checkpoints."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssdlite.build import load_any
 from ssdlite.errors import ConfigError
+from ssdlite.runtime.backends.litert import LiteRtBackend
 from ssdlite.tools import eval_det, predict
 
 
@@ -94,6 +97,24 @@ def test_predict_names_mistakes_in_one_line(
         assert predict.main(["data/val2017", "--weights", *options]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "predictions").exists()
+
+
+def test_what_a_bundle_has_for_a_runtime_that_is_here_is_named(
+    colour_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads((colour_bundle / "contract.json").read_text())
+    raw = next(model for model in document["models"] if model["file"] == "raw.onnx")
+    document["models"] += [{**raw, "file": "raw.tflite", "runtime": "litert"}]
+    (colour_bundle / "contract.json").write_text(json.dumps(document))
+    monkeypatch.setattr(LiteRtBackend, "package", "numpy")  # which is there
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    assert predict.main([str(tmp_path / "a.png"), "--weights", str(colour_bundle)]) == 2
+    missing = "nms.onnx: running it needs onnxruntime: pip install onnxruntime"
+    assert capsys.readouterr().err.endswith(f"{missing}; --model raw.tflite runs here\n")
+    monkeypatch.setattr(LiteRtBackend, "package", "a_package_that_nobody_has")
+    assert predict.main([str(tmp_path / "a.png"), "--weights", str(colour_bundle)]) == 2
+    assert capsys.readouterr().err.endswith(f"{missing}\n")
 
 
 def test_one_function_loads_both(colour_bundle: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,9 @@ from ssdlite.runtime.mlpackage import PACKAGE_FILES, is_package
 FACTS_OF_ALL = ("class_names", "resize", "boxes", "postprocess", "anchors")
 FACTS_OF_ONE = ("variant", "input", "outputs", "boxes")
 PREFERENCE = ("nms", "decoded", "anchors", "raw")
+WITHOUT_IT = (
+    "; here `ssdlite verify BUNDLE` checks all but that, and a file of `ssdlite export CHECKPOINT --target litert` runs"
+)
 MOST_ENTRIES = 10_000  # of a folder, that are looked at
 Opened = tuple[Contract, ModelSpec, Backend]
 
@@ -189,9 +193,14 @@ def _runtime_of(path: Path) -> str | None:
 def _open_in_bundle(bundle: Path, name: str | None, threads: int | None) -> Opened:
     contract = read_bundle(bundle)
     model = choose_model(contract, name)
-    backend = open_backend(bundle, model, threads)
+    try:
+        backend = open_backend(bundle, model, threads)
+    except ContractError as error:
+        if BACKENDS[model.runtime].unsupported or not runtime_problem(model.runtime):
+            raise
+        raise ContractError(f"{error}{_that_runs_here(contract)}") from None
     backend.check(model)
-    _require_support(model.runtime, bundle / model.file)
+    _require_support(model.runtime, bundle / model.file, contract)
     own = _own_contract(backend, str(bundle / model.file))
     if own is not None:
         _check_agreement(contract, own, bundle / model.file)
@@ -216,14 +225,20 @@ def _open_file(path: Path, runtime: str, threads: int | None) -> Opened:
     if model.runtime != runtime:
         raise ContractError(f"{path}: its contract says that it runs in {model.runtime}")
     backend.check(model)
-    _require_support(runtime, path)
+    _require_support(runtime, path, contract)
     return contract, model, backend
 
 
-def _require_support(runtime: str, path: Path) -> None:
+def _require_support(runtime: str, path: Path, contract: Contract) -> None:
     """Raises ContractError where the file is right, and this system is not one that can run it."""
     if BACKENDS[runtime].unsupported:
-        raise ContractError(f"{path}: {BACKENDS[runtime].unsupported}")
+        raise ContractError(f"{path}: {BACKENDS[runtime].unsupported}{_that_runs_here(contract) or WITHOUT_IT}")
+
+
+def _that_runs_here(contract: Contract) -> str:
+    """Which of the contract's models to take in place of one that does not run here, for an error's message."""
+    models = tuple(model for model in contract.models if not runtime_problem(model.runtime))
+    return f"; --model {choose_model(replace(contract, models=models), None).file} runs here" if models else ""
 
 
 def _own_contract(backend: Backend, name: str) -> Contract | None:

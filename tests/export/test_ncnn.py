@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from onnx import numpy_helper
 
 import ssdlite
+from ssdlite.cli import discard_native_errors
 from ssdlite.detector import Detector
 from ssdlite.errors import ContractError, ExportError
 from ssdlite.export.bundle import build_contract
@@ -24,6 +26,7 @@ from ssdlite.export.onnx import export_onnx, take_floats
 from ssdlite.export.options import GraphOptions
 from ssdlite.export.targets import ncnn as ncnn_export
 from ssdlite.export.targets.ncnn import convert_to_ncnn, ncnn_spec
+from ssdlite.runtime.backends.base import opening_in
 from ssdlite.runtime.backends.ncnn import NcnnBackend
 from ssdlite.runtime.contract import ModelSpec, Provenance
 from tests.export.detectors import lively
@@ -216,6 +219,18 @@ def test_damaged_files_and_wrong_inputs_are_contract_errors(
         backend.run(image.astype(np.uint8))
     with pytest.raises(ContractError, match=r"got float32 \[1, 3, 96, 64\]"):
         backend.run(np.zeros((1, 3, 96, 64), np.float32))
+
+
+@needs_ncnn
+def test_a_command_shows_its_own_line_of_damaged_weights_alone(
+    exported: tuple[Path, ModelSpec], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, spec = exported
+    (tmp_path / "short.bin").write_bytes((folder / "raw-fp32.bin").read_bytes()[:100_000])
+    for surroundings, lines in ((nullcontext, 1), (discard_native_errors, 0)):
+        with opening_in(surroundings), pytest.raises(ContractError, match=r"short\.bin: ncnn cannot load it"):
+            NcnnBackend(folder / spec.file, tmp_path / "short.bin", spec)
+        assert capfd.readouterr().err.count("load_model") == lines
 
 
 @needs_ncnn

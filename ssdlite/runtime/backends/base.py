@@ -68,7 +68,7 @@ class Backend(Network, Protocol):
         """Raises ContractError where the file has other inputs or outputs than ``model`` promises."""
 
 
-# --- LiteRT and ExecuTorch write lines of their own to standard error while they open a network, and have no switch.
+# --- LiteRT, ExecuTorch and ncnn write lines of their own to standard error while they open a network, with no switch.
 
 Surroundings = Callable[[], AbstractContextManager[object]]
 _surroundings: list[Surroundings] = [nullcontext]  # the last one counts

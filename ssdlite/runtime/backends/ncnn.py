@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ssdlite.errors import ContractError, quote
-from ssdlite.runtime.backends.base import Array, check_model_file
+from ssdlite.runtime.backends.base import Array, check_model_file, opening
 from ssdlite.runtime.contract import ModelSpec
 
 PARAM_MAGIC = "7767517"
@@ -58,9 +58,12 @@ class NcnnBackend:
         if model.precision == "fp32":
             for option in HALF_PRECISION_OPTIONS:
                 setattr(self._net.opt, option, False)
-        if self._net.load_param(str(param)) != 0:
+        with opening():
+            no_graph = self._net.load_param(str(param)) != 0
+            no_weights = not no_graph and self._net.load_model(str(weights)) != 0
+        if no_graph:
             raise ContractError(f"{param}: ncnn cannot load it; expected a .param file that pnnx wrote")
-        if self._net.load_model(str(weights)) != 0:
+        if no_weights:
             raise ContractError(f"{weights}: ncnn cannot load it; expected the weights of {param.name}, all of them")
         self.check(model)
 

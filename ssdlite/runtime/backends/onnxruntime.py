@@ -48,9 +48,11 @@ class OnnxBackend:
     carries_contract: ClassVar[bool] = True
 
     def __init__(self, source: Path | bytes, threads: int | None = None, *, name: str = "the model") -> None:
-        import onnxruntime
-
         self.name = name if isinstance(source, bytes) else str(source)
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ContractError(f"{self.name}: running it needs onnxruntime: pip install onnxruntime") from None
         self._opened = (source if isinstance(source, bytes) else source.absolute(), threads)
         content = source if isinstance(source, bytes) else read_model_file(source)
         is_ort_format = content[4:8] == ORT_FORMAT_MARK
