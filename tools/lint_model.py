@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
+from rich.console import Console
 
 from ssdlite import cli
 from ssdlite.console import print_json, print_line
-from ssdlite.errors import ConfigError, DataError
-from ssdlite.files import counted
+from ssdlite.errors import ConfigError, ContractError, DataError
+from ssdlite.files import counted, listing
 from ssdlite.runtime.files import is_folder
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ssdlite.export.lint.report import LintFinding, LintReport
 
 ONNX_TARGETS = ("ort-mobile", "nnapi", "coreml", "xnnpack")  # where nobody says which
-LINTED = (".onnx", ".html")  # pages have an ONNX model inside
+SHOWN_FILES = 6  # in a message
 WORDS = {"refused": "refused", "cpu": "left to the CPU", "note": "note"}
 
 
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         """Say what runtimes for phones would refuse of a model or leave to the CPU, and what to do about each."""
         if not options.models:
             raise ConfigError("expected one or more exported files or bundles, got none")
-        reports = [entry for path in options.models for entry in _examine(path, options.target)]
+        reports = _examine(options.models, options.target)
         if options.json:
             print_json([{"model": str(path), **report.to_dict()} for path, report in reports])
         else:
@@ -59,62 +60,82 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def print_findings(path: Path, targets: Sequence[str]) -> bool:
-    """Print what ``targets`` make of an ONNX file or of all ONNX files of a bundle -> whether nothing is amiss.
+    """Print what ``targets`` make of a file, or of those of a bundle that they judge -> whether nothing is amiss.
 
     Raises:
-        ConfigError: an unknown target.
-        DataError, ContractError: no ONNX model, or a damaged bundle.
+        ConfigError: an unknown target, or one that judges none of the files.
+        DataError, ContractError: nothing that can be judged, or a damaged bundle.
     """
-    reports = _examine(path, targets)
+    reports = _examine([path], targets)
     _print(reports)
     return all(report.clean for _, report in reports)
 
 
-def _examine(path: Path, targets: Sequence[str]) -> list[tuple[Path, LintReport]]:
+def _examine(paths: Sequence[Path], targets: Sequence[str]) -> list[tuple[Path, LintReport]]:
+    """What each of ``targets`` makes of the files that it judges; without any, what the customary ones make of all."""
     from ssdlite.export.lint.lowered import examine_lowered
     from ssdlite.export.lint.report import examine
-    from ssdlite.export.lint.rules import FILE_TARGETS, LINT_TARGETS, check_target
+    from ssdlite.export.lint.rules import FILE_TARGETS, check_target, targets_of
 
     for target in targets:
         check_target(target, also_of_files=True)
-    of_onnx = [target for target in targets or ONNX_TARGETS if target in LINT_TARGETS]
+    files = {file: problem for path in paths for file, problem in _find(path, targets).items()}
+    for target in targets:
+        if not any(target in targets_of(file) for file in files):
+            raise _judges_none([target], list(files))
     reports: list[tuple[Path, LintReport]] = []
-    for file in _find(path, targets):
-        if file.suffix.lower() in FILE_TARGETS:
+    for file, problem in files.items():
+        if problem:
+            print_line(f"left out: {file.name}: {problem}", Console(stderr=True))
+        elif file.suffix.lower() in FILE_TARGETS:
             reports += [(file, report) for report in examine_lowered(file, targets)]
-        elif of_onnx:
-            model = _load(file)
-            reports += [(file, examine(model, target)) for target in of_onnx]
         else:
-            raise ConfigError(f"{file}: {', '.join(targets)} judges a runtime's own files, and this is an ONNX model")
+            model = _load(file)
+            own = [target for target in targets or ONNX_TARGETS if target in targets_of(file)]
+            reports += [(file, examine(model, target)) for target in own]
     return reports
 
 
-def _find(path: Path, targets: Sequence[str]) -> list[Path]:
-    """A file, or of a bundle those that ``targets`` are about; if there are none, those of any one runtime."""
-    from ssdlite.export.lint.rules import FILE_TARGETS, LINT_TARGETS
+def _find(path: Path, targets: Sequence[str]) -> dict[Path, str]:
+    """A file, or of a bundle those that ``targets`` judge, and why one cannot be judged here, if it cannot.
 
-    if not is_folder(path):
-        if path.suffix.lower() == ".ort":
-            raise DataError(f"{path}: ONNX Runtime's own format; what is to be said of it, lint says of its .onnx file")
-        return [path]
-    from ssdlite.runtime.contract_file import read_contract
+    Raises:
+        ConfigError: none of them is for any of the targets.
+        DataError, ContractError: there is nothing to judge, or nothing that can be judged here.
+    """
+    from ssdlite.export.lint.lowered import missing_runtime
+    from ssdlite.export.lint.rules import FILE_TARGETS, ONNX_ENDINGS, targets_of
 
-    files = [path / model.file for model in read_contract(path).models]
-    lowered = [file for file in files if file.suffix.lower() in FILE_TARGETS]
-    is_about_onnx = not targets or any(target in LINT_TARGETS for target in targets)
-    found = [
-        file
-        for file in files
-        if (is_about_onnx and file.suffix in LINTED)
-        or (file in lowered and (not targets or set(FILE_TARGETS[file.suffix.lower()]) & set(targets)))
-    ]
-    if not found and not lowered:
-        names = ", ".join(sorted({file.name for file in files}))
-        raise DataError(
-            f"{path}: expected a bundle with an .onnx file, a web page, or files of one runtime; it has {names}"
-        )
-    return found or lowered
+    problems = {path: ""}
+    if is_folder(path):
+        from ssdlite.runtime.contract_file import read_contract
+
+        models = {path / model.file: model.runtime for model in read_contract(path).models}
+        problems = {
+            file: missing_runtime(file, runtime)
+            for file, runtime in models.items()
+            if file.suffix.lower() in (*ONNX_ENDINGS, *FILE_TARGETS)
+        }
+        if not problems:
+            names = ", ".join(sorted(file.name for file in models))
+            raise DataError(
+                f"{path}: expected a bundle with an .onnx file, a web page, or files of one runtime; it has {names}"
+            )
+    elif path.suffix.lower() == ".ort":
+        raise DataError(f"{path}: ONNX Runtime's own format; what is to be said of it, lint says of its .onnx file")
+    judged = {file: one for file, one in problems.items() if not targets or set(targets) & set(targets_of(file))}
+    if not judged:
+        raise _judges_none(targets, list(problems))
+    if all(judged.values()):
+        raise ContractError(f"{path}: {'; '.join(dict.fromkeys(judged.values()))}")
+    return judged
+
+
+def _judges_none(targets: Sequence[str], files: Sequence[Path]) -> ConfigError:
+    from ssdlite.export.lint.rules import endings_for
+
+    whose = "; ".join(f"--target {target}: is for {' and '.join(endings_for(target))} files" for target in targets)
+    return ConfigError(f"{whose}; given: {listing([file.name for file in files], SHOWN_FILES)}")
 
 
 def _load(path: Path) -> onnx.ModelProto:

@@ -21,6 +21,7 @@ from ssdlite.export.lint.graph import GraphFacts
 from ssdlite.export.lint.report import LintFinding, LintReport, examine, partition_sizes
 from ssdlite.export.lint.rules import oldest_runtime
 from ssdlite.files import write_json
+from ssdlite.runtime.backends.litert import LiteRtBackend
 from ssdlite.runtime.contract import Contract, InputSpec, ModelSpec, OutputSpec, PostprocessSpec, Provenance, ResizeSpec
 from ssdlite.tools import lint_model
 
@@ -401,14 +402,14 @@ def test_command_refuses_unknown_targets_and_folders_that_are_no_bundle(
     assert lint_model.main([path, "--target", "android"]) == 2
     assert "unknown target 'android'" in capsys.readouterr().err
     assert lint_model.main([path, "--target", "litert-gpu"]) == 2
-    assert "litert-gpu judges a runtime's own files, and this is an ONNX model" in capsys.readouterr().err
+    assert "error: --target litert-gpu: is for .tflite files; given: model.onnx\n" in capsys.readouterr().err
     assert lint_model.main([str(tmp_path)]) == 2
     assert "contract.json" in capsys.readouterr().err
     assert lint_model.main([str(tmp_path / "gone.onnx")]) == 2
     assert "no such model file" in capsys.readouterr().err
 
 
-def bundle_with(folder: Path, model: ModelSpec) -> Path:
+def bundle_with(folder: Path, *models: ModelSpec) -> Path:
     contract = Contract(
         name="two circles",
         class_names=("circle",),
@@ -422,7 +423,7 @@ def bundle_with(folder: Path, model: ModelSpec) -> Path:
             max_detections=10,
             max_candidates=10,
         ),
-        models=(model,),
+        models=models,
         provenance=Provenance(checkpoint="best.pt", checkpoint_sha256="0" * 64, license="not stated"),
     )
     write_json(folder / "contract.json", contract.to_dict())
@@ -446,6 +447,49 @@ def test_onnx_files_of_a_bundle_are_examined(tmp_path: Path, capsys: pytest.Capt
     bundle_with(tmp_path, replace(entry, file="decoded.ort"))
     with pytest.raises(DataError, match=r"expected a bundle with an \.onnx file.*; it has decoded\.ort$"):
         lint_model.print_findings(bundle, ["nnapi"])
+
+
+def bundle_for(folder: Path, **runtimes: str) -> Path:
+    """With entries of models of these runtimes, by the endings of their files; the ONNX file is one."""
+    scores = OutputSpec(name="scores", meaning="scores", shape=(1, 6, 1))
+    boxes = OutputSpec(name="boxes", meaning="boxes", shape=(1, 6, 4))
+    side = InputSpec(name="x", type="float32", layout="NCHW", batch=1, height=32, width=32)
+    entry = ModelSpec(file="a", variant="decoded", precision="fp32", outputs=(scores, boxes), input=side)
+    bundle_with(folder, *(replace(entry, file=f"a.{ending}", runtime=name) for ending, name in runtimes.items()))
+    if "onnx" in runtimes:
+        save(conv_model(), folder / "a.onnx")
+    return folder
+
+
+def test_a_target_that_judges_none_of_the_files_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As it is of ``export --lint``; it was ignored, and other rules were printed."""
+    bundle = str(bundle_for(tmp_path, tflite="litert", mlpackage="coreml"))
+    for target, endings in (("nnapi", ".onnx and .html"), ("openvino", ".onnx and .html and .xml")):
+        assert lint_model.main([bundle, "--target", target]) == 2
+        said = f"error: --target {target}: is for {endings} files; given: a.tflite, a.mlpackage\n"
+        assert said in capsys.readouterr().err
+    assert lint_model.main([str(tmp_path / "a.tflite"), "--target", "nnapi"]) == 2
+    assert "--target nnapi: is for .onnx and .html files; given: a.tflite\n" in capsys.readouterr().err
+    bundle_for(tmp_path, onnx="onnxruntime", mlpackage="coreml")
+    assert lint_model.main([bundle, "--target", "nnapi", "litert-gpu"]) == 2
+    assert "--target litert-gpu: is for .tflite files; given: a.onnx\n" in capsys.readouterr().err
+    assert lint_model.main([bundle, "--target", "nnapi", "--json"]) == 0
+    assert [one["target"] for one in json.loads(capsys.readouterr().out)] == ["nnapi"]
+
+
+def test_files_of_a_runtime_that_is_not_here_are_left_out_aloud(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``benchmark`` does; the first one stopped the command."""
+    monkeypatch.setattr(LiteRtBackend, "package", "a_package_that_nobody_has")
+    bundle = str(bundle_for(tmp_path, tflite="litert", onnx="onnxruntime"))
+    assert lint_model.main([bundle, "--target", "nnapi", "litert-gpu", "--json"]) == 0
+    said = capsys.readouterr()
+    assert [one["target"] for one in json.loads(said.out)] == ["nnapi"]
+    assert said.err == 'left out: a.tflite: litert is not installed (pip install "ssdlite[litert]")\n'
+    bundle_for(tmp_path, tflite="litert")
+    assert lint_model.main([bundle]) == 2
+    assert capsys.readouterr().err.endswith(': litert is not installed (pip install "ssdlite[litert]")\n')
 
 
 def test_lint_imports_no_torch(tmp_path: Path) -> None:

@@ -13,19 +13,25 @@ from ssdlite.export.lint.rules import FILE_TARGETS
 from ssdlite.export.lint.tflite import examine_on_gpu, examine_with_xnnpack
 from ssdlite.runtime.backends.executorch import ExecuTorchBackend
 from ssdlite.runtime.backends.openvino import OpenVinoBackend
-from ssdlite.runtime.files import open_model
+from ssdlite.runtime.files import open_model, runtime_problem
 
 CAST_OF_BYTES = "dim_order_ops::_to_dim_order_copy"
 
 
 def examine_lowered(path: Path, targets: Sequence[str]) -> list[LintReport]:
-    """Of a file of one runtime, which is opened for it: on those of ``targets`` that it is for, else on all of them.
+    """Of a file of one runtime, which is opened for it: on those of ``targets`` that it is for; without any, on all.
 
     Raises:
         ContractError: it is damaged, the package of its runtime is missing, or it is refused there.
     """
     own = FILE_TARGETS[path.suffix.lower()]
-    return [EXAMINERS[target](path) for target in [one for one in own if one in targets] or own]
+    return [EXAMINERS[target](path) for target in own if not targets or target in targets]
+
+
+def missing_runtime(path: Path, runtime: str) -> str:
+    """Why a file of this runtime cannot be judged here; empty where it can."""
+    asked = [one for one in FILE_TARGETS.get(path.suffix.lower(), ()) if one not in WITHOUT_RUNTIME]
+    return runtime_problem(runtime) if asked else ""
 
 
 def _examine_openvino(path: Path) -> LintReport:
@@ -57,6 +63,7 @@ def _examine_program(path: Path) -> LintReport:
     return LintReport("executorch", delegates + own.total(), delegates, delegates, NEEDS["executorch"], findings)
 
 
+WITHOUT_RUNTIME = ("coreml-package",)  # which reads the file alone
 EXAMINERS: dict[str, Callable[[Path], LintReport]] = {
     "openvino": _examine_openvino,
     "executorch": _examine_program,

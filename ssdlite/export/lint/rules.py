@@ -41,6 +41,7 @@ FILE_TARGETS = {  # by the ending of a runtime's own files, what these are judge
     ".param": ("ncnn-vulkan",),
     ".mlpackage": ("coreml-package",),
 }
+ONNX_ENDINGS = (".onnx", ".html")  # pages have an ONNX model inside
 FILE_TARGET_WORDS = {
     "litert": "LiteRT on the CPU with XNNPACK, as the ai-edge-litert installed here says",
     "litert-gpu": "LiteRT's GPU delegate, Android and iOS, by its published rules: no GPU was asked",
@@ -110,6 +111,17 @@ def check_target(name: str, *, also_of_files: bool = False) -> None:
     known = {**LINT_TARGETS, **FILE_TARGET_WORDS} if also_of_files else LINT_TARGETS
     if name not in known:
         raise ConfigError(f"unknown target {name!r}{suggest(name, known)}")
+
+
+def targets_of(file: Path) -> tuple[str, ...]:
+    """Those that judge a file of this name."""
+    return FILE_TARGETS.get(file.suffix.lower(), tuple(LINT_TARGETS))
+
+
+def endings_for(target: str) -> list[str]:
+    """Of the files that it judges."""
+    own = [ending for ending, judging in FILE_TARGETS.items() if target in judging]
+    return [*ONNX_ENDINGS, *own] if target in LINT_TARGETS else own
 
 
 @cache
