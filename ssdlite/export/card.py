@@ -12,7 +12,7 @@ from ssdlite.console import code, markdown_table
 from ssdlite.export.platforms import MEDIAPIPE, PlatformUse, feedings, is_fed_by_app, shipments
 from ssdlite.files import counted
 from ssdlite.runtime.contract import Contract, InputSpec, ModelSpec, ResizeSpec, Variant
-from ssdlite.runtime.files import stored_bytes
+from ssdlite.runtime.files import choose_model, stored_bytes
 
 CARD = """\
 # {contract.name}
@@ -39,7 +39,7 @@ score. It sees the picture at {first.input.width} x {first.input.height} pixels.
 ```bash
 ssdlite verify .                          # replay the reference vectors in golden/, step by step
 ssdlite verify . --dump FOLDER            # compare the results of your app on the reference pictures
-ssdlite predict photo.jpg --weights .     # boxes, names and scores
+ssdlite predict photo.jpg --weights .     # boxes, names and scores; needs {predict_needs}
 ```
 
 ```python
@@ -77,12 +77,13 @@ that of an object's score). Programs read all of this in `contract.json` (`{cont
 {limits}
 """
 SELECTION = """\
-scores above {0.score_threshold:g} are kept; of each class the {0.candidates_per_class} best enter non-maximum \
-suppression (NMS), which drops a box whose IoU with a better one of its class is more than {0.nms_threshold:g}; of all \
+scores above {0.score_threshold:g} are kept; {entering} enter non-maximum suppression (NMS), which \
+drops a box whose IoU with a better one of its class is more than {0.nms_threshold:g}; of all \
 classes the {0.max_detections} best remain"""
+BEST_OF_A_CLASS = "of each class the {0.candidates_per_class} best"
 THRESHOLD = """\
-**Show only detections with a score of at least {0.operating_threshold:g}**: most of the {0.max_detections} score \
-less. {source}"""
+**Show only detections with a score of at least {0.operating_threshold:g}**{less}. {source}"""
+LESS = ": most of the {0.max_detections} score less"
 ANSWER_STEPS = """\
 1. {scoring}
 2. {selecting}
@@ -91,8 +92,8 @@ ANSWER_STEPS = """\
 SELECTED_BY_THE_APP = """\
 {variants}: {selection}. To keep at once only the scores of step 3 gives the same sooner."""
 SELECTED_INSIDE = """\
-`nms`: {selection}, inside the graph, for the {0.max_candidates} best pairs of anchor and class. Take the first \
-`count` rows."""
+`nms`: {selection}, inside the graph{limit}. Take the first `count` rows."""
+BEST_PAIRS = ", for the {0.max_candidates} best pairs of anchor and class"
 FOR_MEDIAPIPE = """\
 In {files} outputs stand in another order, that of MediaPipe: find them by their names."""
 ALL_ENTER = """\
@@ -184,6 +185,7 @@ def write_model_card(contract: Contract, bundle: Path | None = None) -> str:
         contract=contract,
         python_file=in_python.file,
         python_needs=_python_needs(in_python.runtime),
+        predict_needs=_package_for_python(choose_model(contract, None).runtime),
         first=contract.models[0],
         origin=contract.provenance,
         checkpoint=code(contract.provenance.checkpoint),
@@ -227,8 +229,12 @@ def _in_python(models: Sequence[ModelSpec]) -> ModelSpec:
 
 def _python_needs(runtime: str) -> str:
     """``numpy, onnxruntime, Pillow, OpenCV; no torch``"""
-    needs = f"numpy, {PYTHON_NEEDS.get(runtime, runtime)}, Pillow, OpenCV"
+    needs = f"numpy, {_package_for_python(runtime)}, Pillow, OpenCV"
     return needs if runtime == "executorch" else f"{needs}; no torch"
+
+
+def _package_for_python(runtime: str) -> str:
+    return PYTHON_NEEDS.get(runtime, runtime)
 
 
 def _by(models: Sequence[ModelSpec], *parts: str) -> Iterator[tuple[Any, str]]:
@@ -346,8 +352,10 @@ def _feeding(model: ModelSpec) -> tuple[str, str]:
 
 def _answers(contract: Contract) -> Iterator[str]:
     spec = contract.postprocess
-    threshold = THRESHOLD.format(spec, source=THRESHOLD_SOURCES[spec.operating_threshold_source])
     fed = replace(contract, models=tuple(filter(is_fed_by_app, contract.models)))
+    lowest = min((contract.postprocess_of(model).score_threshold for model in fed.models), default=1.0)
+    less = LESS.format(spec) if lowest < spec.operating_threshold else ""
+    threshold = THRESHOLD.format(spec, less=less, source=THRESHOLD_SOURCES[spec.operating_threshold_source])
     if not fed.models:
         yield threshold
         return
@@ -391,15 +399,18 @@ def _scoring(contract: Contract) -> str:
 
 def _selecting(contract: Contract) -> str:
     spec, variants = contract.postprocess, {model.variant for model in contract.models}
-    selection = SELECTION.format(spec)
-    inside = "nms" in variants
+    runtimes = {model.runtime for model in contract.models if model.variant == "nms"}
+    in_litert, elsewhere = "litert" in runtimes, bool(runtimes - {"litert"})
+    is_limited = elsewhere or bool(variants - {"nms"})
+    selection = SELECTION.format(spec, entering=BEST_OF_A_CLASS.format(spec) if is_limited else "all of them")
     by_app = " and ".join(code(variant) for variant in get_args(Variant) if variant in variants - {"nms"})
     parts = [SELECTED_BY_THE_APP.format(variants=by_app, selection=selection)] if by_app else []
-    parts += [SELECTED_INSIDE.format(spec, selection="the same" if parts else selection)] if inside else []
-    in_litert = any((model.runtime, model.variant) == ("litert", "nms") for model in contract.models)
+    if runtimes:
+        limit = BEST_PAIRS.format(spec) if elsewhere else ""
+        parts.append(SELECTED_INSIDE.format(selection="the same" if parts else selection, limit=limit))
     own = ((threshold, files) for threshold, files in _by(contract.models, "score_threshold") if threshold is not None)
     notes = [OWN_THRESHOLD.format(threshold=threshold, files=files) for threshold, files in own]
-    return " ".join(parts) + (ALL_ENTER if in_litert else "") + "".join(notes)
+    return " ".join(parts) + (ALL_ENTER if in_litert and is_limited else "") + "".join(notes)
 
 
 def _quantization(models: Sequence[ModelSpec]) -> Iterator[str]:
@@ -429,12 +440,15 @@ def _limits(contract: Contract) -> Iterator[str]:
     unmeasured = ", ".join(code(model.file) for model in models if model.accuracy is None)
     timed = any(model.latency for model in models)
     in_int8 = any(model.precision == "int8" for model in models)
+    unlimited = [model for model in models if (model.runtime, model.variant) == ("coreml", "nms")]
+    most = f"At most {contract.postprocess.max_detections} objects are found in a picture"
     limits = (
         (measured, f"Accuracy was measured on {measured}. Other pictures were not tried."),
         (not measured, "The accuracy of these files was not measured when they were exported."),
         (measured and unmeasured, f"The accuracy of {unmeasured} was not measured."),
         (timed, "Times were measured on the processor named above; a phone's are others."),
-        (True, f"At most {contract.postprocess.max_detections} objects are found in a picture."),
+        (len(unlimited) < len(models), most + (f", but for {_files(unlimited)}." if unlimited else ".")),
+        (unlimited, f"How many objects {_files(unlimited)} finds in a picture has no limit."),
         (True, "It finds objects of the classes above and no others; a score is not a probability."),
         (in_int8, "Processors round int8 arithmetic differently: scores may differ slightly from one to the next."),
         (

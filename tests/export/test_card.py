@@ -224,6 +224,47 @@ def test_steps_are_those_of_the_files_there_are() -> None:
 VISION = replace(NMS, file="nms_fp16.mlpackage", runtime="coreml", precision="fp16", quantization=None)
 
 
+def test_of_litert_files_alone_the_selection_is_theirs() -> None:
+    """They have no limit to what enters NMS; the card stated two, and that there is none."""
+    card = write_model_card(replace(CONTRACT, models=(LITERT,)))
+    selecting = next(line for line in card.splitlines() if line.startswith("2. `nms`"))
+    assert selecting == (
+        "2. `nms`: scores above 0.001 are kept; all of them enter non-maximum suppression (NMS), which drops a box "
+        "whose IoU with a better one of its class is more than 0.55; of all classes the 50 best remain, inside the "
+        "graph. Take the first `count` rows."
+    )
+    mixed = write_model_card(replace(CONTRACT, models=(RAW, LITERT)))
+    assert "`nms`: the same, inside the graph. Take the first `count` rows. In LiteRT's files all scores" in mixed
+    assert "1024" not in mixed
+
+
+def test_how_many_objects_vision_finds_has_no_limit() -> None:
+    """Core ML's ``nonMaximumSuppression`` has none (docs/deploy.md)."""
+    card = write_model_card(replace(CONTRACT, models=(VISION,)))
+    assert "- How many objects `nms_fp16.mlpackage` finds in a picture has no limit.\n" in card
+    assert "At most" not in card and "most of the" not in card
+    card = write_model_card(replace(CONTRACT, models=(RAW, VISION)))
+    assert "- At most 50 objects are found in a picture, but for `nms_fp16.mlpackage`.\n" in card
+
+
+def test_nothing_scores_less_than_the_threshold_that_was_asked_for() -> None:
+    spec = replace(
+        CONTRACT.postprocess, score_threshold=0.5, operating_threshold=0.5, operating_threshold_source="score_threshold"
+    )
+    card = write_model_card(replace(CONTRACT, postprocess=spec))
+    assert (
+        "3. **Show only detections with a score of at least 0.5**. It is the score threshold that these files were "
+        "exported with: below it they find nothing.\n"
+    ) in card
+
+
+def test_the_command_that_needs_a_mac_says_so() -> None:
+    card = write_model_card(replace(CONTRACT, models=(VISION,)))
+    assert "--weights .     # boxes, names and scores; needs coremltools on a Mac\n" in card
+    card = write_model_card(replace(CONTRACT, models=(VISION, LITERT)))
+    assert "--weights .     # boxes, names and scores; needs ai-edge-litert\n" in card
+
+
 def test_what_no_app_does_is_not_among_its_steps() -> None:
     page = replace(RAW, file="decoded.html", runtime="web", variant="decoded", outputs=RAW.outputs)
     card = write_model_card(replace(CONTRACT, models=(RAW, VISION, page)))
