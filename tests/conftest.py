@@ -7,9 +7,10 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, PathDistribution, distribution, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +23,7 @@ from packaging.utils import canonicalize_name
 from PIL import Image
 
 from tests.examples.kotlin import Kotlin, find_kotlin
-from tests.made_once import make_once
+from tests.made_once import Trace, graphs_from, make_once, trace_once
 
 # Before torch is imported. The tests' networks gain nothing from threads, and where other work has the processors
 # torch's threads wait for one another: the same tests then take many times as long.
@@ -57,7 +58,20 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def golden_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Trace:
+    """``export_onnx``, which takes seconds, called once for each detector and its options in all processes."""
+    return partial(trace_once, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def traced_once(trace: Trace) -> Iterator[None]:
+    """For modules that export bundles of one detector again and again, and test something else than its graph."""
+    with graphs_from(trace):
+        yield
+
+
+@pytest.fixture(scope="session")
+def golden_bundles(tmp_path_factory: pytest.TempPathFactory, trace: Trace) -> Path:
     """Exported bundles with reference vectors, not to be changed: ``stretch`` (softmax; raw, decoded and nms in uint8
     NCHW, decoded in float32 NHWC), ``letterbox`` (sigmoid; decoded in float32 NCHW) and ``letterbox_softmax`` (raw and
     nms). Three classes, 96 x 96. Beside them ``stretch.pt`` and so on, the detectors.
@@ -67,13 +81,37 @@ def golden_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(folder: Path) -> None:
         options = [GraphOptions(variant=variant) for variant in ("raw", "decoded", "nms")]
         _write_bundle(
-            folder / "stretch", [*options, GraphOptions(variant="decoded", input_type="float32", layout="NHWC")], {}
+            folder / "stretch",
+            [*options, GraphOptions(variant="decoded", input_type="float32", layout="NHWC")],
+            {},
+            trace,
         )
         settings = {"resize": "letterbox", "score_function": "sigmoid"}
-        _write_bundle(folder / "letterbox", [GraphOptions(variant="decoded", input_type="float32")], settings)
-        _write_bundle(folder / "letterbox_softmax", options[::2], {"resize": "letterbox"})
+        _write_bundle(folder / "letterbox", [GraphOptions(variant="decoded", input_type="float32")], settings, trace)
+        _write_bundle(folder / "letterbox_softmax", options[::2], {"resize": "letterbox"}, trace)
 
     return make_once(tmp_path_factory, "bundles", make)
+
+
+@pytest.fixture(scope="session")
+def litert_bundle(golden_bundles: Path, tmp_path_factory: pytest.TempPathFactory, trace: Trace) -> Path:
+    """``stretch`` in LiteRT, every variant, with reference vectors of its own; not to be changed. Boxes of nms files
+    begin with y, labels and count are floats; anchors is MediaPipe's.
+    """
+    pytest.importorskip("ai_edge_litert", reason="needs ai-edge-litert, of the extra litert, which is not installed")
+    from ssdlite.export import ExportOptions, export_bundle
+
+    def make(folder: Path) -> None:
+        options = ExportOptions(
+            checkpoint=golden_bundles / "stretch.pt",
+            output=folder / "bundle",
+            target=("litert",),
+            variant=("nms", "anchors", "decoded", "raw"),
+        )
+        with graphs_from(trace):
+            export_bundle(options)
+
+    return make_once(tmp_path_factory, "litert", make) / "bundle"
 
 
 @pytest.fixture(scope="session")
@@ -146,7 +184,7 @@ def _build_package(folder: Path) -> None:
         archive.extractall(folder / "site")
 
 
-def _write_bundle(folder: Path, options: list, settings: dict) -> None:
+def _write_bundle(folder: Path, options: list, settings: dict, trace: Trace) -> None:
     """``raw.uint8_NCHW.onnx`` and so on, of a random detector that finds some tens of objects in noise."""
     import onnx
     import torch
@@ -155,7 +193,7 @@ def _write_bundle(folder: Path, options: list, settings: dict) -> None:
     from ssdlite.checkpoint import Checkpoint, save_checkpoint
     from ssdlite.export.bundle import build_contract, write_contract
     from ssdlite.export.graphs import model_spec
-    from ssdlite.export.onnx import attach_contract, export_onnx, opset_of
+    from ssdlite.export.onnx import attach_contract, opset_of
     from ssdlite.export.verify.golden import write_golden
     from ssdlite.runtime.contract import Provenance
 
@@ -171,7 +209,7 @@ def _write_bundle(folder: Path, options: list, settings: dict) -> None:
     save_checkpoint(Checkpoint(detector.config, detector.state_dict()), folder.with_suffix(".pt"))
     specs, graphs = [], []
     for one in options:
-        graph = export_onnx(detector, one)
+        graph = trace(detector, one)
         graphs.append(graph)
         spec = model_spec(detector, one, f"{one.variant}.{one.input_type}_{one.layout}.onnx")
         specs.append(replace(spec, opset=opset_of(graph), ir_version=graph.ir_version))

@@ -21,6 +21,7 @@ from ssdlite.training.options import PART_OF, TrainOptions
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+pytestmark = pytest.mark.usefixtures("traced_once")
 
 
 def test_the_keywords_are_the_options() -> None:
@@ -50,6 +51,13 @@ def test_the_page_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [model.variant for model in names["contract"].models] == ["decoded"]
     assert ssdlite.load_detector("runs/second").class_names == ("box",)
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"first", "second", "third"}
+
+
+@pytest.fixture(scope="module")
+def small() -> ssdlite.Detector:
+    return ssdlite.build_detector(
+        "ssdlite192_mobilenet_v2_050", class_names=["cat", "fish"], width_mult=0.1, image_size=32
+    )
 
 
 @pytest.fixture
@@ -90,7 +98,9 @@ def test_figures_of_data_from_python(
     assert metrics.per_class["dog"].AP is None
 
 
-def test_data_are_read_as_in_training(examples: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_are_read_as_in_training(
+    small: ssdlite.Detector, examples: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A class under the name that it has in the detector; and the file of a run knows which that is."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kittens = [(pixels, boxes, ["kitten", "fish"]) for pixels, (box,), _ in examples for boxes in [[box, [0, 0, 5, 5]]]]
@@ -100,11 +110,8 @@ def test_data_are_read_as_in_training(examples: list[Any], tmp_path: Path, monke
     with pytest.raises(ssdlite.ConfigError, match="unknown option 'renam'; did you mean 'rename'"):
         ssdlite.evaluate(oracle, kittens, renam=("kitten=cat",))  # type: ignore[arg-type, call-arg]
 
-    detector = ssdlite.build_detector(
-        "ssdlite192_mobilenet_v2_050", class_names=["cat", "fish"], width_mult=0.1, image_size=32
-    )
     training = {"options": {"dataset": {"rename": ["kitten=cat"]}}}
-    save_checkpoint(Checkpoint(detector.config, detector.state_dict(), {}, training), tmp_path / "best.pt")
+    save_checkpoint(Checkpoint(small.config, small.state_dict(), {}, training), tmp_path / "best.pt")
     assert ssdlite.evaluate(tmp_path, kittens).per_class["cat"].AP is not None
     assert ssdlite.evaluate(tmp_path, kittens, rename=("fish=cat",)).per_class["fish"].AP is None
     assert ssdlite.evaluate(tmp_path, examples).per_class["cat"].AP is not None, "its names already"
@@ -121,18 +128,15 @@ def test_data_are_read_as_in_training(examples: list[Any], tmp_path: Path, monke
         ssdlite.runtime.load_model(tmp_path / "bundle")
 
 
-def test_the_operating_points_of_a_detector_go_along(tmp_path: Path) -> None:
+def test_the_operating_points_of_a_detector_go_along(small: ssdlite.Detector, tmp_path: Path) -> None:
     """From a file through ``load_detector`` into a bundle; further training makes them void."""
-    detector = ssdlite.build_detector(
-        "ssdlite192_mobilenet_v2_050", class_names=["cat", "dog"], width_mult=0.1, image_size=32
-    )
     point = {"score_threshold": 0.35, "precision": 0.8, "recall": 0.5, "f1": 0.625}
-    metrics = {"AP": 0.25, "operating_points": {"dog": point}}
-    save_checkpoint(Checkpoint(detector.config, detector.state_dict(), metrics), tmp_path / "best.pt")
+    metrics = {"AP": 0.25, "operating_points": {"fish": point}}
+    save_checkpoint(Checkpoint(small.config, small.state_dict(), metrics), tmp_path / "best.pt")
     loaded = ssdlite.load_detector(tmp_path / "best.pt")
     contract = ssdlite.export_detector(loaded, tmp_path / "bundle", variant=("decoded",), golden_images=1)
     assert contract.provenance.metrics == {"AP": 0.25}
-    assert ssdlite.load_operating_points(tmp_path / "bundle") == {"dog": OperatingPoint(0.35, 0.8, 0.5, 0.625)}
+    assert ssdlite.load_operating_points(tmp_path / "bundle") == {"fish": OperatingPoint(0.35, 0.8, 0.5, 0.625)}
     spec = contract.postprocess
     assert (spec.operating_threshold, spec.operating_threshold_source) == (0.35, "measured")
     props = {one.key: one.value for one in onnx.load(str(tmp_path / "bundle" / "decoded_fp32.onnx")).metadata_props}

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
-from ssdlite.export import ExportOptions, export_bundle
 from ssdlite.export.verify.bundle import verify_bundle
 from ssdlite.images.geometry import fit_window
 from tests.examples.kotlin import Kotlin
@@ -192,21 +191,6 @@ def replay(request: pytest.FixtureRequest, language: str, bundle: Path, dump: Pa
         run(request.getfixturevalue("replay_program"), dump, stdin=values)
     else:
         request.getfixturevalue("kotlin").run("ssdlite.ReplayKt", bundle, dump)
-
-
-@pytest.fixture(scope="module")
-def litert_bundle(golden_bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of every variant: boxes of nms files begin with y, labels and count are floats; anchors is MediaPipe's."""
-    pytest.importorskip("ai_edge_litert", reason="needs ai-edge-litert, of the extra litert, which is not installed")
-    bundle = tmp_path_factory.mktemp("litert") / "bundle"
-    options = ExportOptions(
-        checkpoint=golden_bundles / "stretch.pt",
-        output=bundle,
-        target=("litert",),
-        variant=("nms", "anchors", "decoded", "raw"),
-    )
-    export_bundle(options)
-    return bundle
 
 
 @pytest.mark.parametrize("language", ["javascript", "cpp", "kotlin"])

@@ -403,13 +403,13 @@ globalThis.detect = async (model, picture, scoreThreshold) => {
 </script>"""
 
 
-def test_mediapipe_tasks_in_the_browser_finds_what_python_finds(tab: Tab, golden_bundles: Path, tmp_path: Path) -> None:
+def test_mediapipe_tasks_in_the_browser_finds_what_python_finds(
+    tab: Tab, golden_bundles: Path, litert_bundle: Path, tmp_path: Path
+) -> None:
     """On a picture of the input's size; MediaPipe truncates corners and sizes to whole pixels."""
     package = install_package("@mediapipe/tasks-vision", "1.1.0")
-    bundle = tmp_path / "bundle"
-    export_bundle(ExportOptions(checkpoint=golden_bundles / "stretch.pt", output=bundle, target=("litert",)))
     golden = golden_bundles / "stretch" / "golden"
-    for name, path in (("package", package), ("golden", golden)):
+    for name, path in (("package", package), ("golden", golden), ("bundle", litert_bundle)):
         (tmp_path / name).symlink_to(path)
     (tmp_path / "page.html").write_text(TASKS_PAGE)
     with serving(tmp_path) as server:

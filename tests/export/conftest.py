@@ -1,23 +1,32 @@
-"""What the tests of several targets share: tracing a detector takes two to four seconds."""
+"""What the tests of several targets share."""
 
-from collections.abc import Callable
-from functools import cache, partial
 from pathlib import Path
 
 import pytest
+import torch
 
+import ssdlite
+from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.config import PRESETS
-from tests.export.detectors import ExportedPreset, read_preset, write_preset
-from tests.made_once import make_once
-
-
-@pytest.fixture(scope="session")
-def preset_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """By the name of a preset the folder of its files, which are written when they are first asked for."""
-    return cache(lambda name: make_once(tmp_path_factory, f"preset-{name}", partial(write_preset, name)))
+from tests.export.detectors import ExportedPreset
+from tests.made_once import Trace
 
 
 @pytest.fixture(params=PRESETS)
-def preset(request: pytest.FixtureRequest, preset_folder: Callable[[str], Path]) -> ExportedPreset:
+def preset(request: pytest.FixtureRequest, trace: Trace) -> ExportedPreset:
     """Each preset, to be changed at will."""
-    return read_preset(preset_folder(request.param))
+    return ExportedPreset(request.param, trace)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random detector that finds some objects in noise; one class is called as nobody should call it."""
+    torch.manual_seed(0)
+    names = ("cat", "</script><script>alert(1)</script>")
+    detector = ssdlite.build_detector("ssdlite320_mobilenet_v1", class_names=names, width_mult=0.1, image_size=64)
+    for module in detector.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+    path = tmp_path_factory.mktemp("run") / "best.pt"
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict()), path)
+    return path

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import NamedTuple
+from functools import cached_property
 
 import onnx
 import torch
 from torch import nn
 
 import ssdlite
-from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.detector import Detector
-from ssdlite.export.onnx import export_onnx
 from ssdlite.export.options import GraphOptions
+from tests.made_once import Trace
 
 PRESET_SIZE = (100, 128)  # height and width; the steps of the anchors do not divide the height
 
@@ -36,22 +34,18 @@ def lively(detector: Detector) -> Detector:
     return detector.eval()
 
 
-class ExportedPreset(NamedTuple):
-    """Of four classes and ``PRESET_SIZE``; both graphs take uint8 planes, one picture at a time."""
+class ExportedPreset:
+    """Of four classes and ``PRESET_SIZE``. Its graphs take uint8 planes, one picture at a time."""
 
-    detector: Detector
-    raw: onnx.ModelProto
-    decoded: onnx.ModelProto
+    def __init__(self, name: str, trace: Trace) -> None:
+        torch.manual_seed(0)
+        self.detector = lively(ssdlite.build_detector(name, num_classes=4, image_size=PRESET_SIZE))
+        self._trace = trace
 
+    @cached_property
+    def raw(self) -> onnx.ModelProto:
+        return self._trace(self.detector, GraphOptions(variant="raw"))
 
-def write_preset(name: str, folder: Path) -> None:
-    torch.manual_seed(0)
-    detector = lively(ssdlite.build_detector(name, num_classes=4, image_size=PRESET_SIZE))
-    save_checkpoint(Checkpoint(detector.config, detector.state_dict()), folder / "best.pt")
-    onnx.save(export_onnx(detector, GraphOptions(variant="raw")), folder / "raw.onnx")
-    onnx.save(export_onnx(detector, GraphOptions(variant="decoded")), folder / "decoded.onnx")
-
-
-def read_preset(folder: Path) -> ExportedPreset:
-    detector = ssdlite.load_detector(folder / "best.pt").eval()
-    return ExportedPreset(detector, onnx.load(folder / "raw.onnx"), onnx.load(folder / "decoded.onnx"))
+    @cached_property
+    def decoded(self) -> onnx.ModelProto:
+        return self._trace(self.detector, GraphOptions(variant="decoded"))

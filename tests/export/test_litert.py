@@ -7,7 +7,7 @@ import json
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,13 @@ from ssdlite.runtime.backends.onnxruntime import OnnxBackend
 from ssdlite.runtime.contract import Contract, Precision, Provenance, Variant
 from ssdlite.runtime.contract_file import read_contract
 from ssdlite.runtime.model import RuntimeDetector
-from tests.export.detectors import ExportedPreset, lively, read_preset
+from tests.export.detectors import ExportedPreset, lively
+from tests.made_once import Trace
 
 pytest.importorskip("ai_edge_litert", reason="needs the package ai-edge-litert, which is not installed")
 from ssdlite.runtime.backends.litert import LiteRtBackend
 
+pytestmark = pytest.mark.usefixtures("traced_once")
 PROVENANCE = Provenance(checkpoint="best.pt", checkpoint_sha256="0", license="MIT")
 
 
@@ -133,8 +135,8 @@ def small() -> Detector:
 
 
 @pytest.fixture(scope="module")
-def small_model(small: Detector) -> onnx.ModelProto:
-    return export_onnx(small, GraphOptions(variant="raw"))
+def small_model(small: Detector, trace: Trace) -> onnx.ModelProto:
+    return trace(small, GraphOptions(variant="raw"))
 
 
 def test_sigmoid_scores_and_an_input_that_the_app_normalizes() -> None:
@@ -174,9 +176,10 @@ def test_half_precision_stores_half_the_bytes(small: Detector, small_model: onnx
 
 
 @pytest.mark.parametrize("name", ["ssdlite192_mobilenet_v2_050", "ssdlite320_mobilenet_v3_large"])
-def test_int8_computes_what_onnx_runtime_computes(name: str, preset_folder: Callable[[str], Path]) -> None:
+def test_int8_computes_what_onnx_runtime_computes(name: str, trace: Trace) -> None:
     """From the same scales: all convolutions in integers, and scores apart by single rounding steps."""
-    detector, model, _ = read_preset(preset_folder(name))
+    preset = ExportedPreset(name, trace)
+    detector, model = preset.detector, preset.raw
     reader = open_onnx(model, detector)
     samples = [image.transpose(1, 2, 0) for image in pictures(detector, 6, seed=1)]
     quantized = quantize(model, calibrate(model, calibration_inputs(reader, samples)), activation_type="int8")
@@ -361,7 +364,7 @@ def test_mediapipe_finds_what_we_find(small: Detector, small_model: onnx.ModelPr
 
 
 @pytest.fixture(scope="module")
-def bundle(small: Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(small: Detector, tmp_path_factory: pytest.TempPathFactory, traced_once: None) -> Path:
     folder = tmp_path_factory.mktemp("litert")
     save_checkpoint(as_checkpoint(small), folder / "best.pt")
     said: list[str] = []

@@ -34,9 +34,10 @@ from ssdlite.tools.lint_model import main as lint
 from tests.export.faults import FAULTS, Graph
 from tests.export.golden_models import DECODED, NMS, step_of
 
-pytestmark = pytest.mark.skipif(
-    find_spec("openvino") is None, reason="openvino is not installed (the extra ssdlite[openvino])"
-)
+pytestmark = [
+    pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed (the extra ssdlite[openvino])"),
+    pytest.mark.usefixtures("traced_once"),
+]
 
 
 def converted(file: str) -> str:

@@ -11,11 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx
 import pytest
-import torch
 from google.protobuf import json_format
 
 import ssdlite
-from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.errors import ConfigError, ContractError
 from ssdlite.export import ExportOptions, export_bundle
 from ssdlite.export.graphs import model_spec
@@ -73,21 +71,7 @@ class JsonBackend:
 INT8: dict[str, Any] = {"precision": ("int8",), "data": Path("data")}
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random detector that finds some objects in noise."""
-    torch.manual_seed(0)
-    detector = ssdlite.build_detector(
-        "ssdlite320_mobilenet_v1", class_names=("cat", "dog"), width_mult=0.1, image_size=64
-    )
-    for module in detector.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight)
-    path = tmp_path_factory.mktemp("run") / "best.pt"
-    save_checkpoint(Checkpoint(detector.config, detector.state_dict()), path)
-    return path
-
-
+@pytest.mark.usefixtures("traced_once")
 def test_a_format_of_ones_own(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TARGETS, "json", JSON_TARGET)
     monkeypatch.setitem(BACKENDS, "json", JsonBackend)

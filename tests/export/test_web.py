@@ -18,10 +18,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 
 import ssdlite
-from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.errors import ConfigError, ContractError, ExportError
 from ssdlite.export import ExportOptions, export_bundle
 from ssdlite.export.plan import plan_graphs
@@ -38,22 +36,8 @@ INSTALL = "npm install --ignore-scripts onnxruntime-web@1.30.0"
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random detector that finds some objects in noise; one class is called as nobody should call it."""
-    torch.manual_seed(0)
-    names = ("cat", "</script><script>alert(1)</script>")
-    detector = ssdlite.build_detector("ssdlite320_mobilenet_v1", class_names=names, width_mult=0.1, image_size=64)
-    for module in detector.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight)
-    path = tmp_path_factory.mktemp("run") / "best.pt"
-    save_checkpoint(Checkpoint(detector.config, detector.state_dict()), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def exported(checkpoint: Path) -> Path:
-    output = checkpoint.with_name("bundle")
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, traced_once: None) -> Path:
+    output = tmp_path_factory.mktemp("web") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(web, "find_web_runtime", lambda place: ANY_RUNTIME)
         export_bundle(ExportOptions(checkpoint=checkpoint, output=output, target=("web",)))

@@ -11,7 +11,7 @@ import pytest
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
 from ssdlite.export import ExportOptions, export_bundle
 from tests.export.coreml.packages import METRICS, random_detector
-from tests.made_once import make_once
+from tests.made_once import Trace, graphs_from, make_once
 
 
 @pytest.fixture(scope="session")
@@ -27,21 +27,22 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, trace: Trace) -> Path:
     """The detector for Vision in all three precisions; not to be changed."""
-    return _export_once(tmp_path_factory, "coreml", checkpoint, precision=("fp32", "fp16", "int8"))
+    return _export_once(tmp_path_factory, trace, "coreml", checkpoint, precision=("fp32", "fp16", "int8"))
 
 
 @pytest.fixture(scope="session")
-def second(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def second(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, trace: Trace) -> Path:
     """Both variants, in the precision that is the default; not to be changed."""
-    return _export_once(tmp_path_factory, "coreml-second", checkpoint, variant=("nms", "decoded"))
+    return _export_once(tmp_path_factory, trace, "coreml-second", checkpoint, variant=("nms", "decoded"))
 
 
-def _export_once(factory: pytest.TempPathFactory, name: str, checkpoint: Path, **changes: Any) -> Path:
+def _export_once(factory: pytest.TempPathFactory, trace: Trace, name: str, checkpoint: Path, **changes: Any) -> Path:
     def make(folder: Path) -> None:
         paths = {"checkpoint": checkpoint, "output": folder / "bundle"}
-        export_bundle(ExportOptions(**paths, target=("coreml",), golden_images=2, license="MIT", **changes))
+        with graphs_from(trace):
+            export_bundle(ExportOptions(**paths, target=("coreml",), golden_images=2, license="MIT", **changes))
 
     return make_once(factory, name, make) / "bundle"
 

@@ -159,6 +159,7 @@ def test_vision_has_no_such_letterbox(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["best.pt"]
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_without_coremltools_it_says_what_to_install(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ def test_the_contract_says_how_to_feed_it(bundle: Path) -> None:
 
 
 @needs_coreml
+@pytest.mark.usefixtures("traced_once")
 def test_a_score_threshold_above_the_operating_threshold_takes_its_place(checkpoint: Path, tmp_path: Path) -> None:
     contract = export_with(checkpoint, tmp_path / "bundle", score_threshold=0.65, golden_images=1)
     shown = contract.postprocess
