@@ -28,8 +28,8 @@ if (files.length === 0) {
   exit(2);
 }
 
-const contract = await readJson(join(bundle, "contract.json"));
-const model = findModel(contract, values.model);
+const contract = await readJson(join(bundle, "contract.json")).catch(fail);
+const model = await Promise.resolve(contract).then((own) => findModel(own, values.model)).catch(fail);
 const threshold = Number(values["score-threshold"] ?? operatingThreshold(contract));
 const session = await ort.InferenceSession.create(join(bundle, model.file));
 for (const file of files) {
@@ -43,4 +43,10 @@ for (const file of files) {
     const name = basename(file, extname(file));
     await writeDump(values.dump, name, model, { resized, input: tensor, outputs, detections });
   }
+}
+
+/** What cannot be used is told in one line. */
+function fail(error) {
+  console.error(`detect.mjs: ${error.message}`);
+  exit(2);
 }

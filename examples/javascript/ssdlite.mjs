@@ -20,7 +20,11 @@ export function findModel(contract, file = null) {
   const usable = contract.models.filter((model) => (file ? model.file === file : model.runtime === "onnxruntime"));
   const rank = ({ variant, precision }) => 2 * ["nms", "decoded", "raw"].indexOf(variant) + (precision === "fp32" ? 0 : 1);
   usable.sort((a, b) => rank(a) - rank(b));
-  if (usable.length === 0) throw new Error(`no model ${file ?? "for ONNX Runtime"} among ${contract.models.map((m) => m.file)}`);
+  if (usable.length === 0) {
+    const advice = file ? "" : ": export with `ssdlite export CHECKPOINT --target onnxruntime`";
+    throw new Error(`no model ${file ?? "for ONNX Runtime"} among ${contract.models.map((m) => m.file).join(", ")}${advice}`);
+  }
+  if (usable[0].runtime !== "onnxruntime") throw new Error(`${file} is for ${usable[0].runtime}, not for ONNX Runtime`);
   return usable[0];
 }
 

@@ -282,6 +282,26 @@ def test_javascript_runs_a_bundle(
     assert all(one["detections"] for one in found)
 
 
+def test_javascript_says_in_one_line_what_it_cannot_use(
+    node: str, packages: Path, golden_bundles: Path, tmp_path: Path
+) -> None:
+    contract = json.loads((golden_bundles / "letterbox" / "contract.json").read_text())
+    contract["models"][0] |= {"file": "a.tflite", "runtime": "litert"}
+    (tmp_path / "contract.json").write_text(json.dumps(contract))
+    for arguments, message in (
+        (
+            [tmp_path],
+            "no model for ONNX Runtime among a.tflite: export with `ssdlite export CHECKPOINT --target onnxruntime`",
+        ),
+        ([tmp_path, "--model", "b.onnx"], "no model b.onnx among a.tflite"),
+        ([tmp_path, "--model", "a.tflite"], "a.tflite is for litert, not for ONNX Runtime"),
+        ([tmp_path / "none"], f"ENOENT: no such file or directory, open '{tmp_path / 'none' / 'contract.json'}'"),
+    ):
+        command = [node, packages / "detect.mjs", arguments[0], "a.png", *arguments[1:]]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (2, f"detect.mjs: {message}\n")
+
+
 def test_javascript_turns_jpegs_upright(node: str, packages: Path, tmp_path: Path) -> None:
     corners = Image.new("RGB", (32, 16), (255, 0, 0))
     corners.paste((0, 255, 0), (16, 0, 32, 8))

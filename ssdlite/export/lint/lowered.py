@@ -11,11 +11,9 @@ from ssdlite.export.lint.ncnn import examine_on_vulkan
 from ssdlite.export.lint.report import NEEDS, LintFinding, LintReport
 from ssdlite.export.lint.rules import FILE_TARGETS
 from ssdlite.export.lint.tflite import examine_on_gpu, examine_with_xnnpack
-from ssdlite.runtime.backends.executorch import ExecuTorchBackend
+from ssdlite.runtime.backends.executorch import CAST_OF_BYTES, ExecuTorchBackend, importing_exporter
 from ssdlite.runtime.backends.openvino import OpenVinoBackend
 from ssdlite.runtime.files import open_model, runtime_problem
-
-CAST_OF_BYTES = "dim_order_ops::_to_dim_order_copy"
 
 
 def examine_lowered(path: Path, targets: Sequence[str]) -> list[LintReport]:
@@ -44,7 +42,8 @@ def _examine_openvino(path: Path) -> LintReport:
 def _examine_program(path: Path) -> LintReport:
     """ExecuTorch's own kernels beside the delegates."""
     assert isinstance(open_model(path, None, 1)[2], ExecuTorchBackend)  # which is strict about damage
-    from executorch.exir._serialize._program import deserialize_pte_binary
+    with importing_exporter():
+        from executorch.exir._serialize._program import deserialize_pte_binary
 
     (plan,) = deserialize_pte_binary(path.read_bytes()).program.execution_plan
     calls = [one.instr_args for chain in plan.chains for one in chain.instructions]

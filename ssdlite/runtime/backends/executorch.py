@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +27,7 @@ from ssdlite.runtime.backends.base import (
 from ssdlite.runtime.contract import ModelSpec
 
 METHOD = "forward"
+CAST_OF_BYTES = "dim_order_ops::_to_dim_order_copy"  # of a uint8 input: XNNPACK has none
 SCALAR_TYPES = {0: "uint8", 3: "int32", 6: "float32"}  # c10/core/ScalarType.h
 
 
@@ -156,3 +161,19 @@ def _import_bindings(name: str) -> Any:
     except ImportError:
         raise ContractError(f'{name}: running it needs executorch: pip install "ssdlite[executorch]"') from None
     return _C
+
+
+@contextmanager
+def importing_exporter() -> Iterator[None]:
+    """In this the exporter is to be imported, or a part of it: that warns, and adds variables to the environment."""
+    before, logger = set(os.environ), logging.getLogger("torch.utils._pytree")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+        for name in set(os.environ) - before:
+            del os.environ[name]
