@@ -133,7 +133,7 @@ def test_a_few_pictures_are_learned_by_heart(shapes: Path, tmp_path: Path) -> No
         options(
             shapes,
             tmp_path / "run",
-            overfit=12,
+            overfit=8,
             batch_size=4,
             epochs=100,
             eval_interval=100,
