@@ -36,14 +36,15 @@ def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 def trace_once(factory: pytest.TempPathFactory, detector: Detector, options: GraphOptions) -> onnx.ModelProto:
     """What ``export_onnx`` gives of a detector of these very weights, settings and modules; to be changed at will.
 
-    Settings of post-processing count for the variant that has it inside.
+    Settings of post-processing count for the variant that has it inside, and how a picture is resized for none.
     """
     import msgspec
     import onnx
 
+    from ssdlite.config import override
     from ssdlite.export.onnx import export_onnx
 
-    settings = msgspec.structs.asdict(detector.config)
+    settings = msgspec.structs.asdict(override(detector.config, resize="stretch"))
     if options.variant != "nms":
         del settings["postprocess"]
     digest = hashlib.sha256(f"{detector}{settings}{options}".encode())
