@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from onnx import helper, numpy_helper
 
 from ssdlite.detections import Detection
 from ssdlite.errors import ContractError
+from ssdlite.export.verify import explain
 from ssdlite.export.verify.bundle import verify_bundle
 from ssdlite.runtime.contract import CONTRACT_FILE, METADATA_KEY
 from ssdlite.tools.verify_bundle import main
@@ -190,6 +192,30 @@ def test_another_score_function_in_the_contract_fails_the_detections_of_raw_mode
     assert likely == "the reference vectors were made with softmax instead of sigmoid"
 
 
+def test_another_nms_threshold_in_the_contract_is_told_as_nearly_as_the_pictures_do(bundle: Path) -> None:
+    """It is 0.55; the first value that explained the vectors was named, though others do as well."""
+    edit_contract(bundle, lambda document: document["postprocess"].update(nms_threshold=0.05))
+    likely = step_of(verify_bundle(bundle, model=DECODED), DECODED, "detections").likely or ""
+    found = re.search(r" non-maximum suppression at one of ([\d.]+) to ([\d.]+),? .*instead of 0\.05$", likely)
+    assert found is not None, likely
+    assert float(found[1]) <= 0.55 <= float(found[2])
+    assert explain._suppression((0.45,), 0.3) == "non-maximum suppression at 0.45 instead of 0.3"
+    assert explain._suppression((0.45, 0.5, 0.6), 0.3) == "non-maximum suppression at one of 0.45 to 0.6 instead of 0.3"
+    assert explain._suppression((0.8, 1.0), 0.3) == "non-maximum suppression at 0.8, or none, instead of 0.3"
+    assert explain._suppression((1.0,), 0.3) == "no non-maximum suppression"
+
+
+def test_another_size_in_the_contract_is_named(bundle: Path) -> None:
+    def change(document: dict[str, Any]) -> None:
+        for model in document["models"]:
+            model["input"]["height"] = 64
+
+    edit_contract(bundle, change)
+    said = r"image_0\.resized\.bin: expected 18432 bytes \(uint8 \[64, 96, 3\] by contract\.json, whose input is "
+    with pytest.raises(ContractError, match=said + r"96 x 64 pixels\), got 27648$"):
+        verify_bundle(bundle)
+
+
 def test_a_contract_that_differs_from_the_metadata_fails_the_contract(bundle: Path) -> None:
     path = bundle / CONTRACT_FILE
     document = json.loads(path.read_text())
@@ -205,7 +231,8 @@ def test_a_contract_that_differs_from_the_metadata_fails_the_contract(bundle: Pa
     (lambda index: index["images"][0].update(name=".hidden"), "without folder and suffix"),
     (lambda index: index["images"][0].update(height=10**9), "sides of 1 to 4096"),
     (lambda index: index["images"][0].update(width=-1), "sides of 1 to 4096"),
-    (lambda index: index["images"][0].update(width=95), "expected 27360 bytes, got 27648"),
+    (lambda index: index["images"][0].update(width=95),
+     r"expected 27360 bytes \(uint8 \[96, 95, 3\] by golden\.json\), got 27648"),
     (lambda index: index.update(images=index["images"] * 2), "pictures of different names"),
     (lambda index: index.update(images=[]), "pictures of different names"),
     (lambda index: index.update(score_threshold=2), "expected 0 to 1"),
@@ -225,7 +252,9 @@ def test_damaged_golden_files_are_refused(bundle: Path, tmp_path: Path) -> None:
     path = bundle / "golden" / f"image_0.{DECODED}.scores.bin"
     content = path.read_bytes()
     path.write_bytes(content + b"x")
-    with pytest.raises(ContractError, match="expected 2304 bytes, got 2305"):
+    with pytest.raises(
+        ContractError, match=r"expected 2304 bytes \(float32 \[1, 192, 3\] by contract\.json\), got 2305"
+    ):
         verify_bundle(bundle, model=DECODED)
     path.unlink()
     (tmp_path / "outside.bin").write_bytes(content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -196,9 +197,17 @@ def explain_detections(
     """
     right = reference.detections(outputs, size, threshold)
     allowed = box_tolerance(reference.window(size))
+
+    def fits(wrong: Sequence[Detection]) -> bool:
+        return compare_detections(wrong, wanted, box=allowed, least_score=threshold).passed
+
     for name, wrong in _detection_guesses(right, outputs, reference, size, threshold):
-        if compare_detections(wrong, wanted, box=allowed, least_score=threshold).passed:
+        if fits(wrong):
             return name.format_map(name_facts(reference))
+    suppressing = {value: _with_settings(reference, nms_threshold=value) for value in mistakes.NMS_THRESHOLDS}
+    found = [value for value, other in suppressing.items() if fits(other.detections(outputs, size, threshold))]
+    if found:
+        return _suppression(found, reference.contract.postprocess.nms_threshold)
     if compare_detections(right, wanted, box=1.0, least_score=threshold).passed:
         return "boxes differ by less than a pixel: rounded to whole pixels, or scaled in whole numbers"
     return None
@@ -231,11 +240,25 @@ def _detection_guesses(
         yield name, _moved(right, place(boxes))
         yield f"{name} (clipped to the picture)", _moved(right, place(boxes).clip(0, boxes.picture_sides))
     for name, changes in mistakes.SETTING_MISTAKES.items():
-        contract = replace(reference.contract, postprocess=replace(reference.contract.postprocess, **changes))
-        yield name, Reference(contract, reference.model, reference.backend).detections(outputs, size, threshold)
+        yield name, _with_settings(reference, **changes).detections(outputs, size, threshold)
     for name, meaning, read in mistakes.READING_MISTAKES:
         if meaning in outputs:
             yield name, reference.detections({**outputs, meaning: read(outputs[meaning])}, size, threshold)
+
+
+def _suppression(thresholds: Sequence[float], stated: float) -> str:
+    """Of a few objects, several thresholds leave the same."""
+    values = [value for value in thresholds if value != mistakes.NO_SUPPRESSION]
+    if not values:
+        return "no non-maximum suppression"
+    which = f"{values[0]:g}" if len(values) == 1 else f"one of {values[0]:g} to {values[-1]:g}"
+    none = ", or none," if len(values) < len(thresholds) else ""
+    return f"non-maximum suppression at {which}{none} instead of {stated:g}"
+
+
+def _with_settings(reference: Reference, **changes: Any) -> Reference:
+    contract = replace(reference.contract, postprocess=replace(reference.contract.postprocess, **changes))
+    return Reference(contract, reference.model, reference.backend)
 
 
 def _boxes(right: Sequence[Detection], reference: Reference, size: tuple[int, int]) -> Boxes:

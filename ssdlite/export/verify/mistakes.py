@@ -254,12 +254,9 @@ PLACE_MISTAKES: dict[str, Callable[[Boxes], Array]] = {
         boxes.picture / boxes.picture_sides * boxes.picture_sides[[1, 0, 3, 2]]
     ),
 }
+NO_SUPPRESSION = 1.0
+NMS_THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, NO_SUPPRESSION)
 SETTING_MISTAKES: dict[str, dict[str, Any]] = {
-    "no non-maximum suppression": {"nms_threshold": 1.0},
-    **{
-        f"non-maximum suppression at {value} instead of {{nms}}": {"nms_threshold": value}
-        for value in (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)
-    },
     "sigmoid instead of softmax": {"score_function": "sigmoid"},
     "softmax instead of sigmoid": {"score_function": "softmax"},
 }

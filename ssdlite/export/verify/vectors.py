@@ -30,7 +30,7 @@ from ssdlite.errors import ContractError
 from ssdlite.export.verify.report import Step
 from ssdlite.files import write_atomically, write_text
 from ssdlite.runtime.backends.base import Array
-from ssdlite.runtime.contract import MAX_SIDE, Contract, ModelSpec
+from ssdlite.runtime.contract import CONTRACT_FILE, MAX_SIDE, Contract, ModelSpec
 from ssdlite.runtime.contract_file import is_plain_file_name
 from ssdlite.runtime.mlpackage import PACKAGE_FILES, is_package
 from ssdlite.runtime.plain import PlainError, from_plain, parse_json, to_plain
@@ -113,14 +113,19 @@ class Vectors:
             "resize": (spec.height, spec.width, 3),
             "input": (1, *spec.shape[1:]),
         }
-        return _load_array(self.path(step, image), spec.type if step == "input" else "uint8", shapes[step])
+        source = (
+            INDEX_FILE if step == "picture" else f"{CONTRACT_FILE}, whose input is {spec.width} x {spec.height} pixels"
+        )
+        return _load_array(self.path(step, image), spec.type if step == "input" else "uint8", shapes[step], source)
 
     def _load_outputs(self, image: GoldenImage) -> dict[str, Array]:
         paths = {output: self.path("outputs", image, output.meaning) for output in self.model.outputs}
         there = {output: path for output, path in paths.items() if not self.is_dump or path.exists()}
         if not there:
             raise MissingVectorError(f"{self.folder}: no output of {self.model.file} for {image.name}")
-        return {own.meaning: _load_array(path, own.type, (1, *own.shape[1:])) for own, path in there.items()}
+        return {
+            own.meaning: _load_array(path, own.type, (1, *own.shape[1:]), CONTRACT_FILE) for own, path in there.items()
+        }
 
     def _load_detections(self, path: Path) -> list[Detection]:
         try:
@@ -146,11 +151,14 @@ class Vectors:
         write_text(self.path("detections", image), "[\n" + ",\n".join(lines) + "\n]\n")
 
 
-def _load_array(path: Path, kind: str, shape: Sequence[int | None]) -> Array:
+def _load_array(path: Path, kind: str, shape: Sequence[int | None], source: str) -> Array:
+    """Of the type and shape that ``source`` gives it, which a file of another size contradicts."""
     dtype = np.dtype(kind).newbyteorder("<")
     sides = [side or 0 for side in shape]
     wanted = dtype.itemsize * math.prod(sides)
-    return np.frombuffer(_read(path, wanted, wanted), dtype).reshape(sides).astype(kind)
+    return (
+        np.frombuffer(_read(path, wanted, wanted, f" ({kind} {sides} by {source})"), dtype).reshape(sides).astype(kind)
+    )
 
 
 def file_name(step: Step, image: str, model: ModelSpec, meaning: str = "") -> str:
@@ -243,8 +251,8 @@ def check_one_size(contract: Contract, where: str) -> None:
         raise ContractError(f"{where}: expected models that take the same pictures, but their inputs differ")
 
 
-def _read(path: Path, least: int, most: int) -> bytes:
-    """The content of a regular file of ``least`` to ``most`` bytes; what is larger is not read."""
+def _read(path: Path, least: int, most: int, reason: str = "") -> bytes:
+    """The content of a regular file of ``least`` to ``most`` bytes, for a ``reason``; what is larger is not read."""
     try:
         if not path.exists():
             raise MissingVectorError(f"{path}: no such file; golden.json says that there is one")
@@ -253,7 +261,7 @@ def _read(path: Path, least: int, most: int) -> bytes:
         size = path.stat().st_size
         if not least <= size <= most:
             expected = f"{least}" if least == most else f"{least} to {most}"
-            raise ContractError(f"{path}: expected {expected} bytes, got {size}")
+            raise ContractError(f"{path}: expected {expected} bytes{reason}, got {size}")
         return path.read_bytes()
     except OSError as error:
         raise ContractError(f"{path}: cannot be read ({error.strerror})") from None
