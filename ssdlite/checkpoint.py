@@ -66,12 +66,22 @@ class Checkpoint:
     @property
     def rename(self) -> tuple[str, ...] | None:
         """The names that its training gave to classes of the data (``ReadOptions.rename``); None where it gave none."""
-        options = self.training.get("options")
-        dataset = options.get("dataset") if isinstance(options, dict) else None
-        rename = dataset.get("rename") if isinstance(dataset, dict) else None
+        rename = self._data_option("rename")
         if not isinstance(rename, (list, tuple)) or not all(isinstance(entry, str) for entry in rename):
             return None
         return tuple(rename)
+
+    @property
+    def val_split(self) -> str | None:
+        """The split that its training was told to validate on; None where it took the customary one."""
+        split = self._data_option("val_split")
+        return split if isinstance(split, str) else None
+
+    def _data_option(self, name: str) -> Any:
+        """What its training was given, if it was."""
+        options = self.training.get("options")
+        dataset = options.get("dataset") if isinstance(options, dict) else None
+        return dataset.get(name) if isinstance(dataset, dict) else None
 
     def build_detector(self) -> Detector:
         """The detector with these weights.
@@ -276,6 +286,7 @@ def _provenance(checkpoint: Checkpoint, file: Path) -> Provenance:
         license=SHIPPED_LICENSE if file in SHIPPED.values() else "not stated",
         versions={f"trained with {name}": version for name, version in checkpoint.versions.items()},
         rename=checkpoint.rename,
+        val_split=checkpoint.val_split,
     )
 
 

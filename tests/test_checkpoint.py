@@ -589,3 +589,14 @@ def test_an_interrupt_while_it_is_written_stays_one(
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(Checkpoint(detector.config, detector.state_dict()), tmp_path / "model.pt")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("dataset", "split"), [({"val_split": "test"}, "test"), ({"val_split": 3}, None), (7, None)])
+def test_the_split_that_training_was_told_to_validate_on_comes_along(
+    tmp_path: Path, dataset: object, split: str | None
+) -> None:
+    detector = ssdlite.build_detector("ssdlite192_mobilenet_v2_050", num_classes=1, width_mult=0.1, image_size=32)
+    training = {"options": {"dataset": dataset}}
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict(), training=training), tmp_path / "a.pt")
+    provenance = load_checkpoint(tmp_path / "a.pt").provenance
+    assert provenance is not None and provenance.val_split == split

@@ -430,7 +430,9 @@ def _quantization(models: Sequence[ModelSpec]) -> Iterator[str]:
 def _provenance(contract: Contract) -> Iterator[str]:
     if contract.provenance.metrics:
         listed = ", ".join(f"{name} {value:.4g}" for name, value in contract.provenance.metrics.items())
-        yield f"- What training noted in the checkpoint, on the data it validated on: {listed}"
+        split = contract.provenance.val_split
+        data = f"the split {code(split)}, which it validated on" if split else "the data it validated on"
+        yield f"- What training noted in the checkpoint, on {data}: {listed}"
     for name, version in contract.provenance.versions.items():
         yield f"- {name}: {version}"
 

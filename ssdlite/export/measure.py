@@ -14,7 +14,7 @@ import torch
 
 from ssdlite.benchmark.timing import processor_name, take_turns, timed
 from ssdlite.datasets.index import DetectionIndex
-from ssdlite.datasets.loading import find_splits, load_data
+from ssdlite.datasets.loading import DataLayout, find_splits, load_data
 from ssdlite.datasets.shapes import draw_scene
 from ssdlite.detections import Detections
 from ssdlite.detector import Detector
@@ -57,8 +57,9 @@ class ExportPictures:
         return pictures
 
 
-def find_pictures(options: ExportOptions, detector: Detector) -> ExportPictures:
-    """The pictures that ``options`` names.
+def find_pictures(options: ExportOptions, detector: Detector, run_split: str | None = None) -> ExportPictures:
+    """The pictures that ``options`` names; scored is the split that the detector's run validated on, ``run_split``,
+    where ``options`` names none and the data have it.
 
     Raises:
         DataError: a folder is missing or empty, or its annotations do not fit the detector's classes.
@@ -71,7 +72,7 @@ def find_pictures(options: ExportOptions, detector: Detector) -> ExportPictures:
             layout,
             options.reading.loading(detector.class_names),
             train_split=options.calibration_split and layout.match(options.calibration_split, "--calibration-split"),
-            val_split=options.split and layout.match(options.split),
+            val_split=_split_to_score(layout, options.split, run_split),
             allow_absent=True,
         )
         gate = splits.val
@@ -79,6 +80,16 @@ def find_pictures(options: ExportOptions, detector: Detector) -> ExportPictures:
     if options.calibration_folder is not None:
         calibration, name = _files_in(options.calibration_folder), options.calibration_folder.resolve().name
     return ExportPictures(_spread(calibration, options.calibration_images), name, gate)
+
+
+def _split_to_score(layout: DataLayout, asked: str | None, run_split: str | None) -> str | None:
+    """None: the customary one. Raises DataError where the data have not what is asked for."""
+    if asked is not None or run_split is None:
+        return asked and layout.match(asked)
+    try:
+        return layout.match(run_split)
+    except DataError:  # other data than those of the run
+        return None
 
 
 def _spread(paths: Sequence[str], count: int) -> tuple[str, ...]:

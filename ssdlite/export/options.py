@@ -95,7 +95,8 @@ class ExportOptions:
     """Folder or annotation file of a data set in any known format (docs/data.md), also --annotations: int8 is
     calibrated on its training split, all are scored on the other. Default: nothing is scored."""
     split: str | None = None
-    """Which split to score on. Default: the one that training validates on."""
+    """Which split to score on. Default: the one that the checkpoint's run was told to validate on, if the data have it,
+    else the one that training takes by itself."""
     calibration_split: str | None = None
     """Which split to calibrate on. Default: the training split."""
     calibration_folder: Path | None = None

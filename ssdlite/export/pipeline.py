@@ -61,7 +61,9 @@ def export_bundle(
             detector=detector,
             provenance=exported_provenance(origin, checkpoint.metrics, options.license),
             operating_points=checkpoint.operating_points,
-            pictures=find_pictures(replace(options, reading=options.reading.as_trained(origin.rename)), detector),
+            pictures=find_pictures(
+                replace(options, reading=options.reading.as_trained(origin.rename)), detector, origin.val_split
+            ),
             folder=folder,
             notify=notify,
         )

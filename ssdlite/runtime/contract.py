@@ -219,7 +219,8 @@ class ModelSpec:
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
     """Where the weights come from. ``metrics`` are those that the checkpoint brought along, ``rename`` the names that
-    its training gave to classes of the data, each as ``OLD=NEW``."""
+    its training gave to classes of the data, each as ``OLD=NEW``, ``val_split`` the split that it was told to validate
+    on, of which the metrics are."""
 
     checkpoint: str  # file name
     checkpoint_sha256: str
@@ -227,6 +228,7 @@ class Provenance:
     metrics: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     rename: tuple[str, ...] | None = None
+    val_split: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

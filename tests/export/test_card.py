@@ -258,6 +258,11 @@ def test_nothing_scores_less_than_the_threshold_that_was_asked_for() -> None:
     ) in card
 
 
+def test_figures_of_training_name_their_split() -> None:
+    card = write_model_card(replace(CONTRACT, provenance=replace(CONTRACT.provenance, val_split="test")))
+    assert "- What training noted in the checkpoint, on the split `test`, which it validated on: AP 0.6125\n" in card
+
+
 def test_the_command_that_needs_a_mac_says_so() -> None:
     card = write_model_card(replace(CONTRACT, models=(VISION,)))
     assert "--weights .     # boxes, names and scores; needs coremltools on a Mac\n" in card

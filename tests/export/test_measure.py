@@ -17,6 +17,7 @@ from ssdlite.errors import ConfigError, ContractError, ExportError
 from ssdlite.export.measure import compare_scores, find_pictures, measure_accuracy, measure_latencies
 from ssdlite.export.onnx import attach_contract
 from ssdlite.export.options import ExportOptions
+from ssdlite.files import write_json
 from ssdlite.images.geometry import InputTransform
 
 BOXES = np.array([[10, 20, 50, 60], [5, 5, 45, 25], [0, 0, 40, 48]], np.float32)  # one in each of three pictures
@@ -89,6 +90,31 @@ def test_data_are_read_as_the_options_say(tmp_path: Path) -> None:
         assert pictures.gate.boxes[-1].tolist() == last
         assert pictures.gate.labels.tolist() == [0, 0]
         assert [Path(path).name for path in pictures.calibration] == ["train1.png"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "run_split", "scored"),
+    [(None, "test", "test"), (None, None, "val"), ("val", "test", "val"), (None, "of_other_data", "val")],
+)
+def test_scored_is_the_split_that_the_run_validated_on(
+    tmp_path: Path, asked: str | None, run_split: str | None, scored: str
+) -> None:
+    (tmp_path / "annotations").mkdir()
+    for split in ("train", "val", "test"):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (64, 64)).save(tmp_path / split / f"{split}.png")
+        write_json(
+            tmp_path / "annotations" / f"instances_{split}.json",
+            {
+                "images": [{"id": 1, "file_name": f"{split}.png", "width": 64, "height": 64}],
+                "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+                "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40]}],
+            },
+        )
+    options = ExportOptions(checkpoint=tmp_path, output=tmp_path, data=tmp_path, split=asked)
+    pictures = find_pictures(options, Seer(0), run_split)  # type: ignore[arg-type]
+    assert pictures.gate is not None and pictures.gate.name.rpartition("/")[2] == scored
+    assert [Path(path).name for path in pictures.calibration] == ["train.png"]
 
 
 @pytest.mark.parametrize(
