@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import re
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor
+from torch._C import _error_if_any_worker_fails
 from torch.utils.data import get_worker_info
 
 from ssdlite.errors import SsdliteError
@@ -16,6 +18,7 @@ from ssdlite.errors import SsdliteError
 SHARED_MEMORY = "/dev/shm"  # where Linux has it; a container has 64 MB of it by default
 LEAST_FREE = 1 << 16  # bytes; below, it is what an error of a full disk is about
 REMEDY = "use a smaller --batch-size, fewer --workers or --workers 0, or a larger memory (docker run --shm-size 1g)"
+ASKED = 20  # times in a second
 TORCH_SAYS = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ([^.]+)")
 
 
@@ -62,17 +65,42 @@ def explained_worker_failures() -> Iterator[None]:
         yield
     except WorkerError as error:
         raise error from None
+    except (ConnectionError, EOFError) as error:
+        died = _notice_death()
+        if died is None:
+            raise
+        raise WorkerError(died) from error
     except OSError as error:  # of the queues and locks that loading processes are started with
         if error.errno != errno.ENOSPC or not _is_full():
             raise
         raise SharedMemoryError from error
     except RuntimeError as error:
-        died = TORCH_SAYS.match(str(error))
+        died = _death(error)
         if died is None:
             raise
-        full = "Bus error" in died[2]
-        cause = f"no room in shared memory{_size()}" if full else "out of memory, or ended from outside"
-        raise WorkerError(f"a process that loads pictures died (pid {died[1]} {died[2]}): {cause}; {REMEDY}") from error
+        raise WorkerError(died) from error
+
+
+def _death(error: RuntimeError) -> str | None:
+    """What to say where it is torch's word that a loading process died."""
+    died = TORCH_SAYS.match(str(error))
+    if died is None:
+        return None
+    full = "Bus error" in died[2]
+    cause = f"no room in shared memory{_size()}" if full else "out of memory, or ended from outside"
+    return f"a process that loads pictures died (pid {died[1]} {died[2]}): {cause}; {REMEDY}"
+
+
+def _notice_death() -> str | None:
+    """The same where a connection broke over which a batch was fetched: torch, which is asked, may hear of it a little
+    later, and then speaks up itself."""
+    try:
+        for _ in range(ASKED):
+            _error_if_any_worker_fails()
+            time.sleep(1 / ASKED)
+    except RuntimeError as error:
+        return _death(error)
+    return None
 
 
 def _is_full() -> bool:

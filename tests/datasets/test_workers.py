@@ -76,6 +76,24 @@ def test_a_failing_process_is_one_error_in_bounded_time(shapes: Path, harm: Any,
     assert "\n" not in str(caught.value)
 
 
+def test_a_connection_that_a_dying_process_breaks_is_its_death(shapes: Path) -> None:
+    """It may die while a batch is fetched from it, before the system has told torch that it did."""
+    dataset: Any = DetectionDataset(load_split(shapes, "train"), InWorkers(lambda: None))
+    batches = iter(DataLoader(dataset, 2, num_workers=1, collate_fn=collate))
+    (process,) = batches._workers  # type: ignore[attr-defined]
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        os.kill(process.pid, signal.SIGKILL)
+        died = rf"^a process that loads pictures died \(pid {process.pid} is killed by signal: Killed\)"
+        with pytest.raises(WorkerError, match=died), explained_worker_failures():
+            raise ConnectionResetError
+    finally:
+        batches._shutdown_workers()  # type: ignore[attr-defined]
+        signal.signal(signal.SIGCHLD, handler)
+    with pytest.raises(ConnectionResetError), explained_worker_failures():
+        raise ConnectionResetError
+
+
 @pytest.mark.parametrize(("free", "kind", "message"), [
     (0, SharedMemoryError, r"^no room for a batch .* in shared memory \(/dev/shm has 67 MB\): .*--workers 0"),
     (1 << 20, OSError, "No space left on device"),  # on another one
