@@ -99,7 +99,7 @@ class ConvNormActivation(nn.Sequential):
 
 
 class DepthwiseSeparableConv(nn.Module):
-    """A 3x3 depthwise and a 1x1 pointwise convolution, each with batch norm and ReLU6 (arXiv 1704.04861, figure 3).
+    """A depthwise and a 1x1 pointwise convolution, each with batch norm and ReLU6 (arXiv 1704.04861, figure 3).
 
     [B, in_channels, H, W] -> [B, out_channels, ceil(H / stride), ceil(W / stride)]. A ``linear`` one ends without
     activation.
@@ -111,11 +111,14 @@ class DepthwiseSeparableConv(nn.Module):
         out_channels: int,
         stride: int = 1,
         *,
+        kernel_size: int = 3,
         linear: bool = False,
         layers: LayerConfig = TORCHVISION_LAYERS,
     ) -> None:
         super().__init__()
-        self.depthwise = ConvNormActivation(in_channels, in_channels, 3, stride, groups=in_channels, layers=layers)
+        self.depthwise = ConvNormActivation(
+            in_channels, in_channels, kernel_size, stride, groups=in_channels, layers=layers
+        )
         self.pointwise = ConvNormActivation(in_channels, out_channels, 1, activate=not linear, layers=layers)
 
     def forward(self, inputs: Tensor) -> Tensor:

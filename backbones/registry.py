@@ -9,6 +9,7 @@ from ssdlite.backbones.efficientnet_lite import EfficientNetLite0
 from ssdlite.backbones.mobilenet_v1 import MobileNetV1
 from ssdlite.backbones.mobilenet_v2 import MobileNetV2
 from ssdlite.backbones.mobilenet_v3 import MobileNetV3Large
+from ssdlite.backbones.mobilenet_v4 import MobileNetV4Small
 from ssdlite.config import LayerConfig, standard_strides
 from ssdlite.validation import require, require_known
 
@@ -17,6 +18,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "mobilenet_v2": MobileNetV2,
     "mobilenet_v3_large": MobileNetV3Large,
     "mobilenet_v3_large_reduced": partial(MobileNetV3Large, reduced_tail=True),
+    "mobilenet_v4_conv_small": MobileNetV4Small,
     "efficientnet_lite0": EfficientNetLite0,
 }
 

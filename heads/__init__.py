@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from ssdlite.heads.base import Outputs as Outputs
     from ssdlite.heads.boxes import BoxCode as BoxCode
     from ssdlite.heads.boxes import CenterSizeCode as CenterSizeCode
+    from ssdlite.heads.distance_head import DistanceHead as DistanceHead
     from ssdlite.heads.losses import LOSSES as LOSSES
     from ssdlite.heads.losses import DetectionLoss as DetectionLoss
-    from ssdlite.heads.necks import NECKS as NECKS
     from ssdlite.heads.necks import ExtraLayers as ExtraLayers
-    from ssdlite.heads.ssd_head import HEADS as HEADS
+    from ssdlite.heads.pan import PathAggregation as PathAggregation
+    from ssdlite.heads.registry import HEADS as HEADS
+    from ssdlite.heads.registry import NECKS as NECKS
     from ssdlite.heads.ssd_head import PredictionHead as PredictionHead
     from ssdlite.heads.ssd_head import SSDLiteHead as SSDLiteHead
 else:
@@ -36,9 +38,11 @@ else:
             "CenterSizeCode": "ssdlite.heads.boxes",
             "LOSSES": "ssdlite.heads.losses",
             "DetectionLoss": "ssdlite.heads.losses",
-            "NECKS": "ssdlite.heads.necks",
+            "DistanceHead": "ssdlite.heads.distance_head",
             "ExtraLayers": "ssdlite.heads.necks",
-            "HEADS": "ssdlite.heads.ssd_head",
+            "PathAggregation": "ssdlite.heads.pan",
+            "HEADS": "ssdlite.heads.registry",
+            "NECKS": "ssdlite.heads.registry",
             "PredictionHead": "ssdlite.heads.ssd_head",
             "SSDLiteHead": "ssdlite.heads.ssd_head",
         },

@@ -189,10 +189,43 @@ class SimOtaAssigner:
         return (offset < reach).all(dim=3)
 
     def _cost(self, overlap: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-        index = labels.clamp(min=0)[:, None, :].expand(-1, scores.shape[1], -1)
-        score = scores.gather(2, index).transpose(1, 2).clamp(1e-6, 1 - 1e-6)
+        score = _scores_of(scores, labels).clamp(1e-6, 1 - 1e-6)
         entropy = -(overlap * score.log() + (1 - overlap) * (1 - score).log())
         return entropy * (overlap - score).square() - self.overlap_weight * overlap.clamp(min=1e-6).log()
+
+
+class TaskAlignedAssigner:
+    """Task-aligned assignment (TOOD, arXiv 2108.07755, section 3.2).
+
+    For each box, of the anchors whose centre lies in it the ``most`` with the highest score ** ``alpha`` * overlap **
+    ``beta`` answer, of the box's own class and of the predicted box. An anchor that several boxes want goes to the one
+    that it overlaps most. Unlike there, a box that no such prediction overlaps gets the anchor with the nearest centre.
+    """
+
+    def __init__(self, *, most: int = 13, alpha: float = 1.0, beta: float = 6.0) -> None:
+        self.most = most
+        self.alpha = alpha
+        self.beta = beta
+
+    def __call__(self, anchors: Tensor, boxes: Tensor, labels: Tensor, predicted: Predicted) -> Tensor:
+        if labels.shape[1] == 0:
+            return labels.new_full((len(labels), len(anchors)), NEGATIVE)
+        centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+        overlap = box_iou(boxes, predicted.boxes)
+        alignment = _scores_of(predicted.scores, labels).pow(self.alpha) * overlap.pow(self.beta)
+        alignment = torch.where(_inside(centres, boxes), alignment, 0.0)
+        best = alignment.topk(min(self.most, len(anchors)), dim=2)
+        chosen = torch.zeros_like(alignment, dtype=torch.bool).scatter_(2, best.indices, best.values > 0)
+        distance = torch.cdist((boxes[..., :2] + boxes[..., 2:]) / 2, centres.expand(len(boxes), -1, -1))
+        nearest = torch.zeros_like(chosen).scatter_(2, distance.argmin(dim=2, keepdim=True), True)
+        chosen |= nearest & ~chosen.any(dim=2, keepdim=True) & (box_area(boxes) > 0)[:, :, None]
+        return _resolve(torch.where(chosen, -overlap, UNREACHABLE), anchors, boxes, labels)
+
+
+def _scores_of(scores: Tensor, labels: Tensor) -> Tensor:
+    """scores [B, A, K] of the classes labels [B, M] -> [B, M, A]."""
+    index = labels.clamp(min=0)[:, None, :].expand(-1, scores.shape[1], -1)
+    return scores.gather(2, index).transpose(1, 2)
 
 
 def _build_atss(config: DetectorConfig, device: torch.device) -> AtssAssigner:
@@ -210,6 +243,7 @@ ASSIGNERS: dict[str, Callable[[DetectorConfig, torch.device], Assigner]] = {
     "ssd": lambda config, device: MaxIoUAssigner(),
     "atss": _build_atss,
     "simota": _build_simota,
+    "tal": lambda config, device: TaskAlignedAssigner(),
 }
 
 

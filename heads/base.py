@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssdlite.backbones.base import FeatureMap
+from ssdlite.config import BoxLossName
 from ssdlite.heads.boxes import BoxCode
 
 PADDING_LABEL = -1  # fills a batch up where an image has fewer objects
@@ -69,12 +70,14 @@ class Head(nn.Module):
 
     Attributes:
         box_code: between boxes and the deltas that the head predicts.
-        default_loss, default_assigner: names in ``LOSSES`` and ``ASSIGNERS``, for training without these options.
+        default_loss, default_assigner, default_box_loss: names in ``LOSSES``, ``ASSIGNERS`` and ``BOX_LOSSES``, for
+            training without these options.
     """
 
     box_code: BoxCode
     default_loss: str
     default_assigner: str
+    default_box_loss: BoxLossName = "smooth_l1"
 
     def forward(self, maps: Sequence[Tensor]) -> Outputs:
         """Maps [B, C_i, H_i, W_i] -> logits and deltas of all anchors."""

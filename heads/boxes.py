@@ -64,7 +64,7 @@ class BoxCode(GeometryModule):
     """Encodes boxes relative to anchors as the deltas that a head predicts, and decodes them. Has no weights."""
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
-        """Boxes and anchors [..., 4] xyxy -> deltas [..., 4]; those of an anchor itself are 0."""
+        """Boxes and anchors [..., 4] xyxy -> deltas [..., 4]; finite for the anchors themselves."""
         raise NotImplementedError(f"{type(self).__name__}.encode")
 
     def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
@@ -96,6 +96,21 @@ class CenterSizeCode(BoxCode):
         center = anchor_center + code[..., :2] * anchor_size
         half = 0.5 * anchor_size * torch.exp(code[..., 2:].clamp(max=MAX_LOG_SCALE))
         return torch.cat([center - half, center + half], dim=-1)
+
+
+class DistanceCode(BoxCode):
+    """Deltas (left, top, right, bottom): from the anchor's centre to the box's sides, in sides of the anchor.
+
+    FCOS (arXiv 1904.01355, equation 1), whose unit is the pixel. Those of an anchor itself are 0.5.
+    """
+
+    def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
+        center, size = _center_and_size(anchors)
+        return torch.cat([(center - boxes[..., :2]) / size, (boxes[..., 2:] - center) / size], dim=-1)
+
+    def decode(self, deltas: Tensor, anchors: Tensor) -> Tensor:
+        center, size = _center_and_size(anchors)
+        return torch.cat([center - deltas[..., :2] * size, center + deltas[..., 2:] * size], dim=-1)
 
 
 def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:

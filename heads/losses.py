@@ -172,7 +172,7 @@ class DetectionLoss(GeometryModule):
         predicted = Predictions(Outputs(logits, deltas), self.anchors, self.box_code, self.score_function)
         targets = build_targets(self.matcher(self.anchors, boxes, labels, predicted), boxes, labels)
         normaliser = _mean_over_processes(_count_matches(targets))
-        # Anchors stand in for the boxes of unmatched anchors: their code is zero, so nothing overflows to NaN.
+        # Anchors stand in for the boxes of unmatched anchors: their code is finite, so nothing overflows to NaN.
         wanted = torch.where(targets.positive[:, :, None], targets.boxes, self.anchors)
         box_losses = self.box_loss(deltas, wanted, self.anchors, self.box_code)
         box_loss = torch.where(targets.positive, box_losses, 0.0).sum() / normaliser

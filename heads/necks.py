@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -72,6 +72,3 @@ class ExtraLayers(nn.ModuleList, Neck):
 
     def initialize_weights(self) -> None:
         initialize_normal(self)
-
-
-NECKS: dict[str, Callable[[Sequence[FeatureMap], DetectorConfig], Neck]] = {"extra_layers": ExtraLayers.from_config}

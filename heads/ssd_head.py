@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -120,6 +120,3 @@ class SSDLiteHead(Head):
         initialize_normal(self)
         if self.score_function == "sigmoid":
             self.classification.set_bias(torch.full((self.classification.columns,), FOREGROUND_LOGIT))
-
-
-HEADS: dict[str, Callable[[Sequence[FeatureMap], DetectorConfig], Head]] = {"ssdlite": SSDLiteHead.from_config}

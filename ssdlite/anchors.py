@@ -106,6 +106,11 @@ def torchvision_anchors(
     return AnchorConfig(tuple(levels))
 
 
+def square_anchors(sides: Sequence[float]) -> AnchorConfig:
+    """One square in a cell, of these fractions of the shorter side of the image, finest map first."""
+    return AnchorConfig(tuple(((side, side),) for side in sides), relative_to="shorter_side")
+
+
 def with_finer_level(anchors: AnchorConfig) -> AnchorConfig:
     """One level more, in front: the shapes of the finest one at half their size."""
     finer = tuple((width / 2, height / 2) for width, height in anchors.levels[0])

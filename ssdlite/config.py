@@ -14,6 +14,7 @@ from ssdlite.anchors import (
     MAX_ANCHORS,
     SSDLITE_ANCHORS,
     AnchorConfig,
+    square_anchors,
     tensorflow_anchors,
     torchvision_anchors,
     with_finer_level,
@@ -34,7 +35,8 @@ ScoreFunction = Literal["softmax", "sigmoid"]
 # names that options of training may have
 ClassLossName = Literal["multibox", "focal", "qfl"]
 BoxLossName = Literal["smooth_l1", "giou", "diou", "ciou"]
-AssignerName = Literal["ssd", "atss", "simota"]
+AssignerName = Literal["ssd", "atss", "simota", "tal"]
+KernelSize = Literal[3, 5]
 AnchorsName = Literal["default", "fit"]
 Amp = Literal["auto", "off", "bfloat16", "float16"]
 ImageSize = int | tuple[int, int]  # side in pixels, or height and width
@@ -103,6 +105,8 @@ class NeckConfig(Config, frozen=True, kw_only=True):
         hidden: channels inside each of these layers, scaled likewise; empty where it is half of what they give.
         conv: their 3x3 convolution, depthwise-separable as in SSDLite or plain as in SSD.
         output: whether these layers end with an activation.
+        kernel_size: of the depthwise convolutions of ``pan``, all of whose maps have as many channels as the first that
+            it adds.
     """
 
     name: str = "extra_layers"
@@ -110,6 +114,7 @@ class NeckConfig(Config, frozen=True, kw_only=True):
     hidden: tuple[int, ...] = ()
     conv: Literal["separable", "plain"] = "separable"
     output: Literal["activated", "linear"] = "activated"
+    kernel_size: KernelSize = 3
 
     def check(self) -> None:
         count = len(self.channels)
@@ -130,6 +135,7 @@ class HeadConfig(Config, frozen=True, kw_only=True):
         last_conv: ``pointwise`` where the predictor of the coarsest map is a 1x1 convolution, whatever the others are.
         box_code_scales: the deltas' (x, y, width, height) multipliers.
         score_function: ``softmax`` goes with the multibox loss, ``sigmoid`` with the focal loss.
+        depth, kernel_size: of the separable convolutions in front of the predictors of ``distances``.
     """
 
     name: str = "ssdlite"
@@ -137,9 +143,12 @@ class HeadConfig(Config, frozen=True, kw_only=True):
     last_conv: Literal["as_others", "pointwise"] = "as_others"
     box_code_scales: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     score_function: ScoreFunction = "softmax"
+    depth: int = 2
+    kernel_size: KernelSize = 3
 
     def check(self) -> None:
         _require_positive("box_code_scales", self.box_code_scales)
+        require(0 <= self.depth <= 8, f"depth: expected 0 to 8, got {self.depth}")
 
 
 class InputConfig(Config, frozen=True, kw_only=True):
@@ -383,6 +392,16 @@ def no_such_checkpoint(path: Path) -> str:
 # The named detectors. To add one is to add an entry here; every entry passes the same contract test.
 _SSDLITE = DetectorConfig()
 _SSD300 = {"image_size": (300, 300), "extra_conv": "plain", "head_conv": "pointwise", "padding": "same"}
+_LITEPAN = override(
+    _SSDLITE,
+    backbone="mobilenet_v4_conv_small",
+    neck=NeckConfig(name="pan", channels=(96,), kernel_size=5),
+    head=HeadConfig(name="distances", score_function="sigmoid", kernel_size=5),
+    activation="relu",
+    strides=(8, 16, 32, 64),
+    anchors=square_anchors((0.1, 0.2, 0.4, 0.8)),
+    nms_threshold=0.6,
+)
 PRESETS: dict[str, DetectorConfig] = {
     # arXiv 1801.04381 table 6; ssdlite_mobilenet_v1/v2_coco.config of the TensorFlow Object Detection API
     "ssdlite320_mobilenet_v1": override(_SSDLITE, backbone="mobilenet_v1"),
@@ -396,6 +415,10 @@ PRESETS: dict[str, DetectorConfig] = {
     "ssd300_mobilenet_v2": override(_SSDLITE, **_SSD300),
     # what SSDLite adds to it is that of MobileNetV2
     "ssdlite320_efficientnet_lite0": override(_SSDLITE, backbone="efficientnet_lite0"),
+    # separable PAN and one prediction a cell on strides 8 to 64 (PP-PicoDet, arXiv 2111.00902; NanoDet-Plus)
+    "litepan320_small": override(_LITEPAN, width_mult=0.75),
+    "litepan320_medium": _LITEPAN,
+    "litepan320_large": override(_LITEPAN, backbone="efficientnet_lite0", extra_channels=(128,), norm_eps=1e-3),
     # for trying things on a laptop: a seventh of the work of ssdlite320_mobilenet_v2
     "ssdlite192_mobilenet_v2_050": override(
         _SSDLITE,

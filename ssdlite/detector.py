@@ -20,9 +20,8 @@ from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.heads.base import Head, Neck, Outputs
 from ssdlite.heads.boxes import GeometryModule
 from ssdlite.heads.checks import CHECKED_STEPS, check_images
-from ssdlite.heads.necks import NECKS
 from ssdlite.heads.postprocess import postprocess
-from ssdlite.heads.ssd_head import HEADS
+from ssdlite.heads.registry import HEADS, NECKS
 from ssdlite.images.geometry import ImageArray, InputTransform
 from ssdlite.images.prediction import Picture, predict_pictures
 from ssdlite.runtime.contract import Provenance

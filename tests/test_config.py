@@ -82,13 +82,22 @@ def test_flat_configurations_are_upgraded():
             "activation": "relu",
             "narrowing": "detection_api",
         },
-        "neck": {"name": "extra_layers", "channels": [64], "hidden": [32], "conv": "plain", "output": "linear"},
+        "neck": {
+            "name": "extra_layers",
+            "channels": [64],
+            "hidden": [32],
+            "conv": "plain",
+            "output": "linear",
+            "kernel_size": 3,
+        },
         "head": {
             "name": "ssdlite",
             "conv": "pointwise",
             "last_conv": "pointwise",
             "box_code_scales": [1.0, 1.0, 2.0, 2.0],
             "score_function": "sigmoid",
+            "depth": 2,
+            "kernel_size": 3,
         },
         "input": {"size": [192, 224], "resize": "letterbox", "mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0]},
         "postprocess": {

@@ -24,7 +24,7 @@ from ssdlite.detections import Detections
 from ssdlite.export.graphs import TRANSLATIONS, NmsGraph
 from ssdlite.heads import postprocess as heads
 from ssdlite.heads.base import Outputs
-from ssdlite.heads.boxes import MAX_LOG_SCALE, CenterSizeCode
+from ssdlite.heads.boxes import MAX_LOG_SCALE, BoxCode, CenterSizeCode, DistanceCode
 from ssdlite.runtime import postprocess as runtime
 from ssdlite.runtime.contract import AnchorSpec, PostprocessSpec
 from tests.examples.kotlin import Kotlin
@@ -34,7 +34,7 @@ TABLE = TESTS / "data" / "postprocess_cases.jsonl"
 CASES = [json.loads(line) for line in TABLE.read_text().splitlines()]
 SETTINGS = (
     "score_function", "score_threshold", "nms_threshold", "candidates_per_class", "max_detections", "box_code_scales",
-    "input_size",
+    "input_size", "box_code",
 )  # fmt: skip
 
 Case: TypeAlias = dict[str, Any]
@@ -59,6 +59,10 @@ def config_of(case: Case, classes: int) -> DetectorConfig:
     )
 
 
+def box_code_of(case: Case) -> BoxCode:
+    return DistanceCode() if case["box_code"] == "distances" else CenterSizeCode(case["box_code_scales"])
+
+
 # -- the implementations: every case -> what they find ---------------------------------------------------------------
 
 
@@ -75,7 +79,8 @@ def find_by_torch(
 ) -> Detections:
     outputs = Outputs(torch.from_numpy(logits)[None], torch.from_numpy(deltas)[None])
     config = config_of(case, logits.shape[1] - 1)
-    (found,) = heads.postprocess(outputs, torch.from_numpy(array(case["anchors"])), config, score_threshold=asked)
+    anchors = torch.from_numpy(array(case["anchors"]))
+    (found,) = heads.postprocess(outputs, anchors, config, box_code_of(case), asked)
     return found
 
 
@@ -100,6 +105,7 @@ def find_by_numpy(
     low, high = corners[:, :2], corners[:, 2:]
     values = np.concatenate([(low + high) / 2, high - low], axis=1) / [width, height, width, height]
     anchors = AnchorSpec(
+        box_code=case["box_code"],
         box_code_scales=tuple(case["box_code_scales"]),
         max_log_scale=MAX_LOG_SCALE,
         values=tuple(map(tuple, values.tolist())),
@@ -119,9 +125,9 @@ def by_numpy_little_by_little(monkeypatch: pytest.MonkeyPatch) -> list[Found]:
 class Answers(torch.nn.Module):
     """Stands for a network: its input is what it answers, logits beside deltas."""
 
-    def __init__(self, config: DetectorConfig, anchors: npt.NDArray[np.float32]) -> None:
+    def __init__(self, config: DetectorConfig, box_code: BoxCode, anchors: npt.NDArray[np.float32]) -> None:
         super().__init__()
-        head = SimpleNamespace(box_code=CenterSizeCode(config.head.box_code_scales))
+        head = SimpleNamespace(box_code=box_code)
         self.detector = SimpleNamespace(config=config, head=head, anchors=torch.from_numpy(anchors))
 
     def forward(self, answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -145,7 +151,8 @@ def by_onnx(monkeypatch: pytest.MonkeyPatch) -> list[Found]:
             own = slice(start, start := start + len(case["anchors"]))
             answers[number, own, : num_classes(case) + 1] = array(case["class_logits"])
             answers[number, own, -4:] = array(case["box_deltas"])
-        graph = NmsGraph(Answers(config_of(cases[0], classes), anchors), 90 if is_large else 2048)  # type: ignore[arg-type]
+        answering = Answers(config_of(cases[0], classes), box_code_of(cases[0]), anchors)
+        graph = NmsGraph(answering, 90 if is_large else 2048)  # type: ignore[arg-type]
         assert (graph.block > 1) == is_large
         height, width = cases[0]["input_size"]
         for case, boxes, scores, labels, count in zip(cases, *run_in_onnx(graph, answers), strict=True):
@@ -198,7 +205,7 @@ def by_cpp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Found]:
         numbers = [case[name] for name in (*SETTINGS[1:5], "asked_threshold")]
         lines += [
             [*case["input_size"], int(case["score_function"] == "sigmoid"), *numbers],
-            [len(case["anchors"]), num_classes(case), *case["box_code_scales"]],
+            [len(case["anchors"]), num_classes(case), int(case["box_code"] == "distances"), *case["box_code_scales"]],
             *([*anchor, *logits, *deltas] for anchor, logits, deltas in rows),
         ]
     text = "\n".join(" ".join(map(str, line)) for line in lines)
@@ -268,7 +275,8 @@ def test_a_threshold_asks_for_the_same_before_suppression_as_behind(
     case: Case = {
         "score_function": function, "score_threshold": 0.02, "nms_threshold": 0.4, "input_size": [64, 64],
         "candidates_per_class": int(random.integers(1, 60)), "max_detections": int(random.integers(1, 80)),
-        "box_code_scales": [10, 10, 5, 5], "anchors": np.hstack([corners, corners + random.integers(4, 32, (300, 2))]),
+        "box_code_scales": [10, 10, 5, 5], "box_code": "center_size",
+        "anchors": np.hstack([corners, corners + random.integers(4, 32, (300, 2))]),
     }  # fmt: skip
     logits = (random.integers(-12, 12, (300, 5)) * random.choice([0.25, 0.5, 1.5])).astype(np.float32)
     deltas = random.normal(0, 1, (300, 4)).astype(np.float32)

@@ -67,6 +67,22 @@ def test_published_sizes(preset, num_classes, image_size, millions_of_parameters
     assert count_macs(detector) / 1e9 == pytest.approx(billions_of_macs, abs=0.0006)
 
 
+@pytest.mark.parametrize(
+    ("preset", "millions_of_parameters", "billions_of_macs", "most"),
+    [
+        ("litepan320_small", 0.957, 0.312, 0.35),
+        ("litepan320_medium", 1.642, 0.528, 0.6),
+        ("litepan320_large", 4.097, 1.098, 1.2),
+    ],
+)
+def test_litepan_keeps_its_limits_of_work(preset, millions_of_parameters, billions_of_macs, most):
+    detector = on_meta(preset)
+    assert round(count_parameters(detector) / 1e6, 3) == millions_of_parameters
+    assert count_macs(detector) / 1e9 == pytest.approx(billions_of_macs, abs=0.0006)
+    assert billions_of_macs <= most
+    assert detector.config.num_anchors == 40**2 + 20**2 + 10**2 + 5**2
+
+
 def test_v3_has_exactly_torchvisions_parameters():
     assert count_parameters(on_meta("ssdlite320_mobilenet_v3_large", num_classes=90)) == 3_440_060
 

@@ -81,6 +81,7 @@ Values read_values(std::istream& in) {
     in >> v.postprocess.candidates_per_class >> v.postprocess.max_detections >> v.score_threshold >> count;
     v.anchors.values.resize(count);
     if (count > 0) {
+        in >> v.anchors.distances;
         for (double& scale : v.anchors.box_code_scales) in >> scale;
         in >> v.anchors.max_log_scale;
     }

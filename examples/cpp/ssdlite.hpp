@@ -49,6 +49,7 @@ struct PostprocessSpec {
 
 // contract.anchors, for raw models; `values` are centre x, centre y, width, height as fractions of the input
 struct AnchorSpec {
+    bool distances = false;  // box_code, otherwise center_size
     std::array<double, 4> box_code_scales = {1, 1, 1, 1};
     double max_log_scale = 0;
     std::vector<std::array<double, 4>> values;
@@ -259,12 +260,18 @@ inline std::vector<Box> decode_boxes(const std::vector<float>& deltas, const Anc
     std::vector<Box> boxes(anchors.values.size());
     for (std::size_t a = 0; a < boxes.size(); ++a) {
         for (int axis = 0; axis < 2; ++axis) {
-            const double side = anchors.values[a][2 + axis];
-            const double centre = anchors.values[a][axis] + deltas[4 * a + axis] / anchors.box_code_scales[axis] * side;
-            const double growth = deltas[4 * a + 2 + axis] / anchors.box_code_scales[2 + axis];
-            const double half = 0.5 * side * std::exp(std::min(growth, anchors.max_log_scale));
-            boxes[a][axis] = static_cast<float>(std::clamp(centre - half, 0.0, 1.0) * size[axis]);
-            boxes[a][2 + axis] = static_cast<float>(std::clamp(centre + half, 0.0, 1.0) * size[axis]);
+            const double place = anchors.values[a][axis], side = anchors.values[a][2 + axis];
+            const double first = deltas[4 * a + axis], second = deltas[4 * a + 2 + axis];
+            double low = place - first * side, high = place + second * side;
+            if (!anchors.distances) {
+                const double centre = place + first / anchors.box_code_scales[axis] * side;
+                const double growth = second / anchors.box_code_scales[2 + axis];
+                const double half = 0.5 * side * std::exp(std::min(growth, anchors.max_log_scale));
+                low = centre - half;
+                high = centre + half;
+            }
+            boxes[a][axis] = static_cast<float>(std::clamp(low, 0.0, 1.0) * size[axis]);
+            boxes[a][2 + axis] = static_cast<float>(std::clamp(high, 0.0, 1.0) * size[axis]);
         }
     }
     return boxes;

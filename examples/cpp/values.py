@@ -25,6 +25,7 @@ def main(bundle: Path) -> None:
     print(post["candidates_per_class"], post["max_detections"], golden["score_threshold"])
     print(len(anchors["values"]) if anchors else 0)
     if anchors:
+        print(int(anchors.get("box_code") == "distances"))
         print(*anchors["box_code_scales"], anchors["max_log_scale"])
         for value in anchors["values"]:
             print(*value)

@@ -315,14 +315,23 @@ function candidateBox(contract, model, outputs, anchor, size) {
     return toInputPixels(boxSpec(contract, model), outputs.boxes.subarray(4 * anchor, 4 * anchor + 4), size);
   }
   const deltas = outputs.box_deltas.subarray(4 * anchor, 4 * anchor + 4);
-  const { values, box_code_scales: scales, max_log_scale: limit } = contract.anchors;
-  const [cx, cy, width, height] = values[anchor];
+  const decode = contract.anchors.box_code === "distances" ? cornersAtDistances : cornersAroundCentre;
+  const corners = decode(contract.anchors, contract.anchors.values[anchor], deltas);
+  return corners.map((value, i) => fround(Math.min(Math.max(value, 0), 1) * (i % 2 ? size.height : size.width)));
+}
+
+/** Deltas left, top, right, bottom -> corners as fractions of the input. */
+function cornersAtDistances(anchors, [cx, cy, width, height], [left, top, right, bottom]) {
+  return [cx - left * width, cy - top * height, cx + right * width, cy + bottom * height];
+}
+
+/** Deltas dx, dy, dw, dh -> corners as fractions of the input. */
+function cornersAroundCentre({ box_code_scales: scales, max_log_scale: limit }, [cx, cy, width, height], deltas) {
   const centreX = cx + (deltas[0] / scales[0]) * width;
   const centreY = cy + (deltas[1] / scales[1]) * height;
   const halfWidth = 0.5 * width * Math.exp(Math.min(deltas[2] / scales[2], limit));
   const halfHeight = 0.5 * height * Math.exp(Math.min(deltas[3] / scales[3], limit));
-  const corners = [centreX - halfWidth, centreY - halfHeight, centreX + halfWidth, centreY + halfHeight];
-  return corners.map((value, i) => fround(Math.min(Math.max(value, 0), 1) * (i % 2 ? size.height : size.width)));
+  return [centreX - halfWidth, centreY - halfHeight, centreX + halfWidth, centreY + halfHeight];
 }
 
 /** How boxes of a model are written: where it says nothing itself, as the contract does. */

@@ -18,12 +18,13 @@ from ssdlite.config import DetectorConfig
 from ssdlite.detector import Detector
 from ssdlite.errors import ConfigError
 from ssdlite.files import remove_forgotten, temporary_path, write_text, writing
-from ssdlite.heads.boxes import MAX_LOG_SCALE
+from ssdlite.heads.boxes import MAX_LOG_SCALE, BoxCode, CenterSizeCode, DistanceCode
 from ssdlite.images.geometry import LETTERBOX_FILL
 from ssdlite.runtime.contract import (
     CONTRACT_FILE,
     UNDECODED,
     AnchorSpec,
+    BoxCodeName,
     Contract,
     ModelSpec,
     PostprocessSpec,
@@ -113,18 +114,23 @@ def write_contract(folder: Path, contract: Contract) -> None:
 
 def describe(config: DetectorConfig) -> str:
     """The field's name for such a detector, as those of the presets: ``ssdlite320_mobilenet_v2``."""
-    kind = "ssdlite" if config.head.conv == "separable" else "ssd"
+    kind = "litepan" if config.neck.name == "pan" else "ssdlite" if config.head.conv == "separable" else "ssd"
     height, width = config.input.size
     side = str(width) if height == width else f"{width}x{height}"
     multiplier = "" if config.backbone.width_mult == 1 else f"_{round(config.backbone.width_mult * 100):03d}"
     return f"{kind}{side}_{config.backbone.name.removesuffix('_reduced')}{multiplier}"
 
 
+BOX_CODE_NAMES: dict[type[BoxCode], BoxCodeName] = {CenterSizeCode: "center_size", DistanceCode: "distances"}
+
+
 def anchor_spec(detector: Detector) -> AnchorSpec:
+    """Of a head whose box code is in ``BOX_CODE_NAMES``."""
     height, width = detector.config.input.size
     corners = detector.anchors.double().cpu().numpy() / [width, height, width, height]
     centers, sizes = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
     return AnchorSpec(
+        box_code=BOX_CODE_NAMES[type(detector.head.box_code)],
         box_code_scales=detector.config.head.box_code_scales,
         max_log_scale=MAX_LOG_SCALE,
         values=tuple(

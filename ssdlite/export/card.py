@@ -140,9 +140,14 @@ RESIZING = {
 }
 RAW_SCORING = """\
 `raw` only: scores are the {0.score_function} of the logits; column {0.background_index} (background) is dropped."""
+BOX_CODES = {
+    "center_size": "`d = deltas / scales` with scales {scales}; centre = anchor centre + (dx, dy) * anchor size; "
+    "size = anchor size * exp(min((dw, dh), {anchors.max_log_scale:.9g}))",
+    "distances": "left, top, right, bottom = deltas; (x0, y0) = anchor centre - (left, top) * anchor size; (x1, y1) = "
+    "anchor centre + (right, bottom) * anchor size",
+}
 BOX_DECODING = """\
- Boxes: `d = deltas / scales` with scales {scales}; centre = anchor centre + (dx, dy) * anchor size; size = anchor \
-size * exp(min((dw, dh), {anchors.max_log_scale:.9g})). The {count} anchors ({anchors.format}, {anchors.scale} of the \
+ Boxes (`{anchors.box_code}`): {code}. The {count} anchors ({anchors.format}, {anchors.scale} of the \
 input) are in `contract.json`."""
 VARIANT_ENDS = {
     "raw": "`raw` ends with class logits and box deltas",
@@ -393,8 +398,9 @@ def _scoring(contract: Contract) -> str:
         return f"Scores in the outputs are the {spec.score_function} of the logits, without background."
     if anchors is None:
         return RAW_SCORING.format(spec)
-    scales = _numbers(anchors.box_code_scales)
-    return RAW_SCORING.format(spec) + BOX_DECODING.format(anchors=anchors, scales=scales, count=len(anchors.values))
+    box_code = BOX_CODES[anchors.box_code].format(anchors=anchors, scales=_numbers(anchors.box_code_scales))
+    decoding = BOX_DECODING.format(code=box_code, anchors=anchors, count=len(anchors.values))
+    return RAW_SCORING.format(spec) + decoding
 
 
 def _selecting(contract: Contract) -> str:

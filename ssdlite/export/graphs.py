@@ -14,7 +14,7 @@ from ssdlite.backbones.batch_norm import fold_batch_norms
 from ssdlite.detector import Detector
 from ssdlite.export.options import GraphOptions
 from ssdlite.heads.base import class_scores
-from ssdlite.heads.boxes import MAX_LOG_SCALE, CenterSizeCode
+from ssdlite.heads.boxes import MAX_LOG_SCALE, BoxCode, CenterSizeCode, DistanceCode
 from ssdlite.runtime.contract import INTEGER_MEANS, OUTPUTS, InputSpec, ModelSpec, OutputSpec
 
 INPUT_NAME = "images"
@@ -86,7 +86,7 @@ class DecodedGraph(nn.Module):
 def build_box_decoder(detector: Detector) -> nn.Module:
     """Called with deltas [B, A, 4], or those [B, N, 4] of chosen anchors [B, N] and these: their boxes [..., 4] xyxy,
     as fractions of the input, clipped to it."""
-    return BoxDecoder(detector) if isinstance(detector.head.box_code, CenterSizeCode) else AnyBoxDecoder(detector)
+    return BOX_DECODERS.get(type(detector.head.box_code), AnyBoxDecoder)(detector)
 
 
 class AnyBoxDecoder(nn.Module):
@@ -108,25 +108,44 @@ class AnyBoxDecoder(nn.Module):
         return (boxes / self.sides).clamp(0.0, 1.0)
 
 
-class BoxDecoder(nn.Module):
-    """``CenterSizeCode.decode`` with its scales among the constants.
+class ConstantAnchors(nn.Module):
+    """Centres and sizes of the anchors, 6 being the input's sides.
 
-    Written in what NNAPI and CoreML both have: they clip to 0..6 alone, and know no minimum.
+    NNAPI and CoreML both clip to 0..6 alone, and know no minimum.
     """
 
     centers: Tensor
     sizes: Tensor
-    center_scales: Tensor
-    size_scales: Tensor
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         height, width = detector.config.input.size
         corners = detector.anchors / detector.anchors.new_tensor([width, height, width, height])
         low, high = corners[:, :2], corners[:, 2:]
-        scales = torch.tensor(detector.config.head.box_code_scales)
         self.register_buffer("centers", 6 * (low + high) / 2)
         self.register_buffer("sizes", 6 * (high - low))
+
+
+class DistanceDecoder(ConstantAnchors):
+    """``DistanceCode.decode``."""
+
+    def forward(self, deltas: Tensor, chosen: Tensor | None = None) -> Tensor:
+        centers, sizes = self.centers, self.sizes
+        if chosen is not None:
+            centers, sizes = centers[chosen], sizes[chosen]
+        low, high = centers - deltas[..., :2] * sizes, centers + deltas[..., 2:] * sizes
+        return torch.cat([low, high], dim=-1).clamp(0.0, 6.0) * (1 / 6)
+
+
+class BoxDecoder(ConstantAnchors):
+    """``CenterSizeCode.decode`` with its scales among the constants."""
+
+    center_scales: Tensor
+    size_scales: Tensor
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__(detector)
+        scales = torch.tensor(detector.config.head.box_code_scales)
         self.register_buffer("center_scales", 1 / scales[:2])
         self.register_buffer("size_scales", 1 / scales[2:])
 
@@ -138,6 +157,12 @@ class BoxDecoder(nn.Module):
         growth = MAX_LOG_SCALE - torch.relu(MAX_LOG_SCALE - deltas[..., 2:] * self.size_scales)
         half = 0.5 * sizes * torch.exp(growth)
         return torch.cat([center - half, center + half], dim=-1).clamp(0.0, 6.0) * (1 / 6)
+
+
+BOX_DECODERS: dict[type[BoxCode], Callable[[Detector], nn.Module]] = {
+    CenterSizeCode: BoxDecoder,
+    DistanceCode: DistanceDecoder,
+}
 
 
 class NmsGraph(nn.Module):

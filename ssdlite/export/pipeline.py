@@ -8,7 +8,7 @@ from dataclasses import replace
 from ssdlite.checkpoint import load_checkpoint
 from ssdlite.config import override
 from ssdlite.errors import ExportError
-from ssdlite.export.bundle import CARD_FILE, exported_provenance, staged_folder, write_contract
+from ssdlite.export.bundle import BOX_CODE_NAMES, CARD_FILE, exported_provenance, staged_folder, write_contract
 from ssdlite.export.card import write_model_card
 from ssdlite.export.measure import Accuracy, difference_from_pytorch, find_pictures, measure_latencies
 from ssdlite.export.options import ExportOptions, GraphOptions
@@ -17,7 +17,6 @@ from ssdlite.export.targets import TARGETS
 from ssdlite.export.targets.job import Artifact, ExportJob
 from ssdlite.export.verify.golden import write_golden
 from ssdlite.files import write_text
-from ssdlite.heads.boxes import CenterSizeCode
 from ssdlite.images.geometry import ImageArray
 from ssdlite.runtime.contract import AccuracyFigure, Contract, ModelSpec, Provenance
 from ssdlite.runtime.files import runtime_problem
@@ -51,9 +50,10 @@ def export_bundle(
         detector.config = override(detector.config, **options.thresholds)
         box_code = detector.head.box_code
         raw = any(graph.variant == "raw" for planned in graphs.values() for graph in planned)
-        if raw and not isinstance(box_code, CenterSizeCode):
+        if raw and type(box_code) not in BOX_CODE_NAMES:
+            known = " or ".join(kind.__name__ for kind in BOX_CODE_NAMES)
             raise ExportError(
-                f"raw: expected a head with the CenterSizeCode, got {type(box_code).__name__}, which contracts do not "
+                f"raw: expected a head with the {known}, got {type(box_code).__name__}, which contracts do not "
                 "describe; export decoded or nms"
             )
         job = ExportJob(

@@ -29,6 +29,7 @@ UNDECODED = ("raw", "anchors")  # variants whose box deltas refer to the contrac
 
 Variant = Literal["raw", "anchors", "decoded", "nms"]
 Precision = Literal["fp32", "fp16", "int8"]
+BoxCodeName = Literal["center_size", "distances"]
 InputType = Literal["uint8", "int8", "float32"]
 InputLayout = Literal["NCHW", "NHWC"]
 ActivationType = Literal["uint8", "int8"]
@@ -98,12 +99,14 @@ class BoxSpec:
 class AnchorSpec:
     """The anchors that raw box deltas refer to, in the order of the outputs, as fractions of the input.
 
-    ``dx, dy, dw, dh = deltas / box_code_scales``; centre = anchor centre + (dx, dy) * anchor size;
-    size = anchor size * exp(min((dw, dh), max_log_scale)).
+    ``center_size``: ``dx, dy, dw, dh = deltas / box_code_scales``; centre = anchor centre + (dx, dy) * anchor size;
+    size = anchor size * exp(min((dw, dh), max_log_scale)). ``distances``: left, top, right, bottom = deltas;
+    (x0, y0) = anchor centre - (left, top) * anchor size; (x1, y1) = anchor centre + (right, bottom) * anchor size.
     """
 
     format: Literal["cxcywh"] = "cxcywh"
     scale: Literal["fraction"] = "fraction"
+    box_code: BoxCodeName = "center_size"
     box_code_scales: tuple[float, float, float, float]
     max_log_scale: float
     values: tuple[tuple[float, float, float, float], ...]

@@ -40,8 +40,11 @@ def decode_boxes(
     sides = np.array([size[1], size[0]], np.float32)
     values = anchors.array[chosen]
     centres, sizes = values[:, :2] * sides, values[:, 2:] * sides
-    code = deltas / np.array(anchors.box_code_scales, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
+        if anchors.box_code == "distances":
+            corners = [centres - deltas[..., :2] * sizes, centres + deltas[..., 2:] * sizes]
+            return clip_boxes(np.concatenate(corners, axis=-1), size)
+        code = deltas / np.array(anchors.box_code_scales, np.float32)
         centre = centres + code[..., :2] * sizes
         half = 0.5 * sizes * np.exp(np.minimum(code[..., 2:], np.float32(anchors.max_log_scale)))
         return clip_boxes(np.concatenate([centre - half, centre + half], axis=-1), size)

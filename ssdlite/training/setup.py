@@ -95,14 +95,18 @@ def start_run(decided: Decided, folder: RunFolder) -> RunStart:
 
 
 def _with_defaults_of_head(options: TrainOptions, source: WeightSource) -> TrainOptions:
-    """Where no recipe is named, the loss and the assigner that are not given are those that the head asks for."""
+    """Where no recipe is named, losses and the assigner that are not given are those that the head asks for."""
     if options.recipe_name != AUTO:
         return options
     config = source.config if isinstance(source, Checkpoint) else preset_config(options.preset_name)
     with torch.device("meta"):  # takes no memory and no time
         head = detector_from_config(config).head
     given = options.loss
-    return options.override(loss=given.loss or head.default_loss, matcher=given.matcher or head.default_assigner)
+    return options.override(
+        loss=given.loss or head.default_loss,
+        matcher=given.matcher or head.default_assigner,
+        box_loss=given.box_loss or head.default_box_loss,
+    )
 
 
 def _check_frozen_stages(options: TrainOptions, config: DetectorConfig) -> None:

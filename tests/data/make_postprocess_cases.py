@@ -12,7 +12,9 @@ numbers of 50 digits and exact fractions. The rules:
 3. Candidates stand in the order of their scores, the best first; equal ones in that of their anchors, then classes.
 4. Of each class the first ``candidates_per_class`` take part, the others do not count any more.
 5. A box is its anchor, moved and scaled by its deltas (x, y, width, height; each divided by its ``box_code_scales``):
-   centre + delta * side, side * exp(delta), the last delta at most log(1000 / 16). Then it is clipped to the input.
+   centre + delta * side, side * exp(delta), the last delta at most log(1000 / 16). Where ``box_code`` is ``distances``,
+   its corners lie so many sides of the anchor left, above, right and below the anchor's centre. Then it is clipped to
+   the input.
 6. In order, a candidate is left out where it overlaps one of its class that stays by an IoU above ``nms_threshold``.
    Equal is not above; boxes without area overlap nothing.
 7. The first ``max_detections`` that are left are the result, without those that score less than ``asked_threshold``:
@@ -40,7 +42,7 @@ Case = dict[str, Any]
 PLAIN: Case = {
     "input_size": [64, 64], "score_function": "softmax", "score_threshold": 0.25, "nms_threshold": 0.5,
     "candidates_per_class": 10, "max_detections": 10, "box_code_scales": [10.0, 10.0, 5.0, 5.0],
-    "asked_threshold": 0.0,
+    "asked_threshold": 0.0, "box_code": "center_size",
 }  # fmt: skip
 SETTINGS = {
     "plain": PLAIN,
@@ -53,6 +55,8 @@ SETTINGS = {
     "crowded": PLAIN
     | {"score_threshold": 0.1, "nms_threshold": 0.125, "candidates_per_class": 12, "max_detections": 20},
     "wide": PLAIN | {"input_size": [32, 64], "box_code_scales": [1.0, 2.0, 4.0, 8.0], "nms_threshold": 0.25},
+    "distances": PLAIN
+    | {"input_size": [32, 64], "score_function": "sigmoid", "box_code": "distances", "box_code_scales": [1.0] * 4},
 }
 
 
@@ -84,10 +88,14 @@ def box_of(anchor: list[float], deltas: list[float], case: Case) -> list[Fractio
     low, high = [], []
     for axis, limit in ((0, width), (1, height)):
         start, end = Decimal(anchor[axis]), Decimal(anchor[axis + 2])
-        shift, growth = (Decimal(deltas[i]) / Decimal(case["box_code_scales"][i]) for i in (axis, axis + 2))
-        centre = (start + end) / 2 + shift * (end - start)
-        half = (end - start) / 2 * min(growth, MAX_GROWTH).exp()
-        for ends, value in ((low, centre - half), (high, centre + half)):
+        centre, side = (start + end) / 2, end - start
+        first, second = (Decimal(deltas[i]) / Decimal(case["box_code_scales"][i]) for i in (axis, axis + 2))
+        if case["box_code"] == "distances":
+            corners = centre - first * side, centre + second * side
+        else:
+            half = side / 2 * min(second, MAX_GROWTH).exp()
+            corners = centre + first * side - half, centre + first * side + half
+        for ends, value in zip((low, high), corners, strict=True):
             ends.append(min(max(Fraction(value), Fraction(0)), Fraction(limit)))
     return low + high
 
@@ -160,6 +168,9 @@ INFINITE, NAN = math.inf, math.nan
 # What it shows, the kind of settings, anchors, logits, and deltas where the boxes are not the anchors.
 # fmt: off
 BY_HAND: list[tuple[Any, ...]] = [
+    # -- the box code
+    ("distances to the sides, one of them behind the centre, one beyond the input", "distances",
+     [[16.0, 8, 32, 24]], [[0.0, 4]], [[0.25, 1.5, -0.125, 0.5]]),
     # -- thresholds of the score
     ("a softmax score equal to the threshold", "plain", APART[:1], [[1.0] * 4]),
     ("softmax scores next to the threshold", "plain", APART[:2], [[1.0, 1, 1.0078125, 1], [0.0, 0.5, 1, 0.5]]),
@@ -284,7 +295,10 @@ def crowd(seed: int, kind: str, classes: int, asked: float = 0.0) -> Case:
             x, y = (float(draw.randrange(-8, limit - 8)) for limit in reversed(case["input_size"]))
             case["anchors"].append([x, y, x + draw.choice((16, 24)), y + draw.choice((16, 24))])
             case["class_logits"].append([draw.randrange(-160, 160) / 64 for _ in range(classes + 1)])
-            case["box_deltas"].append([draw.randrange(-16, 17) / 64 * scale for scale in case["box_code_scales"]])
+            least = 16 if case["box_code"] == "distances" else -16
+            case["box_deltas"].append(
+                [draw.randrange(least, least + 33) / 64 * scale for scale in case["box_code_scales"]]
+            )
         try:
             detect(case)
             return case
@@ -297,7 +311,7 @@ def all_cases() -> Iterator[tuple[str, Case]]:
         boxes = deltas[0] if deltas else [[0.0] * 4] * len(anchors)
         yield name, SETTINGS[kind] | {"anchors": anchors, "class_logits": logits, "box_deltas": boxes}
     for seed, (kind, classes) in enumerate(
-        (("plain", 3), ("sigmoid", 2), ("everything", 2), ("crowded", 3), ("wide", 3))
+        (("plain", 3), ("sigmoid", 2), ("everything", 2), ("crowded", 3), ("wide", 3), ("distances", 3))
     ):
         yield f"a crowd, {kind}", crowd(seed, kind, classes)
     for name, asked, kind, anchors, logits in ASKED:

@@ -38,6 +38,7 @@ int main() {
         const int classes = whole();
         ssdlite::AnchorSpec anchors;
         anchors.max_log_scale = std::log(1000.0 / 16.0);
+        anchors.distances = whole() != 0;
         for (double& scale : anchors.box_code_scales) scale = number();
         std::vector<float> logits, deltas;
         for (int a = 0; a < count; ++a) {

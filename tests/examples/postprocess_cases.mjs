@@ -11,6 +11,7 @@ for (const line of readFileSync(0, "utf8").trim().split("\n")) {
     class_names: one.class_logits[0].slice(1).map(String),
     postprocess: one,
     anchors: {
+      box_code: one.box_code,
       box_code_scales: one.box_code_scales,
       max_log_scale: Math.log(1000 / 16),
       values: one.anchors.map(([x0, y0, x1, y1]) => [

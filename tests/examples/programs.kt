@@ -44,7 +44,7 @@ object PostprocessCases {
         val model = ModelSpec("raw", "litert", Variant.RAW, INPUT, emptyList())
         val contract = Contract(
             3, names, ResizeSpec("stretch", 0), BoxSpec("xyxy", "fraction"), spec,
-            AnchorSpec(scales, ln(1000.0 / 16), anchors), listOf(model),
+            AnchorSpec(one.getValue("box_code").jsonPrimitive.content, scales, ln(1000.0 / 16), anchors), listOf(model),
         )
         val outputs = mapOf("class_logits" to one.flat("class_logits"), "box_deltas" to one.flat("box_deltas"))
         val window = CropWindow(0, 0, width, height, height, width)

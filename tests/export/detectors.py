@@ -26,11 +26,15 @@ def lively(detector: Detector) -> Detector:
                 module.running_mean.normal_(0, 0.1, generator=generator)
                 module.running_var.uniform_(0.5, 1.5, generator=generator)
                 module.bias.normal_(0, 0.3, generator=generator)
-        for head, factor in ((detector.head.classification, 12.0), (detector.head.regression, 8.0)):
+        is_sigmoid = detector.config.head.score_function == "sigmoid"  # with which most places are to be background
+        for head, std, mean in (
+            (detector.head.classification, 1.0 if is_sigmoid else 0.36, -3.0 if is_sigmoid else 0.0),
+            (detector.head.regression, 0.24, 0.0),
+        ):
             for predictor in head:
                 *_, weight, bias = predictor.parameters()
-                weight.mul_(factor)
-                bias.normal_(0, 1, generator=generator)
+                weight.mul_(std / weight.std())
+                bias.normal_(mean, 1, generator=generator)
     return detector.eval()
 
 

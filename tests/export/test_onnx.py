@@ -27,6 +27,7 @@ from ssdlite.export.lint.report import examine
 from ssdlite.export.onnx import export_onnx, opset_of, pool_globally, set_opset, take_floats
 from ssdlite.export.options import GraphOptions
 from ssdlite.export.targets.ncnn import convert_to_ncnn, ncnn_spec
+from ssdlite.heads.base import class_scores
 from ssdlite.runtime.backends.ncnn import NcnnBackend
 from ssdlite.runtime.contract import Provenance
 from ssdlite.weights import ImportOptions
@@ -56,6 +57,8 @@ def responsive(**options: Any) -> Detector:
             part[-1].weight *= 0.1  # type: ignore[index, operator]
         for part in detector.head.classification:
             part[-1].bias[:: detector.config.num_classes + 1] = 3.0  # type: ignore[index]
+            if detector.config.head.score_function == "sigmoid":  # where scores of nearly 1 would be equal
+                part[-1].weight *= 0.5  # type: ignore[index, operator]
     return detector.eval()
 
 
@@ -104,7 +107,7 @@ def decode(detector: Detector, images: Tensor) -> tuple[Tensor, Tensor]:
     height, width = detector.config.input.size
     boxes = detector.head.box_code.decode(outputs.box_deltas, detector.anchors)
     fractions = (boxes / torch.tensor([width, height, width, height])).clamp(0, 1)
-    return outputs.class_logits.softmax(-1)[..., 1:], fractions
+    return class_scores(outputs.class_logits, detector.config.head.score_function), fractions
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""ATSS and SimOTA: small cases worked out by hand, and both algorithms once more as loops over images and boxes."""
+"""ATSS, SimOTA and TAL: small cases worked out by hand, and each algorithm once more as loops over images and boxes."""
 
 import math
 from typing import NamedTuple
@@ -11,7 +11,15 @@ from torchvision.ops import box_iou
 from ssdlite.anchors import AnchorConfig, generate_anchors
 from ssdlite.config import preset_config
 from ssdlite.errors import ConfigError
-from ssdlite.heads.assigners import IGNORED, NEGATIVE, AtssAssigner, MaxIoUAssigner, SimOtaAssigner, build_assigner
+from ssdlite.heads.assigners import (
+    IGNORED,
+    NEGATIVE,
+    AtssAssigner,
+    MaxIoUAssigner,
+    SimOtaAssigner,
+    TaskAlignedAssigner,
+    build_assigner,
+)
 from ssdlite.heads.base import IGNORE_LABEL, PADDING_LABEL
 
 
@@ -60,6 +68,29 @@ def test_simota_prefers_the_anchor_that_scores_the_class():
     assert found == [NEGATIVE, NEGATIVE, 0, NEGATIVE]
 
 
+def test_tal_takes_the_best_aligned_inside_the_box():
+    # Overlaps of the predictions with the box 0..30: 1, 2/3, 1/3 and, of the last, whose anchor lies outside, 1. By
+    # score * overlap ** 6 the first has 0.1 and the second 0.9 * 0.0878 = 0.079; both are before the third's 0.001.
+    boxes = torch.tensor([[[0.0, 0, 30, 10], [0, 0, 20, 10], [0, 0, 10, 10], [0, 0, 30, 10]]])
+    scores = torch.tensor([[[0.1], [0.9], [0.9], [0.9]]])
+    predicted = Predicted(scores, boxes)
+    assert assign(TaskAlignedAssigner(most=1), [0, 0, 30, 10], [0], predicted) == [0] + [NEGATIVE] * 3
+    assert assign(TaskAlignedAssigner(most=2), [0, 0, 30, 10], [0], predicted) == [0, 0, NEGATIVE, NEGATIVE]
+    assert assign(TaskAlignedAssigner(most=9), [0, 0, 30, 10], [0], predicted) == [0, 0, 0, NEGATIVE]
+    assert assign(TaskAlignedAssigner(most=1, beta=1), [0, 0, 30, 10], [0], predicted)[1] == 0  # 0.6 against 0.1
+
+
+def test_tal_gives_a_box_between_all_centres_the_nearest_and_an_anchor_to_the_box_that_it_overlaps_most():
+    assert assign(TaskAlignedAssigner(), [11, 4, 14, 6], [0]) == [NEGATIVE, 0, NEGATIVE, NEGATIVE]
+    predicted = nothing(ROW, classes=2)
+    assert assign(TaskAlignedAssigner(), [[0, 0, 20, 10], [0, 0, 12, 10]], [0, 1], predicted) == [
+        1,
+        0,
+        NEGATIVE,
+        NEGATIVE,
+    ]
+
+
 def test_simota_looks_only_near_the_box():
     # Every prediction is the box, but with a radius of 1 only anchors within 10 pixels of its centre (5, 5) may answer.
     predicted = Predicted(torch.full((1, 4, 1), 0.5), torch.tensor([[[0.0, 0, 10, 10]] * 4]))
@@ -71,10 +102,10 @@ def test_simota_looks_only_near_the_box():
 
 CONFIG = preset_config("ssdlite320_mobilenet_v2", num_classes=3, image_size=160)
 ANCHORS = torch.from_numpy(generate_anchors(CONFIG.anchors, CONFIG.input.size, CONFIG.grid_sizes))
-BOTH = pytest.mark.parametrize("name", ["atss", "simota"])
+ALL = pytest.mark.parametrize("name", ["atss", "simota", "tal"])
 
 
-@BOTH
+@ALL
 def test_no_objects_padding_and_ignored_regions(name):
     matcher = build_assigner(name, CONFIG, torch.device("cpu"))
     predicted = nothing(ANCHORS, classes=2)
@@ -89,7 +120,7 @@ def test_no_objects_padding_and_ignored_regions(name):
     assert torch.equal(found[unmatched], ssd[unmatched])
 
 
-@BOTH
+@ALL
 def test_a_box_without_area_gets_no_anchor(name):
     matcher = build_assigner(name, CONFIG, torch.device("cpu"))
     boxes = torch.tensor([[[50.0, 50, 50, 50], [60, 60, 60, 90]]])
@@ -166,6 +197,26 @@ def test_simota_is_the_papers_algorithm_as_loops():
             for i in sorted(costs, key=costs.__getitem__)[:wanted]:
                 if costs[i] < cheapest[i]:
                     cheapest[i], expected[i] = costs[i], number
+        assert found[image].tolist() == expected
+
+
+def test_tal_is_the_papers_algorithm_as_loops():
+    boxes, labels, predicted = random_case(ANCHORS, seed=2)
+    found = build_assigner("tal", CONFIG, torch.device("cpu"))(ANCHORS, boxes, labels, predicted)
+    centres = ((ANCHORS[:, :2] + ANCHORS[:, 2:]) / 2).tolist()
+    for image in range(len(boxes)):
+        overlap = box_iou(boxes[image], predicted.boxes[image])
+        best, expected = [-1.0] * len(ANCHORS), [NEGATIVE] * len(ANCHORS)
+        for number, box in enumerate(boxes[image].tolist()):
+            inside = [i for i, (x, y) in enumerate(centres) if box[0] < x < box[2] and box[1] < y < box[3]]
+            score = predicted.scores[image, :, labels[image, number]]
+            alignment = (score * overlap[number] ** 6).tolist()
+            aligned = sorted((i for i in inside if alignment[i] > 0), key=lambda one: -alignment[one])[:13]
+            middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+            for i in aligned or [min(range(len(centres)), key=lambda one: math.dist(centres[one], middle))]:
+                if overlap[number, i] > best[i]:
+                    best[i], expected[i] = overlap[number, i], number
+        assert len(set(expected)) > 3
         assert found[image].tolist() == expected
 
 

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 import torchvision
-from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection._utils import BoxCoder, BoxLinearCoder
 
 from ssdlite.heads.boxes import (
     CenterSizeCode,
+    DistanceCode,
     box_area,
     box_iou,
     clip_boxes,
@@ -24,6 +25,19 @@ def random_boxes(count: int, seed: int, side: float = 320) -> torch.Tensor:
     corners = torch.rand(count, 2, 2, generator=generator) * side
     low, high = corners.amin(dim=1), corners.amax(dim=1)
     return torch.cat([low, high + 1], dim=1)
+
+
+def test_distances_by_hand_and_as_torchvisions_fcos_has_them():
+    code, anchor = DistanceCode(), torch.tensor([[10.0, 20, 30, 60]])  # centre 20, 40; sides 20, 40
+    box = torch.tensor([[15.0, 0, 40, 50]])
+    assert code.encode(box, anchor).tolist() == [[0.25, 1.0, 1.0, 0.25]]
+    assert code.decode(torch.tensor([[0.25, 1.0, 1.0, 0.25]]), anchor).tolist() == box.tolist()
+    assert code.encode(anchor, anchor).tolist() == [[0.5] * 4]
+    boxes, anchors = random_boxes(50, seed=1), random_boxes(50, seed=2)
+    theirs = BoxLinearCoder(normalize_by_size=True)
+    torch.testing.assert_close(code.encode(boxes, anchors), theirs.encode(anchors, boxes))
+    deltas = torch.randn(50, 4, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(code.decode(deltas, anchors), theirs.decode(deltas, anchors))
 
 
 def test_overlaps_by_hand():

@@ -42,9 +42,10 @@ OWNERS: dict[str, tuple[str, Callable[[], nn.Module], str]] = {
     "torchvision-v3": ("mobilenet_v3_large", lambda: mobilenet_v3_large(weights=None), "features.13.block.0"),
     "timm-v1": ("mobilenet_v1", lambda: timm_model("mobilenetv1_100"), "blocks.3"),
     "timm-v2": ("mobilenet_v2", lambda: timm_model("mobilenetv2_100"), "blocks.5.0.bn1"),
+    "timm-v4": ("mobilenet_v4_conv_small", lambda: timm_model("mobilenetv4_conv_small"), "blocks.2.5"),
 }
-MEANS = {"torchvision-v2": 123.675, "torchvision-v3": 123.675, "timm-v1": 127.5, "timm-v2": 123.675}
-DEVIATIONS = {"torchvision-v2": 58.395, "torchvision-v3": 58.395, "timm-v1": 127.5, "timm-v2": 58.395}
+MEANS = dict.fromkeys(OWNERS, 123.675) | {"timm-v1": 127.5}
+DEVIATIONS = dict.fromkeys(OWNERS, 58.395) | {"timm-v1": 127.5}
 
 
 def settled(model: nn.Module) -> nn.Module:
@@ -106,7 +107,11 @@ def test_a_detector_takes_weights_normalisation_and_epsilon(owner: tuple[str, nn
     kind, theirs = owner
     file = tmp_path / "weights.pth"
     torch.save(theirs.state_dict(), file)
-    preset = {"mobilenet_v1": "ssd300_mobilenet_v1", "mobilenet_v2": "ssdlite320_mobilenet_v2"}
+    preset = {
+        "mobilenet_v1": "ssd300_mobilenet_v1",
+        "mobilenet_v2": "ssdlite320_mobilenet_v2",
+        "mobilenet_v4_conv_small": "litepan320_medium",
+    }
     options = SMALL | ({"backbone": "mobilenet_v3_large"} if kind.endswith("v3") else {})
     detector = ssdlite.build_detector(
         preset.get(OWNERS[kind][0], "ssdlite320_mobilenet_v3_large"), backbone_weights=file, **options

@@ -134,6 +134,16 @@ def _slice(mb: Any, op: GraphNode) -> Any:
     return mb.slice_by_index(x=source, begin=begin, end=end, stride=stride, name=op.name)
 
 
+def _resize(mb: Any, op: GraphNode) -> Any:
+    attributes = [op.attributes.get(name) for name in ("mode", "coordinate_transformation_mode", "nearest_mode")]
+    if attributes != [b"nearest", b"asymmetric", b"floor"]:
+        raise ExportError(f"Core ML: expected an enlargement to the nearest pixel, got another in {op.name}")
+    height, width = (float(factor) for factor in op.inputs[2][2:])
+    return mb.upsample_nearest_neighbor(
+        x=op.inputs[0], scale_factor_height=height, scale_factor_width=width, name=op.name
+    )
+
+
 def _hard_sigmoid(mb: Any, op: GraphNode) -> Any:
     alpha, beta = op.attributes.get("alpha", 0.2), op.attributes.get("beta", 0.5)
     return mb.sigmoid_hard(x=op.inputs[0], alpha=np.float32(alpha), beta=np.float32(beta), name=op.name)
@@ -165,4 +175,5 @@ MIL_OPERATORS: dict[str, Callable[[Any, GraphNode], Any]] = {
     "Reshape": lambda mb, op: mb.reshape(x=op.inputs[0], shape=op.numbers(1, []), name=op.name),
     "Concat": lambda mb, op: mb.concat(values=op.inputs, axis=op.attributes["axis"], name=op.name),
     "Slice": _slice,
+    "Resize": _resize,
 }

@@ -373,15 +373,64 @@ class BodyConverter:
         result, _ = self._result(node, target, False)
         self.writer.operator("RESHAPE", [source, shape], [result], {"newShape": np.array(target, np.int32)})
 
+    def _resize(self, node: NodeProto) -> None:
+        """Enlarged to the nearest pixel: of the file's own rules for coordinates the one that PyTorch has."""
+        attributes, factors = _attributes(node), self._value(node.input[2])
+        kind = tuple(attributes.get(name) for name in ("mode", "coordinate_transformation_mode", "nearest_mode"))
+        if kind != (b"nearest", b"asymmetric", b"floor") or factors is None or factors[:2].tolist() != [1, 1]:
+            raise ExportError(f"LiteRT: expected an enlargement to the nearest pixel, got another in {module_of(node)}")
+        (source,), integer = self._operands(node, node.input[:1])
+        batch, height, width, channels = self.writer.shape(source)
+        sides = [int(height * factors[2]), int(width * factors[3])]
+        result, _ = self._result(node, (batch, *sides, channels), integer)
+        size = self.writer.constant(f"{node.name}.size", np.array(sides, np.int32))
+        self.writer.operator("RESIZE_NEAREST_NEIGHBOR", [source, size], [result])
+
+    def _slice(self, node: NodeProto) -> None:
+        """Of steps of 1."""
+        values = [self.constants[name] for name in node.input[1:]]
+        starts, ends, axes = (one.tolist() for one in values[:3])
+        if len(values) > 3 and set(values[3].tolist()) != {1}:
+            raise ExportError(f"LiteRT: expected a slice of steps of 1, got another in {module_of(node)}")
+        (source,), integer = self._operands(node, node.input[:1])
+        shape = self.writer.shape(source)
+        begin, size = [0] * len(shape), list(shape)
+        for start, end, axis in zip(starts, ends, axes, strict=True):
+            place = self._axis(node, axis, len(shape))
+            first, last, _ = slice(start, end).indices(shape[place])
+            begin[place], size[place] = first, last - first
+        result, _ = self._result(node, size, integer)
+        tables = [
+            self.writer.constant(f"{node.name}.{name}", np.array(value, np.int32))
+            for name, value in (("begin", begin), ("size", size))
+        ]
+        self.writer.operator("SLICE", [source, *tables], [result])
+
+    def _axis(self, node: NodeProto, axis: int, rank: int) -> int:
+        """Where an axis of the graph's own, of its first input, stands in the file."""
+        axis %= rank
+        return TO_NHWC.index(axis) if rank == 4 and node.input[0] not in self.pixels else axis
+
     def _concatenate(self, node: NodeProto) -> None:
-        operands = [self._float(name) for name in node.input]
+        operands, integer = self._operands(node, node.input)
         shape = list(self.writer.shape(operands[0]))
-        axis = _attributes(node)["axis"] % len(shape)
-        if len(shape) == 4 and node.input[0] not in self.pixels:
-            axis = TO_NHWC.index(axis)
+        axis = self._axis(node, _attributes(node)["axis"], len(shape))
         shape[axis] = sum(self.writer.shape(one)[axis] for one in operands)
-        result, _ = self._result(node, shape, False)
+        result, _ = self._result(node, shape, integer)
+        if integer:
+            operands = [self._rescaled(one, result) for one in operands]
         self.writer.operator("CONCATENATION", operands, [result], {"axis": axis})
+
+    def _rescaled(self, source: int, like: int) -> int:
+        """The integers ``source`` in the scale of those ``like``: operators that move values have but one."""
+        facts, wanted = self.writer.facts[source], self.writer.facts[like].quantization
+        own = facts.quantization
+        assert own is not None and wanted is not None  # of what is computed in integers
+        if np.array_equal(own.scale, wanted.scale) and np.array_equal(own.zero_point, wanted.zero_point):
+            return source
+        result = self.writer.tensor(f"{facts.name}.rescaled", facts.shape, facts.type, wanted)
+        self.writer.operator("QUANTIZE", [source], [result])
+        return result
 
 
 _HANDLERS: dict[str, Callable[[BodyConverter, NodeProto], None]] = {
@@ -391,13 +440,17 @@ _HANDLERS: dict[str, Callable[[BodyConverter, NodeProto], None]] = {
     "Concat": BodyConverter._concatenate,
     "Conv": BodyConverter._convolution,
     "Div": BodyConverter._divide,
+    "Exp": lambda converter, node: converter._unary("EXP", node),
     "GlobalAveragePool": BodyConverter._mean,
     "HardSigmoid": BodyConverter._hard_sigmoid,
     "HardSwish": lambda converter, node: converter._unary("HARD_SWISH", node),
+    "Log": lambda converter, node: converter._unary("LOG", node),
     "Mul": BodyConverter._elementwise,
     "QuantizeLinear": BodyConverter._quantize,
     "Relu": BodyConverter._rectify,
     "Reshape": BodyConverter._reshape,
+    "Resize": BodyConverter._resize,
+    "Slice": BodyConverter._slice,
     "Sub": BodyConverter._elementwise,
     "Transpose": BodyConverter._transpose,
 }
@@ -430,5 +483,5 @@ def _last_convolutions(makers: dict[str, NodeProto], output: str) -> Collection[
         if node.op_type == "Conv":
             found.add(node.name)
         else:
-            names += node.input if node.op_type == "Concat" else node.input[:1]
+            names += [name for name in node.input if name in makers]
     return found

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from ssdlite.export.litert.convert import RELU, SWAPPED_BOXES
+from ssdlite.export.litert.convert import NONE, RELU, SWAPPED_BOXES
 from ssdlite.export.litert.writer import Array, ModelWriter
 from ssdlite.runtime.contract import AnchorSpec, PostprocessSpec
 
@@ -31,11 +32,32 @@ def add_scores(writer: ModelWriter, logits: int, score_function: str, name: str)
 
 
 def add_boxes(writer: ModelWriter, deltas: int, anchors: AnchorSpec, name: str, *, rows_first: bool = False) -> int:
-    """deltas [1, A, 4] -> boxes [1, A, 4] xyxy as fractions of the input, within it: ``CenterSizeCode.decode``.
+    """deltas [1, A, 4] -> boxes [1, A, 4] xyxy as fractions of the input, within it: as ``anchors`` say.
 
     With ``rows_first`` both are in the order ``SWAPPED_BOXES``.
     """
-    order = SWAPPED_BOXES if rows_first else slice(None)
+    corners = (_corners_at_distances if anchors.box_code == "distances" else _corners)(
+        writer, deltas, anchors, name, SWAPPED_BOXES if rows_first else [0, 1, 2, 3]
+    )
+    joined = writer.apply("CONCATENATION", corners, f"{name}.corners", (1, len(anchors.values), 4), {"axis": 2})
+    return _combine(writer, "MINIMUM", joined, np.ones(1), name)
+
+
+def _corners_at_distances(
+    writer: ModelWriter, deltas: int, anchors: AnchorSpec, name: str, order: Sequence[int]
+) -> list[int]:
+    """``DistanceCode.decode``, not below 0: low corners and high ones, [1, A, 2] each."""
+    values = anchors.array[:, order]
+    corners = []
+    for start, label, sign in ((0, "low", -1), (2, "high", 1)):
+        distances = _columns(writer, deltas, start, start + 2, f"{name}.{label}_distances")
+        moves = _combine(writer, "MUL", distances, (sign * values[:, 2:])[None], f"{name}.{label}_moves")
+        corners.append(_combine(writer, "ADD", moves, values[None, :, :2], f"{name}.{label}", activation=RELU))
+    return corners
+
+
+def _corners(writer: ModelWriter, deltas: int, anchors: AnchorSpec, name: str, order: Sequence[int]) -> list[int]:
+    """``CenterSizeCode.decode``, not below 0: low corners and high ones, [1, A, 2] each."""
     values, scales = anchors.array[:, order], np.array(anchors.box_code_scales, np.float32)[order]
     centers, sizes = values[:, :2], values[:, 2:]
     moves = _columns(writer, deltas, 0, 2, f"{name}.moves")
@@ -48,12 +70,10 @@ def add_boxes(writer: ModelWriter, deltas: int, anchors: AnchorSpec, name: str, 
     shape = writer.shape(limited)
     factors = writer.apply("EXP", [limited], f"{name}.factors", shape)
     half = _combine(writer, "MUL", factors, (sizes / 2)[None], f"{name}.half_sizes")
-    corners = [
+    return [
         writer.apply(kind, [middle, half], f"{name}.{label}", shape, {"fusedActivationFunction": RELU})
         for kind, label in (("SUB", "low"), ("ADD", "high"))
     ]
-    joined = writer.apply("CONCATENATION", corners, f"{name}.corners", (1, len(values), 4), {"axis": 2})
-    return _combine(writer, "MINIMUM", joined, np.ones(1), name)
 
 
 def add_detections(
@@ -104,9 +124,10 @@ def _as_deltas(writer: ModelWriter, boxes: int) -> int:
     return writer.apply("CONCATENATION", parts, "all_boxes.deltas", writer.shape(boxes), {"axis": 2})
 
 
-def _combine(writer: ModelWriter, kind: str, source: int, constant: Array, name: str) -> int:
+def _combine(writer: ModelWriter, kind: str, source: int, constant: Array, name: str, *, activation: int = NONE) -> int:
     other = writer.constant(f"{name}.by", constant.astype(np.float32))
-    return writer.apply(kind, [source, other], name, writer.shape(source))
+    options = {"fusedActivationFunction": activation} if activation else None
+    return writer.apply(kind, [source, other], name, writer.shape(source), options)
 
 
 def _all_scores(writer: ModelWriter, logits: int, score_function: str) -> int:

@@ -89,6 +89,10 @@ def check_for_mediapipe(contract: Contract, image: InputSpec) -> None:
             "MediaPipe stretches pictures, and this detector expects a letterbox: export --variant decoded, or train "
             "with --resize stretch"
         )
+    if contract.anchors is not None and contract.anchors.box_code != "center_size":
+        raise ExportError(
+            "anchors: MediaPipe decodes centres and sizes, this head predicts distances: export --variant nms"
+        )
     if image.type == "int8":
         raise ExportError("MediaPipe takes uint8 or float32 pixels: use --input-type uint8, or --variant decoded")
     if len({*zip(image.mean, image.std, strict=True)}) > 1:

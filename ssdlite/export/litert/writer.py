@@ -41,6 +41,7 @@ OPERATORS: dict[str, tuple[int, str | None]] = {
     "RELU": (2, None),
     "RELU6": (2, None),
     "RESHAPE": (1, "ReshapeOptions"),
+    "RESIZE_NEAREST_NEIGHBOR": (2, "ResizeNearestNeighborOptions"),
     "SLICE": (2, "SliceOptions"),
     "SOFTMAX": (2, "SoftmaxOptions"),
     "SUB": (2, "SubOptions"),

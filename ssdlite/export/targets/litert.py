@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 
 from ssdlite.errors import ExportError
-from ssdlite.export.bundle import anchor_spec
+from ssdlite.export.bundle import BOX_CODE_NAMES, anchor_spec
 from ssdlite.export.graphs import model_spec
 from ssdlite.export.litert.convert import BodyConverter
 from ssdlite.export.litert.heads import RawOutputs, add_boxes, add_detections, add_scores
@@ -25,7 +25,6 @@ from ssdlite.export.litert.writer import ModelWriter, import_schema
 from ssdlite.export.options import GraphOptions
 from ssdlite.export.targets.job import Artifact, ExportJob
 from ssdlite.files import write_atomically
-from ssdlite.heads.boxes import CenterSizeCode
 from ssdlite.runtime.contract import METADATA_KEY, AnchorSpec, BoxSpec, Contract, ModelSpec
 from ssdlite.runtime.plain import to_json
 
@@ -44,8 +43,8 @@ def export(job: ExportJob, graphs: Sequence[GraphOptions]) -> list[Artifact]:
     """
     import_schema()
     box_code = job.detector.head.box_code
-    if not isinstance(box_code, CenterSizeCode):
-        raise ExportError(f"LiteRT: expected a head with the CenterSizeCode, got {type(box_code).__name__}")
+    if type(box_code) not in BOX_CODE_NAMES:
+        raise ExportError(f"LiteRT: expected a head of a known box code, got {type(box_code).__name__}")
     quantizer = job.quantizer("int8")
     artifacts = []
     for options in graphs:

@@ -122,6 +122,12 @@ def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Values], 
     return lambda i: function(i["x"].float(), i["y"].float())
 
 
+def _upsampled(i: Values) -> Tensor:
+    factors = (int(i["scale_factor_height"]), int(i["scale_factor_width"]))
+    result: Tensor = i["x"].repeat_interleave(factors[0], dim=2).repeat_interleave(factors[1], dim=3)
+    return result
+
+
 OPERATORS: dict[str, Callable[[Values], Any]] = {
     "const": lambda i: i["val"],
     "constexpr_affine_dequantize": _dequantized,
@@ -148,4 +154,5 @@ OPERATORS: dict[str, Callable[[Values], Any]] = {
     "reduce_mean": lambda i: i["x"].mean(_numbers(i["axes"]), keepdim=bool(i["keep_dims"])),
     "reduce_max": lambda i: i["x"].amax(_numbers(i["axes"]), keepdim=bool(i["keep_dims"])),
     "slice_by_index": _slice,
+    "upsample_nearest_neighbor": _upsampled,
 }

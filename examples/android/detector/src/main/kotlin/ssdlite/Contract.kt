@@ -90,4 +90,9 @@ data class PostprocessSpec(
 
 /** Centre x, centre y, width, height of each anchor as fractions of the input, and the code of their deltas. */
 @Serializable
-data class AnchorSpec(val boxCodeScales: List<Double>, val maxLogScale: Double, val values: List<List<Double>>)
+data class AnchorSpec(
+    val boxCode: String = "center_size", // or distances
+    val boxCodeScales: List<Double>,
+    val maxLogScale: Double,
+    val values: List<List<Double>>,
+)

@@ -153,11 +153,16 @@ private class BoxReader(
         val corners = DoubleArray(4)
         for (axis in 0..1) {
             val side = anchor[2 + axis]
-            val centre = anchor[axis] + deltas[axis] / spec.boxCodeScales[axis] * side
-            val growth = min(deltas[2 + axis] / spec.boxCodeScales[2 + axis], spec.maxLogScale)
+            var (low, high) = anchor[axis] - deltas[axis] * side to anchor[axis] + deltas[2 + axis] * side
+            if (spec.boxCode != "distances") {
+                val centre = anchor[axis] + deltas[axis] / spec.boxCodeScales[axis] * side
+                val half = 0.5 * side * exp(min(deltas[2 + axis] / spec.boxCodeScales[2 + axis], spec.maxLogScale))
+                low = centre - half
+                high = centre + half
+            }
             val size = if (axis == 0) window.width else window.height
-            corners[axis] = (centre - 0.5 * side * exp(growth)).coerceIn(0.0, 1.0) * size
-            corners[2 + axis] = (centre + 0.5 * side * exp(growth)).coerceIn(0.0, 1.0) * size
+            corners[axis] = low.coerceIn(0.0, 1.0) * size
+            corners[2 + axis] = high.coerceIn(0.0, 1.0) * size
         }
         return Box(corners[0].toFloat(), corners[1].toFloat(), corners[2].toFloat(), corners[3].toFloat())
     }

@@ -1,0 +1,22 @@
+"""The necks and heads there are, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ssdlite.backbones.base import FeatureMap
+from ssdlite.config import DetectorConfig
+from ssdlite.heads.base import Head, Neck
+from ssdlite.heads.distance_head import DistanceHead
+from ssdlite.heads.necks import ExtraLayers
+from ssdlite.heads.pan import PathAggregation
+from ssdlite.heads.ssd_head import SSDLiteHead
+
+NECKS: dict[str, Callable[[Sequence[FeatureMap], DetectorConfig], Neck]] = {
+    "extra_layers": ExtraLayers.from_config,
+    "pan": PathAggregation.from_config,
+}
+HEADS: dict[str, Callable[[Sequence[FeatureMap], DetectorConfig], Head]] = {
+    "ssdlite": SSDLiteHead.from_config,
+    "distances": DistanceHead.from_config,
+}
