@@ -133,7 +133,7 @@ class AtssAssigner:
             return labels.new_full((len(labels), len(anchors)), NEGATIVE)
         overlap = box_iou(boxes, anchors)
         centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-        distance = torch.cdist((boxes[..., :2] + boxes[..., 2:]) / 2, centres.expand(len(boxes), -1, -1))
+        distance = _center_distance(centres, boxes)
         near = torch.cat(
             [
                 distance[..., start:end].topk(quota, dim=2, largest=False).indices + start
@@ -216,7 +216,7 @@ class TaskAlignedAssigner:
         alignment = torch.where(_inside(centres, boxes), alignment, 0.0)
         best = alignment.topk(min(self.most, len(anchors)), dim=2)
         chosen = torch.zeros_like(alignment, dtype=torch.bool).scatter_(2, best.indices, best.values > 0)
-        distance = torch.cdist((boxes[..., :2] + boxes[..., 2:]) / 2, centres.expand(len(boxes), -1, -1))
+        distance = _center_distance(centres, boxes)
         nearest = torch.zeros_like(chosen).scatter_(2, distance.argmin(dim=2, keepdim=True), True)
         chosen |= nearest & ~chosen.any(dim=2, keepdim=True) & (box_area(boxes) > 0)[:, :, None]
         return _resolve(torch.where(chosen, -overlap, UNREACHABLE), anchors, boxes, labels)
@@ -251,6 +251,11 @@ def build_assigner(name: str, config: DetectorConfig, device: torch.device) -> A
     """The entry ``name`` of ``ASSIGNERS``, for the anchors of ``config``. Raises ConfigError for an unknown name."""
     require_known([name], ASSIGNERS, "assigner")
     return ASSIGNERS[name](config, device)
+
+
+def _center_distance(centres: Tensor, boxes: Tensor) -> Tensor:
+    """Points [A, 2] and boxes [B, M, 4] -> [B, M, A], from the boxes' own centres."""
+    return torch.cdist((boxes[..., :2] + boxes[..., 2:]) / 2, centres.expand(len(boxes), -1, -1))
 
 
 def _inside(centres: Tensor, boxes: Tensor) -> Tensor:

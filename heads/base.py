@@ -88,7 +88,7 @@ class Head(nn.Module):
 
 
 def initialize_normal(network: nn.Module, std: float = 0.03) -> None:
-    """N(0, 0.03) weights and zero biases for convolutions, as TensorFlow's and torchvision's SSDLite."""
+    """N(0, std) weights and zero biases for convolutions; 0.03 as in TensorFlow's and torchvision's SSDLite."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, 0, std)

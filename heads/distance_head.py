@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ssdlite.backbones.base import FeatureMap, initialize_classifier
 from ssdlite.backbones.layers import DepthwiseSeparableConv
 from ssdlite.config import BoxLossName, DetectorConfig, LayerConfig
-from ssdlite.heads.base import Head, Outputs
+from ssdlite.heads.base import Head, Outputs, initialize_normal
 from ssdlite.heads.boxes import DistanceCode
 from ssdlite.heads.ssd_head import FOREGROUND_LOGIT, PredictionHead
 
@@ -78,7 +78,6 @@ class DistanceHead(Head):
     def initialize_weights(self) -> None:
         initialize_classifier(self.towers)
         for predictor in (self.classification, self.regression):
-            for conv in (module for module in predictor.modules() if isinstance(module, nn.Conv2d)):
-                nn.init.normal_(conv.weight, 0, PREDICTOR_STD)
+            initialize_normal(predictor, PREDICTOR_STD)
         self.classification.set_bias(torch.full((self.classification.columns,), FOREGROUND_LOGIT))
         self.regression.set_bias(torch.full((4,), math.log(0.5)))  # the anchor itself

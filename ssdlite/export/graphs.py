@@ -108,10 +108,10 @@ class AnyBoxDecoder(nn.Module):
         return (boxes / self.sides).clamp(0.0, 1.0)
 
 
-class ConstantAnchors(nn.Module):
-    """Centres and sizes of the anchors, 6 being the input's sides.
+class ConstantAnchorsDecoder(nn.Module):
+    """With centres and sizes of the anchors among the constants, 6 being the input's sides.
 
-    NNAPI and CoreML both clip to 0..6 alone, and know no minimum.
+    Written in what NNAPI and CoreML both have: they clip to 0..6 alone, and know no minimum.
     """
 
     centers: Tensor
@@ -125,19 +125,25 @@ class ConstantAnchors(nn.Module):
         self.register_buffer("centers", 6 * (low + high) / 2)
         self.register_buffer("sizes", 6 * (high - low))
 
-
-class DistanceDecoder(ConstantAnchors):
-    """``DistanceCode.decode``."""
-
     def forward(self, deltas: Tensor, chosen: Tensor | None = None) -> Tensor:
         centers, sizes = self.centers, self.sizes
         if chosen is not None:
             centers, sizes = centers[chosen], sizes[chosen]
-        low, high = centers - deltas[..., :2] * sizes, centers + deltas[..., 2:] * sizes
-        return torch.cat([low, high], dim=-1).clamp(0.0, 6.0) * (1 / 6)
+        return torch.cat(self.corners(deltas, centers, sizes), dim=-1).clamp(0.0, 6.0) * (1 / 6)
+
+    def corners(self, deltas: Tensor, centers: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """deltas [..., 4] of anchors with these centres and sizes [..., 2] -> low and high corners [..., 2]."""
+        raise NotImplementedError(f"{type(self).__name__}.corners")
 
 
-class BoxDecoder(ConstantAnchors):
+class DistanceDecoder(ConstantAnchorsDecoder):
+    """``DistanceCode.decode``."""
+
+    def corners(self, deltas: Tensor, centers: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        return centers - deltas[..., :2] * sizes, centers + deltas[..., 2:] * sizes
+
+
+class BoxDecoder(ConstantAnchorsDecoder):
     """``CenterSizeCode.decode`` with its scales among the constants."""
 
     center_scales: Tensor
@@ -149,14 +155,11 @@ class BoxDecoder(ConstantAnchors):
         self.register_buffer("center_scales", 1 / scales[:2])
         self.register_buffer("size_scales", 1 / scales[2:])
 
-    def forward(self, deltas: Tensor, chosen: Tensor | None = None) -> Tensor:
-        centers, sizes = self.centers, self.sizes
-        if chosen is not None:
-            centers, sizes = centers[chosen], sizes[chosen]
+    def corners(self, deltas: Tensor, centers: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         center = centers + deltas[..., :2] * self.center_scales * sizes
         growth = MAX_LOG_SCALE - torch.relu(MAX_LOG_SCALE - deltas[..., 2:] * self.size_scales)
         half = 0.5 * sizes * torch.exp(growth)
-        return torch.cat([center - half, center + half], dim=-1).clamp(0.0, 6.0) * (1 / 6)
+        return center - half, center + half
 
 
 BOX_DECODERS: dict[type[BoxCode], Callable[[Detector], nn.Module]] = {

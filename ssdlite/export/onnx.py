@@ -4,11 +4,8 @@ serves, checked, and loaded once."""
 from __future__ import annotations
 
 import ast
-import logging
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import onnx
 import torch
@@ -18,6 +15,7 @@ from ssdlite.detector import Detector, require_finite
 from ssdlite.errors import ExportError
 from ssdlite.export.graphs import INPUT_NAME, TRANSLATIONS, build_graph, input_spec
 from ssdlite.export.options import HIGHEST_OPSET, LOWEST_OPSET, GraphOptions
+from ssdlite.runtime.backends.base import quiet
 from ssdlite.runtime.contract import METADATA_KEY, OUTPUTS, Contract
 from ssdlite.runtime.plain import to_json
 
@@ -101,22 +99,6 @@ def take_floats(model: onnx.ModelProto) -> None:
 def opset_of(model: onnx.ModelProto) -> int:
     """0 where it names none."""
     return max((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
-
-
-@contextmanager
-def quiet(*names: str) -> Iterator[None]:
-    """Only errors of the loggers called ``names``, and no warnings. Errors of the tools come as exceptions anyway."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _name_nodes(model: onnx.ModelProto) -> None:

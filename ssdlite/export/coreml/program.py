@@ -18,7 +18,7 @@ import onnx
 from onnx import NodeProto, helper, numpy_helper
 
 from ssdlite.errors import ExportError
-from ssdlite.export.onnx import quiet
+from ssdlite.runtime.backends.base import quiet
 
 Array = npt.NDArray[Any]
 LOUD = ("coremltools", "torch.utils._pytree")  # loggers that speak while coremltools is imported

@@ -16,11 +16,11 @@ from torch._ops import OpOverload
 
 from ssdlite.errors import ExportError
 from ssdlite.export.graphs import build_graph, model_spec, use_plain_activations
-from ssdlite.export.onnx import TORCH_TYPES, quiet
+from ssdlite.export.onnx import TORCH_TYPES
 from ssdlite.export.options import GraphOptions
 from ssdlite.export.targets.job import Artifact, ExportJob
 from ssdlite.files import listing, write_atomically
-from ssdlite.runtime.backends.base import first_line
+from ssdlite.runtime.backends.base import first_line, quiet
 from ssdlite.runtime.backends.executorch import (
     CAST_OF_BYTES,
     ExecuTorchBackend,

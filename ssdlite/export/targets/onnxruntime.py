@@ -14,10 +14,11 @@ import onnx
 
 from ssdlite.errors import ExportError
 from ssdlite.export.int8.quantizer import onnx_spec
-from ssdlite.export.onnx import ERRORS_ONLY, attach_contract, quiet
+from ssdlite.export.onnx import ERRORS_ONLY, attach_contract
 from ssdlite.export.options import GraphOptions
 from ssdlite.export.targets.job import Artifact, ExportJob
 from ssdlite.files import write_atomically, write_text
+from ssdlite.runtime.backends.base import quiet
 from ssdlite.runtime.contract import Contract
 
 OPERATORS_FILE = "required_operators.config"  # for a reduced build of ONNX Runtime

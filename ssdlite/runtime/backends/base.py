@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -92,6 +94,22 @@ def opening_in(surroundings: Surroundings) -> Iterator[None]:
         yield
     finally:
         _surroundings.remove(surroundings)
+
+
+@contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Only errors of the loggers called ``names``, and no warnings. Errors of the tools come as exceptions anyway."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def check_model_file(path: Path) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +20,7 @@ from ssdlite.runtime.backends.base import (
     check_promises,
     first_line,
     opening,
+    quiet,
     read_model_file,
 )
 from ssdlite.runtime.contract import ModelSpec
@@ -166,14 +165,10 @@ def _import_bindings(name: str) -> Any:
 @contextmanager
 def importing_exporter() -> Iterator[None]:
     """In this the exporter is to be imported, or a part of it: that warns, and adds variables to the environment."""
-    before, logger = set(os.environ), logging.getLogger("torch.utils._pytree")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    before = set(os.environ)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet("torch.utils._pytree"):
             yield
     finally:
-        logger.setLevel(level)
         for name in set(os.environ) - before:
             del os.environ[name]
