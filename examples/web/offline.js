@@ -13,13 +13,22 @@ self.onfetch = (event) => {
 };
 
 async function newestOrKept(request) {
+  let response;
   try {
-    const response = await fetch(request);
-    if (response.ok) await (await caches.open(CACHE)).put(request, response.clone());
-    return response;
-  } catch (error) {
+    response = await fetch(request);
+  } catch {
     const kept = await caches.match(request, { ignoreSearch: request.mode === "navigate" });
-    if (kept) return kept;
-    throw error;
+    return kept ?? fetch(request); // a second time: a network that changes breaks off what is on its way
+  }
+  if (response.ok) await keep(request, response.clone());
+  return response;
+}
+
+/** Where there is no room for it, the page works all the same, with network. */
+async function keep(request, response) {
+  try {
+    await (await caches.open(CACHE)).put(request, response);
+  } catch (error) {
+    console.warn(`not kept for use without network: ${request.url}: ${error.message}`);
   }
 }

@@ -358,10 +358,9 @@ def test_threads_where_the_page_is_isolated_and_never_the_network(
         assert server.paths == [f"/{page.name}"]
 
 
-def test_the_folder_on_a_server_and_without_it(
-    tab: Tab, golden_bundles: Path, web_package: Path, tmp_path: Path
-) -> None:
-    """examples/web as it is; once loaded, it works when the server is gone."""
+@pytest.fixture
+def served_examples(golden_bundles: Path, web_package: Path, tmp_path: Path) -> Path:
+    """examples/ as it is, with what its web/README.md says is to be put there."""
     root = tmp_path / "examples"
     for name in ("web", "javascript"):
         shutil.copytree(EXAMPLES / name, root / name, ignore=shutil.ignore_patterns("node_modules"))
@@ -369,12 +368,17 @@ def test_the_folder_on_a_server_and_without_it(
     package.mkdir(parents=True)
     for name in (MODULE_FILE, WASM_FILE):
         (package / name).symlink_to(web_package / "dist" / name)
-    bundle = golden_bundles / "stretch"
-    (root / "web" / "bundle").symlink_to(bundle)
+    (root / "web" / "bundle").symlink_to(golden_bundles / "stretch")
+    return root
+
+
+def test_the_folder_on_a_server_and_without_it(tab: Tab, served_examples: Path) -> None:
+    """Once loaded, it works when the server is gone."""
+    bundle = served_examples / "web" / "bundle"
     picture = bundle / "golden" / "image_2.png"
     contract: Contract = read_contract(bundle)
     expected = json.loads(picture.with_suffix(".nms.uint8_NCHW.onnx.detections.json").read_text())
-    with serving(root) as server:
+    with serving(served_examples) as server:
         open_page(tab, f"{server.address}/web/")
         found = choose(tab, picture)
         assert [one["label"] for one in found] == [one["label"] for one in expected]
@@ -383,6 +387,13 @@ def test_the_folder_on_a_server_and_without_it(
         assert all(one.startswith(server.address) for one in tab.requests), tab.requests
     open_page(tab, f"{server.address}/web/")
     assert choose(tab, picture) == found
+
+
+def test_without_room_to_keep_the_folder_it_works_with_the_server(tab: Tab, served_examples: Path) -> None:
+    with serving(served_examples) as server:
+        tab.call("Storage.overrideQuotaForOrigin", origin=server.address, quotaSize=100_000)
+        open_page(tab, f"{server.address}/web/")
+        assert choose(tab, served_examples / "web" / "bundle" / "golden" / "image_2.png")
 
 
 # --- A page with MediaPipe Tasks, which takes our LiteRT file.
