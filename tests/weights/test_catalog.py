@@ -63,6 +63,8 @@ def test_the_list() -> None:
     ] == [
         ("imagenet", "mobilenet_v2", "BSD-3-Clause"),
         ("imagenet", "mobilenet_v3_large", "BSD-3-Clause"),
+        ("imagenet", "shufflenet_v2", "BSD-3-Clause"),
+        ("imagenet", "shufflenet_v2 1.5", "BSD-3-Clause"),
     ]
     assert not any(entry.shipped for entry in others)
     assert [(entry.network, entry.num_classes, entry.megabytes, entry.figures) for entry in others] == [
@@ -72,6 +74,8 @@ def test_the_list() -> None:
         ("mobilenet_v2", 1000, 14.3, "ImageNet top-1 72.15 %, published"),
         ("mobilenet_v2 1.4", 1000, 24.7, "ImageNet top-1 76.52 %, published"),
         ("mobilenet_v3_large", 1000, 22.1, "ImageNet top-1 75.27 %, published"),
+        ("shufflenet_v2", 1000, 9.2, "ImageNet top-1 69.36 %, published"),
+        ("shufflenet_v2 1.5", 1000, 14.2, "ImageNet top-1 73 %, published"),
         ("efficientnet_lite0", 1000, 18.8, "ImageNet top-1 75.1 %, published"),
     ]
 
