@@ -18,7 +18,7 @@ class FeatureMap(NamedTuple):
 
     Attributes:
         stride: input pixels per cell; a side of S pixels gives ceil(S / stride) cells.
-        activated: it ends with the activation of ``LayerConfig``, so that another one would not change it.
+        activated: it ends with the activation of ``LayerConfig``.
     """
 
     channels: int

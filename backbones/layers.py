@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssdlite.config import LayerConfig
+from ssdlite.config import ActivationName, LayerConfig
 
-ACTIVATIONS: dict[str, type[nn.ReLU6] | type[nn.ReLU]] = {"relu6": nn.ReLU6, "relu": nn.ReLU}
+ACTIVATIONS: Mapping[ActivationName, Callable[..., nn.Module]] = {
+    "relu6": nn.ReLU6,
+    "relu": nn.ReLU,
+    "leaky_relu": partial(nn.LeakyReLU, 0.1),  # Darknet's and NanoDet's slope; torch's own is 0.01
+    "silu": nn.SiLU,
+    "hardswish": nn.Hardswish,
+}
+IDEMPOTENT_ACTIVATIONS: tuple[ActivationName, ...] = ("relu6", "relu")  # a second one changes nothing
 TORCHVISION_LAYERS = LayerConfig()  # what torchvision's MobileNetV2 is made of
 
 
@@ -78,7 +88,7 @@ def _same_padding(side: int, kernel_size: int, stride: int) -> tuple[int, int]:
 
 
 class ConvNormActivation(nn.Sequential):
-    """Convolution, batch norm and, where it is to ``activate``, ReLU6 or ReLU. Keys ``0`` and ``1``: torchvision's."""
+    """Convolution, batch norm and, where it is to ``activate``, the activation. Keys ``0`` and ``1``: torchvision's."""
 
     def __init__(
         self,

@@ -6,12 +6,13 @@ from typing import Literal
 
 from ssdlite.backbones.base import Backbone
 from ssdlite.backbones.efficientnet_lite import EfficientNetLite0
+from ssdlite.backbones.lcnet import LCNet
 from ssdlite.backbones.mobilenet_v1 import MobileNetV1
 from ssdlite.backbones.mobilenet_v2 import MobileNetV2
 from ssdlite.backbones.mobilenet_v3 import MobileNetV3Large
 from ssdlite.backbones.mobilenet_v4 import MobileNetV4Small
 from ssdlite.backbones.shufflenet_v2 import ShuffleNetV2
-from ssdlite.config import LayerConfig, standard_strides
+from ssdlite.config import ActivationName, LayerConfig, standard_strides
 from ssdlite.validation import require, require_known
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
@@ -22,6 +23,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "mobilenet_v4_conv_small": MobileNetV4Small,
     "efficientnet_lite0": EfficientNetLite0,
     "shufflenet_v2": ShuffleNetV2,
+    "lcnet": LCNet,
 }
 
 
@@ -34,7 +36,7 @@ def build_backbone(
     padding: Literal["symmetric", "same"] = "symmetric",
     norm_eps: float = 1e-5,
     norm_momentum: float = 0.1,
-    activation: Literal["relu6", "relu"] = "relu6",
+    activation: ActivationName = "relu6",
     narrowing: Literal["classifier", "detection_api"] = "classifier",
     finest_stride: int = 16,
 ) -> Backbone:

@@ -266,13 +266,16 @@ def _as_config(layout: Sequence[LevelShape], level_count: int, image_size: tuple
 def fit_to_boxes(boxes: InputBoxes, config: DetectorConfig, budget: int | None = None) -> AnchorConfig:
     """Anchors for these boxes on the maps of ``config``; ``budget`` anchors at most, by default as many as it has.
 
+    Their centres lie in their cells where those of ``config`` do.
+
     Raises:
         ConfigError: see ``fit_anchors``.
     """
-    return fit_anchors(
+    fitted = fit_anchors(
         boxes.sides,
         boxes.labels,
         image_size=config.input.size,
         strides=config.strides,
         budget=config.num_anchors if budget is None else budget,
     )
+    return fitted.changed(offset=config.anchors.offset)

@@ -54,8 +54,18 @@ class GhostBottleneck(nn.Module):
         return outputs
 
 
+def build_separable_pair(in_channels: int, out_channels: int, *, kernel_size: int, layers: LayerConfig) -> nn.Module:
+    """Two separable convolutions, of which the second gives ``out_channels``: LC-PAN (PaddlePaddle/PaddleDetection,
+    ppdet/modeling/necks/lc_pan.py)."""
+    return nn.Sequential(
+        DepthwiseSeparableConv(in_channels, in_channels, kernel_size=kernel_size, layers=layers),
+        DepthwiseSeparableConv(in_channels, out_channels, kernel_size=kernel_size, layers=layers),
+    )
+
+
 # called with the channels before and behind, kernel_size and layers
 JOINTS: Mapping[JointName, Callable[..., nn.Module]] = {
     "separable": DepthwiseSeparableConv,
+    "separable_pair": build_separable_pair,
     "ghost": GhostBottleneck,
 }

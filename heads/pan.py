@@ -55,7 +55,7 @@ class PathAggregation(Neck):
         coarsest = inputs[-1].stride
         strides = (*(one.stride for one in inputs), *(coarsest << level for level in range(1, added + 1)))
         self.feature_maps = tuple(
-            FeatureMap(channels, stride, activated=joint == "separable" and stride <= coarsest) for stride in strides
+            FeatureMap(channels, stride, activated=joint != "ghost" and stride <= coarsest) for stride in strides
         )
 
     @staticmethod

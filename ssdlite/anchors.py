@@ -30,11 +30,14 @@ class AnchorConfig(Config, frozen=True):
     Shapes are fractions of the image's (width, height) where ``relative_to`` is ``sides``, or of the shorter side
     where it is ``shorter_side``. ``steps`` are the distances of the centres on each map, in input pixels; where there
     are none, as in TensorFlow and torchvision, the centres divide the image evenly. Steps belong to one image size.
+    ``offset`` is where in its cell a centre lies, as a share of the cell's sides: 0.5 in the middle, 0 at its upper
+    left corner, from which NanoDet-Plus and YOLOX count.
     """
 
     levels: tuple[tuple[AnchorShape, ...], ...]
     relative_to: Literal["sides", "shorter_side"] = "sides"
     steps: tuple[float, ...] = ()
+    offset: float = 0.5
 
     def check(self) -> None:
         for number, level in enumerate(self.levels):
@@ -51,6 +54,8 @@ class AnchorConfig(Config, frozen=True):
                 f"anchor steps: expected none, or one of up to {MAX_STEP} pixels for each of the {len(self.levels)} "
                 f"levels, got {self.steps}"
             )
+        if not 0 <= self.offset <= 1:
+            raise ConfigError(f"anchor offset: expected 0 to 1, a share of the cell's sides, got {self.offset}")
 
     @property
     def shapes_per_cell(self) -> tuple[int, ...]:
@@ -115,7 +120,7 @@ def with_finer_level(anchors: AnchorConfig) -> AnchorConfig:
     """One level more, in front: the shapes of the finest one at half their size."""
     finer = tuple((width / 2, height / 2) for width, height in anchors.levels[0])
     steps = (anchors.steps[0] / 2, *anchors.steps) if anchors.steps else ()
-    return AnchorConfig((finer, *anchors.levels), anchors.relative_to, steps)
+    return anchors.changed(levels=(finer, *anchors.levels), steps=steps)
 
 
 def anchor_shape(scale: float, ratio: float) -> AnchorShape:
@@ -132,7 +137,7 @@ def generate_anchors(
     """All anchors of an input of ``image_size`` (height, width) with maps of ``grid_sizes`` (rows, columns).
 
     Returns [A, 4] xyxy in input pixels, level by level, row by row, column by column, shape fastest. Centres are
-    (i + 0.5) / grid of the image, or (i + 0.5) steps but no further than its edge; anchors may reach outside it.
+    (i + offset) / grid of the image, or (i + offset) steps but no further than its edge; anchors may reach outside it.
 
     Raises:
         ConfigError: levels and grids differ in number, or there would be an absurd number of anchors.
@@ -145,13 +150,14 @@ def generate_anchors(
     levels = []
     steps = config.steps or [None] * len(grid_sizes)
     for sizes, (rows, columns), step in zip(config.sides(image_size), grid_sizes, steps, strict=True):
-        centres_y, centres_x = np.meshgrid(_centres(height, rows, step), _centres(width, columns, step), indexing="ij")
+        places = (_centres(side, cells, step, config.offset) for side, cells in ((height, rows), (width, columns)))
+        centres_y, centres_x = np.meshgrid(*places, indexing="ij")
         centres = np.stack([centres_x, centres_y], axis=-1)[:, :, None, :]
         boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=-1)
         levels.append(boxes.reshape(-1, 4))
     return np.concatenate(levels).astype(np.float32)
 
 
-def _centres(side: int, cells: int, step: float | None) -> npt.NDArray[np.float64]:
-    places = np.arange(cells) + 0.5
+def _centres(side: int, cells: int, step: float | None, offset: float) -> npt.NDArray[np.float64]:
+    places = np.arange(cells) + offset
     return places * side / cells if step is None else np.minimum(places * step, side)

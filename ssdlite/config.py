@@ -34,10 +34,11 @@ Narrowing = Literal["classifier", "detection_api"]
 ScoreFunction = Literal["softmax", "sigmoid"]
 # names that options of training may have
 ClassLossName = Literal["multibox", "focal", "qfl"]
+ActivationName = Literal["relu6", "relu", "leaky_relu", "silu", "hardswish"]
 BoxLossName = Literal["smooth_l1", "giou", "diou", "ciou"]
 AssignerName = Literal["ssd", "atss", "simota", "tal"]
 KernelSize = Literal[3, 5]
-JointName = Literal["separable", "ghost"]
+JointName = Literal["separable", "separable_pair", "ghost"]
 EnlargementName = Literal["nearest", "bilinear"]
 AnchorsName = Literal["default", "fit"]
 Amp = Literal["auto", "off", "bfloat16", "float16"]
@@ -78,7 +79,8 @@ class LayerConfig(Config, frozen=True, kw_only=True):
         padding: ``symmetric`` pads a 3x3 convolution by 1 on all sides (PyTorch); ``same`` pads a stride-2 one as
             TensorFlow's SAME does, which on even inputs is right and bottom only. Output sizes agree, values do not.
         norm_momentum: PyTorch's (TensorFlow's decay is 1 minus it).
-        activation: of all layers but V3's own; relu6 but in weights that were trained with another.
+        activation: of all layers but V3's own; relu6 but in weights that were trained with another. ``leaky_relu`` has
+            the slope 0.1 below zero, ``silu`` is x * sigmoid(x), also called swish.
         narrowing: how a width below 1 cuts the channels of V1 and V2; ``classifier`` as in the published classifiers,
             ``detection_api`` as in TensorFlow's detectors: at least 16 stay, V2's last layer is cut too.
     """
@@ -86,7 +88,7 @@ class LayerConfig(Config, frozen=True, kw_only=True):
     padding: Literal["symmetric", "same"] = "symmetric"
     norm_eps: float = 1e-5
     norm_momentum: float = 0.1
-    activation: Literal["relu6", "relu"] = "relu6"
+    activation: ActivationName = "relu6"
     narrowing: Narrowing = "classifier"
 
     def check(self) -> None:
@@ -109,7 +111,8 @@ class NeckConfig(Config, frozen=True, kw_only=True):
         output: whether these layers end with an activation.
         kernel_size: of the depthwise convolutions of ``pan``, all of whose maps have as many channels as the first that
             it adds.
-        joint: in ``pan``, what makes one map of two: a separable convolution or GhostNet's bottleneck.
+        joint: in ``pan``, what makes one map of two: a separable convolution, two of them as in LC-PAN, or GhostNet's
+            bottleneck.
         enlargement: in ``pan``, how a map is enlarged twofold; ``bilinear`` between the pixels' middles.
     """
 

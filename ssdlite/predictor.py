@@ -160,10 +160,12 @@ def _is_altered(detector: Detector) -> bool:
 # --- Convolutions as oneDNN runs them fastest: weights stored in its own layout, the activation in the same step.
 
 # what follows a convolution -> the name and the numbers by which oneDNN knows it
-FUSED_ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
-    nn.ReLU: ("relu", []),
-    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
-    nn.Hardswish: ("hardswish", []),
+FUSED_ACTIVATIONS: dict[type[nn.Module], tuple[str, Callable[[Any], list[float]]]] = {
+    nn.ReLU: ("relu", lambda _: []),
+    nn.ReLU6: ("hardtanh", lambda _: [0.0, 6.0]),
+    nn.LeakyReLU: ("leaky_relu", lambda layer: [layer.negative_slope]),
+    nn.SiLU: ("swish", lambda _: []),
+    nn.Hardswish: ("hardswish", lambda _: []),
 }
 
 
@@ -195,7 +197,8 @@ def _join_activations(block: nn.Sequential) -> None:
     layers = [(name, layer) for name, layer in block.named_children() if not isinstance(layer, nn.Identity)]
     for (name, conv), (name_behind, behind) in pairwise(layers):
         if isinstance(conv, nn.Conv2d) and type(behind) in FUSED_ACTIVATIONS:
-            setattr(block, name, PackedConv2d(conv, *FUSED_ACTIVATIONS[type(behind)]))
+            activation, numbers = FUSED_ACTIVATIONS[type(behind)]
+            setattr(block, name, PackedConv2d(conv, activation, numbers(behind)))
             setattr(block, name_behind, nn.Identity())
 
 

@@ -31,7 +31,7 @@ def test_plain_values_are_plain():
     values = json.loads(json.dumps(DetectorConfig(class_names=("a", "b")).to_dict(), allow_nan=False))
     assert values["version"] == 2
     assert values["class_names"] == ["a", "b"]
-    assert set(values["anchors"]) == {"levels", "relative_to", "steps"}
+    assert set(values["anchors"]) == {"levels", "relative_to", "steps", "offset"}
     assert values["input"] == {
         "size": [320, 320],
         "resize": "stretch",
@@ -107,7 +107,7 @@ def test_flat_configurations_are_upgraded():
             "max_detections": 20,
         },
         "strides": [8, 16, 32, 64],
-        "anchors": {"levels": [[[0.1, 0.1]]] * 4, "relative_to": "shorter_side", "steps": []},
+        "anchors": {"levels": [[[0.1, 0.1]]] * 4, "relative_to": "shorter_side", "steps": [], "offset": 0.5},
         "class_names": ["cat", "dog"],
         "category_ids": [3, 7],
     }

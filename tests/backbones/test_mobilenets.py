@@ -329,7 +329,9 @@ def test_norm_settings_reach_every_norm(name):
 def test_another_activation_reaches_every_layer(name):
     kinds = [type(module) for module in build_backbone(name, 0.25, activation="relu").modules()]
     assert nn.ReLU in kinds and nn.ReLU6 not in kinds
-    with pytest.raises(ConfigError, match="activation: expected one of relu6, relu, got 'gelu'"):
+    with pytest.raises(
+        ConfigError, match="activation: expected one of relu6, relu, leaky_relu, silu, hardswish, got 'gelu'"
+    ):
         build_backbone(name, 0.25, activation="gelu")
 
 

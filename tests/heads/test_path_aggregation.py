@@ -67,6 +67,13 @@ def test_ghost_joints_halve_the_work_of_the_pointwise_convolutions():
     assert [tuple(one.shape) for one in found] == [(2, 16, 13, 19), (2, 16, 7, 10), (2, 16, 4, 5), (2, 16, 2, 3)]
 
 
+def test_two_separable_convolutions_at_a_joint_narrow_in_the_second():
+    network = PathAggregation(INPUTS, 16, added=1, kernel_size=5, joint="separable_pair", layers=LayerConfig())
+    shapes = [tuple(module.weight.shape) for module in network.bottom_up[1].modules() if isinstance(module, nn.Conv2d)]
+    assert shapes == [(32, 1, 5, 5), (32, 32, 1, 1), (32, 1, 5, 5), (16, 32, 1, 1)]
+    assert [one.activated for one in network.feature_maps] == [True, True, True, False]
+
+
 def test_a_map_may_be_enlarged_between_its_pixels():
     network = PathAggregation(INPUTS, 16, added=1, kernel_size=5, enlargement="bilinear", layers=LayerConfig())
     coarse = torch.tensor([0.0, 4.0, 8.0]).view(1, 1, 1, 3)

@@ -42,6 +42,7 @@ OWNERS: dict[str, tuple[str, Callable[[], nn.Module], str]] = {
     "torchvision-v3": ("mobilenet_v3_large", lambda: mobilenet_v3_large(weights=None), "features.13.block.0"),
     "timm-v1": ("mobilenet_v1", lambda: timm_model("mobilenetv1_100"), "blocks.3"),
     "timm-v2": ("mobilenet_v2", lambda: timm_model("mobilenetv2_100"), "blocks.5.0.bn1"),
+    "timm-lcnet": ("lcnet", lambda: timm_model("lcnet_100"), "blocks.4"),
     "timm-v4": ("mobilenet_v4_conv_small", lambda: timm_model("mobilenetv4_conv_small"), "blocks.2.5"),
 }
 MEANS = dict.fromkeys(OWNERS, 123.675) | {"timm-v1": 127.5}
@@ -112,9 +113,10 @@ def test_a_detector_takes_weights_normalisation_and_epsilon(owner: tuple[str, nn
         "mobilenet_v2": "ssdlite320_mobilenet_v2",
         "mobilenet_v4_conv_small": "litepan320_medium",
     }
-    options = SMALL | ({"backbone": "mobilenet_v3_large"} if kind.endswith("v3") else {})
+    backbone = OWNERS[kind][0]
+    options = SMALL | ({} if backbone in preset else {"backbone": backbone})
     detector = ssdlite.build_detector(
-        preset.get(OWNERS[kind][0], "ssdlite320_mobilenet_v3_large"), backbone_weights=file, **options
+        preset.get(backbone, "ssdlite320_mobilenet_v3_large"), backbone_weights=file, **options
     )
     config = detector.config
     assert (config.input.mean[0], config.input.std[0]) == (MEANS[kind], DEVIATIONS[kind])

@@ -169,6 +169,9 @@ MIL_OPERATORS: dict[str, Callable[[Any, GraphNode], Any]] = {
     "Clip": _clip,
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _hard_swish,
+    "LeakyRelu": lambda mb, op: mb.leaky_relu(
+        x=op.inputs[0], alpha=np.float32(op.attributes.get("alpha", 0.01)), name=op.name
+    ),
     "GlobalAveragePool": lambda mb, op: mb.reduce_mean(x=op.inputs[0], axes=[2, 3], keep_dims=True, name=op.name),
     "Softmax": lambda mb, op: mb.softmax(x=op.inputs[0], axis=op.attributes.get("axis", -1), name=op.name),
     "Transpose": lambda mb, op: mb.transpose(x=op.inputs[0], perm=op.attributes["perm"], name=op.name),

@@ -17,6 +17,8 @@ from ssdlite.export.onnx import opset_of
 from ssdlite.export.options import LOWEST_OPSET
 from ssdlite.runtime.contract import ActivationType, QuantizationFacts
 
+SIGMOID_RANGE = (0.0, 255 / 256)
+
 
 def quantize(
     model: onnx.ModelProto,
@@ -110,12 +112,15 @@ def _copy_with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _ranges(model: onnx.ModelProto, body: Body, calibration: Calibration) -> dict[str, tuple[float, float]]:
-    """The calibration's, and those of results whose activation becomes part of the convolution: the activation's."""
+    """The calibration's; of results whose activation becomes part of the convolution, the activation's; of sigmoids
+    what they can give, in the steps of 1/256 that LiteRT's integer sigmoid has and takes no others."""
     missing = calibration.missing(model)
     if missing:
         raise ExportError(f"quantisation: the calibration is of another graph: it has no tensor {missing[0]!r}")
     ranges = dict(calibration.ranges)
-    return ranges | {before: ranges[after] for before, after in folded_activations(model, body).items()}
+    ranges |= {before: ranges[after] for before, after in folded_activations(model, body).items()}
+    sigmoids = {node.output[0] for node in model.graph.node if node.op_type == "Sigmoid"}
+    return ranges | dict.fromkeys(sigmoids & ranges.keys(), SIGMOID_RANGE)
 
 
 def _nodes_to_quantize(body: Body, convolutions: Collection[str], *, others: bool) -> list[str]:

@@ -325,6 +325,9 @@ class BodyConverter:
             raise ExportError(f"LiteRT: expected a limit to 0 and 6, got another in {module_of(node)}")
         self._unary(ACTIVATION_OPERATORS[activation], node)
 
+    def _leaky(self, node: NodeProto) -> None:
+        self._unary("LEAKY_RELU", node, {"alpha": float(_attributes(node).get("alpha", 0.01))})
+
     def _hard_sigmoid(self, node: NodeProto) -> None:
         """``relu6(x + 3) / 6``, in float: it stands behind a mean, where there are few values."""
         source = self._float(node.input[0])
@@ -444,12 +447,14 @@ _HANDLERS: dict[str, Callable[[BodyConverter, NodeProto], None]] = {
     "GlobalAveragePool": BodyConverter._mean,
     "HardSigmoid": BodyConverter._hard_sigmoid,
     "HardSwish": lambda converter, node: converter._unary("HARD_SWISH", node),
+    "LeakyRelu": BodyConverter._leaky,
     "Log": lambda converter, node: converter._unary("LOG", node),
     "Mul": BodyConverter._elementwise,
     "QuantizeLinear": BodyConverter._quantize,
     "Relu": BodyConverter._rectify,
     "Reshape": BodyConverter._reshape,
     "Resize": BodyConverter._resize,
+    "Sigmoid": lambda converter, node: converter._unary("LOGISTIC", node),
     "Slice": BodyConverter._slice,
     "Sub": BodyConverter._elementwise,
     "Transpose": BodyConverter._transpose,

@@ -30,6 +30,7 @@ OPERATORS: dict[str, tuple[int, str | None]] = {
     "DEQUANTIZE": (3, "DequantizeOptions"),
     "EXP": (1, "ExpOptions"),
     "HARD_SWISH": (1, "HardSwishOptions"),
+    "LEAKY_RELU": (2, "LeakyReluOptions"),
     "LOG": (1, None),
     "LOGISTIC": (2, None),
     "MAXIMUM": (1, "MaximumMinimumOptions"),

@@ -141,6 +141,8 @@ OPERATORS: dict[str, Callable[[Values], Any]] = {
     "greater_equal": _binary(torch.ge),
     "select": lambda i: torch.where(i["cond"], i["a"].float(), i["b"].float()),
     "relu": lambda i: i["x"].relu(),
+    "leaky_relu": lambda i: functional.leaky_relu(i["x"], float(i["alpha"])),
+    "silu": lambda i: functional.silu(i["x"]),
     "relu6": lambda i: i["x"].clamp(0, 6),
     "clip": lambda i: i["x"].clamp(float(i["alpha"]), float(i["beta"])),
     "exp": lambda i: i["x"].exp(),

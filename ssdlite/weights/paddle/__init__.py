@@ -1,0 +1,1 @@
+"""Detectors of PaddleDetection, from PaddlePaddle's own files."""
