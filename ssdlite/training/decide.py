@@ -14,6 +14,7 @@ from ssdlite.checkpoint import Checkpoint, load_checkpoint
 from ssdlite.config import input_size, preset_config
 from ssdlite.datasets.anchor_coverage import COARSE_STRIDES, input_boxes
 from ssdlite.datasets.index import DetectionIndex, match_classes
+from ssdlite.device import names_gpu
 from ssdlite.files import counted
 from ssdlite.training.options import NO_WEIGHTS, TrainOptions
 from ssdlite.training.recipes import AUTO, Recipe, as_given
@@ -38,6 +39,16 @@ SMALL_SHARE_OF_CLASS = 0.25
 COUNTED_CLASS = 10  # boxes, from which a class counts on its own
 LARGE_SET = 3_000  # pictures, from which larger batches have enough steps
 USUAL_HEADS = ("ssdlite",)  # others say themselves which loss they ask for
+LEAST_OF_PROCESS = 4  # pictures in its part of a batch, whose statistics batch norm takes
+# With more than MOST_FINE_TUNED pictures: as NanoDet-Plus is trained on COCO, which has our optimizer and weight decay
+# (RangiLyu/nanodet, config/nanodet-plus-m_320.yml). PicoDet-S has the same length and average (PaddleDetection,
+# configs/picodet); SSDLite was given 600 epochs and more, with batches of 192 (torchvision, mmdetection).
+LONG_EPOCHS = 300
+LONG_BATCH, LONG_BATCH_OF_GPU = 96, 32
+LONG_RATE = 0.001  # of AdamW with such a batch; others have it with the root of their size (arXiv 2205.10287)
+LONG_WARMUP = 500  # steps
+LONG_AVERAGE = 0.9998
+LONG_AUGMENT = "ssdlite"
 
 
 class Length(NamedTuple):
@@ -74,12 +85,14 @@ def decide(
     train: DetectionIndex,
     source: WeightSource = None,
     score: Callable[[Checkpoint], float | None] | None = None,
+    processes: int = 1,
 ) -> Decided:
     """``options`` with what is not given named after the data, for the recipe ``auto``; any other is as it says.
 
     Args:
         source: the weights that ``options`` name.
         score: AP of the detector of a checkpoint on training pictures, before it is trained on them.
+        processes: that train as one.
     """
     if options.recipe_name != AUTO:
         return Decided(options, (), source)
@@ -95,7 +108,10 @@ def decide(
         source = load_checkpoint(START)
     if isinstance(source, Checkpoint) and score is not None:
         options = take(_keep(options, train, source, score))
-    for rule in (_size, _losses, _finest_stride, _batch, _length, _evaluations):
+    for rule in (_size, _augmentation, _losses, _finest_stride):
+        options = take(rule(options, train))
+    options = take(_batch(options, train, processes))
+    for rule in (_schedule, _length, _evaluations):
         options = take(rule(options, train))
     return Decided(options, tuple(decision for decision in decisions if decision.reason), source)
 
@@ -181,19 +197,51 @@ def _finest_stride(options: TrainOptions, train: DetectionIndex) -> Iterator[Dec
         yield Decision("finest_stride", 16, f"{1 - small.all:.0%} of the boxes have sides of {limit:g} px and more")
 
 
-def _batch(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
-    size = 8 if len(train) < LARGE_SET else 16
-    yield Decision("batch_size", size, f"more steps from {len(train)} pictures" if size == 8 else "")
+def _batch(options: TrainOptions, train: DetectionIndex, processes: int) -> Iterator[Decision]:
+    least = LEAST_OF_PROCESS * processes if processes > 1 else 1
+    if _is_very_large(train) and names_gpu(options.system.device):
+        size = max(LONG_BATCH, LONG_BATCH_OF_GPU * processes)
+        yield Decision("batch_size", size, f"{size // processes} on {'each' if processes > 1 else 'the'} GPU")
+    elif len(train) < LARGE_SET:
+        yield Decision("batch_size", max(8, least), f"more steps from {len(train)} pictures")
+    else:
+        yield Decision("batch_size", max(16, least), "")
+
+
+def _augmentation(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
+    if _is_very_large(train):
+        yield Decision("augment", LONG_AUGMENT, "crops and flips are enough for small networks and many pictures")
+
+
+def _schedule(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
+    """Of learning rate and average, where there are pictures for long runs."""
+    if not _is_very_large(train):
+        return
+    size, share = options.settings.batch_size, 1.0 if options.start.detector_weights is None else 0.5
+    if options.optimization.optimizer == "adamw":
+        rate = float(f"{LONG_RATE * share * math.sqrt(size / LONG_BATCH):.2g}")
+        of = f"NanoDet-Plus's {LONG_RATE:g} for batches of {LONG_BATCH}, with the root of their size"
+        yield Decision("lr", rate, of + (", halved for trained weights" if share < 1 else ""))
+    yield Decision("warmup_steps", LONG_WARMUP, "as NanoDet-Plus")
+    pictures = round(size / (1 - LONG_AVERAGE))
+    reason = f"the average is over some {pictures} pictures, {pictures / len(train):.1f} epochs"
+    yield Decision("ema_decay", LONG_AVERAGE, reason)
 
 
 def _length(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     """By the pictures that are seen: a small set needs more epochs."""
-    if options.optimization.time is None:
-        size = input_size(options.detector.image_size or INPUT_SIDES[0])
-        fine_tuning = FINE_TUNING if math.prod(size) <= INPUT_SIDES[0] ** 2 else FINE_TUNING_LARGE
-        length = fine_tuning if options.start.detector_weights else FROM_SCRATCH
-        epochs = max(length.least_epochs, math.ceil(length.pictures / len(train)))
-        yield Decision("epochs", epochs, f"{epochs * len(train)} pictures are seen")
+    if options.optimization.time is not None:
+        return
+    if _is_long(options, train):
+        seen = f"{LONG_EPOCHS * len(train)} pictures are seen"
+        reason = f"{seen}, as NanoDet-Plus and PicoDet see COCO's (SSDLite: twice as many); --time or --epochs for less"
+        yield Decision("epochs", LONG_EPOCHS, reason)
+        return
+    size = input_size(options.detector.image_size or INPUT_SIDES[0])
+    fine_tuning = FINE_TUNING if math.prod(size) <= INPUT_SIDES[0] ** 2 else FINE_TUNING_LARGE
+    length = fine_tuning if options.start.detector_weights else FROM_SCRATCH
+    epochs = max(length.least_epochs, math.ceil(length.pictures / len(train)))
+    yield Decision("epochs", epochs, f"{epochs * len(train)} pictures are seen")
 
 
 def _evaluations(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
@@ -201,7 +249,18 @@ def _evaluations(options: TrainOptions, train: DetectionIndex) -> Iterator[Decis
     if epochs is not None:
         interval = evaluation_interval(epochs)
         yield Decision("eval_interval", interval, f"{counted(math.ceil(epochs / interval), 'evaluation')} in the run")
-    yield Decision("patience", PATIENCE, f"evaluations without {LEAST_GAIN:g} more AP end the run")
+    if _is_long(options, train):
+        yield Decision("patience", 0, "the published runs go to their end, where the cosine brings most")
+    else:
+        yield Decision("patience", PATIENCE, f"evaluations without {LEAST_GAIN:g} more AP end the run")
+
+
+def _is_very_large(train: DetectionIndex) -> bool:
+    return len(train) > MOST_FINE_TUNED
+
+
+def _is_long(options: TrainOptions, train: DetectionIndex) -> bool:
+    return _is_very_large(train) and options.start.detector_weights is None
 
 
 def evaluation_interval(epochs: int) -> int:

@@ -171,18 +171,20 @@ class OptimizationOptions(Config, frozen=True, kw_only=True):
     """SGD with Nesterov momentum 0.9, or AdamW."""
     lr: float | None = None
     """Peak learning rate. Default: 0.002 for adamw, 0.05 for sgd, for batches of 16 (scaled with their root); half of
-    it with --weights."""
+    it with --weights; decided from the data where there are very many pictures."""
     backbone_lr: float | None = None
     """Learning rate of the backbone as a factor of --lr. Default: with weights the recipe's, without
     them 1."""
     weight_decay: float | None = None
     """Weight decay; batch norm and biases have none. Default: 0.05 for adamw, 4e-5 for sgd."""
-    warmup_steps: int = 200
-    """Steps over which the learning rate rises to its peak (at most a tenth of all); a cosine takes it down to 0."""
+    warmup_steps: int | None = None
+    """Steps over which the learning rate rises to its peak (at most a tenth of all); a cosine takes it down to 0.
+    Default: 200; decided from the data where there are very many pictures."""
     clip_norm: float = 10.0
     """Largest norm of the whole gradient; 0 for no limit."""
-    ema_decay: float = 0.998
-    """Decay of the weights' moving average (EMA), which is evaluated and saved; 0: none. Shorter at the start."""
+    ema_decay: float | None = None
+    """Decay of the weights' moving average (EMA), which is evaluated and saved; 0: none. Shorter at the start.
+    Default: 0.998; decided from the data where there are very many pictures."""
 
     def check(self) -> None:
         _require_at_least(1, self, "epochs", "batch_size")
@@ -192,13 +194,21 @@ class OptimizationOptions(Config, frozen=True, kw_only=True):
         )
         _require_at_least(0, self, "lr", "backbone_lr", "weight_decay", "warmup_steps", "clip_norm")
         require(self.time is None or self.epochs is None, "--time does not go with --epochs: it decides them")
-        require(0 <= self.ema_decay < 1, f"--ema-decay: expected 0 to below 1, got {self.ema_decay}")
+        require(0 <= self.average_decay < 1, f"--ema-decay: expected 0 to below 1, got {self.ema_decay}")
 
     @property
     def decay(self) -> float:
         if self.weight_decay is not None:
             return self.weight_decay
         return 0.05 if self.optimizer == "adamw" else 4e-5
+
+    @property
+    def average_decay(self) -> float:
+        return 0.998 if self.ema_decay is None else self.ema_decay
+
+    @property
+    def warmup(self) -> int:
+        return 200 if self.warmup_steps is None else self.warmup_steps
 
 
 class AugmentationOptions(Config, frozen=True, kw_only=True):
@@ -368,6 +378,8 @@ class TrainOptions(Config, frozen=True, kw_only=True):
                 "batch_norm": self.start.batch_norm_mode,
                 "lr": self.peak_lr,
                 "weight_decay": self.optimization.decay,
+                "warmup_steps": self.optimization.warmup,
+                "ema_decay": self.optimization.average_decay,
                 "patience": self.run.patience or 0,
             }
         )

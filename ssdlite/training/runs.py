@@ -54,7 +54,7 @@ def train(options: TrainOptions, *, remark: str | None = None, callbacks: Sequen
         source = read_weights(options)
         splits = load_splits(options, processes)
         score = partial(score_untrained, index=splits.train, options=options, processes=processes)
-        decided = decide(options, splits.train, source, score)
+        decided = decide(options, splits.train, source, score, processes.count)
         if processes.is_first:
             for decision in decided.decisions:
                 print_line(f"decided {decision}")

@@ -54,7 +54,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 def learning_rate(step: int, total_steps: int, options: TrainOptions) -> float:
     """At ``step`` (from 0) of ``total_steps``: a linear rise, then a cosine to 0 (arXiv 1608.03983)."""
-    warmup = min(options.optimization.warmup_steps, total_steps // 10)
+    warmup = min(options.optimization.warmup, total_steps // 10)
     if step < warmup:
         return options.peak_lr * (step + 1) / warmup
     progress = (step - warmup) / max(total_steps - warmup, 1)
@@ -128,7 +128,7 @@ class TrainingStep:
         self.criterion = build_loss(detector, options)
         self.optimizer = build_optimizer(detector, options)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
-        ema_decay = options.optimization.ema_decay
+        ema_decay = options.optimization.average_decay
         self.average = WeightAverage(detector, ema_decay) if ema_decay else None
         self.clip_norm = options.optimization.clip_norm
 

@@ -126,8 +126,45 @@ def test_from_scratch(given: dict[str, Any]) -> None:
 
 
 def test_very_many_pictures_are_learned_from_alone() -> None:
-    options = decided(pictures(20_001, (200.0,)))
-    assert (options.start.weights, options.settings.batch_size, options.settings.epochs) == ("none", 16, 60)
+    options = decided(pictures(20_001, (200.0,)), device="cpu")
+    assert (options.start.weights, options.settings.batch_size, options.settings.epochs) == ("none", 16, 300)
+    assert (options.run.eval_interval, options.run.patience, options.settings.augment) == (12, 0, "ssdlite")
+    assert options.peak_lr == 0.00041  # 0.001 * sqrt(16 / 96)
+    few = decided(pictures(20_000, (200.0,)), device="cpu")
+    assert (few.start.weights, few.settings.epochs, few.run.patience) == ("openimages", 20, 8)
+    assert (few.optimization.warmup, few.optimization.average_decay) == (200, 0.998)
+
+
+def test_coco_on_gpus_is_trained_as_nanodet_plus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RangiLyu/nanodet, config/nanodet-plus-m_320.yml: 300 epochs of batches of 96 on one GPU, AdamW with 0.001 and
+    a decay of 0.05, 500 steps of warm-up, an average of 0.9998, an evaluation every 10 epochs."""
+    given = TrainOptions().override(data="coco", preset="litepan320_medium", device="cuda")
+    index = pictures(118_287, (40.0,))
+    options, decisions, _ = decide(given, index)
+    of = options.optimization
+    assert (of.epochs, of.batch_size, of.lr, of.decay) == (300, 96, 0.001, 0.05)
+    assert (of.warmup_steps, of.ema_decay, options.run.eval_interval) == (500, 0.9998, 12)
+    lines = list(map(str, decisions))
+    assert lines[1:3] == [
+        "--augment ssdlite: crops and flips are enough for small networks and many pictures",
+        "--batch-size 96: 96 on the GPU",
+    ]
+    assert lines[5] == "--ema-decay 0.9998: the average is over some 480000 pictures, 4.1 epochs"
+    assert lines[6] == (
+        "--epochs 300: 35486100 pictures are seen, as NanoDet-Plus and PicoDet see COCO's (SSDLite: twice as many); "
+        "--time or --epochs for less"
+    )
+    eight = decide(given, index, processes=8)
+    assert (eight.options.optimization.batch_size, eight.options.optimization.lr) == (256, 0.0016)  # sqrt(256 / 96)
+    assert "--batch-size 256: 32 on each GPU" in map(str, eight.decisions)
+    assert decide(given.override(optimizer="sgd"), index).options.peak_lr == pytest.approx(0.1225, abs=1e-4)
+    tuned = decide(given.override(weights="mine.pt"), index, processes=8).options
+    assert (tuned.optimization.lr, tuned.settings.epochs, tuned.run.patience) == (0.00082, 20, 8)
+
+
+def test_each_of_several_processes_has_a_part_of_the_batch() -> None:
+    options = decide(TrainOptions().override(data="pictures"), pictures(100, (200.0,)), processes=8).options
+    assert options.settings.batch_size == 32
 
 
 def test_what_is_given_is_not_decided() -> None:
