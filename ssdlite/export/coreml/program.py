@@ -135,12 +135,32 @@ def _slice(mb: Any, op: GraphNode) -> Any:
 
 
 def _resize(mb: Any, op: GraphNode) -> Any:
-    attributes = [op.attributes.get(name) for name in ("mode", "coordinate_transformation_mode", "nearest_mode")]
-    if attributes != [b"nearest", b"asymmetric", b"floor"]:
-        raise ExportError(f"Core ML: expected an enlargement to the nearest pixel, got another in {op.name}")
+    mode, places, rounding = (
+        op.attributes.get(name) for name in ("mode", "coordinate_transformation_mode", "nearest_mode")
+    )
     height, width = (float(factor) for factor in op.inputs[2][2:])
-    return mb.upsample_nearest_neighbor(
-        x=op.inputs[0], scale_factor_height=height, scale_factor_width=width, name=op.name
+    factors = {"scale_factor_height": height, "scale_factor_width": width}
+    if (mode, places, rounding) == (b"nearest", b"asymmetric", b"floor"):
+        return mb.upsample_nearest_neighbor(x=op.inputs[0], **factors, name=op.name)
+    if (mode, places) == (b"linear", b"half_pixel"):
+        return mb.upsample_bilinear(x=op.inputs[0], **factors, align_corners=False, name=op.name)
+    raise ExportError(
+        f"Core ML: expected an enlargement to the nearest pixel or between pixels' middles, got another in {op.name}"
+    )
+
+
+def _max_pool(mb: Any, op: GraphNode) -> Any:
+    """Of what is there: the padding is less than any value, as in PyTorch."""
+    if op.attributes.get("ceil_mode") or set(op.attributes.get("dilations", [1])) != {1}:
+        raise ExportError(f"Core ML: expected a plain maximum pooling, got another in {op.name}")
+    top, left, bottom, right = op.attributes.get("pads", [0] * 4)
+    return mb.max_pool(
+        x=op.inputs[0],
+        kernel_sizes=op.attributes["kernel_shape"],
+        strides=op.attributes["strides"],
+        pad_type="custom",
+        pad=[top, bottom, left, right],
+        name=op.name,
     )
 
 
@@ -177,6 +197,7 @@ MIL_OPERATORS: dict[str, Callable[[Any, GraphNode], Any]] = {
     "Transpose": lambda mb, op: mb.transpose(x=op.inputs[0], perm=op.attributes["perm"], name=op.name),
     "Reshape": lambda mb, op: mb.reshape(x=op.inputs[0], shape=op.numbers(1, []), name=op.name),
     "Concat": lambda mb, op: mb.concat(values=op.inputs, axis=op.attributes["axis"], name=op.name),
+    "MaxPool": _max_pool,
     "Slice": _slice,
     "Resize": _resize,
 }

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, numpy_helper
 
 from ssdlite.errors import ExportError
+from ssdlite.export.litert.maps import enlarge, pool_maxima, shuffle_channels, write_reshape
+from ssdlite.export.litert.nodes import attributes_of, module_of
 from ssdlite.export.litert.writer import ModelWriter, Quantization
 
 Array = npt.NDArray[Any]
@@ -124,7 +126,7 @@ class BodyConverter:
         return self.floats[name]
 
     def _new_float(self, name: str) -> int:
-        value = self._value(name)
+        value = self.value(name)
         if value is not None:
             return self.writer.constant(name, np.atleast_1d(to_pixels(value)).astype(np.float32))
         source = self.integers[self.makers[name].input[0]]
@@ -141,7 +143,7 @@ class BodyConverter:
             self.integers[source] = self.writer.constant(source, value, self._quantization(maker))
         return self.integers.get(source)
 
-    def _value(self, name: str) -> Array | None:
+    def value(self, name: str) -> Array | None:
         """Of a constant, dequantised if need be."""
         if name in self.constants:
             return self.constants[name]
@@ -159,23 +161,27 @@ class BodyConverter:
         zero_point = np.broadcast_to(np.atleast_1d(zero).astype(np.int64), scale.shape)
         if node.input[0] not in self.constants and len(np.unique(scale)) == 1:
             scale, zero_point = scale[:1], zero_point[:1]
-        axis = int(_attributes(node).get("axis", 1)) if len(scale) > 1 else 0  # XNNPACK leaves other axes of one scale
-        return Quantization(scale, zero_point, axis)
+        by_channel = len(scale) > 1  # XNNPACK leaves other axes than 0 of one scale
+        return Quantization(scale, zero_point, int(attributes_of(node).get("axis", 1)) if by_channel else 0)
+
+    def only_reader(self, name: str) -> NodeProto | None:
+        """The node that alone reads a result of the graph, which then need not exist itself."""
+        readers = self.readers.get(name, [])
+        return readers[0] if len(readers) == 1 and name not in self.outputs else None
 
     def _requantized(self, name: str) -> NodeProto | None:
         """The QuantizeLinear that alone reads a result, which then need not exist in float."""
-        readers = self.readers.get(name, [])
-        only = len(readers) == 1 and readers[0].op_type == "QuantizeLinear" and name not in self.outputs
-        return readers[0] if only else None
+        reader = self.only_reader(name)
+        return reader if reader is not None and reader.op_type == "QuantizeLinear" else None
 
-    def _operands(self, node: NodeProto, names: Sequence[str]) -> tuple[list[int], bool]:
+    def operands(self, node: NodeProto, names: Sequence[str]) -> tuple[list[int], bool]:
         """The tensors of these inputs, and whether the node is computed in integers."""
         integers = [self._integer(name) for name in names] if self._requantized(node.output[0]) is not None else [None]
         if None not in integers:
             return [number for number in integers if number is not None], True
         return [self._float(name) for name in names], False
 
-    def _result(self, node: NodeProto, shape: Sequence[int], integer: bool) -> tuple[int, int]:
+    def result(self, node: NodeProto, shape: Sequence[int], integer: bool) -> tuple[int, int]:
         """The tensor for what ``node`` computes, and the activation to compute with it."""
         name = node.output[0]
         if integer:
@@ -186,11 +192,11 @@ class BodyConverter:
             self.integers[quantize.output[0]] = number
             return number, NONE
         activation = NONE
-        readers = self.readers.get(name, [])
-        if node.op_type in FUSING and len(readers) == 1 and name not in self.outputs:
-            activation = self._activation(readers[0])
+        reader = self.only_reader(name) if node.op_type in FUSING else None
+        if reader is not None:
+            activation = self._activation(reader)
             if activation != NONE:
-                name = readers[0].output[0]
+                name = reader.output[0]
                 self.fused.add(name)
         self.floats[name] = self.writer.tensor(name, shape)
         return self.floats[name], activation
@@ -199,7 +205,7 @@ class BodyConverter:
         if node.op_type == "Relu":
             return RELU
         if node.op_type == "Clip":
-            limits = [self._value(name) for name in node.input[1:]]
+            limits = [self.value(name) for name in node.input[1:]]
             if len(limits) == 2 and [None if one is None else float(one) for one in limits] == [0, 6]:
                 return RELU6
         return NONE
@@ -207,28 +213,22 @@ class BodyConverter:
     # --- The operators.
 
     def _convolution(self, node: NodeProto) -> None:
-        attributes = _attributes(node)
+        attributes = attributes_of(node)
         weight_name, *bias_names = node.input[1:]
-        (source,), integer = self._operands(node, node.input[:1])
+        (source,), integer = self.operands(node, node.input[:1])
         quantized = self.makers.get(weight_name)
         if integer and quantized is None:
             source, integer = self._float(node.input[0]), False
         depthwise = attributes.get("group", 1) > 1
-        weight = self.constants[quantized.input[0]] if integer and quantized is not None else self._value(weight_name)
+        weight = self.constants[quantized.input[0]] if integer and quantized is not None else self.value(weight_name)
         assert weight is not None
         if depthwise and (weight.shape[1] != 1 or attributes["group"] != weight.shape[0]):
             raise ExportError(f"LiteRT: grouped convolutions are not supported, as {module_of(node)} has one")
-        source, padding = self._pad(node, source, weight.shape[2:], attributes)
-        _, height, width, _ = self.writer.shape(source)
+        source, padding = self.pad(node, source, weight.shape[2:], attributes)
         strides, dilations = attributes["strides"], attributes.get("dilations", [1, 1])
-        sides = [
-            -(-side // stride) if padding == SAME else (side - dilation * (kernel - 1) - 1) // stride + 1
-            for side, stride, dilation, kernel in zip(
-                (height, width), strides, dilations, weight.shape[2:], strict=True
-            )
-        ]
-        result, activation = self._result(node, (1, *sides, len(weight)), integer)
-        bias = self._value(bias_names[0]) if bias_names else np.zeros(len(weight))
+        sides = self.sides(source, padding, weight.shape[2:], attributes)
+        result, activation = self.result(node, (1, *sides, len(weight)), integer)
+        bias = self.value(bias_names[0]) if bias_names else np.zeros(len(weight))
         assert bias is not None
         order = np.arange(len(weight))
         if node.name in self.swapped:
@@ -274,8 +274,28 @@ class BodyConverter:
         stored = self.writer.constant(f"{name}.half", half)
         return self.writer.apply("DEQUANTIZE", [stored], name, filters.shape)
 
-    def _pad(self, node: NodeProto, source: int, kernel: Sequence[int], attributes: dict[str, Any]) -> tuple[int, int]:
-        """The input with the padding that LiteRT's own kinds do not give, and which of these kinds is left to do."""
+    def sides(self, source: int, padding: int, kernel: Sequence[int], attributes: dict[str, Any]) -> list[int]:
+        """Height and width of what a window of these sides, strides and dilations makes of ``source``."""
+        strides, dilations = attributes["strides"], attributes.get("dilations", [1, 1])
+        return [
+            -(-side // stride) if padding == SAME else (side - dilation * (size - 1) - 1) // stride + 1
+            for side, stride, dilation, size in zip(
+                self.writer.shape(source)[1:3], strides, dilations, kernel, strict=True
+            )
+        ]
+
+    def pad(
+        self,
+        node: NodeProto,
+        source: int,
+        kernel: Sequence[int],
+        attributes: dict[str, Any],
+        filler: Array | None = None,
+    ) -> tuple[int, int]:
+        """The input with the padding that LiteRT's own kinds do not give, and which of these kinds is left to do.
+
+        It is of zeros, or of the one value ``filler``.
+        """
         top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
         shape = self.writer.shape(source)
         strides, dilations = attributes["strides"], attributes.get("dilations", [1, 1])
@@ -296,27 +316,31 @@ class BodyConverter:
         padded = [side + sum(amount) for side, amount in zip(shape, [*amounts, (0, 0)], strict=True)]
         result = self.writer.tensor(f"{node.name}.padded", padded, facts.type, facts.quantization)
         table = self.writer.constant(f"{node.name}.padding", np.array([*amounts, (0, 0)], np.int32))
-        self.writer.operator("PAD", [source, table], [result])
+        if filler is None:
+            self.writer.operator("PAD", [source, table], [result])
+        else:
+            value = self.writer.constant(f"{node.name}.filler", filler, facts.quantization)
+            self.writer.operator("PADV2", [source, table, value], [result])
         return result, VALID
 
     def _elementwise(self, node: NodeProto) -> None:
-        operands, integer = self._operands(node, node.input)
+        operands, integer = self.operands(node, node.input)
         shape = np.broadcast_shapes(*map(self.writer.shape, operands))
-        result, activation = self._result(node, shape, integer)
+        result, activation = self.result(node, shape, integer)
         self.writer.operator(ELEMENTWISE[node.op_type], operands, [result], {"fusedActivationFunction": activation})
 
     def _divide(self, node: NodeProto) -> None:
-        divisor = self._value(node.input[1])
+        divisor = self.value(node.input[1])
         if divisor is None:
             raise ExportError(f"LiteRT: expected a division by a constant, got another in {module_of(node)}")
         source = self._float(node.input[0])
         factor = self.writer.constant(f"{node.name}.factor", np.atleast_1d(to_pixels(1 / divisor)).astype(np.float32))
-        result, _ = self._result(node, self.writer.shape(source), False)
+        result, _ = self.result(node, self.writer.shape(source), False)
         self.writer.operator("MUL", [source, factor], [result])
 
     def _unary(self, kind: str, node: NodeProto, options: dict[str, Any] | None = None) -> None:
-        (source,), integer = self._operands(node, node.input[:1])
-        result, _ = self._result(node, self.writer.shape(source), integer)
+        (source,), integer = self.operands(node, node.input[:1])
+        result, _ = self.result(node, self.writer.shape(source), integer)
         self.writer.operator(kind, [source], [result], options)
 
     def _rectify(self, node: NodeProto) -> None:
@@ -326,7 +350,7 @@ class BodyConverter:
         self._unary(ACTIVATION_OPERATORS[activation], node)
 
     def _leaky(self, node: NodeProto) -> None:
-        self._unary("LEAKY_RELU", node, {"alpha": float(_attributes(node).get("alpha", 0.01))})
+        self._unary("LEAKY_RELU", node, {"alpha": float(attributes_of(node).get("alpha", 0.01))})
 
     def _hard_sigmoid(self, node: NodeProto) -> None:
         """``relu6(x + 3) / 6``, in float: it stands behind a mean, where there are few values."""
@@ -337,18 +361,18 @@ class BodyConverter:
         limited = self.writer.apply(
             "ADD", [source, three], f"{node.name}.limited", shape, {"fusedActivationFunction": RELU6}
         )
-        result, _ = self._result(node, shape, False)
+        result, _ = self.result(node, shape, False)
         self.writer.operator("MUL", [limited, sixth], [result])
 
     def _mean(self, node: NodeProto) -> None:
-        (source,), integer = self._operands(node, node.input[:1])
+        (source,), integer = self.operands(node, node.input[:1])
         axes = self.writer.constant(f"{node.name}.axes", np.array([1, 2], np.int32))
-        result, _ = self._result(node, (1, 1, 1, self.writer.shape(source)[3]), integer)
+        result, _ = self.result(node, (1, 1, 1, self.writer.shape(source)[3]), integer)
         self.writer.operator("MEAN", [source, axes], [result], {"keepDims": True})
 
     def _cast(self, node: NodeProto) -> None:
         source = self._float(node.input[0])
-        result, _ = self._result(node, self.writer.shape(source), False)
+        result, _ = self.result(node, self.writer.shape(source), False)
         self.writer.operator("CAST", [source], [result])
 
     def _quantize(self, node: NodeProto) -> None:
@@ -359,12 +383,14 @@ class BodyConverter:
         self.writer.operator("QUANTIZE", [source], [self.integers[name]])
 
     def _transpose(self, node: NodeProto) -> None:
-        if tuple(_attributes(node)["perm"]) != TO_NHWC:
+        if tuple(attributes_of(node)["perm"]) != TO_NHWC:
             raise ExportError(f"LiteRT: expected a transposition to pixels, got another in {module_of(node)}")
         self.floats[node.output[0]] = self._float(node.input[0])
         self.pixels.add(node.output[0])
 
     def _reshape(self, node: NodeProto) -> None:
+        if shuffle_channels(self, node):
+            return
         source = self._float(node.input[0])
         if len(self.writer.shape(source)) == 4 and node.input[0] not in self.pixels:
             raise ExportError(f"LiteRT: expected pixels to be reshaped, got planes in {module_of(node)}")
@@ -372,22 +398,8 @@ class BodyConverter:
         if -1 in target:
             rest = -int(np.prod(target))
             target[target.index(-1)] = int(np.prod(self.writer.shape(source))) // rest
-        shape = self.writer.constant(f"{node.name}.shape", np.array(target, np.int32))
-        result, _ = self._result(node, target, False)
-        self.writer.operator("RESHAPE", [source, shape], [result], {"newShape": np.array(target, np.int32)})
-
-    def _resize(self, node: NodeProto) -> None:
-        """Enlarged to the nearest pixel: of the file's own rules for coordinates the one that PyTorch has."""
-        attributes, factors = _attributes(node), self._value(node.input[2])
-        kind = tuple(attributes.get(name) for name in ("mode", "coordinate_transformation_mode", "nearest_mode"))
-        if kind != (b"nearest", b"asymmetric", b"floor") or factors is None or factors[:2].tolist() != [1, 1]:
-            raise ExportError(f"LiteRT: expected an enlargement to the nearest pixel, got another in {module_of(node)}")
-        (source,), integer = self._operands(node, node.input[:1])
-        batch, height, width, channels = self.writer.shape(source)
-        sides = [int(height * factors[2]), int(width * factors[3])]
-        result, _ = self._result(node, (batch, *sides, channels), integer)
-        size = self.writer.constant(f"{node.name}.size", np.array(sides, np.int32))
-        self.writer.operator("RESIZE_NEAREST_NEIGHBOR", [source, size], [result])
+        result, _ = self.result(node, target, False)
+        write_reshape(self.writer, source, result)
 
     def _slice(self, node: NodeProto) -> None:
         """Of steps of 1."""
@@ -395,14 +407,14 @@ class BodyConverter:
         starts, ends, axes = (one.tolist() for one in values[:3])
         if len(values) > 3 and set(values[3].tolist()) != {1}:
             raise ExportError(f"LiteRT: expected a slice of steps of 1, got another in {module_of(node)}")
-        (source,), integer = self._operands(node, node.input[:1])
+        (source,), integer = self.operands(node, node.input[:1])
         shape = self.writer.shape(source)
         begin, size = [0] * len(shape), list(shape)
         for start, end, axis in zip(starts, ends, axes, strict=True):
             place = self._axis(node, axis, len(shape))
             first, last, _ = slice(start, end).indices(shape[place])
             begin[place], size[place] = first, last - first
-        result, _ = self._result(node, size, integer)
+        result, _ = self.result(node, size, integer)
         tables = [
             self.writer.constant(f"{node.name}.{name}", np.array(value, np.int32))
             for name, value in (("begin", begin), ("size", size))
@@ -415,16 +427,16 @@ class BodyConverter:
         return TO_NHWC.index(axis) if rank == 4 and node.input[0] not in self.pixels else axis
 
     def _concatenate(self, node: NodeProto) -> None:
-        operands, integer = self._operands(node, node.input)
+        operands, integer = self.operands(node, node.input)
         shape = list(self.writer.shape(operands[0]))
-        axis = self._axis(node, _attributes(node)["axis"], len(shape))
+        axis = self._axis(node, attributes_of(node)["axis"], len(shape))
         shape[axis] = sum(self.writer.shape(one)[axis] for one in operands)
-        result, _ = self._result(node, shape, integer)
+        result, _ = self.result(node, shape, integer)
         if integer:
-            operands = [self._rescaled(one, result) for one in operands]
+            operands = [self.rescaled(one, result) for one in operands]
         self.writer.operator("CONCATENATION", operands, [result], {"axis": axis})
 
-    def _rescaled(self, source: int, like: int) -> int:
+    def rescaled(self, source: int, like: int) -> int:
         """The integers ``source`` in the scale of those ``like``: operators that move values have but one."""
         facts, wanted = self.writer.facts[source], self.writer.facts[like].quantization
         own = facts.quantization
@@ -449,11 +461,12 @@ _HANDLERS: dict[str, Callable[[BodyConverter, NodeProto], None]] = {
     "HardSwish": lambda converter, node: converter._unary("HARD_SWISH", node),
     "LeakyRelu": BodyConverter._leaky,
     "Log": lambda converter, node: converter._unary("LOG", node),
+    "MaxPool": pool_maxima,
     "Mul": BodyConverter._elementwise,
     "QuantizeLinear": BodyConverter._quantize,
     "Relu": BodyConverter._rectify,
     "Reshape": BodyConverter._reshape,
-    "Resize": BodyConverter._resize,
+    "Resize": enlarge,
     "Sigmoid": lambda converter, node: converter._unary("LOGISTIC", node),
     "Slice": BodyConverter._slice,
     "Sub": BodyConverter._elementwise,
@@ -467,16 +480,6 @@ def to_pixels(value: Array) -> Array:
         return value
     planes: Array = value.reshape((1,) * (4 - value.ndim) + value.shape)
     return np.ascontiguousarray(planes.transpose(TO_NHWC))
-
-
-def module_of(node: NodeProto) -> str:
-    """The part of the network that a node was traced from, as far as the exporter noted it."""
-    notes = {own.key: own.value for own in node.metadata_props}
-    return str(notes.get("pkg.torch.onnx.name_scopes", node.name or node.output[0]))
-
-
-def _attributes(node: NodeProto) -> dict[str, Any]:
-    return {own.name: helper.get_attribute_value(own) for own in node.attribute}
 
 
 def _last_convolutions(makers: dict[str, NodeProto], output: str) -> Collection[str]:

@@ -34,18 +34,22 @@ OPERATORS: dict[str, tuple[int, str | None]] = {
     "LOG": (1, None),
     "LOGISTIC": (2, None),
     "MAXIMUM": (1, "MaximumMinimumOptions"),
+    "MAX_POOL_2D": (2, "Pool2DOptions"),
     "MEAN": (2, "ReducerOptions"),
     "MINIMUM": (1, "MaximumMinimumOptions"),
     "MUL": (2, "MulOptions"),
     "PAD": (2, "PadOptions"),
+    "PADV2": (2, "PadV2Options"),
     "QUANTIZE": (2, "QuantizeOptions"),
     "RELU": (2, None),
     "RELU6": (2, None),
     "RESHAPE": (1, "ReshapeOptions"),
+    "RESIZE_BILINEAR": (3, "ResizeBilinearOptions"),
     "RESIZE_NEAREST_NEIGHBOR": (2, "ResizeNearestNeighborOptions"),
     "SLICE": (2, "SliceOptions"),
     "SOFTMAX": (2, "SoftmaxOptions"),
     "SUB": (2, "SubOptions"),
+    "TRANSPOSE": (2, "TransposeOptions"),
 }
 TYPES = {"float32": "FLOAT32", "float16": "FLOAT16", "int32": "INT32", "int8": "INT8", "uint8": "UINT8"}
 

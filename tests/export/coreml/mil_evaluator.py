@@ -128,6 +128,19 @@ def _upsampled(i: Values) -> Tensor:
     return result
 
 
+def _upsampled_between(i: Values) -> Tensor:
+    assert not bool(i["align_corners"])
+    factors = [float(i["scale_factor_height"]), float(i["scale_factor_width"])]
+    return functional.interpolate(i["x"], scale_factor=factors, mode="bilinear", align_corners=False)
+
+
+def _pooled(i: Values) -> Tensor:
+    assert i["pad_type"] == "custom" and not bool(i.get("ceil_mode", False))
+    top, bottom, left, right = _numbers(i["pad"])
+    padded = functional.pad(i["x"], (left, right, top, bottom), value=-torch.inf)
+    return functional.max_pool2d(padded, _numbers(i["kernel_sizes"]), _numbers(i["strides"]))
+
+
 OPERATORS: dict[str, Callable[[Values], Any]] = {
     "const": lambda i: i["val"],
     "constexpr_affine_dequantize": _dequantized,
@@ -156,5 +169,7 @@ OPERATORS: dict[str, Callable[[Values], Any]] = {
     "reduce_mean": lambda i: i["x"].mean(_numbers(i["axes"]), keepdim=bool(i["keep_dims"])),
     "reduce_max": lambda i: i["x"].amax(_numbers(i["axes"]), keepdim=bool(i["keep_dims"])),
     "slice_by_index": _slice,
+    "max_pool": _pooled,
+    "upsample_bilinear": _upsampled_between,
     "upsample_nearest_neighbor": _upsampled,
 }
