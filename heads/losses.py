@@ -171,7 +171,7 @@ class DetectionLoss(GeometryModule):
         logits, deltas = outputs.class_logits.float(), outputs.box_deltas.float()
         predicted = Predictions(Outputs(logits, deltas), self.anchors, self.box_code, self.score_function)
         targets = build_targets(self.matcher(self.anchors, boxes, labels, predicted), boxes, labels)
-        normaliser = _mean_over_processes(_count_matches(targets))
+        normaliser = mean_over_processes(_count_matches(targets))
         # Anchors stand in for the boxes of unmatched anchors: their code is finite, so nothing overflows to NaN.
         wanted = torch.where(targets.positive[:, :, None], targets.boxes, self.anchors)
         box_losses = self.box_loss(deltas, wanted, self.anchors, self.box_code)
@@ -252,12 +252,17 @@ class QualityFocalLoss(DetectionLoss):
         classes = logits[:, :, 1:]
         quality = torch.where(targets.positive, paired_iou(predicted.boxes, targets.boxes), 0.0)
         wanted = _one_hot(targets.classes, classes) * quality[:, :, None]
-        entropy = F.binary_cross_entropy_with_logits(classes, wanted, reduction="none")
-        losses = (entropy * (wanted - classes.sigmoid()).abs().pow(self.beta)).sum(dim=2)
+        losses = quality_focal(classes, wanted, self.beta).sum(dim=2)
         return torch.where(targets.positive | targets.negative, losses, 0.0).sum()
 
 
 LOSSES: dict[str, type[DetectionLoss]] = {"multibox": MultiBoxLoss, "focal": FocalLoss, "qfl": QualityFocalLoss}
+
+
+def quality_focal(logits: Tensor, wanted: Tensor, beta: float) -> Tensor:
+    """Logits and wanted scores in 0..1 of one shape -> cross-entropies times the difference to the power ``beta``."""
+    entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    return entropy * (wanted - logits.sigmoid()).abs().pow(beta)
 
 
 def _one_hot(classes: Tensor, logits: Tensor) -> Tensor:
@@ -269,7 +274,8 @@ def _count_matches(targets: Targets) -> Tensor:
     return targets.positive.sum(dim=1).clamp(min=1).sum().float()
 
 
-def _mean_over_processes(count: Tensor) -> Tensor:
+def mean_over_processes(count: Tensor) -> Tensor:
+    """A number that is not learned, of this process -> its mean over all that train as one."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return count
     distributed.all_reduce(count)

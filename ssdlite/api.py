@@ -211,6 +211,8 @@ class TrainKeywords(ReadKeywords, total=False):
     backbone_weights: str | None
     freeze_stages: int
     batch_norm: BatchNormMode | None
+    teacher: str | None
+    distillation_weight: float
     time: str | None
     epochs: int | None
     batch_size: int | None
@@ -218,9 +220,9 @@ class TrainKeywords(ReadKeywords, total=False):
     lr: float | None
     backbone_lr: float | None
     weight_decay: float | None
-    warmup_steps: int
+    warmup_steps: int | None
     clip_norm: float
-    ema_decay: float
+    ema_decay: float | None
     augment: str | None
     mosaic: float | None
     reduced_decoding: bool

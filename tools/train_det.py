@@ -65,6 +65,8 @@ def _require_input(options: TrainOptions) -> None:
     weights = options.start.detector_weights
     if weights is not None and weights != "imagenet":  # of which there is another thing to say
         require_weights(Path(weights))
+    if options.distillation.teacher is not None:
+        require_weights(Path(options.distillation.teacher))
 
 
 def defaults(arguments: list[str]) -> TrainCommand:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ssdlite.training.options import AugmentationOptions as AugmentationOptions
     from ssdlite.training.options import DatasetOptions as DatasetOptions
     from ssdlite.training.options import DetectorOptions as DetectorOptions
+    from ssdlite.training.options import DistillationOptions as DistillationOptions
     from ssdlite.training.options import LossOptions as LossOptions
     from ssdlite.training.options import OptimizationOptions as OptimizationOptions
     from ssdlite.training.options import RunOptions as RunOptions
@@ -33,6 +34,7 @@ else:
         "AugmentationOptions",
         "DatasetOptions",
         "DetectorOptions",
+        "DistillationOptions",
         "LossOptions",
         "OptimizationOptions",
         "RunOptions",

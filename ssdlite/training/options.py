@@ -28,7 +28,7 @@ DATA_PRESET = "ssdlite320_mobilenet_v2"
 RUN_FILES = ("last.pt", "best.pt", "config.json", "metrics.jsonl", "summary.json")
 # what a run computes does not depend on these
 MAY_CHANGE_ON_RESUME = ("data", "device", "workers", "cache", "logger", "report")
-MAY_MOVE = ("weights", "backbone_weights")  # to another place, where they have to be the same tensors
+MAY_MOVE = ("weights", "backbone_weights", "teacher")  # to another place, where they have to be the same tensors
 
 
 def _require_at_least(least: int, options: Config, *names: str) -> None:
@@ -155,6 +155,20 @@ class StartOptions(Config, frozen=True, kw_only=True):
     @property
     def batch_norm_mode(self) -> BatchNormMode:
         return self.batch_norm or ("train" if self.detector_weights is None else "reestimate")
+
+
+class DistillationOptions(Config, frozen=True, kw_only=True):
+    """A larger detector that teaches this one."""
+
+    teacher: str | None = None
+    """Detector of the same classes, such as best.pt of a larger preset, whose scores and boxes are learned beside the
+    annotations; its input and anchors have to be those of the detector to train, as all litepan320 presets have them.
+    Default: none."""
+    distillation_weight: float = 1.0
+    """Weight of what the teacher says, beside the losses on annotations; 0 for none."""
+
+    def check(self) -> None:
+        _require_at_least(0, self, "distillation_weight")
 
 
 class OptimizationOptions(Config, frozen=True, kw_only=True):
@@ -286,6 +300,7 @@ class TrainOptions(Config, frozen=True, kw_only=True):
     detector: DetectorOptions = DetectorOptions()
     loss: LossOptions = LossOptions()
     start: StartOptions = StartOptions()
+    distillation: DistillationOptions = DistillationOptions()
     optimization: OptimizationOptions = OptimizationOptions()
     augmentation: AugmentationOptions = AugmentationOptions()
     run: RunOptions = RunOptions()

@@ -49,6 +49,7 @@ class Description:
         source_sha256: of the tensors that the run started from, where its options name weights.
         data: of the splits "train" and "val"; None in runs of earlier versions.
         decisions: which of the options were decided from the data, and why.
+        teacher_sha256: of the teacher's tensors, where there is one.
     """
 
     options: TrainOptions
@@ -56,6 +57,7 @@ class Description:
     source_sha256: str | None = None
     data: dict[str, SplitFingerprint] | None = None
     decisions: tuple[Decision, ...] = ()
+    teacher_sha256: str | None = None
 
 
 class RunFolder:
@@ -85,6 +87,7 @@ class RunFolder:
             "options": description.options.to_dict(),
             "detector": description.detector.to_dict(),
             "source_sha256": description.source_sha256,
+            "teacher_sha256": description.teacher_sha256,
             "data": msgspec.to_builtins(description.data),
             "decisions": [decision._asdict() for decision in description.decisions],
         }
@@ -103,7 +106,7 @@ class RunFolder:
     def description(self) -> Description:
         """Read config.json. Raises ConfigError where there is none, or it is not ours."""
         options, content = read_description(self.path)
-        sha256 = content.get("source_sha256")
+        source, teacher = (content.get(name) for name in ("source_sha256", "teacher_sha256"))
         try:
             data = msgspec.convert(content.get("data"), dict[str, SplitFingerprint] | None)
             decided = msgspec.convert(content.get("decisions", []), list[dict[str, Any]])
@@ -113,9 +116,10 @@ class RunFolder:
         return Description(
             options,
             DetectorConfig.from_dict(content.get("detector")),
-            sha256 if isinstance(sha256, str) else None,
+            source if isinstance(source, str) else None,
             data,
             decisions,
+            teacher if isinstance(teacher, str) else None,
         )
 
     def load_last(self) -> Checkpoint | None:

@@ -32,7 +32,7 @@ from ssdlite.training.setup import (
     load_splits,
     start_run,
 )
-from ssdlite.training.sources import read_weights
+from ssdlite.training.sources import read_teacher, read_weights
 from ssdlite.training.trainer import Trainer
 
 LOG_WIDTH = 100  # columns
@@ -51,14 +51,14 @@ def train(options: TrainOptions, *, remark: str | None = None, callbacks: Sequen
     with join_processes(options.system.device) as processes:
         followers = _followers(options, callbacks, processes)
         folder = claim_folder(options, processes)
-        source = read_weights(options)
+        source, teacher = read_weights(options), read_teacher(options)
         splits = load_splits(options, processes)
         score = partial(score_untrained, index=splits.train, options=options, processes=processes)
         decided = decide(options, splits.train, source, score, processes.count)
         if processes.is_first:
             for decision in decided.decisions:
                 print_line(f"decided {decision}")
-        return _run(start_run(decided, folder), splits, processes, remark, followers)
+        return _run(start_run(decided, folder, teacher), splits, processes, remark, followers)
 
 
 def resume(
@@ -112,7 +112,7 @@ def _run(
     if start.seconds is not None:
         copied = copy.deepcopy(detector)
         freezing = build_freezing(copied, options.start, report, None)
-        trial = Trainer(copied, splits, options, start.folder, processes, freezing=freezing)
+        trial = Trainer(copied, splits, options, start.folder, processes, freezing=freezing, teacher=start.teacher)
         options, length = _fit_to_time(start.seconds, trial)
         decisions = (*decisions, length)
     freezing = build_freezing(detector, options.start, report, start.state)
@@ -124,13 +124,15 @@ def _run(
         start.folder,
         processes,
         freezing=freezing,
+        teacher=start.teacher,
         followers=followers,
         known_classes=known_classes,
     )
     if start.checkpoint is not None and start.state is not None:
         trainer.restore(start.checkpoint, start.state)
     if processes.is_first:
-        start.folder.describe(Description(options, detector.config, start.source_sha256, data, decisions))
+        identity = start.source_sha256, data, decisions, start.teacher_sha256
+        start.folder.describe(Description(options, detector.config, *identity))
         start.folder.log(_log_of_start(splits, decisions, report, trainer))
     try:
         if processes.is_first:

@@ -29,7 +29,7 @@ from ssdlite.training.head_transfer import TransferReport
 from ssdlite.training.options import SHAPES, DatasetOptions, TrainOptions, next_run_folder, parse_duration
 from ssdlite.training.recipes import AUTO
 from ssdlite.training.run_folder import RunFolder, SplitFingerprint
-from ssdlite.training.sources import WeightSource, hash_tensors, read_same_weights, read_weights
+from ssdlite.training.sources import WeightSource, hash_tensors, read_same_teacher, read_same_weights, read_weights
 from ssdlite.training.state import TrainingState, read_state
 
 SHAPES_FOLDER = Path("data/shapes")
@@ -49,6 +49,7 @@ class RunStart:
         state: what the checkpoint says of training.
         decisions: what of the options was decided from the data.
         seconds: that a new run is to take, its epochs being still to be found.
+        teacher: the detector that it learns from beside the annotations, and the SHA-256 of its tensors.
     """
 
     options: TrainOptions
@@ -61,6 +62,8 @@ class RunStart:
     state: TrainingState | None = None
     decisions: tuple[Decision, ...] = ()
     seconds: int | None = None
+    teacher: Checkpoint | None = None
+    teacher_sha256: str | None = None
 
 
 def claim_folder(options: TrainOptions, processes: Processes) -> RunFolder:
@@ -75,8 +78,8 @@ def claim_folder(options: TrainOptions, processes: Processes) -> RunFolder:
     return folder
 
 
-def start_run(decided: Decided, folder: RunFolder) -> RunStart:
-    """A new run in ``folder``.
+def start_run(decided: Decided, folder: RunFolder, teacher: Checkpoint | None = None) -> RunStart:
+    """A new run in ``folder``, which learns from ``teacher``.
 
     Raises:
         ConfigError: an option has a value that cannot be used.
@@ -90,7 +93,14 @@ def start_run(decided: Decided, folder: RunFolder) -> RunStart:
     seconds = None if options.optimization.time is None else parse_duration(options.optimization.time)
     options = options.override(output=str(folder.path), time=None).spelled_out()
     return RunStart(
-        options, folder, source, None if source is None else hash_tensors(source), decisions=decisions, seconds=seconds
+        options,
+        folder,
+        source,
+        None if source is None else hash_tensors(source),
+        decisions=decisions,
+        seconds=seconds,
+        teacher=teacher,
+        teacher_sha256=None if teacher is None else hash_tensors(teacher),
     )
 
 
@@ -143,7 +153,17 @@ def continue_run(folder: RunFolder, options: TrainOptions) -> RunStart:
     state = None if checkpoint is None else read_state(checkpoint)
     source = source if checkpoint is None else None  # which has them already
     return RunStart(
-        options, folder, source, stored.source_sha256, stored.data, detector, checkpoint, state, stored.decisions
+        options,
+        folder,
+        source,
+        stored.source_sha256,
+        stored.data,
+        detector,
+        checkpoint,
+        state,
+        stored.decisions,
+        teacher=read_same_teacher(options, folder.path, stored.teacher_sha256),
+        teacher_sha256=stored.teacher_sha256,
     )
 
 

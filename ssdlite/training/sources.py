@@ -53,6 +53,26 @@ def read_same_weights(options: TrainOptions, folder: Path, sha256: str | None) -
     return source
 
 
+def read_teacher(options: TrainOptions) -> Checkpoint | None:
+    """The detector that --teacher names."""
+    teacher = options.distillation.teacher
+    return None if teacher is None else load_checkpoint(teacher)
+
+
+def read_same_teacher(options: TrainOptions, folder: Path, sha256: str | None) -> Checkpoint | None:
+    """The teacher that a run to be resumed began with, wherever it is now. Raises ConfigError for another."""
+    try:
+        teacher = read_teacher(options)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; where the run's teacher has moved, --teacher NEWPLACE names it") from None
+    if teacher is not None and hash_tensors(teacher) != sha256:
+        raise ConfigError(
+            f"--resume {folder}: the teacher {teacher.path} is not the one that it began with (SHA-256 of the tensors: "
+            f"expected {sha256}, got {hash_tensors(teacher)}); name that one with --teacher"
+        )
+    return teacher
+
+
 def hash_tensors(source: Checkpoint | BackboneWeights) -> str:
     """SHA-256 of names, types, shapes and values of the weights, whatever file they come in."""
     tensors: Mapping[str, Tensor] = source.weights if isinstance(source, Checkpoint) else source.tensors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,9 @@ from ssdlite.checkpoint import Checkpoint, load_weights
 from ssdlite.detector import Detector
 from ssdlite.device import autocast, choose_amp, choose_device
 from ssdlite.heads.assigners import build_assigner
-from ssdlite.heads.losses import LOSSES, DetectionLoss, Losses
+from ssdlite.heads.base import Outputs
+from ssdlite.heads.losses import LOSSES, DetectionLoss
+from ssdlite.training.distillation import Distillation
 from ssdlite.training.options import TrainOptions
 from ssdlite.training.state import TrainingState, check_fit
 
@@ -110,6 +112,15 @@ def build_loss(detector: Detector, options: TrainOptions) -> DetectionLoss:
     return criterion
 
 
+class StepLosses(NamedTuple):
+    """Scalars; ``total`` is what is minimised. ``distillation``, before it is weighted, is 0 without a teacher."""
+
+    total: Tensor
+    classification: Tensor
+    box: Tensor
+    distillation: Tensor
+
+
 class TrainingStep:
     """Trains ``detector``, which it moves to the device of ``options`` and stores channels last.
 
@@ -118,8 +129,14 @@ class TrainingStep:
         model: what is called: the detector, or what shares its gradients between processes.
     """
 
-    def __init__(self, detector: Detector, options: TrainOptions, *, fast: bool = True) -> None:
-        """``fast=False``: in float32 and without channels_last, to compare with."""
+    def __init__(
+        self, detector: Detector, options: TrainOptions, *, teacher: Checkpoint | None = None, fast: bool = True
+    ) -> None:
+        """``fast=False``: in float32 and without channels_last, to compare with.
+
+        Raises:
+            ConfigError: the detector cannot learn from ``teacher``.
+        """
         self.device = choose_device(options.system.device)
         self.amp = choose_amp(options.system.amp if fast else "off", self.device)
         layout = torch.channels_last if fast else torch.contiguous_format
@@ -131,6 +148,10 @@ class TrainingStep:
         ema_decay = options.optimization.average_decay
         self.average = WeightAverage(detector, ema_decay) if ema_decay else None
         self.clip_norm = options.optimization.clip_norm
+        weight = options.distillation.distillation_weight
+        self.distillation = None
+        if teacher is not None and weight:
+            self.distillation = Distillation(teacher, self.detector, weight=weight, amp=self.amp)
 
     @property
     def evaluated(self) -> Detector:
@@ -141,12 +162,12 @@ class TrainingStep:
         """With the other processes that train."""
         self.model = DistributedDataParallel(self.detector)
 
-    def __call__(self, images: Tensor, boxes: Tensor, labels: Tensor) -> Losses:
+    def __call__(self, images: Tensor, boxes: Tensor, labels: Tensor) -> StepLosses:
         """images uint8 [B, 3, H, W], boxes [B, M, 4] in input pixels, labels [B, M], -1 where there is no object."""
         images, boxes, labels = (one.to(self.device, non_blocking=True) for one in (images, boxes, labels))
         with autocast(self.device, self.amp):
             outputs = self.model(images)
-        losses: Losses = self.criterion(outputs, boxes, labels)
+        losses = self._losses(images, outputs, boxes, labels)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
         if self.clip_norm:
@@ -157,6 +178,13 @@ class TrainingStep:
         if self.average is not None:
             self.average.update(self.detector)
         return losses
+
+    def _losses(self, images: Tensor, outputs: Outputs, boxes: Tensor, labels: Tensor) -> StepLosses:
+        total, class_loss, box_loss = self.criterion(outputs, boxes, labels)
+        if self.distillation is None:
+            return StepLosses(total, class_loss, box_loss, torch.zeros_like(total))
+        distilled = self.distillation(images, outputs)
+        return StepLosses(total + self.distillation.weight * distilled, class_loss, box_loss, distilled)
 
     def state(self) -> dict[str, Any]:
         """What ``restore`` needs besides the weights of a checkpoint, which are the evaluated ones."""

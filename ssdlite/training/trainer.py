@@ -31,7 +31,6 @@ from ssdlite.evaluation.analysis.trained import TrainedWith
 from ssdlite.evaluation.coco import Evaluator, Metrics
 from ssdlite.evaluation.inference import detect_dataset, evaluate_dataset, refuse_bad
 from ssdlite.files import counted, listing
-from ssdlite.heads.losses import Losses
 from ssdlite.predictor import Predictor
 from ssdlite.runtime.operating_points import operating_threshold
 from ssdlite.training.callbacks import (
@@ -47,7 +46,7 @@ from ssdlite.training.finetune import Freezing
 from ssdlite.training.options import TrainOptions
 from ssdlite.training.run_folder import LOG_FILE, RunFolder
 from ssdlite.training.state import RunProgress, TrainingState
-from ssdlite.training.step import TrainingStep, learning_rate, set_learning_rate
+from ssdlite.training.step import StepLosses, TrainingStep, learning_rate, set_learning_rate
 
 STATUS_INTERVAL = 0.5  # seconds between updates of the progress bar: reading the loss makes a GPU wait
 SAMPLE_COUNT = 8  # validation images in samples.jpg
@@ -65,6 +64,7 @@ class Trainer:
         processes: Processes,
         *,
         freezing: Freezing,
+        teacher: Checkpoint | None = None,
         followers: Callback | None = None,
         known_classes: Sequence[str] = (),
     ) -> None:
@@ -73,7 +73,7 @@ class Trainer:
         self.known_classes = known_classes
         self.freezing = freezing
         self.followers = followers or Callback()
-        self.step = TrainingStep(detector, options)
+        self.step = TrainingStep(detector, options, teacher=teacher)
         self.detector = self.step.detector
         config = detector.config
         transform = DetectionTransform(config.input.size, config.input.resize, options.settings.augment)
@@ -125,6 +125,8 @@ class Trainer:
         yield options.summary
         if options.start.has_weights:
             yield f"fine-tuning: {', '.join(self._fine_tuning())}"
+        if self.step.distillation is not None:
+            yield f"teacher: {options.distillation.teacher}, with the weight {self.step.distillation.weight:g}"
         if self.done.epoch:
             yield f"resuming after epoch {self.done.epoch}"
 
@@ -211,7 +213,7 @@ class Trainer:
         self.step.model.train()
         self.freezing.apply()
         steps, total = len(self.batches), len(self.batches) * self.options.settings.epochs
-        sums = torch.zeros(3, device=self.step.device)
+        sums = torch.zeros(len(StepLosses._fields), device=self.step.device)
         started, images, due = time.perf_counter(), 0, Interval(STATUS_INTERVAL)
         progress.update(task, description=f"epoch {epoch + 1}/{self.options.settings.epochs}", rate="", figures="")
         for step, (batch, losses) in enumerate(self._steps(epoch, loader)):
@@ -229,30 +231,31 @@ class Trainer:
         progress.update(task, completed=(epoch + 1) * steps)
         rate = images / max(time.perf_counter() - started, 1e-9)
         self.done.images_seen += images
-        loss, class_loss, box_loss = (sums / max(steps, 1)).tolist()
+        loss, class_loss, box_loss, distilled = (sums / max(steps, 1)).tolist()
         return {
             "epoch": epoch + 1,
             "loss": loss,
             "class_loss": class_loss,
             "box_loss": box_loss,
+            **({} if self.step.distillation is None else {"distillation_loss": distilled}),
             "lr": learning_rate((epoch + 1) * steps - 1, total, self.options),
             "images_per_second": round(rate, 2),
         }
 
-    def _tell_step(self, step: int, losses: Losses) -> None:
+    def _tell_step(self, step: int, losses: StepLosses) -> None:
         """``step``: of the whole run, from 0."""
         steps, total = len(self.batches), len(self.batches) * self.options.settings.epochs
         loss, class_loss, box_loss = (losses.total.detach(), losses.classification.detach(), losses.box.detach())
         lr = learning_rate(step, total, self.options)
         self.followers.on_step(StepEvent(step // steps + 1, step + 1, total, lr, loss, class_loss, box_loss))
 
-    def _steps(self, epoch: int, loader: DataLoader[Batch]) -> Iterator[tuple[Batch, Losses]]:
+    def _steps(self, epoch: int, loader: DataLoader[Batch]) -> Iterator[tuple[Batch, StepLosses]]:
         """Take the optimiser's steps of an epoch. A loss is looked at once the next step is under way.
 
         Looking at it at once would make a GPU wait for the host at every step.
         """
         steps, total = len(self.batches), len(self.batches) * self.options.settings.epochs
-        pending: tuple[Batch, Losses, int] | None = None
+        pending: tuple[Batch, StepLosses, int] | None = None
         for step, batch in enumerate(loader):
             refuse_bad(batch.bad, self.options.dataset.skip_bad)
             self.done.skipped_images += len(batch.bad)
@@ -269,7 +272,7 @@ class Trainer:
         if pending is not None:
             self._require_finite(*pending)
 
-    def _require_finite(self, batch: Batch, losses: Losses, step: int) -> None:
+    def _require_finite(self, batch: Batch, losses: StepLosses, step: int) -> None:
         if bool(torch.isfinite(losses.total)):
             return
         paths = ", ".join(self.splits.train.paths[position] for position in batch.positions)

@@ -213,12 +213,13 @@ distributed.destroy_process_group()
 
 def test_two_processes_train_as_one_writer_and_score_the_same(shapes: Path, tmp_path: Path) -> None:
     """Training in a group that the caller has initialised, scoring in the one that torchrun describes."""
+    train(options(shapes, tmp_path / "teacher", epochs=1))
     folder, script = tmp_path / "two", tmp_path / "script.py"
     script.write_text(IN_TWO_PROCESSES)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     detector = ["--preset", SMALL["preset"], "--width-mult", "0.25", "--image-size", "96", "--amp", "off"]
-    length = ["--batch-size", "8", "--epochs", "3", "--workers", "0"]
+    length = ["--batch-size", "8", "--epochs", "3", "--workers", "0", "--teacher", str(tmp_path / "teacher")]
     done = subprocess.run(
         [*launcher, str(script), str(shapes), str(folder), *detector, *length],
         env=environment, capture_output=True, text=True, check=False,
