@@ -215,6 +215,24 @@ class DetectionIndex:
             ignore=self.ignore[objects],
         )
 
+    def joined(self, other: DetectionIndex) -> DetectionIndex:
+        """This one's images and then those of ``other``, of the same classes, with ids of their own."""
+        first_id = int(self.image_ids.max(initial=0)) + 1
+        return replace(
+            self,
+            name=f"{self.name} and {other.name}",
+            paths=self.paths + other.paths,
+            image_ids=np.concatenate([self.image_ids, np.arange(first_id, first_id + len(other), dtype=np.int64)]),
+            sizes=np.concatenate([self.sizes, other.sizes]),
+            offsets=np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
+            boxes=np.concatenate([self.boxes, other.boxes]),
+            labels=np.concatenate([self.labels, other.labels]),
+            areas=np.concatenate([self.areas, other.areas]),
+            ignore=np.concatenate([self.ignore, other.ignore]),
+            problems=self.problems + other.problems,
+            notes=self.notes + other.notes,
+        )
+
     def object_counts(self) -> dict[str, int]:
         """The objects to find, those to be ignored left out, by class."""
         counts = np.bincount(self.labels[~self.ignore], minlength=len(self.class_names)).tolist()

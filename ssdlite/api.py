@@ -211,8 +211,10 @@ class TrainKeywords(ReadKeywords, total=False):
     backbone_weights: str | None
     freeze_stages: int
     batch_norm: BatchNormMode | None
-    teacher: str | None
+    teacher: str | Path | None
     distillation_weight: float
+    unlabelled: str | Path | None
+    unlabelled_score: float | None
     time: str | None
     epochs: int | None
     batch_size: int | None

@@ -27,7 +27,7 @@ SHAPES_PRESET = "ssdlite192_mobilenet_v2_050"
 DATA_PRESET = "ssdlite320_mobilenet_v2"
 RUN_FILES = ("last.pt", "best.pt", "config.json", "metrics.jsonl", "summary.json")
 # what a run computes does not depend on these
-MAY_CHANGE_ON_RESUME = ("data", "device", "workers", "cache", "logger", "report")
+MAY_CHANGE_ON_RESUME = ("data", "unlabelled", "device", "workers", "cache", "logger", "report")
 MAY_MOVE = ("weights", "backbone_weights", "teacher")  # to another place, where they have to be the same tensors
 
 
@@ -165,10 +165,28 @@ class DistillationOptions(Config, frozen=True, kw_only=True):
     annotations; its input and anchors have to be those of the detector to train, as all litepan320 presets have them.
     Default: none."""
     distillation_weight: float = 1.0
-    """Weight of what the teacher says, beside the losses on annotations; 0 for none."""
+    """Weight of what the teacher says, beside the losses on annotations; 0: it labels pictures only, and may have any
+    input and anchors."""
+    unlabelled: str | None = None
+    """Folder of pictures without annotations, which the teacher labels when the run begins, to be trained on with the
+    others. Default: none."""
+    unlabelled_score: float | None = None
+    """Score from which what the teacher finds in them is an object; from half of it on it is ignored. Default: of each
+    class that with the best F1 on the teacher's own validation data, or 0.3."""
 
     def check(self) -> None:
         _require_at_least(0, self, "distillation_weight")
+        require(
+            self.unlabelled is None or self.teacher is not None,
+            f"--unlabelled {self.unlabelled}: expected --teacher as well, a detector that labels these pictures",
+        )
+        require(
+            self.teacher is None or self.distillation_weight > 0 or self.unlabelled is not None,
+            f"--teacher {self.teacher} teaches nothing with --distillation-weight 0 and without --unlabelled",
+        )
+        score = self.unlabelled_score
+        require(score is None or 0 < score <= 1, f"--unlabelled-score: expected above 0, to 1, got {score}")
+        require(score is None or self.unlabelled is not None, "--unlabelled-score goes with --unlabelled")
 
 
 class OptimizationOptions(Config, frozen=True, kw_only=True):
@@ -311,6 +329,10 @@ class TrainOptions(Config, frozen=True, kw_only=True):
         require(
             self.detector.anchor_budget is None or self.settings.anchors == "fit",
             "--anchor-budget goes with --anchors fit",
+        )
+        require(
+            self.distillation.unlabelled is None or self.dataset.overfit is None,
+            "--overfit trains on a few annotated pictures alone; it does not go with --unlabelled",
         )
 
     @property

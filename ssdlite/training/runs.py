@@ -22,6 +22,7 @@ from ssdlite.training.duration import fit_epochs
 from ssdlite.training.finetune import build_freezing, reestimate_norms, score_untrained
 from ssdlite.training.head_transfer import TransferReport, print_transfer
 from ssdlite.training.options import TrainOptions
+from ssdlite.training.pseudo_labels import find_unlabelled, label_pictures, with_labeled_pictures
 from ssdlite.training.run_folder import Description, RunFolder
 from ssdlite.training.setup import (
     RunStart,
@@ -30,6 +31,7 @@ from ssdlite.training.setup import (
     continue_run,
     identify_data,
     load_splits,
+    require_teacher_fits,
     start_run,
 )
 from ssdlite.training.sources import read_teacher, read_weights
@@ -51,8 +53,14 @@ def train(options: TrainOptions, *, remark: str | None = None, callbacks: Sequen
     with join_processes(options.system.device) as processes:
         followers = _followers(options, callbacks, processes)
         folder = claim_folder(options, processes)
+        unlabelled = find_unlabelled(options)
         source, teacher = read_weights(options), read_teacher(options)
         splits = load_splits(options, processes)
+        if teacher is not None:
+            require_teacher_fits(teacher, splits.train, options)
+            if unlabelled is not None:
+                label_pictures(unlabelled, splits, teacher, options, folder=folder.path, processes=processes)
+                splits = with_labeled_pictures(splits, options, folder.path)
         score = partial(score_untrained, index=splits.train, options=options, processes=processes)
         decided = decide(options, splits.train, source, score, processes.count)
         if processes.is_first:
@@ -82,7 +90,8 @@ def resume(
     with join_processes(options.system.device) as processes:
         followers = _followers(options, callbacks, processes)
         start = continue_run(run_folder, options)
-        return _run(start, _load_again(options, processes), processes, remark, followers)
+        splits = with_labeled_pictures(_load_again(options, processes), options, run_folder.path)
+        return _run(start, splits, processes, remark, followers)
 
 
 def _followers(options: TrainOptions, callbacks: Sequence[Callback], processes: Processes) -> CallbackList:

@@ -24,6 +24,7 @@ from ssdlite.errors import ConfigError, DataError
 from ssdlite.files import counted
 from ssdlite.heads.losses import LOSSES
 from ssdlite.training.decide import Decided, Decision, decide
+from ssdlite.training.distillation import require_same_classes, require_same_outputs
 from ssdlite.training.finetune import config_for_transfer, transfer_backbone, transfer_weights
 from ssdlite.training.head_transfer import TransferReport
 from ssdlite.training.options import SHAPES, DatasetOptions, TrainOptions, next_run_folder, parse_duration
@@ -254,6 +255,17 @@ def planned_detector(options: TrainOptions, train: DetectionIndex) -> DetectorCo
     """
     options, _, source = decide(options, train, read_weights(options))
     return _config(_with_defaults_of_head(options, source), train.class_names, source)
+
+
+def require_teacher_fits(teacher: Checkpoint, train: DetectionIndex, options: TrainOptions) -> None:
+    """Raises ConfigError for a teacher that cannot teach what ``options`` train, before it is asked anything.
+
+    Anchors, which may be fitted, are compared later.
+    """
+    if options.distillation.distillation_weight == 0:
+        require_same_classes(teacher, train.class_names)
+    else:
+        require_same_outputs(teacher, planned_detector(options, train), anchors_are_known=False)
 
 
 def build_for_run(start: RunStart, index: DetectionIndex) -> tuple[Detector, TransferReport | None]:

@@ -38,6 +38,17 @@ def make_index(folder: Path) -> DetectionIndex:
     )
 
 
+def test_two_indexes_are_joined(tmp_path: Path) -> None:
+    index = make_index(tmp_path)
+    both = index.subset([1, 0]).joined(index)
+    assert [Path(path).name for path in both.paths] == ["b.png", "a.png", "a.png", "b.png"]
+    assert both.image_ids.tolist() == [22, 11, 23, 24]
+    assert both.offsets.tolist() == [0, 0, 2, 4, 4]
+    assert [record.labels.tolist() for record in map(both.record, range(4))] == [[], [1, 0], [1, 0], []]
+    assert both.record(2).ignore.tolist() == [False, True] and both.record(2).size == (5, 8)
+    assert both.object_counts() == {"cat": 0, "dog": 2}
+
+
 def draw_number(sample: Sample, rng: np.random.Generator) -> Sample:
     sample.boxes = np.full((1, 4), rng.random(), np.float32)
     return sample
