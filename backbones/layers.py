@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +30,12 @@ def build_norm(channels: int, layers: LayerConfig) -> nn.BatchNorm2d:
 def build_conv(
     in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1, *, layers: LayerConfig
 ) -> nn.Conv2d:
-    """A convolution without bias, padded so that the output side is ceil(input / stride)."""
-    if stride > 1 and layers.padding == "same":
+    """A convolution without bias, padded so that the output side is ceil(input / stride).
+
+    An even kernel has a stride of 2 and the same zeros on both sides, one more behind an odd input: SAME, whatever
+    ``layers`` say.
+    """
+    if stride > 1 and (layers.padding == "same" or kernel_size % 2 == 0):
         return SamePadConv2d(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
     kind = AutocastConv2d if groups > 1 else nn.Conv2d
     padding = (kernel_size - 1) // 2
@@ -134,6 +139,21 @@ class DepthwiseSeparableConv(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = self.pointwise(self.depthwise(inputs))
         return outputs
+
+
+def build_conv3x3(
+    kind: Literal["separable", "plain"],
+    in_channels: int,
+    out_channels: int,
+    stride: int = 1,
+    *,
+    linear: bool = False,
+    layers: LayerConfig,
+) -> nn.Module:
+    """A 3x3 convolution with its norm and activation, or the depthwise and the pointwise one in its place."""
+    if kind == "separable":
+        return DepthwiseSeparableConv(in_channels, out_channels, stride, linear=linear, layers=layers)
+    return ConvNormActivation(in_channels, out_channels, 3, stride, activate=not linear, layers=layers)
 
 
 class InvertedResidual(nn.Module):

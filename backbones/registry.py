@@ -5,6 +5,7 @@ from functools import partial
 from typing import Literal
 
 from ssdlite.backbones.base import Backbone
+from ssdlite.backbones.csp_darknet import CspDarknet
 from ssdlite.backbones.efficientnet_lite import EfficientNetLite0
 from ssdlite.backbones.lcnet import LCNet
 from ssdlite.backbones.mobilenet_v1 import MobileNetV1
@@ -24,6 +25,8 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "efficientnet_lite0": EfficientNetLite0,
     "shufflenet_v2": ShuffleNetV2,
     "lcnet": LCNet,
+    "csp_darknet": CspDarknet,
+    "csp_darknet_separable": partial(CspDarknet, conv="separable"),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ssdlite.backbones.base import FeatureMap
-from ssdlite.backbones.layers import ConvNormActivation, DepthwiseSeparableConv
+from ssdlite.backbones.layers import ConvNormActivation, build_conv3x3
 from ssdlite.config import DetectorConfig, LayerConfig
 from ssdlite.heads.base import Neck, initialize_normal
 
@@ -39,9 +39,7 @@ class ExtraLayers(nn.ModuleList, Neck):
         super().__init__(
             nn.Sequential(
                 ConvNormActivation(before, between, 1, layers=layers),
-                DepthwiseSeparableConv(between, after, 2, linear=output == "linear", layers=layers)
-                if conv == "separable"
-                else ConvNormActivation(between, after, 3, 2, activate=output != "linear", layers=layers),
+                build_conv3x3(conv, between, after, 2, linear=output == "linear", layers=layers),
             )
             for before, between, after in zip([last.channels, *channels[:-1]], inner, channels, strict=True)
         )

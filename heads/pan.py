@@ -81,7 +81,7 @@ class PathAggregation(Neck):
         entering = [reduce(one) for reduce, one in zip(self.reduce, maps, strict=True)]
         fine = entering[-1:]
         for fuse, one in zip(self.top_down, reversed(entering[:-1]), strict=True):
-            fine.insert(0, fuse(torch.cat([self.enlarge(fine[0], one), one], dim=1)))
+            fine.insert(0, fuse(torch.cat([enlarge(fine[0], one, self.enlargement), one], dim=1)))
         leaving = fine[:1]
         for halve, fuse, one in zip(self.halve, self.bottom_up, fine[1:], strict=True):
             leaving.append(fuse(torch.cat([halve(leaving[-1]), one], dim=1)))
@@ -94,9 +94,8 @@ class PathAggregation(Neck):
     def initialize_weights(self) -> None:
         initialize_classifier(self)
 
-    def enlarge(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """Twice as large, cut to the size of ``fine`` where that is odd."""
-        enlarged = F.interpolate(coarse, scale_factor=2, mode=self.enlargement)
-        if enlarged.shape[2:] == fine.shape[2:]:
-            return enlarged
-        return enlarged[:, :, : fine.shape[2], : fine.shape[3]]
+
+def enlarge(coarse: Tensor, fine: Tensor, mode: EnlargementName = "nearest") -> Tensor:
+    """Twice as large, cut to the size of ``fine`` where that is odd."""
+    enlarged = F.interpolate(coarse, scale_factor=2, mode=mode)
+    return enlarged if enlarged.shape[2:] == fine.shape[2:] else enlarged[:, :, : fine.shape[2], : fine.shape[3]]

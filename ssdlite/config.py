@@ -107,7 +107,8 @@ class NeckConfig(Config, frozen=True, kw_only=True):
     Attributes:
         channels: of the maps that it adds, at width 1; scaled to ``max(int(c * width_mult), 16)``.
         hidden: channels inside each of these layers, scaled likewise; empty where it is half of what they give.
-        conv: their 3x3 convolution, depthwise-separable as in SSDLite or plain as in SSD.
+        conv: their 3x3 convolution, depthwise-separable as in SSDLite or plain as in SSD; also those of ``csp_pan``,
+            which adds no maps.
         output: whether these layers end with an activation.
         kernel_size: of the depthwise convolutions of ``pan``, all of whose maps have as many channels as the first that
             it adds.
@@ -141,10 +142,12 @@ class HeadConfig(Config, frozen=True, kw_only=True):
     """What predicts on every map; ``name`` is one of ``ssdlite.heads.HEADS``.
 
     Attributes:
+        conv: of the predictors; of ``decoupled``, whose predictors are 1x1, the 3x3 convolutions in front of them.
         last_conv: ``pointwise`` where the predictor of the coarsest map is a 1x1 convolution, whatever the others are.
         box_code_scales: the deltas' (x, y, width, height) multipliers.
         score_function: ``softmax`` goes with the multibox loss, ``sigmoid`` with the focal loss.
-        depth, kernel_size: of the separable convolutions in front of the predictors of ``distances``.
+        depth, kernel_size: of the separable convolutions in front of the predictors of ``distances``; ``decoupled`` has
+            so many in each of its two rows.
     """
 
     name: str = "ssdlite"

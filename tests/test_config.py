@@ -89,6 +89,8 @@ def test_flat_configurations_are_upgraded():
             "conv": "plain",
             "output": "linear",
             "kernel_size": 3,
+            "joint": "separable",
+            "enlargement": "nearest",
         },
         "head": {
             "name": "ssdlite",

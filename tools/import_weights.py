@@ -1,4 +1,4 @@
-"""Turn another project's SSD MobileNet into a checkpoint of ours: ``ssdlite import-weights SOURCE --output X.pt``."""
+"""Turn another project's detector into a checkpoint of ours: ``ssdlite import-weights SOURCE --output X.pt``."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ImportWeightsOptions:
 
 
 def import_file(options: ImportWeightsOptions) -> None:
-    """Turn another project's SSD MobileNet into a checkpoint: all of it, or nothing is written."""
+    """Turn another project's detector into a checkpoint: all of it, or nothing is written."""
     from ssdlite.files import writing
     from ssdlite.weights import import_weights
 
@@ -165,7 +165,7 @@ def _unusual_facts(config: DetectorConfig) -> Iterator[tuple[str, str]]:
     for name in UNUSUAL:
         value = get_option(config, name)
         if value != get_option(DetectorConfig(), name):
-            yield name.replace("_", " "), _plain(value) if isinstance(value, tuple) else str(value)
+            yield name.replace("_", " "), (_plain(value) or "none") if isinstance(value, tuple) else str(value)
 
 
 def _plain(values: Sequence[float]) -> str:

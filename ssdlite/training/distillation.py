@@ -96,8 +96,6 @@ def require_same_outputs(teacher: Checkpoint, student: DetectorConfig, *, anchor
     require_same_classes(teacher, student.class_names)
     theirs, where = teacher.config, f"--teacher {teacher.path}"
     otherwise = "; with --distillation-weight 0 it labels the pictures of --unlabelled, and may be any detector"
-    if theirs.strides != student.strides:
-        raise _other_anchors(teacher, student, otherwise)
     if theirs.input.size != student.input.size:
         height, width = theirs.input.size
         raise ConfigError(
@@ -114,17 +112,12 @@ def require_same_outputs(teacher: Checkpoint, student: DetectorConfig, *, anchor
             f"{where}: its scores are by {theirs.head.score_function}, those of the detector to train by "
             f"{student.head.score_function}; --loss multibox is softmax, others sigmoid{otherwise}"
         )
-    if anchors_are_known and not _have_same_anchors(theirs, student):
-        raise _other_anchors(teacher, student, otherwise)
-
-
-def _other_anchors(teacher: Checkpoint, student: DetectorConfig, otherwise: str) -> ConfigError:
-    theirs = teacher.config
-    return ConfigError(
-        f"--teacher {teacher.path}: it has {theirs.num_anchors} anchors on maps of strides {_strides(theirs)}, the "
-        f"detector to train {student.num_anchors} on {_strides(student)}, or of other shapes; any litepan320 preset "
-        f"teaches any other (--preset){otherwise}"
-    )
+    if theirs.strides != student.strides or (anchors_are_known and not _have_same_anchors(theirs, student)):
+        raise ConfigError(
+            f"{where}: it has {theirs.num_anchors} anchors on maps of strides {_strides(theirs)}, the detector to "
+            f"train {student.num_anchors} on {_strides(student)}, or of other shapes; any litepan320 preset teaches "
+            f"any other{otherwise}"
+        )
 
 
 def _have_same_anchors(theirs: DetectorConfig, ours: DetectorConfig) -> bool:

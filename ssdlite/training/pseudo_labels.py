@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite.checkpoint import Checkpoint
+from ssdlite.console import print_line
 from ssdlite.datasets.audit.checks import Fingerprint, read_fingerprints, same_pictures
 from ssdlite.datasets.formats.base import AnnotationsBuilder, BadItems, build_index
 from ssdlite.datasets.formats.coco import read_coco
@@ -84,9 +85,8 @@ def label_pictures(
     *,
     folder: Path,
     processes: Processes,
-) -> tuple[str, ...]:
-    """Write ``LABELS_FILE`` into the run's ``folder``; lines for people on what the teacher has found, of the first
-    process.
+) -> None:
+    """Write ``LABELS_FILE`` into the run's ``folder``, and say what the teacher has found.
 
     Raises:
         DataError: none of them can be used, or the teacher finds nothing in any.
@@ -97,15 +97,16 @@ def label_pictures(
     found = _detect(index, teacher, options, processes)
     if not processes.is_first:
         processes.share(None)  # until the file is there
-        return ()
+        return
     labeled = _LabeledPictures(root, index, found, _thresholds(teacher, options), splits.train.class_names)
     pictures = [one for one in labeled if any(not ignored for ignored in one.ignore)]
     left_out["with nothing found"] = [index.paths[i] for i, one in enumerate(labeled) if all(one.ignore)]
     if not pictures:
         raise DataError(f"--unlabelled {root}: {teacher.path} finds nothing in its pictures{_told(left_out)}")
     CocoWriter().write_split(folder, SPLIT, pictures, splits.train.class_names)
+    for line in _summary(pictures, len(unlabelled.names), left_out, teacher, splits.train.class_names):
+        print_line(line)
     processes.share(None)
-    return tuple(_summary(pictures, len(unlabelled.names), left_out, teacher, splits.train.class_names))
 
 
 def with_labeled_pictures(splits: DataSplits, options: TrainOptions, folder: Path) -> DataSplits:

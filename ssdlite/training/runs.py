@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,12 +58,9 @@ def train(options: TrainOptions, *, remark: str | None = None, callbacks: Sequen
         splits = load_splits(options, processes)
         if teacher is not None:
             require_teacher_fits(teacher, splits.train, options)
-        if teacher is not None and unlabelled is not None:
-            found = label_pictures(unlabelled, splits, teacher, options, folder=folder.path, processes=processes)
-            for line in found:
-                print_line(line)
-            splits = with_labeled_pictures(splits, options, folder.path)
-            splits = replace(splits, notes=(*splits.notes, *found))
+            if unlabelled is not None:
+                label_pictures(unlabelled, splits, teacher, options, folder=folder.path, processes=processes)
+                splits = with_labeled_pictures(splits, options, folder.path)
         score = partial(score_untrained, index=splits.train, options=options, processes=processes)
         decided = decide(options, splits.train, source, score, processes.count)
         if processes.is_first:

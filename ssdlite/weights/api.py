@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.validation import suggest
-from ssdlite.weights.pytorch import PytorchSsdFormat, TorchvisionFormat
+from ssdlite.weights.pytorch import PytorchSsdFormat, TorchvisionFormat, YoloxFormat
 from ssdlite.weights.source import (
     SUFFIXES,
     AnchorOrder,
@@ -32,6 +32,7 @@ WEIGHT_FORMATS: dict[str, WeightFormat] = {
     "tf-frozen-graph": FrozenGraphFormat(),
     "torchvision": TorchvisionFormat(),
     "pytorch-ssd": PytorchSsdFormat(),
+    "yolox": YoloxFormat(),
 }
 MAX_LISTED = 3  # files and tensors that an error lists
 

@@ -94,6 +94,7 @@ def find_names_beside(source: Path, num_logits: int) -> tuple[NamesBeside | None
 # --- Which rows of a classifier are kept, and what they are called.
 
 COCO_LOGITS = 91  # category ids 0 to 90: background, 80 classes and ten ids that COCO has left out
+DENSE_COCO_LOGITS = 81  # background and the 80 classes
 COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 UNUSED = ("", "???", "n/a", "unused")  # what label files write for a row without a class
 HOW_TO_NAME = "give class_names=..., or on the command line --labels FILE (a name a line) or --class-names"
@@ -126,17 +127,19 @@ class ClassRows:
         return anchors[:, torch.tensor(self.kept)].flatten(0, 1)
 
 
-def count_logits(bias: Tensor, name: str, shapes_per_cell: int, path: str) -> int:
+def count_logits(bias: Tensor, name: str, shapes_per_cell: int, path: str, *, background: bool = True) -> int:
     """Logits for one anchor, background included, of the predictor that ends with ``bias`` [shapes_per_cell * logits].
+
+    Without ``background`` the predictor has none, and one is counted in.
 
     Raises:
         CheckpointError: it cannot be that of a classifier.
     """
     num_logits, rest = divmod(bias.numel(), shapes_per_cell)
+    num_logits += not background
     if bias.dim() != 1 or rest or num_logits < 2:
-        raise CheckpointError(
-            f"{path}: {name}: expected {shapes_per_cell} values for background and each class, got {list(bias.shape)}"
-        )
+        owners = "background and each class" if background else "each class"
+        raise CheckpointError(f"{path}: {name}: expected {shapes_per_cell} values for {owners}, got {list(bias.shape)}")
     return num_logits
 
 
@@ -147,13 +150,13 @@ def name_rows(
     path: str,
     *,
     beside: Path | None = None,
-    coco: bool = True,
+    coco: int | None = COCO_LOGITS,
 ) -> ClassRows:
     """Names for a classifier of ``num_logits`` rows, background being the first.
 
     ``names`` may have background in front, and a name like ``???`` for a row that is not used: sigmoid classifiers
     drop such rows, softmax ones need them for their sum. Without names, a label file ``beside`` the source is taken
-    that has as many; else 91 rows are COCO's, for sources that are published with them.
+    that has as many; else ``coco`` rows are COCO's, either 91 or 81, for sources that are published with so many.
 
     Raises:
         CheckpointError: names are missing, or there are too many or too few.
@@ -164,8 +167,8 @@ def name_rows(
         found, faults = (None, []) if beside is None else find_names_beside(beside, num_logits)
         if found is not None:
             names, notes = found.names, (f"class names from {found.file}; --labels or --class-names gives others",)
-        elif coco and num_logits == COCO_LOGITS:
-            names = _coco_names()
+        elif num_logits == coco:
+            names = _coco_names() if coco == COCO_LOGITS else COCO_NAMES
         else:
             why = f" ({'; '.join(faults)})" if faults else ""
             raise CheckpointError(f"{path}: the names of its {count} classes are not in the file; {HOW_TO_NAME}{why}")

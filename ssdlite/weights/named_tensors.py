@@ -21,6 +21,7 @@ from ssdlite.weights.pytorch.ssd import (
     read_pytorch_ssd,
     read_torchvision_ssd,
 )
+from ssdlite.weights.pytorch.yolox import is_yolox, read_yolox
 from ssdlite.weights.raw_tensors import RawTensor
 from ssdlite.weights.source import AnchorOrder
 from ssdlite.weights.tensorflow.files import TensorFlowFile
@@ -45,9 +46,9 @@ def from_tensors(
 ) -> Imported:
     """Another project's detector from its arrays by name; ``.checkpoint`` of the result is ours.
 
-    Names and axes are those of a file that ``import_weights`` reads: of torchvision's SSDLite, of pytorch-ssd, or of
-    the TensorFlow Object Detection API (``FeatureExtractor/MobilenetV1/Conv2d_0/weights``, HWIO), whose layers may have
-    a ``convolution_bn_offset`` in place of a batch norm that was folded into their filters.
+    Names and axes are those of a file that ``import_weights`` reads: of torchvision's SSDLite, of pytorch-ssd, of
+    YOLOX, or of the TensorFlow Object Detection API (``FeatureExtractor/MobilenetV1/Conv2d_0/weights``, HWIO), whose
+    layers may have a ``convolution_bn_offset`` in place of a batch norm that was folded into their filters.
 
     Args:
         tensors: floats; what was quantised as ``scale * (values - zero_point)``. May be views of one another.
@@ -64,11 +65,13 @@ def from_tensors(
         return read_torchvision_ssd(state, name, options)
     if is_pytorch_ssd(state):
         return read_pytorch_ssd(state, name, options)
+    if is_yolox(state):
+        return read_yolox(state, name, options)
     if any(key.startswith(TENSORFLOW_SCOPES) for key in state):
         return read_tensorflow_ssd(_as_tensorflow(state, name), options)
     raise CheckpointError(
-        f"{name}: expected tensors by the names of torchvision's SSDLite, of pytorch-ssd or of the TensorFlow Object "
-        f"Detection API, got {listing(map(str, state), 3) or 'none'}"
+        f"{name}: expected tensors by the names of torchvision's SSDLite, of pytorch-ssd, of YOLOX or of the "
+        f"TensorFlow Object Detection API, got {listing(map(str, state), 3) or 'none'}"
     )
 
 

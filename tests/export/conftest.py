@@ -7,14 +7,13 @@ import torch
 
 import ssdlite
 from ssdlite.checkpoint import Checkpoint, save_checkpoint
-from ssdlite.config import PRESETS
-from tests.export.detectors import ExportedPreset
+from tests.export.detectors import NETWORKS, ExportedPreset
 from tests.made_once import Trace
 
 
-@pytest.fixture(params=PRESETS)
+@pytest.fixture(params=NETWORKS)
 def preset(request: pytest.FixtureRequest, trace: Trace) -> ExportedPreset:
-    """Each preset, to be changed at will."""
+    """Each preset and each network of importers alone, to be changed at will."""
     return ExportedPreset(request.param, trace)
 
 

@@ -1,4 +1,4 @@
-"""Random detectors whose answers are worth comparing, and every preset as one, in ONNX."""
+"""Random detectors whose answers are worth comparing, and every network as one, in ONNX."""
 
 from __future__ import annotations
 
@@ -8,12 +8,27 @@ import onnx
 import torch
 from torch import nn
 
-import ssdlite
-from ssdlite.detector import Detector
+from ssdlite.anchors import square_anchors
+from ssdlite.config import PRESETS, DetectorConfig, HeadConfig, NeckConfig, override
+from ssdlite.detector import Detector, detector_from_config
 from ssdlite.export.options import GraphOptions
 from tests.made_once import Trace
 
 PRESET_SIZE = (100, 128)  # height and width; the steps of the anchors do not divide the height
+NAMES = ("class_0", "class_1", "class_2", "class_3")
+NETWORKS: dict[str, DetectorConfig] = PRESETS | {
+    # of half the width of YOLOX-Nano
+    "yolox": override(
+        DetectorConfig(),
+        backbone="csp_darknet_separable",
+        width_mult=0.125,
+        neck=NeckConfig(name="csp_pan", channels=()),
+        head=HeadConfig(name="decoupled", score_function="sigmoid", box_code_scales=(1, 1, 1, 1)),
+        strides=(8, 16, 32),
+        anchors=square_anchors((0.08, 0.16, 0.32)).changed(offset=0.0),
+        activation="silu",
+    ),
+}
 
 
 def lively(detector: Detector) -> Detector:
@@ -30,6 +45,7 @@ def lively(detector: Detector) -> Detector:
         for head, std, mean in (
             (detector.head.classification, 1.0 if is_sigmoid else 0.36, -3.0 if is_sigmoid else 0.0),
             (detector.head.regression, 0.24, 0.0),
+            (getattr(detector.head, "objectness", ()), 1.0, 3.0),
         ):
             for predictor in head:
                 *_, weight, bias = predictor.parameters()
@@ -38,13 +54,40 @@ def lively(detector: Detector) -> Detector:
     return detector.eval()
 
 
+LEAST_VARIANCE = 0.05  # with less of it at many norms, rounding would become large differences
+
+
+def settle(detector: Detector) -> None:
+    """Give its norms the statistics of what noise becomes on its way to them: SiLU would leave nothing to compare."""
+    norms = [module for module in detector.modules() if isinstance(module, nn.BatchNorm2d)]
+    momentum = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    images = torch.randint(0, 256, (8, 3, *PRESET_SIZE), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        detector.train()(images.to(torch.uint8))
+    for norm, own in zip(norms, momentum, strict=True):
+        norm.momentum = own
+        assert norm.running_var is not None
+        norm.running_var.clamp_(min=LEAST_VARIANCE)
+    detector.eval()
+
+
 class ExportedPreset:
     """Of four classes and ``PRESET_SIZE``. Its graphs take uint8 planes, one picture at a time."""
 
     def __init__(self, name: str, trace: Trace) -> None:
         torch.manual_seed(0)
-        self.detector = lively(ssdlite.build_detector(name, num_classes=4, image_size=PRESET_SIZE))
+        config = override(NETWORKS[name], class_names=NAMES, image_size=PRESET_SIZE)
+        self.detector = lively(detector_from_config(config))
+        if name not in PRESETS:
+            settle(self.detector)
         self._trace = trace
+
+    @property
+    def has_logarithm(self) -> bool:
+        """Which ONNX Runtime's provider for Core ML has not; Core ML itself has."""
+        return any(node.op_type == "Log" for node in self.decoded.graph.node)
 
     @cached_property
     def raw(self) -> onnx.ModelProto:

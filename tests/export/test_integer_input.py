@@ -84,6 +84,7 @@ def pixel_scale(model: onnx.ModelProto) -> tuple[float, int]:
         ({}, 1 / 127.5, 128),
         ({"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}, 1 / 127.5, 128),
         ({"mean": (127,), "std": (128,)}, 1 / 128, 127),
+        ({"mean": (0,), "std": (255,)}, 1 / 255, 0),  # nothing is subtracted, as in YOLOX
         (
             {"mean": (255,), "std": (1,), "normalise": "scaled = Div(values, mean) normal = Mul(scaled, std)"},
             1 / 255,

@@ -31,7 +31,7 @@ from ssdlite.errors import ConfigError, ContractError, ExportError
 from ssdlite.export.bundle import anchor_spec, build_contract
 from ssdlite.export.graphs import model_spec
 from ssdlite.export.int8.calibration import calibrate, calibration_inputs
-from ssdlite.export.int8.quantize import quantize
+from ssdlite.export.int8.quantize import count_convolutions, quantize
 from ssdlite.export.onnx import export_onnx
 from ssdlite.export.options import ExportOptions, GraphOptions
 from ssdlite.export.pipeline import export_bundle
@@ -197,6 +197,25 @@ def test_int8_computes_what_onnx_runtime_computes(name: str, trace: Trace) -> No
     assert np.abs(found - expected).mean() < 0.5 * rounding
     decoded = open_litert(quantized, contract_of(detector, "decoded", "int8"), detector).infer_batch(images)
     assert np.isfinite(decoded["boxes"]).all() and decoded["scores"].max() > 0.3
+
+
+def test_int8_leaves_the_logit_of_a_product_in_float(trace: Trace) -> None:
+    """All of YOLOX's convolutions are in integers, its exponentials and the logarithm behind them are not."""
+    preset = ExportedPreset("yolox", trace)
+    detector, model = preset.detector, preset.raw
+    reader = open_onnx(model, detector)
+    samples = [image.transpose(1, 2, 0) for image in pictures(detector, 6, seed=1)]
+    quantized = quantize(model, calibrate(model, calibration_inputs(reader, samples)), activation_type="int8")
+    assert count_convolutions(quantized) == (113, 113)
+    quantized_names = {node.input[0] for node in quantized.graph.node if node.op_type == "QuantizeLinear"}
+    of_the_score = {name for node in quantized.graph.node if node.op_type in ("Exp", "Log") for name in node.output}
+    assert len(of_the_score) == 3 and not of_the_score & quantized_names
+    images = pictures(detector, 2)
+    exact = reader.infer_batch(images)["class_logits"]
+    spread = exact.std(axis=1).mean()
+    litert = open_litert(quantized, contract_of(detector, "raw", "int8"), detector)
+    for found in (open_onnx(quantized, detector), litert):
+        assert np.abs(found.infer_batch(images)["class_logits"] - exact).mean() < 0.05 * spread
 
 
 def test_int8_pixels_are_the_bytes_less_128(small: Detector, small_model: onnx.ModelProto, tmp_path: Path) -> None:

@@ -132,6 +132,9 @@ def test_every_preset_suits_the_accelerators_and_ncnn(preset: ExportedPreset, tm
     take_floats(model)
     for target in ("ort-mobile", "nnapi", "coreml", "xnnpack"):
         report = examine(model, target)
+        if target == "coreml" and preset.has_logarithm:  # one operator of the head's, among the last
+            assert (report.taken, report.partitions) == (report.nodes - 1, 2)
+            continue
         assert report.clean, report.findings
         if target in ("nnapi", "coreml"):
             assert (report.taken, report.partitions) == (report.nodes, 1)

@@ -9,6 +9,7 @@ from ssdlite.anchors import square_anchors
 from ssdlite.backbones import FeatureMap, LayerConfig
 from ssdlite.errors import ConfigError
 from ssdlite.heads import DistanceHead, PathAggregation
+from ssdlite.heads.pan import enlarge
 
 INPUTS = [FeatureMap(12, 8, activated=True), FeatureMap(20, 16, activated=False), FeatureMap(40, 32, activated=True)]
 
@@ -75,9 +76,8 @@ def test_two_separable_convolutions_at_a_joint_narrow_in_the_second():
 
 
 def test_a_map_may_be_enlarged_between_its_pixels():
-    network = PathAggregation(INPUTS, 16, added=1, kernel_size=5, enlargement="bilinear", layers=LayerConfig())
     coarse = torch.tensor([0.0, 4.0, 8.0]).view(1, 1, 1, 3)
-    assert network.enlarge(coarse, torch.empty(1, 1, 1, 5)).tolist() == [[[[0.0, 1.0, 3.0, 5.0, 7.0]]]]
+    assert enlarge(coarse, torch.empty(1, 1, 1, 5), "bilinear").tolist() == [[[[0.0, 1.0, 3.0, 5.0, 7.0]]]]
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from ssdlite import build_detector
-from ssdlite.anchors import square_anchors
 from ssdlite.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ssdlite.cli import main
 from ssdlite.datasets.shapes import generate_shapes
@@ -99,9 +98,9 @@ def test_classes_are_matched_by_their_names() -> None:
     ({"class_names": (*CLASSES, "cell")}, "got one of circle, square, triangle, cell"),
     ({"image_size": (96, 64)}, "it takes 64 x 96 px, the detector to train 64 x 64; train with --image-size 96 64"),
     ({"resize": "letterbox"}, "train with --resize letterbox; with --distillation-weight 0 it labels"),
-    ({"score_function": "softmax"}, "its scores are by softmax, those of the detector to train by sigmoid"),
-    ({"preset": "ssdlite192_mobilenet_v2_050"}, "it has 84 anchors on maps of strides 16, 32, 64, 128, the detector"),
-    ({"anchors": square_anchors((0.1, 0.2, 0.4, 0.7))}, "detector to train 85 on 8, 16, 32, 64, or of other shapes"),
+    ({"preset": "ssdlite192_mobilenet_v2_050"}, "its scores are by softmax, those of the detector to train by sigmoid"),
+    ({"preset": "ssdlite192_mobilenet_v2_050", "score_function": "sigmoid"},
+     "the detector to train 85 on 8, 16, 32, 64, or of other shapes"),
 ])  # fmt: skip
 def test_a_teacher_that_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=r"^--teacher teacher\.pt: ") as raised:

@@ -7,6 +7,7 @@ import struct
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -110,6 +111,20 @@ def test_checkpoints_of_torchvisions_training_scripts(tmp_path: Path, zipped: bo
     ):
         load_state_dict(path)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_numbers_of_numpy_beside_the_tensors(tmp_path: Path, zipped: bool) -> None:
+    """YOLOX's training keeps its AP so. They are not read, of a type with pointers in it neither."""
+    path = tmp_path / "best_ckpt.pth"
+    content = {"model": STATE, "best_ap": np.float64(0.258), "seen": np.int32(7)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    assert same(load_state_dict(path))
+    torch.save({**content, "kind": np.dtype("O")}, path, _use_new_zipfile_serialization=zipped)
+    assert same(load_state_dict(path))
+    torch.save({**content, "values": np.zeros(3)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ssdlite.CheckpointError, match="it holds more than tensors and plain values"):
+        load_state_dict(path)
 
 
 @pytest.mark.parametrize("archive", [True, False])

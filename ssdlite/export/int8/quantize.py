@@ -307,10 +307,12 @@ def _affine(node: NodeProto, constants: dict[str, TensorProto]) -> tuple[float, 
     if constant is None or node.op_type not in ("Sub", "Add", "Div", "Mul"):
         return None
     values = np.unique(numpy_helper.to_array(constant))
-    if len(values) != 1 or values[0] == 0:
+    if len(values) != 1 or (values[0] == 0 and node.op_type in ("Div", "Mul")):
         return None
     value = float(values[0])
-    return {"Sub": (1.0, -value), "Add": (1.0, value), "Div": (1 / value, 0.0), "Mul": (value, 0.0)}[node.op_type]
+    if node.op_type in ("Sub", "Add"):
+        return 1.0, value if node.op_type == "Add" else -value
+    return value if node.op_type == "Mul" else 1 / value, 0.0
 
 
 def shift_bias(model: onnx.ModelProto, found: IntegerInput) -> None:

@@ -1,4 +1,4 @@
-"""SSDs in PyTorch and safetensors files: state dicts of torchvision and pytorch-ssd."""
+"""Detectors in PyTorch and safetensors files: state dicts of torchvision, pytorch-ssd and YOLOX."""
 
 from __future__ import annotations
 
@@ -58,3 +58,22 @@ class PytorchSsdFormat:
         from ssdlite.weights.pytorch.ssd import read_pytorch_ssd
 
         return read_pytorch_ssd(source.state, str(source.path), options, beside=source.path)
+
+
+class YoloxFormat:
+    """Of Megvii's YOLOX-Nano, Tiny and S."""
+
+    title = "state dict of a YOLOX of Megvii"
+    kinds = (TORCH, SAFETENSORS)
+
+    def recognize(self, source: ImportSource) -> bool:
+        if source.kind not in self.kinds:
+            return False
+        from ssdlite.weights.pytorch.yolox import is_yolox
+
+        return is_yolox(source.state.keys())
+
+    def read(self, source: ImportSource, options: ImportOptions) -> Imported:
+        from ssdlite.weights.pytorch.yolox import read_yolox
+
+        return read_yolox(source.state, str(source.path), options, beside=source.path)

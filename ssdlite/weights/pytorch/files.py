@@ -31,7 +31,25 @@ from ssdlite.weights.source import (
 )
 
 MAX_TENSORS = 20_000
-PLAIN_CLASSES = (argparse.Namespace,)  # hold values and do nothing: torchvision's scripts keep their options so
+
+
+class UnreadNumber:
+    """In place of a number of numpy, such as the AP that YOLOX's training keeps: it is made of any arguments, and read
+    by nobody. numpy's own classes would take their memory's layout from the file."""
+
+    def __init__(self, *parts: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+NUMPY_NUMBERS = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")  # as pickles name them
+PLAIN_CLASSES: tuple[Any, ...] = (
+    argparse.Namespace,  # holds values and does nothing: torchvision's scripts keep their options so
+    UnreadNumber,
+    *((UnreadNumber, name) for name in NUMPY_NUMBERS),
+)
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module", "ema_state_dict", "weights", "params")
 MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # at the front of what torch.save wrote before it wrote zip archives
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile and Lightning

@@ -217,7 +217,7 @@ def read_pytorch_ssd(
     if layout not in WITHOUT_NORMS:
         options.refuse_pictures(path, f"{PYTORCH_SSD} {layout}")
     num_logits = count_logits(state[LAST_LOGITS], LAST_LOGITS, SHAPES_PER_CELL, path)
-    classes = name_rows(num_logits, options.class_names, "softmax", path, beside=beside, coco=False)
+    classes = name_rows(num_logits, options.class_names, "softmax", path, beside=beside, coco=None)
     side = options.image_size or PYTORCH_SSD_CONFIG.input.size[0]
     config = override(
         PYTORCH_SSD_CONFIG,

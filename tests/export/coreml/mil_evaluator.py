@@ -159,6 +159,7 @@ OPERATORS: dict[str, Callable[[Values], Any]] = {
     "relu6": lambda i: i["x"].clamp(0, 6),
     "clip": lambda i: i["x"].clamp(float(i["alpha"]), float(i["beta"])),
     "exp": lambda i: i["x"].exp(),
+    "log": lambda i: (i["x"] + float(i["epsilon"])).log(),
     "sigmoid": lambda i: i["x"].sigmoid(),
     "sigmoid_hard": lambda i: (float(i["alpha"]) * i["x"] + float(i["beta"])).clamp(0, 1),
     "softmax": lambda i: i["x"].softmax(int(i["axis"])),
