@@ -115,7 +115,8 @@ def transfer_weights(
     Backbone and extra layers: up to the first layer whose tensors do not all agree in name and shape. Predictors:
     those of the map with the same stride, where the layers before it came over: each anchor from the nearest anchor
     there, each class from the class of the same name (case, spaces, hyphens and underscores aside), so that the same
-    boxes and scores come out of them. Other classes start as ``new_classes`` says; whatever else is new stays as it is.
+    boxes and scores come out of them; heads other than SSD's as a whole, where the maps and all but the classes agree.
+    Other classes start as ``new_classes`` says; whatever else is new stays as it is.
 
     Raises:
         ConfigError: no layer of the backbone fits.

@@ -20,7 +20,9 @@ from ssdlite.console import print_line, print_table
 from ssdlite.datasets.anchor_coverage import Floats, shape_iou
 from ssdlite.detector import Detector
 from ssdlite.files import listing
-from ssdlite.heads.ssd_head import FOREGROUND_LOGIT, SSDLiteHead
+from ssdlite.heads.base import Head
+from ssdlite.heads.boxes import CenterSizeCode
+from ssdlite.heads.ssd_head import FOREGROUND_LOGIT, PredictionHead, SSDLiteHead
 
 MOST_NAMES = 12  # classes that a line names
 
@@ -109,6 +111,8 @@ def transfer_head(
     there, or None.
     """
     if not (isinstance(detector.head, SSDLiteHead) and isinstance(source.head, SSDLiteHead)):
+        if set(intact) == set(detector.config.strides) and _is_alike(detector, source):
+            return _transfer_whole(detector, source, matches, new_classes)
         new, left = (count_tensors(of.head.state_dict()) for of in (detector, source))
         return [PartReport("head", new=new, left=left)], []
     reports, loaded = [], []
@@ -125,6 +129,73 @@ def transfer_head(
         PartReport(f"predictors, stride {stride}", left=count_predictors(source, i)) for stride, i in places.items()
     ]
     return reports, loaded
+
+
+CLASSES = "classification"  # of a head, the predictors whose rows belong to classes
+
+
+def _is_alike(detector: Detector, source: Detector) -> bool:
+    """Whether both have the same head on the same maps, but for the classes and for sides of anchors that can be
+    converted."""
+    ours, theirs = detector.head, source.head
+    if type(ours) is not type(theirs) or not isinstance(getattr(ours, CLASSES, None), PredictionHead):
+        return False
+    if detector.config.strides != source.config.strides or detector.config.head != source.config.head:
+        return False
+    shapes, their_shapes = (
+        {name: tensor.shape for name, tensor in head.state_dict().items() if not name.startswith(f"{CLASSES}.")}
+        for head in (ours, theirs)
+    )
+    convertible = isinstance(ours.box_code, CenterSizeCode)
+    return shapes == their_shapes and all(
+        own.shape == other.shape and (convertible or np.array_equal(own, other))
+        for own, other in _sides(detector, source)
+    )
+
+
+def _sides(detector: Detector, source: Detector) -> list[tuple[Floats, Floats]]:
+    """(width, height) [shapes, 2] px of the anchors of both on each map."""
+    ours, theirs = (one.config.anchors.sides(one.config.input.size) for one in (detector, source))
+    return list(zip(ours, theirs, strict=True))
+
+
+def _transfer_whole(
+    detector: Detector, source: Detector, matches: Sequence[int | None], new_classes: NewClasses
+) -> tuple[list[PartReport], list[str]]:
+    """All tensors of a head that is alike; rows of classes, and of boxes from anchors of other sides, are converted."""
+    ours, theirs = detector.head, source.head
+    state = theirs.state_dict()
+    same_classes = list(matches) == list(range(source.config.num_classes))
+    taken = {name: tensor for name, tensor in state.items() if same_classes or not name.startswith(f"{CLASSES}.")}
+    ours.load_state_dict(taken, strict=False)
+    resized = 0
+    for level, (sides, their_sides) in enumerate(_sides(detector, source)):
+        if not same_classes:
+            _transfer_classes(ours, theirs, level, matches, new_classes)
+            resized += 2
+        if not np.array_equal(sides, their_sides):
+            boxes, scales = (
+                last_conv(cast(PredictionHead, ours.regression)[level]),
+                detector.config.head.box_code_scales,
+            )
+            write_rows(boxes, convert_box_rows(read_rows(boxes, 4), sides, their_sides, scales, scales))
+            resized += 2
+    loaded = count_tensors(state) - resized
+    return [PartReport("head", loaded, resized)], [f"head.{name}" for name, _ in ours.named_children()]
+
+
+def _transfer_classes(
+    ours: Head, theirs: Head, level: int, matches: Sequence[int | None], new_classes: NewClasses
+) -> None:
+    """Predictors of classes on one map, whose scores are sigmoids, with a row for background or without."""
+    heads = [cast(PredictionHead, getattr(head, CLASSES)) for head in (ours, theirs)]
+    own, other = (last_conv(head[level]) for head in heads)
+    rows = read_rows(other, heads[1].columns)
+    background = heads[0].columns > len(matches)
+    if not background:
+        rows = torch.cat([torch.zeros_like(rows[:, :1]), rows], dim=1)
+    converted = convert_class_rows(rows, matches, ours="sigmoid", theirs="sigmoid", new_classes=new_classes)
+    write_rows(own, converted if background else converted[:, 1:])
 
 
 def _predictors(detector: Detector, level: int) -> tuple[nn.Module, nn.Module]:

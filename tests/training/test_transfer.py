@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from ssdlite import build_detector
-from ssdlite.anchors import AnchorConfig
+from ssdlite.anchors import AnchorConfig, square_anchors
 from ssdlite.checkpoint import Checkpoint
-from ssdlite.config import override
+from ssdlite.config import HeadConfig, NeckConfig, override
 from ssdlite.datasets.index import match_classes
 from ssdlite.detector import Detector, detector_from_config
 from ssdlite.errors import CheckpointError, ConfigError
@@ -290,3 +290,67 @@ def test_a_checkpoint_that_is_not_whole_is_refused_by_tensor():
     weights = {name: tensor for name, tensor in source.weights.items() if name != missing}
     with pytest.raises(CheckpointError, match=rf"source\.pt: .*missing {missing}"):
         transfer_weights(source.build_detector(), Checkpoint(source.config, weights, path="source.pt"))
+
+
+WHOLE_HEADS = {
+    "distances": {"preset": "litepan320_small", "image_size": 96, "width_mult": 0.25},
+    "decoupled": {
+        "width_mult": 0.125,
+        "backbone": "csp_darknet_separable",
+        "neck": NeckConfig(name="csp_pan", channels=()),
+        "head": HeadConfig(name="decoupled", score_function="sigmoid", box_code_scales=(1, 1, 1, 1)),
+        "strides": (8, 16, 32),
+        "anchors": square_anchors((8 / 96, 16 / 96, 32 / 96)).changed(offset=0.0),
+        "image_size": 96,
+    },
+}
+
+
+def whole(name: str, **changes) -> Detector:
+    torch.manual_seed(1)
+    return build_detector(**WHOLE_HEADS[name] | changes).eval()
+
+
+@pytest.mark.parametrize("name", WHOLE_HEADS)
+def test_a_head_without_shapes_of_anchors_comes_over_whole(name):
+    """Its classes by their names, a new one as the mean of all; the boxes are the source's."""
+    source = whole(name, class_names=("cat", "dog", "bird"))
+    torch.manual_seed(2)
+    detector = build_detector(**WHOLE_HEADS[name] | {"class_names": ("Dog", "cow", "cat")}).eval()
+    report = transfer_weights(detector, Checkpoint(source.config, source.state_dict()))
+    assert report.kept_classes == ("Dog", "cat") and report.new_classes == ("cow",)
+    levels = len(source.config.strides)
+    (head,) = report.parts[2:]
+    assert (head.part, head.resized, head.new, head.left) == ("head", 2 * levels, 0, 0)
+    images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        expected, found = source(images), detector(images)
+    torch.testing.assert_close(found.box_deltas, expected.box_deltas)
+    torch.testing.assert_close(found.class_logits[..., [3, 1]], expected.class_logits[..., 1:3], rtol=1e-5, atol=1e-5)
+
+    same = build_detector(**WHOLE_HEADS[name] | {"class_names": ("cat", "dog", "bird")}).eval()
+    transfer_weights(same, Checkpoint(source.config, source.state_dict()))
+    assert all(torch.equal(tensor, source.state_dict()[key]) for key, tensor in same.state_dict().items())
+
+
+def test_cells_of_another_share_of_the_input_give_the_same_boxes():
+    """Anchors are shares of the input: at 128 pixels those of 96 are a third larger, and the cells as they were."""
+    source = whole("decoupled", class_names=("cat",))
+    detector = whole("decoupled", class_names=("cat",), image_size=128)
+    report = transfer_weights(detector, Checkpoint(source.config, source.state_dict()))
+    assert report.parts[2].resized == 2 * 3 and report.parts[2].new == 0
+    maps = [torch.randn(1, 32 << level, 4, 4) for level in range(3)]
+    deltas = [one.head(maps).box_deltas[0] for one in (source, detector)]
+    corners = [torch.tensor([[-s / 2, -s / 2, s / 2, s / 2]]) for s in (8, 16, 32) for _ in range(16)]
+    anchors = torch.cat(corners)
+    boxes = [source.head.box_code.decode(deltas[0], anchors), source.head.box_code.decode(deltas[1], anchors * 4 / 3)]
+    torch.testing.assert_close(boxes[1], boxes[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_of_another_depth_is_new():
+    source = whole("distances", class_names=("cat",))
+    head = source.config.head.changed(depth=1)
+    report = transfer_weights(
+        whole("distances", class_names=("cat",), head=head), Checkpoint(source.config, source.state_dict())
+    )
+    assert report.parts[2].loaded == 0 and report.parts[2].new > 0
