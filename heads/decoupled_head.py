@@ -69,7 +69,9 @@ class DecoupledHead(Head):
         if head.conv == "pointwise":
             raise ConfigError("conv: decoupled expects separable or plain, got 'pointwise'")
         if head.score_function != "sigmoid":
-            raise ConfigError(f"score_function: decoupled expects sigmoid, got {head.score_function!r}")
+            raise ConfigError(
+                f"score_function: decoupled expects sigmoid (--loss qfl or focal), got {head.score_function!r}"
+            )
         return DecoupledHead(
             [one.channels for one in inputs],
             config.anchors.shapes_per_cell,

@@ -108,7 +108,8 @@ def decide(
         source = load_checkpoint(START)
     if isinstance(source, Checkpoint) and score is not None:
         options = take(_keep(options, train, source, score))
-    for rule in (_size, _augmentation, _losses, _finest_stride):
+    of_head = () if _asks_for_its_own_losses(options, source) else (_losses, _finest_stride)
+    for rule in (_size, _augmentation, *of_head):
         options = take(rule(options, train))
     options = take(_batch(options, train, processes))
     for rule in (_schedule, _length, _evaluations):
@@ -169,8 +170,6 @@ def _size(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
 
 def _losses(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     """Those of the recipe that goes with the start, and what else it says that does not depend on the data."""
-    if _asks_for_its_own_losses(options):
-        return
     name = "small-data" if options.start.detector_weights else "scratch"
     recipe = options.changed(recipe=name).settings
     which = "fine-tuning" if name == "small-data" else "training from scratch"
@@ -185,8 +184,6 @@ def _losses(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
 
 def _finest_stride(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     """A map of stride 8 for objects that stride 16 cannot tell apart; else none, as it costs a tenth of the time."""
-    if _asks_for_its_own_losses(options):
-        return
     limit = COARSE_STRIDES * 16
     small = _small(options, train, limit)
     if small.all >= SMALL_SHARE or small.of_class >= SMALL_SHARE_OF_CLASS:
@@ -267,9 +264,12 @@ def evaluation_interval(epochs: int) -> int:
     return math.ceil(epochs / EVALUATIONS)
 
 
-def _asks_for_its_own_losses(options: TrainOptions) -> bool:
+def _asks_for_its_own_losses(options: TrainOptions, source: WeightSource) -> bool:
+    """Of the head of the preset, or else of the weights, whose shape is kept."""
     preset = options.detector.preset
-    return preset is not None and preset_config(preset).head.name not in USUAL_HEADS
+    if preset is not None:
+        return preset_config(preset).head.name not in USUAL_HEADS
+    return isinstance(source, Checkpoint) and source.config.head.name not in USUAL_HEADS
 
 
 class _SmallBoxes(NamedTuple):

@@ -109,7 +109,10 @@ def _with_defaults_of_head(options: TrainOptions, source: WeightSource) -> Train
     """Where no recipe is named, losses and the assigner that are not given are those that the head asks for."""
     if options.recipe_name != AUTO:
         return options
-    config = source.config if isinstance(source, Checkpoint) else preset_config(options.preset_name)
+    if isinstance(source, Checkpoint) and options.detector.preset is None:
+        config = source.config
+    else:
+        config = preset_config(options.preset_name)
     with torch.device("meta"):  # takes no memory and no time
         head = detector_from_config(config).head
     given = options.loss

@@ -115,7 +115,10 @@ def test_a_few_steps_of_its_own_losses_bring_boxes_nearer():
             r"channels: csp_pan adds no maps, so expected \(\), got \(512, ",
         ),
         ({"head_conv": "pointwise"}, "conv: decoupled expects separable or plain, got 'pointwise'"),
-        ({"score_function": "softmax"}, "score_function: decoupled expects sigmoid, got 'softmax'"),
+        (
+            {"score_function": "softmax"},
+            r"score_function: decoupled expects sigmoid \(--loss qfl or focal\), got 'softmax'",
+        ),
     ],
 )
 def test_what_the_parts_cannot_be_is_refused(part, message):

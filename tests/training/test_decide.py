@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ssdlite.checkpoint import Checkpoint
+from ssdlite.config import PRESETS
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.errors import ConfigError
@@ -133,6 +135,16 @@ def test_very_many_pictures_are_learned_from_alone() -> None:
     few = decided(pictures(20_000, (200.0,)), device="cpu")
     assert (few.start.weights, few.settings.epochs, few.run.patience) == ("openimages", 20, 8)
     assert (few.optimization.warmup, few.optimization.average_decay) == (200, 0.998)
+
+
+@pytest.mark.parametrize(("preset", "loss", "anchors"), [("litepan320_small", None, None), (SMALL, "qfl", "fit")])
+def test_weights_with_a_head_of_its_own_keep_its_losses_and_cells(
+    preset: str, loss: str | None, anchors: str | None
+) -> None:
+    """As a preset of that head: SSD's loss and shapes of anchors are for SSD's."""
+    source = Checkpoint(PRESETS[preset], {})
+    found = decide(TrainOptions().override(data="pictures", weights="mine.pt"), pictures(100, (30.0,)), source).options
+    assert (found.get("loss"), found.get("anchors")) == (loss, anchors)
 
 
 def test_coco_on_gpus_is_trained_as_nanodet_plus(monkeypatch: pytest.MonkeyPatch) -> None:
