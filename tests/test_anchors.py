@@ -116,6 +116,36 @@ def test_steps_in_pixels_place_the_centres_but_not_outside():
     assert anchors[:, 2:].tolist() == [[18, 20]] * 9 + [[36, 40]] * 4
 
 
+def test_centres_may_lie_elsewhere_in_their_cells():
+    """NanoDet-Plus counts from the cells' corners, in strides: 0, 8, 16, ...; its last map may reach outside."""
+    corners = AnchorConfig((((0.5, 0.5),),), steps=(16.0,), offset=0)
+    assert to_cxcywh(generate_anchors(corners, (40, 40), ((3, 3),)))[:3].tolist() == [
+        [0, 0, 20, 20],
+        [16, 0, 20, 20],
+        [32, 0, 20, 20],
+    ]
+    quarter = AnchorConfig((((0.5, 0.5),),), offset=0.25)
+    assert to_cxcywh(generate_anchors(quarter, (40, 80), ((2, 2),)))[:, :2].tolist() == [
+        [10, 5],
+        [50, 5],
+        [10, 25],
+        [50, 25],
+    ]
+    assert with_finer_level(corners).offset == 0
+    assert (
+        DetectorConfig.from_dict(
+            DetectorConfig().changed(anchors=tensorflow_anchors().changed(offset=0.25)).to_dict()
+        ).anchors.offset
+        == 0.25
+    )
+
+
+@pytest.mark.parametrize("offset", [-0.1, 1.5, float("nan")])
+def test_an_offset_outside_the_cell_is_refused(offset):
+    with pytest.raises(ConfigError, match="anchor offset: expected 0 to 1, a share of the cell's sides, got"):
+        AnchorConfig((((0.5, 0.5),),), offset=offset)
+
+
 def test_a_finer_level_halves_the_step():
     config = with_finer_level(AnchorConfig((((0.5, 0.5),), ((1.0, 1.0),)), steps=(16.0, 32.0)))
     assert (config.levels[0], config.steps) == (((0.25, 0.25),), (8.0, 16.0, 32.0))

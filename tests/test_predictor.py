@@ -44,6 +44,7 @@ def prune_half(layer: nn.Conv2d) -> None:
     [
         *((preset, {}) for preset in PRESETS),
         ("ssdlite320_mobilenet_v2", {"padding": "same", "activation": "relu"}),
+        *(("ssdlite320_mobilenet_v2", {"activation": name}) for name in ("leaky_relu", "silu", "hardswish")),
         ("ssdlite320_mobilenet_v2", {"mean": (123.7, 116.3, 103.5), "std": (58.4, 57.1, 57.4)}),
     ],
 )

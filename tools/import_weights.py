@@ -142,6 +142,7 @@ def _facts(config: DetectorConfig) -> list[tuple[str, str]]:
     more = f" and {config.num_classes - NAMES_SHOWN} more" if config.num_classes > NAMES_SHOWN else ""
     height, across = config.input.size
     steps = f", {_plain(config.anchors.steps)} pixels apart" if config.anchors.steps else ""
+    steps += f", centres at {config.anchors.offset:g} of a cell" if config.anchors.offset != 0.5 else ""
     return [
         ("backbone", config.backbone.name + width),
         ("extra layers, head", f"{config.neck.conv}, {config.head.conv}"),
