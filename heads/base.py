@@ -16,6 +16,13 @@ PADDING_LABEL = -1  # fills a batch up where an image has fewer objects
 IGNORE_LABEL = -2  # a crowd region or a difficult object: neither object nor background
 
 
+class Distributions(NamedTuple):
+    """Of each delta, over the multiples 0 to N - 1 of ``bin_size``; what the loss needs beside their means."""
+
+    logits: Tensor  # [B, A, 4, N]
+    bin_size: Tensor  # [A, 4], or [1, 1] where all are equal: in the deltas' own unit
+
+
 class Outputs(NamedTuple):
     """The network's output for every anchor, the same in training and evaluation.
 
@@ -24,6 +31,7 @@ class Outputs(NamedTuple):
 
     class_logits: Tensor  # [B, A, K + 1], background first
     box_deltas: Tensor  # [B, A, 4]
+    distributions: Distributions | None = None  # whose means the deltas are, of heads that predict them so
 
 
 def class_scores(logits: Tensor, score_function: str) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,8 +13,8 @@ from torch.nn import functional as F
 from ssdlite.backbones.base import FeatureMap, initialize_classifier
 from ssdlite.backbones.layers import DepthwiseSeparableConv
 from ssdlite.config import BoxLossName, DetectorConfig, LayerConfig
-from ssdlite.heads.base import Head, Outputs, initialize_normal
-from ssdlite.heads.boxes import DistanceCode
+from ssdlite.heads.base import Distributions, Head, Outputs, initialize_normal
+from ssdlite.heads.boxes import DistanceCode, GeometryModule
 from ssdlite.heads.ssd_head import FOREGROUND_LOGIT, PredictionHead
 
 PREDICTOR_STD = 0.01  # arXiv 1708.02002, section 4.1
@@ -24,7 +25,11 @@ class DistanceHead(Head):
     side of its anchor, a square that stands for no shape but for the map's scale.
 
     On every map ``depth`` separable convolutions that both predictors share, then a 1x1 convolution each. Scores are
-    sigmoids; a distance is the exponential of the network's number.
+    sigmoids. A distance is the exponential of the network's number, or, with ``bin_sizes``, the mean of a distribution
+    over ``bins`` multiples of them (generalised focal loss, arXiv 2006.04388, section 3.2).
+
+    Args:
+        bin_sizes: [A, 4] in sides of the anchor, or [1, 1] where all are equal.
     """
 
     default_loss = "qfl"
@@ -39,6 +44,8 @@ class DistanceHead(Head):
         *,
         depth: int,
         kernel_size: int,
+        bins: int = 0,
+        bin_sizes: Tensor | None = None,
         layers: LayerConfig,
     ) -> None:
         super().__init__()
@@ -51,10 +58,10 @@ class DistanceHead(Head):
             )
             for channels in in_channels
         )
-        self.classification, self.regression = (
-            PredictionHead(in_channels, anchors_per_cell, columns, conv="pointwise", layers=layers)
-            for columns in (num_logits, 4)
-        )
+        rows, columns = ([4 * one for one in anchors_per_cell], bins) if bins else (anchors_per_cell, 4)
+        self.classification = PredictionHead(in_channels, anchors_per_cell, num_logits, conv="pointwise", layers=layers)
+        self.regression = PredictionHead(in_channels, rows, columns, conv="pointwise", layers=layers)
+        self.distance_mean = None if bin_sizes is None else DistributionMean(bins, bin_sizes)
         self.box_code = DistanceCode()
 
     @staticmethod
@@ -65,14 +72,23 @@ class DistanceHead(Head):
             config.num_classes + 1,
             depth=config.head.depth,
             kernel_size=config.head.kernel_size,
+            bins=config.head.bins,
+            bin_sizes=_strides_in_sides(config) if config.head.bins else None,
             layers=config.layers,
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Outputs:
         """Maps [B, C_i, H_i, W_i] -> class logits [B, A, num_logits] and box deltas [B, A, 4], which are distances."""
         features = [tower(one) for tower, one in zip(self.towers, maps, strict=True)]
-        logarithms = self.regression(features).float()
-        limited = F.relu6(logarithms * 0.5 + 3.0) * 2.0 - 6.0  # to -6..6, by what every runtime has
+        predicted = self.regression(features).float()
+        if self.distance_mean is not None:
+            logits = predicted.unflatten(1, (-1, 4))
+            return Outputs(
+                self.classification(features),
+                self.distance_mean(predicted),
+                Distributions(logits, self.distance_mean.bin_sizes),
+            )
+        limited = F.relu6(predicted * 0.5 + 3.0) * 2.0 - 6.0  # to -6..6, by what every runtime has
         return Outputs(self.classification(features), torch.exp(limited))
 
     def initialize_weights(self) -> None:
@@ -80,4 +96,39 @@ class DistanceHead(Head):
         for predictor in (self.classification, self.regression):
             initialize_normal(predictor, PREDICTOR_STD)
         self.classification.set_bias(torch.full((self.classification.columns,), FOREGROUND_LOGIT))
-        self.regression.set_bias(torch.full((4,), math.log(0.5)))  # the anchor itself
+        if self.distance_mean is None:
+            self.regression.set_bias(torch.full((4,), math.log(0.5)))  # the anchor itself
+
+
+class DistributionMean(GeometryModule):
+    """The mean of distributions over 0 to ``bins`` - 1 times a bin's size, by a softmax (arXiv 2006.04388, eq. 5)."""
+
+    multiples: Tensor
+    bin_sizes: Tensor
+
+    def __init__(self, bins: int, bin_sizes: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("multiples", torch.arange(bins, dtype=torch.float32)[:, None], persistent=False)
+        self.register_buffer("bin_sizes", bin_sizes, persistent=False)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """[B, 4 * A, bins] in float32 -> deltas [B, A, 4]."""
+        kind = logits.device.type
+        if torch.is_autocast_enabled(kind):  # which would round the shares to 8 bits before they are summed
+            with torch.autocast(kind, enabled=False):
+                return self._means(logits)
+        return self._means(logits)
+
+    def _means(self, logits: Tensor) -> Tensor:
+        """A product of matrices: of NNAPI, ncnn and Core ML's execution provider each has another sum along an axis."""
+        means = torch.softmax(logits, dim=-1) @ self.multiples
+        deltas: Tensor = means.reshape(means.shape[0], -1, 4) * self.bin_sizes
+        return deltas
+
+
+def _strides_in_sides(config: DetectorConfig) -> Tensor:
+    """[A, 4]: a stride of each anchor's map in sides of the anchor, or [1, 1] where that is the same for all."""
+    levels = zip(config.strides, config.anchors.sides(config.input.size), config.grid_sizes, strict=True)
+    sizes = np.concatenate([np.tile(stride / sides, (rows * columns, 2)) for stride, sides, (rows, columns) in levels])
+    values = torch.from_numpy(sizes.astype(np.float32))
+    return values[:1, :1].clone() if bool((values == values[0, 0]).all()) else values

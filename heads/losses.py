@@ -14,7 +14,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from ssdlite.config import BoxLossName
 from ssdlite.heads.assigners import Assigner, MaxIoUAssigner, Predicted, Targets, build_targets
-from ssdlite.heads.base import Outputs, class_scores
+from ssdlite.heads.base import Distributions, Outputs, class_scores
 from ssdlite.heads.boxes import BoxCode, GeometryModule, intersection_and_union, paired_iou
 from ssdlite.heads.checks import CHECKED_STEPS, check_targets
 
@@ -89,13 +89,30 @@ BOX_LOSSES: dict[BoxLossName, BoxLoss] = {
 }
 
 
+def distribution_focal_loss(logits: Tensor, wanted: Tensor) -> Tensor:
+    """logits [..., N] of distributions over 0 to N - 1, wanted values [...] -> [...] (arXiv 2006.04388, equation 6).
+
+    Cross-entropy with the two whole numbers around the wanted value, each weighed by its nearness. What lies beyond the
+    last counts as the last; the authors' code stops at a tenth before it.
+    """
+    bins = logits.shape[-1]
+    wanted = wanted.clamp(0, bins - 1)
+    below = wanted.floor().clamp(max=bins - 2)
+    share = wanted - below
+    number = below.long()[..., None]
+    log_likelihood = torch.log_softmax(logits, dim=-1)
+    lower, upper = (log_likelihood.gather(-1, place).squeeze(-1) for place in (number, number + 1))
+    return -((1 - share) * lower + share * upper)
+
+
 # --- The training losses over all anchors of a batch.
 
+DISTRIBUTION_WEIGHT = 0.25  # of the mean over a box's four sides (arXiv 2006.04388, section 3.3)
 OVERLAP_WEIGHT = 2.0  # of 1 - IoU beside the classification loss (arXiv 2006.04388, section 4)
 
 
 class Losses(NamedTuple):
-    """Scalars; ``total`` is what is minimised."""
+    """Scalars; ``total`` is what is minimised, which distributions add a term to."""
 
     total: Tensor
     classification: Tensor
@@ -177,7 +194,16 @@ class DetectionLoss(GeometryModule):
         box_losses = self.box_loss(deltas, wanted, self.anchors, self.box_code)
         box_loss = torch.where(targets.positive, box_losses, 0.0).sum() / normaliser
         class_loss = self.classification_loss(logits, targets, predicted) / normaliser
-        return Losses(class_loss + self.box_weight * box_loss, class_loss, box_loss)
+        total = class_loss + self.box_weight * box_loss
+        if outputs.distributions is not None:
+            losses = self._distribution_losses(outputs.distributions, wanted)
+            total = total + DISTRIBUTION_WEIGHT * torch.where(targets.positive, losses, 0.0).sum() / normaliser
+        return Losses(total, class_loss, box_loss)
+
+    def _distribution_losses(self, distributions: Distributions, wanted: Tensor) -> Tensor:
+        """Of the boxes wanted [B, A, 4] -> [B, A], the mean over a box's four sides."""
+        values = self.box_code.encode(wanted, self.anchors) / distributions.bin_size
+        return distribution_focal_loss(distributions.logits.float(), values).mean(dim=-1)
 
     def classification_loss(self, logits: Tensor, targets: Targets, predicted: Predicted) -> Tensor:
         """logits [B, A, K + 1] -> the sum over the batch."""

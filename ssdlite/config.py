@@ -148,6 +148,8 @@ class HeadConfig(Config, frozen=True, kw_only=True):
         score_function: ``softmax`` goes with the multibox loss, ``sigmoid`` with the focal loss.
         depth, kernel_size: of the separable convolutions in front of the predictors of ``distances``; ``decoupled`` has
             so many in each of its two rows.
+        bins: in ``distances``, of the distribution whose mean a distance is: 0 to ``bins`` - 1 strides. None (0) where
+            a distance is predicted as one number.
     """
 
     name: str = "ssdlite"
@@ -157,10 +159,12 @@ class HeadConfig(Config, frozen=True, kw_only=True):
     score_function: ScoreFunction = "softmax"
     depth: int = 2
     kernel_size: KernelSize = 3
+    bins: int = 0
 
     def check(self) -> None:
         _require_positive("box_code_scales", self.box_code_scales)
         require(0 <= self.depth <= 8, f"depth: expected 0 to 8, got {self.depth}")
+        require(self.bins == 0 or 2 <= self.bins <= 64, f"bins: expected none (0), or 2 to 64, got {self.bins}")
 
 
 class InputConfig(Config, frozen=True, kw_only=True):

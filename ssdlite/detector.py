@@ -32,7 +32,8 @@ D = TypeVar("D", bound="Detector")
 
 
 class Detector(GeometryModule):
-    """A single-shot detector. ``forward`` is the same in training, evaluation and export: one tensor in, two out.
+    """A single-shot detector. ``forward`` is the same in training, evaluation and export: one tensor in,
+    ``Outputs`` out.
 
     Attributes:
         config: what it is; goes into every checkpoint.
@@ -195,7 +196,8 @@ def require_finite(weights: Mapping[str, Tensor], owner: str) -> None:
 
 
 def are_finite(outputs: Outputs) -> bool:
-    return all(_is_finite(values) for values in outputs)
+    """Of logits and deltas; a distribution that is not has no finite mean."""
+    return _is_finite(outputs.class_logits) and _is_finite(outputs.box_deltas)
 
 
 def overflow_error(outputs: Outputs) -> CheckpointError:

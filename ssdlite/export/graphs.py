@@ -53,8 +53,8 @@ class RawGraph(nn.Module):
         if self.options.layout == "NHWC":
             images = images.permute(0, 3, 1, 2)
         normalised = self.detector.normalise(images) if self.options.input_type == "uint8" else images
-        logits, deltas = self.detector.forward_normalised(normalised.to(self.body_type))
-        return logits.float(), deltas.float()
+        outputs = self.detector.forward_normalised(normalised.to(self.body_type))
+        return outputs.class_logits.float(), outputs.box_deltas.float()
 
 
 class ScoredGraph(nn.Module):

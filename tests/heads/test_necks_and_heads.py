@@ -125,7 +125,7 @@ def test_outputs_run_over_maps_rows_columns_and_shapes():
 def test_head_gives_logits_and_deltas_for_the_same_anchors():
     head = SSDLiteHead((8, 4), (3, 6), 21, conv="separable", box_code=CenterSizeCode(), layers=LayerConfig()).eval()
     with torch.no_grad():
-        logits, deltas = head([torch.randn(2, 8, 5, 4), torch.randn(2, 4, 3, 2)])
+        logits, deltas, _ = head([torch.randn(2, 8, 5, 4), torch.randn(2, 4, 3, 2)])
     assert logits.shape == (2, 5 * 4 * 3 + 3 * 2 * 6, 21)
     assert deltas.shape == (2, 5 * 4 * 3 + 3 * 2 * 6, 4)
 

@@ -221,6 +221,6 @@ def test_another_image_size_is_clipped_to_height_and_width():
 
 def test_half_precision_outputs():
     config = config_for(21)
-    outputs = Outputs(*(tensor.bfloat16().float() for tensor in peaked_outputs(2, 21, seed=16)))
-    halved = Outputs(*(tensor.bfloat16() for tensor in outputs))
+    outputs = Outputs(*(tensor.bfloat16().float() for tensor in peaked_outputs(2, 21, seed=16)[:2]))
+    halved = Outputs(*(tensor.bfloat16() for tensor in outputs[:2]))
     assert postprocess(halved, ANCHORS_V3, config) == postprocess(outputs, ANCHORS_V3, config)

@@ -184,6 +184,7 @@ def _binary(kind: str) -> Callable[[Any, GraphNode], Any]:
 
 MIL_OPERATORS: dict[str, Callable[[Any, GraphNode], Any]] = {
     **{name: _binary(kind) for name, kind in (("Add", "add"), ("Sub", "sub"), ("Mul", "mul"), ("Div", "real_div"))},
+    "MatMul": _binary("matmul"),
     **{name: _unary(name.lower()) for name in ("Relu", "Sigmoid", "Exp", "Log")},
     "Conv": _convolution,
     "Clip": _clip,

@@ -8,7 +8,7 @@ very scales; everything else is computed in float.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +28,6 @@ NONE, RELU, RELU6 = 0, 1, 3  # ActivationFunctionType of the schema
 ACTIVATION_OPERATORS = {RELU: "RELU", RELU6: "RELU6"}
 FUSING = ("Conv", "Add", "Mul", "Sub")  # operators that LiteRT computes together with the activation behind them
 ELEMENTWISE = {"Add": "ADD", "Mul": "MUL", "Sub": "SUB"}
-SWAPPED_BOXES = [1, 0, 3, 2]  # dx, dy, dw, dh -> dy, dx, dh, dw
 
 
 class IntegerWeight(NamedTuple):
@@ -43,8 +42,6 @@ class BodyConverter:
         model: float32, or quantised with signed activations.
         half_weights: store weights as float16; LiteRT computes with them in float32, or as its delegate likes.
         signed_input: take pixels less 128 as int8: of a quantised graph that takes them as its first integers.
-        swap_boxes: the output whose last axis is to come in the order ``SWAPPED_BOXES``: the weights of the last
-            convolutions are put so.
 
     Raises:
         ExportError: an operator that is not known here, or used in another way than the exporter's.
@@ -57,7 +54,6 @@ class BodyConverter:
         *,
         half_weights: bool = False,
         signed_input: bool = False,
-        swap_boxes: str | None = None,
     ) -> None:
         self.writer = writer
         graph = model.graph
@@ -75,7 +71,6 @@ class BodyConverter:
         self.integers: dict[str, int] = {}  # those of quantised tensors
         self.pixels: set[str] = set()  # what the graph itself has turned into NHWC
         self.fused: set[str] = set()  # results of nodes that another operator computes
-        self.swapped = _last_convolutions(self.makers, swap_boxes) if swap_boxes else frozenset()
 
     def convert(self) -> int:
         """-> the number of the input tensor. The outputs are in ``floats`` then."""
@@ -230,12 +225,9 @@ class BodyConverter:
         result, activation = self.result(node, (1, *sides, len(weight)), integer)
         bias = self.value(bias_names[0]) if bias_names else np.zeros(len(weight))
         assert bias is not None
-        order = np.arange(len(weight))
-        if node.name in self.swapped:
-            order = order.reshape(-1, 4)[:, SWAPPED_BOXES].reshape(-1)
-        filters, bias = weight[order].transpose((1, 2, 3, 0) if depthwise else (0, 2, 3, 1)), bias[order]
+        filters = weight.transpose((1, 2, 3, 0) if depthwise else (0, 2, 3, 1))
         if integer and quantized is not None:
-            scale = np.broadcast_to(self._quantization(quantized).scale, len(weight))[order]
+            scale = np.broadcast_to(self._quantization(quantized).scale, len(weight))
             quantization = Quantization(scale, np.zeros(len(scale), np.int64), 3 if depthwise else 0)
             parameters = self._integer_weights(node, source, IntegerWeight(filters, quantization), bias)
         else:
@@ -370,6 +362,25 @@ class BodyConverter:
         result, _ = self.result(node, (1, 1, 1, self.writer.shape(source)[3]), integer)
         self.writer.operator("MEAN", [source, axes], [result], {"keepDims": True})
 
+    def _product(self, node: NodeProto) -> None:
+        """Of rows with a constant matrix [N, M]."""
+        weight = self.value(node.input[1])
+        source = self._float(node.input[0])
+        *rows, _ = self.writer.shape(source)
+        if weight is None or weight.ndim != 2 or len(rows) > 2:
+            raise ExportError(f"LiteRT: expected a product of rows with a matrix, got another in {module_of(node)}")
+        filters = self.writer.constant(f"{node.name}.weights", np.ascontiguousarray(weight.T, np.float32))
+        result, _ = self.result(node, (*rows, weight.shape[1]), False)
+        self.writer.operator("FULLY_CONNECTED", [source, filters, -1], [result], {"keepNumDims": True})
+
+    def _softmax(self, node: NodeProto) -> None:
+        source = self._float(node.input[0])
+        shape = self.writer.shape(source)
+        if len(shape) == 4 or attributes_of(node).get("axis", -1) not in (-1, len(shape) - 1):
+            raise ExportError(f"LiteRT: expected a softmax along the last axis, got another in {module_of(node)}")
+        result, _ = self.result(node, shape, False)
+        self.writer.operator("SOFTMAX", [source], [result], {"beta": 1.0})
+
     def _cast(self, node: NodeProto) -> None:
         source = self._float(node.input[0])
         result, _ = self.result(node, self.writer.shape(source), False)
@@ -461,6 +472,7 @@ _HANDLERS: dict[str, Callable[[BodyConverter, NodeProto], None]] = {
     "HardSwish": lambda converter, node: converter._unary("HARD_SWISH", node),
     "LeakyRelu": BodyConverter._leaky,
     "Log": lambda converter, node: converter._unary("LOG", node),
+    "MatMul": BodyConverter._product,
     "MaxPool": pool_maxima,
     "Mul": BodyConverter._elementwise,
     "QuantizeLinear": BodyConverter._quantize,
@@ -469,6 +481,7 @@ _HANDLERS: dict[str, Callable[[BodyConverter, NodeProto], None]] = {
     "Resize": enlarge,
     "Sigmoid": lambda converter, node: converter._unary("LOGISTIC", node),
     "Slice": BodyConverter._slice,
+    "Softmax": BodyConverter._softmax,
     "Sub": BodyConverter._elementwise,
     "Transpose": BodyConverter._transpose,
 }
@@ -480,16 +493,3 @@ def to_pixels(value: Array) -> Array:
         return value
     planes: Array = value.reshape((1,) * (4 - value.ndim) + value.shape)
     return np.ascontiguousarray(planes.transpose(TO_NHWC))
-
-
-def _last_convolutions(makers: dict[str, NodeProto], output: str) -> Collection[str]:
-    """The names of the convolutions that an output is put together from."""
-    found: set[str] = set()
-    names = [output]
-    while names:
-        node = makers[names.pop()]
-        if node.op_type == "Conv":
-            found.add(node.name)
-        else:
-            names += [name for name in node.input if name in makers]
-    return found

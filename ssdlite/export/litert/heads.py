@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from ssdlite.export.litert.convert import NONE, RELU, SWAPPED_BOXES
+from ssdlite.export.litert.convert import NONE, RELU
 from ssdlite.export.litert.writer import Array, ModelWriter
 from ssdlite.runtime.contract import AnchorSpec, PostprocessSpec
 
@@ -31,23 +30,23 @@ def add_scores(writer: ModelWriter, logits: int, score_function: str, name: str)
     return writer.apply("LOGISTIC", [objects], name, writer.shape(objects))
 
 
-def add_boxes(writer: ModelWriter, deltas: int, anchors: AnchorSpec, name: str, *, rows_first: bool = False) -> int:
-    """deltas [1, A, 4] -> boxes [1, A, 4] xyxy as fractions of the input, within it: as ``anchors`` say.
+def put_rows_first(writer: ModelWriter, source: int, name: str) -> int:
+    """[1, A, 4] boxes x0, y0, x1, y1 or deltas dx, dy, dw, dh -> y0, x0, y1, x1 or dy, dx, dh, dw."""
+    columns = [_columns(writer, source, place, place + 1, f"{name}.column_{place}") for place in (1, 0, 3, 2)]
+    return writer.apply("CONCATENATION", columns, name, writer.shape(source), {"axis": 2})
 
-    With ``rows_first`` both are in the order ``SWAPPED_BOXES``.
-    """
-    corners = (_corners_at_distances if anchors.box_code == "distances" else _corners)(
-        writer, deltas, anchors, name, SWAPPED_BOXES if rows_first else [0, 1, 2, 3]
-    )
+
+def add_boxes(writer: ModelWriter, deltas: int, anchors: AnchorSpec, name: str) -> int:
+    """deltas [1, A, 4] -> boxes [1, A, 4] xyxy as fractions of the input, within it: as ``anchors`` say."""
+    decode = _corners_at_distances if anchors.box_code == "distances" else _corners
+    corners = decode(writer, deltas, anchors, name)
     joined = writer.apply("CONCATENATION", corners, f"{name}.corners", (1, len(anchors.values), 4), {"axis": 2})
     return _combine(writer, "MINIMUM", joined, np.ones(1), name)
 
 
-def _corners_at_distances(
-    writer: ModelWriter, deltas: int, anchors: AnchorSpec, name: str, order: Sequence[int]
-) -> list[int]:
+def _corners_at_distances(writer: ModelWriter, deltas: int, anchors: AnchorSpec, name: str) -> list[int]:
     """``DistanceCode.decode``, not below 0: low corners and high ones, [1, A, 2] each."""
-    values = anchors.array[:, order]
+    values = anchors.array
     corners = []
     for start, label, sign in ((0, "low", -1), (2, "high", 1)):
         distances = _columns(writer, deltas, start, start + 2, f"{name}.{label}_distances")
@@ -56,9 +55,9 @@ def _corners_at_distances(
     return corners
 
 
-def _corners(writer: ModelWriter, deltas: int, anchors: AnchorSpec, name: str, order: Sequence[int]) -> list[int]:
+def _corners(writer: ModelWriter, deltas: int, anchors: AnchorSpec, name: str) -> list[int]:
     """``CenterSizeCode.decode``, not below 0: low corners and high ones, [1, A, 2] each."""
-    values, scales = anchors.array[:, order], np.array(anchors.box_code_scales, np.float32)[order]
+    values, scales = anchors.array, np.array(anchors.box_code_scales, np.float32)
     centers, sizes = values[:, :2], values[:, 2:]
     moves = _columns(writer, deltas, 0, 2, f"{name}.moves")
     offsets = _combine(writer, "MUL", moves, (sizes / scales[:2])[None], f"{name}.offsets")
@@ -80,7 +79,7 @@ def add_detections(
     writer: ModelWriter, raw: RawOutputs, spec: PostprocessSpec, anchors: AnchorSpec, names: tuple[str, str, str, str]
 ) -> list[int]:
     """``TFLite_Detection_PostProcess``: -> boxes [1, D, 4] yxyx as fractions, labels [1, D], scores [1, D], count [1],
-    all float32, of these names. The deltas come in the order dy, dx, dh, dw.
+    all float32, of these names.
 
     The operator decodes boxes itself, but neither limits their sizes nor clips them to the picture, so it would compare
     other boxes than we do. It is given finished ones, as deltas from anchors of the whole picture at its corner. Its
@@ -89,7 +88,7 @@ def add_detections(
     """
     from flatbuffers import flexbuffers
 
-    boxes = add_boxes(writer, raw.deltas, anchors, "all_boxes", rows_first=True)
+    boxes = put_rows_first(writer, add_boxes(writer, raw.deltas, anchors, "all_boxes"), "all_boxes.rows_first")
     count, limit = len(anchors.values), spec.max_detections
     builder = flexbuffers.Builder()
     with builder.Map():

@@ -29,6 +29,7 @@ OPERATORS: dict[str, tuple[int, str | None]] = {
     "DEPTHWISE_CONV_2D": (3, "DepthwiseConv2DOptions"),
     "DEQUANTIZE": (3, "DequantizeOptions"),
     "EXP": (1, "ExpOptions"),
+    "FULLY_CONNECTED": (5, "FullyConnectedOptions"),
     "HARD_SWISH": (1, "HardSwishOptions"),
     "LEAKY_RELU": (2, "LeakyReluOptions"),
     "LOG": (1, None),
@@ -112,6 +113,10 @@ class ModelWriter:
         self.facts.append(TensorFacts(name, tuple(map(int, shape)), kind, quantization))
         return len(self._tensors) - 1
 
+    def rename(self, tensor: int, name: str) -> None:
+        self.facts[tensor] = self.facts[tensor]._replace(name=name)
+        self._tensors[tensor].name = name.encode()
+
     def constant(self, name: str, data: Array, quantization: Quantization | None = None) -> int:
         return self.tensor(name, data.shape, data.dtype.name, quantization, data)
 
@@ -123,7 +128,10 @@ class ModelWriter:
         options: Mapping[str, Any] | None = None,
         custom: tuple[bytes, bytes] | None = None,
     ) -> None:
-        """``options`` by their names in the schema; ``custom``: the name of a custom operator, and its options."""
+        """``options`` by their names in the schema; -1 among the inputs is none.
+
+        ``custom``: the name of a custom operator, and its options.
+        """
         schema, (_, table) = self._schema, OPERATORS[kind]
         own = schema.OperatorT()
         own.opcodeIndex = self._codes.setdefault((kind, custom[0] if custom else b""), len(self._codes))

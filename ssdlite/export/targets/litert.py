@@ -13,7 +13,7 @@ from ssdlite.errors import ExportError
 from ssdlite.export.bundle import BOX_CODE_NAMES, anchor_spec
 from ssdlite.export.graphs import model_spec
 from ssdlite.export.litert.convert import BodyConverter
-from ssdlite.export.litert.heads import RawOutputs, add_boxes, add_detections, add_scores
+from ssdlite.export.litert.heads import RawOutputs, add_boxes, add_detections, add_scores, put_rows_first
 from ssdlite.export.litert.metadata import (
     METADATA_NAME,
     anchors_metadata,
@@ -84,13 +84,8 @@ def build_litert(model: onnx.ModelProto, contract: Contract, anchors: AnchorSpec
     """The file of the contract's one model, from the ``raw`` graph in float32 or QDQ int8, planes, batch 1."""
     (spec,) = contract.models
     writer = ModelWriter()
-    swapped = DELTAS if spec.boxes == ROWS_FIRST else None
     converter = BodyConverter(
-        writer,
-        model,
-        half_weights=spec.precision == "fp16",
-        signed_input=spec.input.type == "int8",
-        swap_boxes=swapped,
+        writer, model, half_weights=spec.precision == "fp16", signed_input=spec.input.type == "int8"
     )
     image = converter.convert()
     raw = RawOutputs(converter.floats[LOGITS], converter.floats[DELTAS])
@@ -117,7 +112,8 @@ def _add_head(
         )
     scores = add_scores(writer, raw.logits, score_function, "scores")
     if spec.variant == "anchors":
-        return [raw.deltas, scores]
+        writer.rename(raw.deltas, f"{DELTAS}.columns_first")
+        return [put_rows_first(writer, raw.deltas, DELTAS), scores]
     return [scores, add_boxes(writer, raw.deltas, anchors, "boxes")]
 
 

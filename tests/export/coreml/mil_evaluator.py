@@ -151,6 +151,8 @@ OPERATORS: dict[str, Callable[[Values], Any]] = {
     "sub": _binary(torch.sub),
     "mul": _binary(torch.mul),
     "real_div": _binary(torch.div),
+    "matmul": _binary(torch.matmul),
+    "linear": lambda i: functional.linear(i["x"], i["weight"].float(), i["bias"].float() if "bias" in i else None),
     "greater_equal": _binary(torch.ge),
     "select": lambda i: torch.where(i["cond"], i["a"].float(), i["b"].float()),
     "relu": lambda i: i["x"].relu(),
