@@ -176,8 +176,10 @@ class DetectionLoss(GeometryModule):
         self.box_code = box_code
         self.checked_steps = CHECKED_STEPS
 
-    def forward(self, outputs: Outputs, boxes: Tensor, labels: Tensor) -> Losses:
+    def forward(self, outputs: Outputs, boxes: Tensor, labels: Tensor, guide: Outputs | None = None) -> Losses:
         """Outputs of B images, boxes [B, M, 4] in input pixels, labels [B, M] (-1 padding, -2 ignored) -> scalars.
+
+        ``guide``: what the assigner looks at in place of these outputs.
 
         Raises:
             DataError: in the first steps, see ``checked_steps``, where boxes or labels are not of that form.
@@ -186,8 +188,9 @@ class DetectionLoss(GeometryModule):
             self.checked_steps -= 1
             check_targets(boxes, labels, outputs.class_logits.shape[2] - 1)
         logits, deltas = outputs.class_logits.float(), outputs.box_deltas.float()
-        predicted = Predictions(Outputs(logits, deltas), self.anchors, self.box_code, self.score_function)
-        targets = build_targets(self.matcher(self.anchors, boxes, labels, predicted), boxes, labels)
+        predicted = self._predictions(outputs)
+        seen = predicted if guide is None else self._predictions(guide)
+        targets = build_targets(self.matcher(self.anchors, boxes, labels, seen), boxes, labels)
         normaliser = mean_over_processes(_count_matches(targets))
         # Anchors stand in for the boxes of unmatched anchors: their code is finite, so nothing overflows to NaN.
         wanted = torch.where(targets.positive[:, :, None], targets.boxes, self.anchors)
@@ -199,6 +202,10 @@ class DetectionLoss(GeometryModule):
             losses = self._distribution_losses(outputs.distributions, wanted)
             total = total + DISTRIBUTION_WEIGHT * torch.where(targets.positive, losses, 0.0).sum() / normaliser
         return Losses(total, class_loss, box_loss)
+
+    def _predictions(self, outputs: Outputs) -> Predictions:
+        floats = Outputs(outputs.class_logits.float(), outputs.box_deltas.float())
+        return Predictions(floats, self.anchors, self.box_code, self.score_function)
 
     def _distribution_losses(self, distributions: Distributions, wanted: Tensor) -> Tensor:
         """Of the boxes wanted [B, A, 4] -> [B, A], the mean over a box's four sides."""

@@ -207,6 +207,7 @@ class TrainKeywords(ReadKeywords, total=False):
     box_loss: BoxLossName | None
     box_weight: float | None
     matcher: AssignerName | None
+    assignment_guide: bool
     weights: str | None
     backbone_weights: str | None
     freeze_stages: int

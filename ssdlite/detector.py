@@ -103,6 +103,13 @@ class Detector(GeometryModule):
             DataError: in the first steps of training, see ``checked_steps``, for float images of another range.
             TypeError: for what is no tensor.
         """
+        return self.forward_normalised(self.normalise(self._checked(images)))
+
+    def forward_maps(self, images: Tensor) -> list[Tensor]:
+        """images as ``forward`` takes them -> the neck's maps, of which ``head`` makes the outputs; with its errors."""
+        return self._maps(self.normalise(self._checked(images)))
+
+    def _checked(self, images: Tensor) -> Tensor:
         if not isinstance(images, Tensor):
             raise TypeError(
                 f"expected a tensor [B, 3, H, W], got {type(images).__name__}; detector.predict takes pictures"
@@ -110,7 +117,7 @@ class Detector(GeometryModule):
         if self.training and images.is_floating_point() and self.checked_steps and not torch.compiler.is_compiling():
             self.checked_steps -= 1
             check_images(images)
-        return self.forward_normalised(self.normalise(images))
+        return images
 
     def normalise(self, images: Tensor) -> Tensor:
         """Values in 0..255 -> what the backbone takes."""
@@ -118,11 +125,15 @@ class Detector(GeometryModule):
 
     def forward_normalised(self, images: Tensor) -> Outputs:
         """What ``normalise`` gives -> Outputs, in the type of the weights."""
+        outputs: Outputs = self.head(self._maps(images))
+        return outputs
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
         weights = next(self.backbone.parameters(), images)
         if images.dtype != weights.dtype:
             images = images.to(weights.dtype)
-        outputs: Outputs = self.head(self.neck(self.backbone.forward_features(images)))
-        return outputs
+        maps: list[Tensor] = self.neck(self.backbone.forward_features(images))
+        return maps
 
     @torch.no_grad()
     def detect(self, images: Tensor) -> list[Detections]:

@@ -109,6 +109,9 @@ class LossOptions(Config, frozen=True, kw_only=True):
     matcher: AssignerName | None = None
     """Label assignment: ssd (IoU of 0.5), atss, or simota (by cost). Default: the recipe's."""
 
+    assignment_guide: bool = False
+    """A heavier head, of training alone, chooses the anchors (tal, simota). A step takes several times as long."""
+
     def check(self) -> None:
         _require_at_least(0, self, "box_weight")
 
@@ -119,7 +122,7 @@ class StartOptions(Config, frozen=True, kw_only=True):
     weights: str | None = None
     """Detector to start from: openimages, which comes along, a checkpoint, or what `ssdlite import-weights` wrote; none
     starts from scratch. Its shape is kept unless --preset names another, every tensor that fits is loaded, and classes
-    of the same name keep theirs. Default: openimages, unless --preset, --recipe or very many pictures speak against it.
+    of the same name keep theirs. Default: openimages, unless a preset, a recipe or very many pictures speak against it.
     """
     backbone_weights: str | None = None
     """Backbone to start from: imagenet, or a file of torchvision's or timm's weights. Default: random weights."""

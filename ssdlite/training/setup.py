@@ -26,6 +26,7 @@ from ssdlite.heads.losses import LOSSES
 from ssdlite.training.decide import Decided, Decision, decide
 from ssdlite.training.distillation import require_same_classes, require_same_outputs
 from ssdlite.training.finetune import config_for_transfer, transfer_backbone, transfer_weights
+from ssdlite.training.guide import require_guided_assigner
 from ssdlite.training.head_transfer import TransferReport
 from ssdlite.training.options import SHAPES, DatasetOptions, TrainOptions, next_run_folder, parse_duration
 from ssdlite.training.recipes import AUTO
@@ -88,6 +89,8 @@ def start_run(decided: Decided, folder: RunFolder, teacher: Checkpoint | None = 
     options, decisions, source = decided
     options.start.require_weights()
     options = _with_defaults_of_head(options, source)
+    if options.loss.assignment_guide:
+        require_guided_assigner(options.settings.matcher)
     config = _config(options, None, source)
     _check_frozen_stages(options, config)
     DetectionTransform(config.input.size, config.input.resize, options.settings.augment)

@@ -44,6 +44,7 @@ class TrainingState:
         frozen_norms: names of the layers whose batch norms keep their statistics.
         average_updates: of the EMA.
         model: the weights that train, where the checkpoint's own are their average; else None.
+        guide: weights of the assignment guide, where there is one.
         optimizer, scaler: their state dicts; the scaler's is empty where there is none.
     """
 
@@ -52,6 +53,7 @@ class TrainingState:
     frozen_norms: tuple[str, ...]
     average_updates: int
     model: dict[str, Tensor] | None
+    guide: dict[str, Tensor] | None
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
 
@@ -79,6 +81,7 @@ def read_state(checkpoint: Checkpoint) -> TrainingState:
         frozen_norms=tuple(plain.frozen_norms),
         average_updates=plain.average_updates,
         model=None if training.get("model") is None else _state_dict(checkpoint, "model"),
+        guide=None if training.get("guide") is None else _state_dict(checkpoint, "guide"),
         optimizer=_state_dict(checkpoint, "optimizer"),
         scaler=_state_dict(checkpoint, "scaler"),
     )
@@ -92,12 +95,21 @@ def _state_dict(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
 
 
 def check_fit(
-    state: TrainingState, checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    state: TrainingState,
+    checkpoint: Checkpoint,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    guide: torch.nn.Module | None = None,
 ) -> None:
     """Raises CheckpointError where the state is not of this network and this optimiser; names the tensor."""
     for weights in (checkpoint.weights, state.model):
         if weights is not None:
             check_weights(model, weights, checkpoint.path)
+    if (guide is None) != (state.guide is None):
+        wanted, got = ("no", "its") if guide is None else ("its", "no")
+        raise _refusal(checkpoint, f"`guide`: expected {wanted} weights of an assignment guide, got {got} weights")
+    if guide is not None and state.guide is not None:
+        check_weights(guide, state.guide, checkpoint.path)
     fault = _optimizer_fault(state.optimizer, optimizer)
     if fault is not None:
         raise _refusal(checkpoint, f"`optimizer`: {fault}")

@@ -18,16 +18,18 @@ from ssdlite.heads.assigners import build_assigner
 from ssdlite.heads.base import Outputs
 from ssdlite.heads.losses import LOSSES, DetectionLoss
 from ssdlite.training.distillation import Distillation
+from ssdlite.training.guide import ATTACHED_SHARE, AssignmentGuide, GuidedDetector, require_guided_assigner
 from ssdlite.training.options import TrainOptions
 from ssdlite.training.state import TrainingState, check_fit
 
 
-def build_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    """SGD or AdamW; weights of convolutions decay, norms and biases do not.
+def build_optimizer(model: nn.Module, options: TrainOptions, guide: nn.Module | None = None) -> torch.optim.Optimizer:
+    """SGD or AdamW; weights of convolutions decay, norms and biases do not. Those of ``guide`` are trained beside.
 
     Groups of the backbone have its ``lr_factor``, which ``set_learning_rate`` heeds.
     """
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    parameters = [*model.named_parameters(), *(() if guide is None else guide.named_parameters("guide"))]
+    trained = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
     decay, factor = options.optimization.decay, options.backbone_lr_factor
     if factor == 1:
         groups = _groups([parameter for _, parameter in trained], decay, 1.0)
@@ -143,7 +145,14 @@ class TrainingStep:
         self.detector = detector.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.model: nn.Module = self.detector
         self.criterion = build_loss(detector, options)
-        self.optimizer = build_optimizer(detector, options)
+        self.guide = None
+        if options.loss.assignment_guide:
+            require_guided_assigner(options.settings.matcher)
+            guide = AssignmentGuide(detector)
+            self.guide = guide.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+            self.model = GuidedDetector(self.detector, guide)
+        self.progress = 0.0  # the share of training that is done
+        self.optimizer = build_optimizer(detector, options, self.guide)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp == torch.float16)
         ema_decay = options.optimization.average_decay
         self.average = WeightAverage(detector, ema_decay) if ema_decay else None
@@ -160,27 +169,38 @@ class TrainingStep:
 
     def share_gradients(self) -> None:
         """With the other processes that train."""
-        self.model = DistributedDataParallel(self.detector)
+        self.model = DistributedDataParallel(self.model)
 
     def __call__(self, images: Tensor, boxes: Tensor, labels: Tensor) -> StepLosses:
         """images uint8 [B, 3, H, W], boxes [B, M, 4] in input pixels, labels [B, M], -1 where there is no object."""
         images, boxes, labels = (one.to(self.device, non_blocking=True) for one in (images, boxes, labels))
         with autocast(self.device, self.amp):
-            outputs = self.model(images)
-        losses = self._losses(images, outputs, boxes, labels)
+            outputs, guide = self._forward(images)
+        losses = self._losses(images, outputs, boxes, labels, guide)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
         if self.clip_norm:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.detector.parameters(), self.clip_norm)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
             self.average.update(self.detector)
         return losses
 
-    def _losses(self, images: Tensor, outputs: Outputs, boxes: Tensor, labels: Tensor) -> StepLosses:
-        total, class_loss, box_loss = self.criterion(outputs, boxes, labels)
+    def _forward(self, images: Tensor) -> tuple[Outputs, Outputs | None]:
+        """Outputs of the detector, and of the guide where there is one."""
+        if self.guide is None:
+            return self.model(images), None
+        outputs, guide = self.model(images, self.progress < ATTACHED_SHARE)
+        return outputs, guide
+
+    def _losses(
+        self, images: Tensor, outputs: Outputs, boxes: Tensor, labels: Tensor, guide: Outputs | None
+    ) -> StepLosses:
+        total, class_loss, box_loss = self.criterion(outputs, boxes, labels, guide)
+        if guide is not None:
+            total = total + self.criterion(guide, boxes, labels).total
         if self.distillation is None:
             return StepLosses(total, class_loss, box_loss, torch.zeros_like(total))
         distilled = self.distillation(images, outputs)
@@ -190,6 +210,7 @@ class TrainingStep:
         """What ``restore`` needs besides the weights of a checkpoint, which are the evaluated ones."""
         return {
             "model": self.detector.state_dict() if self.average is not None else None,
+            "guide": None if self.guide is None else self.guide.state_dict(),
             "average_updates": 0 if self.average is None else self.average.updates,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -197,8 +218,10 @@ class TrainingStep:
 
     def restore(self, checkpoint: Checkpoint, state: TrainingState) -> None:
         """Raises CheckpointError where the checkpoint's state is of another network or optimiser."""
-        check_fit(state, checkpoint, self.detector, self.optimizer)
+        check_fit(state, checkpoint, self.detector, self.optimizer, self.guide)
         load_weights(self.detector, state.model or checkpoint.weights, checkpoint.path)
+        if self.guide is not None and state.guide is not None:
+            self.guide.load_state_dict(state.guide)
         if self.average is not None:
             self.average.restore(checkpoint.weights, state.average_updates)
         self.optimizer.load_state_dict(state.optimizer)

@@ -125,6 +125,9 @@ class Trainer:
         yield options.summary
         if options.start.has_weights:
             yield f"fine-tuning: {', '.join(self._fine_tuning())}"
+        if self.step.guide is not None:
+            weights = sum(one.numel() for one in self.step.guide.parameters())
+            yield f"anchors chosen by a guide of {weights / 1e6:.2f} M weights, which training alone has"
         if self.step.distillation is not None:
             yield f"teacher: {options.distillation.teacher}, with the weight {self.step.distillation.weight:g}"
         if self.done.epoch:
@@ -264,6 +267,7 @@ class Trainer:
                     raise TrainingError("nearly all images of a process's batch are unreadable; correct the data first")
                 continue
             set_learning_rate(self.step.optimizer, learning_rate(epoch * steps + step, total, self.options))
+            self.step.progress = (epoch * steps + step) / total
             losses = self.step(batch.images, batch.boxes, batch.labels)
             if pending is not None:
                 self._require_finite(*pending)
