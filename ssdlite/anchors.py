@@ -116,6 +116,14 @@ def square_anchors(sides: Sequence[float]) -> AnchorConfig:
     return AnchorConfig(tuple(((side, side),) for side in sides), relative_to="shorter_side")
 
 
+def stride_anchors(strides: Sequence[int], side: int, *, offset: float = 0.5) -> AnchorConfig:
+    """One square in a cell, as large as the cell, for an input of ``side`` x ``side`` pixels: of heads that count in
+    strides. Where a stride does not divide the side, cells are strides apart all the same, and the last ones reach
+    outside."""
+    steps = tuple(map(float, strides))
+    return square_anchors([step / side for step in steps]).changed(steps=steps, offset=offset)
+
+
 def with_finer_level(anchors: AnchorConfig) -> AnchorConfig:
     """One level more, in front: the shapes of the finest one at half their size."""
     finer = tuple((width / 2, height / 2) for width, height in anchors.levels[0])

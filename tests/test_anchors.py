@@ -9,7 +9,14 @@ import torch
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from ssdlite.anchors import AnchorConfig, generate_anchors, tensorflow_anchors, torchvision_anchors, with_finer_level
+from ssdlite.anchors import (
+    AnchorConfig,
+    generate_anchors,
+    stride_anchors,
+    tensorflow_anchors,
+    torchvision_anchors,
+    with_finer_level,
+)
 from ssdlite.config import DetectorConfig
 from ssdlite.errors import ConfigError
 
@@ -182,3 +189,12 @@ def test_absurd_numbers_of_anchors_are_refused_without_making_them():
     levels = (((0.1, 0.1),) * 2000, *tensorflow_anchors().levels[1:])
     with pytest.raises(ConfigError, match="more than the 500000 allowed"):
         DetectorConfig(anchors=AnchorConfig(levels))
+
+
+def test_anchors_of_heads_that_count_in_strides_are_their_cells():
+    """An input of 72 pixels has two cells and a bit at stride 32."""
+    anchors = stride_anchors((16, 32), 72)
+    found = to_cxcywh(generate_anchors(anchors, (72, 72), ((5, 5), (3, 3))))
+    assert found[:2] == pytest.approx(np.array([[8, 8, 16, 16], [24, 8, 16, 16]]))
+    assert found[-3:] == pytest.approx(np.array([[16, 72, 32, 32], [48, 72, 32, 32], [72, 72, 32, 32]]))
+    assert stride_anchors((16, 32), 72, offset=0.0).offset == 0

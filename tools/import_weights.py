@@ -28,9 +28,11 @@ NAMES_SHOWN = 8
 UNUSUAL = (  # options that are shown where they are not as usual
     "activation",
     "narrowing",
+    "extra_conv",
     "extra_channels",
     "extra_hidden",
     "extra_output",
+    "head_conv",
     "last_head_conv",
     "box_code_scales",
     "norm_momentum",
@@ -145,7 +147,7 @@ def _facts(config: DetectorConfig) -> list[tuple[str, str]]:
     steps += f", centres at {config.anchors.offset:g} of a cell" if config.anchors.offset != 0.5 else ""
     return [
         ("backbone", config.backbone.name + width),
-        ("extra layers, head", f"{config.neck.conv}, {config.head.conv}"),
+        ("neck, head", f"{config.neck.name}, {config.head.name}"),
         *_unusual_facts(config),
         ("input", f"{height} x {across}, {config.input.resize}"),
         ("mean, std", f"{_plain(config.input.mean)}, {_plain(config.input.std)}"),

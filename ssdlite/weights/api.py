@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.validation import suggest
-from ssdlite.weights.pytorch import PytorchSsdFormat, TorchvisionFormat, YoloxFormat
+from ssdlite.weights.pytorch import NanoDetFormat, PytorchSsdFormat, TorchvisionFormat, YoloxFormat
 from ssdlite.weights.source import (
     SUFFIXES,
     AnchorOrder,
@@ -33,6 +33,7 @@ WEIGHT_FORMATS: dict[str, WeightFormat] = {
     "torchvision": TorchvisionFormat(),
     "pytorch-ssd": PytorchSsdFormat(),
     "yolox": YoloxFormat(),
+    "nanodet": NanoDetFormat(),
 }
 MAX_LISTED = 3  # files and tensors that an error lists
 

@@ -19,6 +19,7 @@ from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import listing
 from ssdlite.stored_tensors import check_tensors
 from ssdlite.weights.pytorch.files import load_state_dict
+from ssdlite.weights.pytorch.nanodet import is_nanodet_plus
 from ssdlite.weights.pytorch.ssd import is_pytorch_ssd, is_torchvision_ssd
 from ssdlite.weights.source import ADDRESS, SUFFIXES, as_path
 
@@ -329,7 +330,7 @@ def _load_file(path: Path) -> Mapping[str, Tensor]:
             "the path of a file of torchvision's or timm's weights"
         )
     state = load_state_dict(path)
-    if is_torchvision_ssd(state.keys()) or is_pytorch_ssd(state.keys()):
+    if is_torchvision_ssd(state.keys()) or is_pytorch_ssd(state.keys()) or is_nanodet_plus(state.keys()):
         raise CheckpointError(
             f"{path}: weights of a whole detector, expected those of a backbone; `ssdlite import-weights` makes a "
             "checkpoint of them, which `ssdlite train --weights` takes"

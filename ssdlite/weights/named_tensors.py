@@ -15,6 +15,7 @@ from ssdlite.anchors import AnchorConfig
 from ssdlite.errors import CheckpointError
 from ssdlite.files import listing
 from ssdlite.weights.api import as_options
+from ssdlite.weights.pytorch.nanodet import is_nanodet_plus, read_nanodet_plus
 from ssdlite.weights.pytorch.ssd import (
     is_pytorch_ssd,
     is_torchvision_ssd,
@@ -47,8 +48,9 @@ def from_tensors(
     """Another project's detector from its arrays by name; ``.checkpoint`` of the result is ours.
 
     Names and axes are those of a file that ``import_weights`` reads: of torchvision's SSDLite, of pytorch-ssd, of
-    YOLOX, or of the TensorFlow Object Detection API (``FeatureExtractor/MobilenetV1/Conv2d_0/weights``, HWIO), whose
-    layers may have a ``convolution_bn_offset`` in place of a batch norm that was folded into their filters.
+    YOLOX, of NanoDet-Plus, or of the TensorFlow Object Detection API
+    (``FeatureExtractor/MobilenetV1/Conv2d_0/weights``, HWIO), whose layers may have a ``convolution_bn_offset`` in
+    place of a batch norm that was folded into their filters.
 
     Args:
         tensors: floats; what was quantised as ``scale * (values - zero_point)``. May be views of one another.
@@ -67,11 +69,13 @@ def from_tensors(
         return read_pytorch_ssd(state, name, options)
     if is_yolox(state):
         return read_yolox(state, name, options)
+    if is_nanodet_plus(state):
+        return read_nanodet_plus(state, name, options)
     if any(key.startswith(TENSORFLOW_SCOPES) for key in state):
         return read_tensorflow_ssd(_as_tensorflow(state, name), options)
     raise CheckpointError(
-        f"{name}: expected tensors by the names of torchvision's SSDLite, of pytorch-ssd, of YOLOX or of the "
-        f"TensorFlow Object Detection API, got {listing(map(str, state), 3) or 'none'}"
+        f"{name}: expected tensors by the names of torchvision's SSDLite, of pytorch-ssd, of YOLOX, of NanoDet-Plus "
+        f"or of the TensorFlow Object Detection API, got {listing(map(str, state), 3) or 'none'}"
     )
 
 

@@ -148,7 +148,7 @@ def test_folders(tmp_path: Path) -> None:
             "a.pth",
             OLD,
             "tflite",
-            "expected a TensorFlow Lite file .* got a PyTorch file; .* torchvision or pytorch-ssd or yolox$",
+            "expected a TensorFlow Lite file .* got a PyTorch file; .* torchvision or pytorch-ssd or yolox or nanodet",
         ),
         ("a.pth", saved(layouts["make_state"]("mb1-ssd", slots=2)), "torchvision", "qfgaohao .* give pytorch-ssd$"),
         ("a.txt", b"hello", "pytorch-ssd", "expected a state dict of an SSD of qfgaohao .*, got something else"),

@@ -1,4 +1,4 @@
-"""Detectors in PyTorch and safetensors files: state dicts of torchvision, pytorch-ssd and YOLOX."""
+"""Detectors in PyTorch and safetensors files: state dicts of torchvision, pytorch-ssd, YOLOX and NanoDet-Plus."""
 
 from __future__ import annotations
 
@@ -77,3 +77,22 @@ class YoloxFormat:
         from ssdlite.weights.pytorch.yolox import read_yolox
 
         return read_yolox(source.state, str(source.path), options, beside=source.path)
+
+
+class NanoDetFormat:
+    """Of RangiLyu/nanodet: NanoDet-Plus-m, and checkpoints of its training."""
+
+    title = "state dict of a NanoDet-Plus of RangiLyu/nanodet"
+    kinds = (TORCH, SAFETENSORS)
+
+    def recognize(self, source: ImportSource) -> bool:
+        if source.kind not in self.kinds:
+            return False
+        from ssdlite.weights.pytorch.nanodet import is_nanodet_plus
+
+        return is_nanodet_plus(source.state.keys())
+
+    def read(self, source: ImportSource, options: ImportOptions) -> Imported:
+        from ssdlite.weights.pytorch.nanodet import read_nanodet_plus
+
+        return read_nanodet_plus(source.state, str(source.path), options, beside=source.path)

@@ -34,8 +34,8 @@ MAX_TENSORS = 20_000
 
 
 class UnreadNumber:
-    """In place of a number of numpy, such as the AP that YOLOX's training keeps: it is made of any arguments, and read
-    by nobody. numpy's own classes would take their memory's layout from the file."""
+    """In place of a number of numpy, such as the AP that YOLOX's training keeps, and of a callback of Lightning: it is
+    made of any arguments, and read by nobody. numpy's own classes would take their memory's layout from the file."""
 
     def __init__(self, *parts: object) -> None:
         pass
@@ -44,11 +44,13 @@ class UnreadNumber:
         pass
 
 
+# PyTorch Lightning before 1.5 keeps what its callbacks remember under their classes, such as this one
+LIGHTNING_CALLBACK = "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"
 NUMPY_NUMBERS = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")  # as pickles name them
 PLAIN_CLASSES: tuple[Any, ...] = (
     argparse.Namespace,  # holds values and does nothing: torchvision's scripts keep their options so
     UnreadNumber,
-    *((UnreadNumber, name) for name in NUMPY_NUMBERS),
+    *((UnreadNumber, name) for name in (*NUMPY_NUMBERS, LIGHTNING_CALLBACK)),
 )
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "module", "ema_state_dict", "weights", "params")
 MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # at the front of what torch.save wrote before it wrote zip archives

@@ -1,4 +1,4 @@
-"""ShuffleNetV2 and Ghost-PAN, what NanoDet-Plus is made of, in every runtime and in integers."""
+"""NanoDet-Plus' network, narrow: the channel shuffle, Ghost-PAN and distributions in every runtime and in integers."""
 
 from __future__ import annotations
 
@@ -6,26 +6,24 @@ import numpy as np
 import pytest
 import torch
 
-import ssdlite
-from ssdlite.config import NeckConfig
+from ssdlite.config import override
+from ssdlite.detector import detector_from_config
 from ssdlite.export.int8.calibration import calibrate
 from ssdlite.export.int8.quantize import count_convolutions, quantize
 from ssdlite.runtime.backends.onnxruntime import OnnxBackend
 from ssdlite.runtime.contract import Variant
+from ssdlite.weights.pytorch.nanodet import NANODET_CONFIG
 from tests.export.detectors import lively
 from tests.export.runtimes import RUNTIMES, OneDetector
 from tests.made_once import Trace
-
-NECK = NeckConfig(name="pan", channels=(96,), kernel_size=5, joint="ghost", enlargement="bilinear")
-OPTIONS = {"backbone": "shufflenet_v2", "neck": NECK, "activation": "leaky_relu"}
 
 
 @pytest.fixture(scope="module")
 def narrow(trace: Trace, tmp_path_factory: pytest.TempPathFactory) -> OneDetector:
     """Of a side that the strides do not divide."""
     torch.manual_seed(0)
-    options = {"num_classes": 3, "width_mult": 0.25, "image_size": (72, 96)}
-    detector = lively(ssdlite.build_detector("litepan320_medium", **options, **OPTIONS))
+    changes = {"width_mult": 0.25, "image_size": (72, 96), "class_names": ("cat", "dog", "bird")}
+    detector = lively(detector_from_config(override(NANODET_CONFIG, **changes)))
     return OneDetector(detector, trace, tmp_path_factory.mktemp("narrow"))
 
 
@@ -40,9 +38,9 @@ def test_onnx_runtime_answers_as_pytorch(narrow: OneDetector) -> None:
     found = narrow.onnxruntime("raw", image)
     with torch.no_grad():
         expected = narrow.detector(torch.from_numpy(image))
-    assert float(expected.class_logits.std()) > 0.3  # worth comparing
-    for meaning, right in zip(("class_logits", "box_deltas"), expected[:2], strict=True):
-        np.testing.assert_allclose(found[meaning], right.numpy(), atol=1e-4)
+    assert float(expected.class_logits.std()) > 0.3 and float(expected.box_deltas.std()) > 0.1  # worth comparing
+    for meaning, right in found.items():
+        np.testing.assert_allclose(right, getattr(expected, meaning).numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize(
