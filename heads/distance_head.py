@@ -64,9 +64,9 @@ class DistanceHead(Head):
         self.distance_mean = None if bin_sizes is None else DistributionMean(bins, bin_sizes)
         self.box_code = DistanceCode()
 
-    @staticmethod
-    def from_config(inputs: Sequence[FeatureMap], config: DetectorConfig) -> DistanceHead:
-        return DistanceHead(
+    @classmethod
+    def from_config(cls, inputs: Sequence[FeatureMap], config: DetectorConfig) -> DistanceHead:
+        return cls(
             [one.channels for one in inputs],
             config.anchors.shapes_per_cell,
             config.num_classes + 1,
@@ -79,17 +79,22 @@ class DistanceHead(Head):
 
     def forward(self, maps: Sequence[Tensor]) -> Outputs:
         """Maps [B, C_i, H_i, W_i] -> class logits [B, A, num_logits] and box deltas [B, A, 4], which are distances."""
-        features = [tower(one) for tower, one in zip(self.towers, maps, strict=True)]
+        features = self.run_towers(maps)
+        return self.with_distances(self.classification(features), features)
+
+    def run_towers(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        return [tower(one) for tower, one in zip(self.towers, maps, strict=True)]
+
+    def with_distances(self, class_logits: Tensor, features: Sequence[Tensor]) -> Outputs:
+        """The outputs of these logits, and of the distances that ``features`` [B, C_i, H_i, W_i] give."""
         predicted = self.regression(features).float()
         if self.distance_mean is not None:
             logits = predicted.unflatten(1, (-1, 4))
             return Outputs(
-                self.classification(features),
-                self.distance_mean(predicted),
-                Distributions(logits, self.distance_mean.bin_sizes),
+                class_logits, self.distance_mean(predicted), Distributions(logits, self.distance_mean.bin_sizes)
             )
         limited = F.relu6(predicted * 0.5 + 3.0) * 2.0 - 6.0  # to -6..6, by what every runtime has
-        return Outputs(self.classification(features), torch.exp(limited))
+        return Outputs(class_logits, torch.exp(limited))
 
     def initialize_weights(self) -> None:
         initialize_classifier(self.towers)
@@ -114,14 +119,15 @@ class DistributionMean(GeometryModule):
     def forward(self, logits: Tensor) -> Tensor:
         """[B, 4 * A, bins] in float32 -> deltas [B, A, 4]."""
         kind = logits.device.type
-        if torch.is_autocast_enabled(kind):  # which would round the shares to 8 bits before they are summed
+        # autocast would round the shares to 8 bits before they are summed
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
             with torch.autocast(kind, enabled=False):
                 return self._means(logits)
         return self._means(logits)
 
     def _means(self, logits: Tensor) -> Tensor:
         """A product of matrices: of NNAPI, ncnn and Core ML's execution provider each has another sum along an axis."""
-        means = torch.softmax(logits, dim=-1) @ self.multiples
+        means = torch.softmax(logits, dim=-1) @ self.multiples.to(logits.dtype)
         deltas: Tensor = means.reshape(means.shape[0], -1, 4) * self.bin_sizes
         return deltas
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ssdlite.backbones.base import FeatureMap
 from ssdlite.config import DetectorConfig
+from ssdlite.heads.aligned_head import AlignedDistanceHead
 from ssdlite.heads.base import Head, Neck
 from ssdlite.heads.csp_pan import CspPathAggregation
 from ssdlite.heads.decoupled_head import DecoupledHead
@@ -23,4 +24,5 @@ HEADS: dict[str, Callable[[Sequence[FeatureMap], DetectorConfig], Head]] = {
     "ssdlite": SSDLiteHead.from_config,
     "distances": DistanceHead.from_config,
     "decoupled": DecoupledHead.from_config,
+    "aligned_distances": AlignedDistanceHead.from_config,
 }

@@ -50,11 +50,7 @@ class PredictionHead(nn.ModuleList):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps [B, C_i, H_i, W_i] -> [B, A, columns]; A runs over maps, rows, columns of the grid, anchor shapes."""
-        outputs = [
-            predictor(features).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, self.columns))
-            for predictor, features in zip(self, maps, strict=True)
-        ]
-        return torch.cat(outputs, dim=1)
+        return rows_of_anchors(self, maps, self.columns)
 
     def set_bias(self, values: Tensor) -> None:
         """Give every anchor's output the biases ``values`` [columns]."""
@@ -62,6 +58,15 @@ class PredictionHead(nn.ModuleList):
             *_, bias = predictor.parameters()
             with torch.no_grad():
                 bias.copy_(values.repeat(len(bias) // self.columns))
+
+
+def rows_of_anchors(predictors: nn.ModuleList, maps: Sequence[Tensor], columns: int) -> Tensor:
+    """Maps [B, C_i, H_i, W_i] -> what the predictor of each gives, [B, A, columns]."""
+    outputs = [
+        predictor(features).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, columns))
+        for predictor, features in zip(predictors, maps, strict=True)
+    ]
+    return torch.cat(outputs, dim=1)
 
 
 def _predictor(channels: int, outputs: int, conv: HeadConv, layers: LayerConfig) -> nn.Sequential:

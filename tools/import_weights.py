@@ -44,8 +44,8 @@ BOOK_KEEPING = ".num_batches_tracked"  # a number in every batch norm that no ot
 @dataclass(frozen=True)
 class ImportWeightsOptions:
     source: Annotated[str, tyro.conf.Positional]
-    """A .tflite, .pth, .pt or .safetensors file, a TensorFlow checkpoint or frozen graph, or torchvision:coco, which is
-    downloaded."""
+    """A .tflite, .pth, .pt, .safetensors or .pdparams file, a TensorFlow checkpoint or frozen graph, or
+    torchvision:coco, which is downloaded."""
     output: Path
     """The checkpoint to write, such as X.pt."""
     format: Annotated[str, tyro.conf.arg(help=f"What the source is: {', '.join(WEIGHT_FORMATS)}; auto looks.")] = "auto"

@@ -61,6 +61,7 @@ def export_onnx(detector: Detector, options: GraphOptions) -> onnx.ModelProto:
     _drop_allowzero(model)
     merge_padding(model)
     pool_globally(model)
+    _drop_unused_initializers(model)
     set_opset(model, options.opset)
     _check(model)
     return model

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.validation import suggest
+from ssdlite.weights.paddle import PicodetFormat
 from ssdlite.weights.pytorch import NanoDetFormat, PytorchSsdFormat, TorchvisionFormat, YoloxFormat
 from ssdlite.weights.source import (
     SUFFIXES,
@@ -34,6 +35,7 @@ WEIGHT_FORMATS: dict[str, WeightFormat] = {
     "pytorch-ssd": PytorchSsdFormat(),
     "yolox": YoloxFormat(),
     "nanodet": NanoDetFormat(),
+    "picodet": PicodetFormat(),
 }
 MAX_LISTED = 3  # files and tensors that an error lists
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ssdlite.anchors import AnchorConfig
 from ssdlite.errors import CheckpointError
 from ssdlite.files import listing
 from ssdlite.weights.api import as_options
+from ssdlite.weights.paddle.picodet import is_picodet, read_picodet
 from ssdlite.weights.pytorch.nanodet import is_nanodet_plus, read_nanodet_plus
 from ssdlite.weights.pytorch.ssd import (
     is_pytorch_ssd,
@@ -32,6 +33,13 @@ if TYPE_CHECKING:
     from ssdlite.weights.mapping import Imported
 
 NamedTensors = Mapping[str, Tensor | npt.NDArray[Any]]
+STATE_DICTS: tuple[tuple[Callable[[Collection[str]], bool], Callable[..., Imported]], ...] = (
+    (is_torchvision_ssd, read_torchvision_ssd),
+    (is_pytorch_ssd, read_pytorch_ssd),
+    (is_yolox, read_yolox),
+    (is_nanodet_plus, read_nanodet_plus),
+    (is_picodet, read_picodet),
+)
 TENSORFLOW_SCOPES = ("FeatureExtractor/", "BoxPredictor_")
 
 
@@ -48,7 +56,7 @@ def from_tensors(
     """Another project's detector from its arrays by name; ``.checkpoint`` of the result is ours.
 
     Names and axes are those of a file that ``import_weights`` reads: of torchvision's SSDLite, of pytorch-ssd, of
-    YOLOX, of NanoDet-Plus, or of the TensorFlow Object Detection API
+    YOLOX, of NanoDet-Plus, of PicoDet, or of the TensorFlow Object Detection API
     (``FeatureExtractor/MobilenetV1/Conv2d_0/weights``, HWIO), whose layers may have a ``convolution_bn_offset`` in
     place of a batch norm that was folded into their filters.
 
@@ -63,19 +71,14 @@ def from_tensors(
     """
     options = as_options(class_names, image_size, pictures, anchor_order, anchors)
     state = {key: _as_tensor(key, value, name) for key, value in dict(tensors).items()}
-    if is_torchvision_ssd(state):
-        return read_torchvision_ssd(state, name, options)
-    if is_pytorch_ssd(state):
-        return read_pytorch_ssd(state, name, options)
-    if is_yolox(state):
-        return read_yolox(state, name, options)
-    if is_nanodet_plus(state):
-        return read_nanodet_plus(state, name, options)
+    for fits, read in STATE_DICTS:
+        if fits(state):
+            return read(state, name, options)
     if any(key.startswith(TENSORFLOW_SCOPES) for key in state):
         return read_tensorflow_ssd(_as_tensorflow(state, name), options)
     raise CheckpointError(
-        f"{name}: expected tensors by the names of torchvision's SSDLite, of pytorch-ssd, of YOLOX, of NanoDet-Plus "
-        f"or of the TensorFlow Object Detection API, got {listing(map(str, state), 3) or 'none'}"
+        f"{name}: expected tensors by the names of torchvision's SSDLite, of pytorch-ssd, of YOLOX, of NanoDet-Plus, "
+        f"of PicoDet or of the TensorFlow Object Detection API, got {listing(map(str, state), 3) or 'none'}"
     )
 
 

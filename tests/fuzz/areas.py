@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Callable
@@ -389,6 +390,29 @@ def _attack_torchvision(material: Any, random: Random, folder: Path) -> None:
     _import(folder / "a.pth")
 
 
+def _prepare_paddle(folder: Path) -> Any:
+    """Pickles of a state dict with PicoDet's first names, and calls of what is no part of an array."""
+    content = {
+        "backbone.conv1.conv.weight": np.zeros((16, 3, 3, 3), np.float32),
+        "head.conv_feat.se.0.fc.weight": np.ones((4, 4, 1, 1), np.float16),
+        "head.head_cls0.bias": np.zeros(3),
+        "StructuredToParameterName@@": {"head.head_cls0.bias": "conv2d_0.b_0"},
+    }
+    return [pickle.dumps(content, protocol=protocol) for protocol in (2, 3, 4)]
+
+
+def _attack_paddle(files: list[bytes], random: Random, folder: Path) -> None:
+    data = random.choice(files)
+    if random.random() < 0.3:
+        names = (b"numpy", b"ndarray", b"_reconstruct", b"dtype", b"multiarray", b"latin1")
+        strange = (b"os", b"system", b"builtins", b"eval", b"", b"\x93" * 3, b"\xff" * 4)
+        data = data.replace(random.choice(names), random.choice(strange), 1)
+    else:
+        data = mutate_bytes(data, random)
+    (folder / "a.pdparams").write_bytes(data)
+    _import(folder / "a.pdparams")
+
+
 AREAS: dict[str, Area] = DATA_SET_AREAS | {
     "pictures": Area(2400, _prepare_pictures, _attack_picture),
     "arrays": Area(800, _prepare_detector, _attack_arrays, (SsdliteError, TypeError, ValueError)),
@@ -403,4 +427,5 @@ AREAS: dict[str, Area] = DATA_SET_AREAS | {
     "tflite": Area(300, prepare_nothing, _attack_tflite),
     "tensorflow": Area(600, prepare_nothing, _attack_tensorflow),
     "torchvision": Area(200, _prepare_torchvision, _attack_torchvision),
+    "paddle": Area(600, _prepare_paddle, _attack_paddle),
 }

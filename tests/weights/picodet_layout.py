@@ -6,6 +6,8 @@ and csp_pan.py, heads/pico_head.py and gfl_head.py, and configs/picodet/_base_/p
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -38,9 +40,11 @@ class Writer:
         self.state: Arrays = {}
         self.random = np.random.default_rng(seed)
 
-    def conv(self, name: str, before: int, after: int, side: int, bias: float | None = None) -> None:
+    def conv(
+        self, name: str, before: int, after: int, side: int, *, bias: float | None = None, gain: float = 2
+    ) -> None:
         """``before`` channels for each of a group."""
-        values = self.random.normal(0, np.sqrt(2 / (before * side * side)), (after, before, side, side))
+        values = self.random.normal(0, np.sqrt(gain / (before * side * side)), (after, before, side, side))
         self.state[f"{name}.weight"] = values.astype(np.float32)
         if bias is not None:
             self.state[f"{name}.bias"] = self.random.normal(bias, 0.3, after).astype(np.float32)
@@ -88,8 +92,8 @@ def make_state(scale: float, channels: int, depth: int, num_classes: int, seed: 
             writer.pair(f"head.conv_feat.cls_conv_pw{level}.{number}", channels, channels, 1, "norm")
         writer.conv(f"head.conv_feat.se.{level}.fc", channels, channels, 1, bias=0)
         writer.pair(f"head.conv_feat.se.{level}.conv", channels, channels, 1, "norm")
-        writer.conv(f"head.head_cls{level}", channels, num_classes, 1, bias=-2)
-        writer.conv(f"head.head_reg{level}", channels, 4 * BINS, 1, bias=0)
+        writer.conv(f"head.head_cls{level}", channels, num_classes, 1, bias=-2, gain=20)
+        writer.conv(f"head.head_reg{level}", channels, 4 * BINS, 1, bias=0, gain=20)
         writer.halving(f"head.cls_align.{level}", channels, 1)
         writer.state[f"head.p{level + 3}_feat.scale_reg"] = np.ones(1, np.float32)
     writer.state["head.distribution_project.project"] = np.arange(BINS, dtype=np.float32)
@@ -99,7 +103,7 @@ def make_state(scale: float, channels: int, depth: int, num_classes: int, seed: 
 class Network:
     """What PaddleDetection computes with such a state dict."""
 
-    def __init__(self, state: Arrays) -> None:
+    def __init__(self, state: dict[str, npt.NDArray[Any]]) -> None:
         self.state = {name: torch.from_numpy(array) for name, array in state.items()}
         self.depth = sum(f"head.conv_feat.cls_conv_dw0.{number}.conv.weight" in state for number in range(9))
 
@@ -159,7 +163,7 @@ class Network:
         alignment = torch.sigmoid(self.halving(f"head.cls_align.{level}", values, 1, activate=False))
         scores = (torch.sigmoid(self.conv(f"head.head_cls{level}", gated)) * alignment + 1e-9).sqrt()
         distribution = self.conv(f"head.head_reg{level}", gated).permute(0, 2, 3, 1).unflatten(3, (4, BINS))
-        distances = distribution.softmax(dim=-1) @ torch.arange(float(BINS))
+        distances = distribution.softmax(dim=-1) @ self.state["head.distribution_project.project"]
         rows, columns = values.shape[2:]
         y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")
         center = torch.stack([x, y], dim=-1)
@@ -168,10 +172,12 @@ class Network:
 
 
 @torch.no_grad()
-def run(state: Arrays, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """RGB pictures [B, 3, S, S] of 0..255 -> scores [B, A, K] and boxes [B, A, 4] xyxy in their pixels."""
+def run(state: dict[str, npt.NDArray[Any]], pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """RGB pictures [B, 3, S, S] of 0..255 -> scores [B, A, K] and boxes [B, A, 4] xyxy in their pixels; computed in the
+    type of the arrays."""
     network = Network(state)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
-    maps = network.neck(network.backbone((pictures.float() / 255 - mean) / std))
+    mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (MEAN, STD))
+    kind = network.state["head.distribution_project.project"].dtype
+    maps = network.neck(network.backbone(((pictures / 255.0 - mean) / std).to(kind)))
     scores, boxes = zip(*(network.head(level, one) for level, one in enumerate(maps)), strict=True)
     return torch.cat(scores, 1), torch.cat(boxes, 1)

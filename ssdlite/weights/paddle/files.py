@@ -26,7 +26,7 @@ from ssdlite.weights.raw_tensors import DAMAGE, MAX_RANK
 from ssdlite.weights.source import PADDLE, check_size, damaged_file, file_kind, require_file
 
 NAME_TABLE = "StructuredToParameterName@@"  # of the parameters' names in Paddle's own graph
-MAX_OPERATIONS = 1_000_000  # of a pickle; a state dict has about 40 for each tensor
+MAX_OPERATIONS = 300_000  # of a pickle; a state dict has 30 for each of its few hundred tensors
 MAX_ARGUMENTS = 10  # of a function, and parts of a state
 MAX_ARRAY_SIDE = 2**31
 ARRAY_TYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1")  # that torch has too
@@ -164,6 +164,11 @@ def _make_dict() -> dict[str, Any]:
     return {}
 
 
+def _make_no_bytes() -> bytes:
+    """How protocol 2 writes those of an empty array."""
+    return b""
+
+
 NDARRAY = PickledName("numpy", "ndarray")
 ENCODE = PickledName("_codecs", "encode")  # how protocol 2 writes bytes
 FUNCTIONS: dict[PickledName, Callable[..., Any]] = {
@@ -171,6 +176,7 @@ FUNCTIONS: dict[PickledName, Callable[..., Any]] = {
     PickledName("numpy._core.multiarray", "_reconstruct"): _make_array,
     PickledName("numpy", "dtype"): _make_type,
     PickledName("collections", "OrderedDict"): _make_dict,
+    PickledName("__builtin__", "bytes"): _make_no_bytes,
     PickledName("builtins", "tuple"): _make_tuple,
     PickledName("__builtin__", "tuple"): _make_tuple,
 }
