@@ -149,7 +149,7 @@ def test_toys_go_all_the_way(shapes: Path, tmp_path: Path) -> None:
     tuned = ["--weights", str(run / "best.pt"), "--freeze-stages", "3", "--epochs", "1", "--batch-size", "8"]
     more = ["--workers", "0", "--amp", "off", "--output", str(tmp_path / "tuned")]
     assert main(["train", "--data", str(shapes), *tuned, *more]) == 0
-    after = ssdlite.load_detector(tmp_path / "tuned" / "best.pt").state_dict()
+    after = ssdlite.load_detector(tmp_path / "tuned" / "last.pt").state_dict()
     before = detector.state_dict()
     kept = {name for name, tensor in before.items() if torch.equal(tensor, after[name])}
     assert {name for name in before if name.startswith("backbone.features.1.")} <= kept  # of the stage of stride 8
