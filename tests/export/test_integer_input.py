@@ -2,12 +2,12 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import numpy_helper, parser
 
 from ssdlite.export.int8.calibration import calibrate, find_body
 from ssdlite.export.int8.quantize import count_convolutions, find_integer_input, quantize
+from tests.export.runtimes import open_as_written
 
 NORMALISE = "centred = Sub(values, mean) normal = Div(centred, std)"
 LAYOUTS = {
@@ -55,12 +55,7 @@ def pictures(layout: str = "NCHW") -> list[np.ndarray]:
 
 
 def run(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
-    """What the graph says: its own steps one by one, as integer kernels saturate on x86 without VNNI, with such weights
-    by a tenth of the range."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {"images": image})[0]
+    return open_as_written(model.SerializeToString()).run(None, {"images": image})[0]
 
 
 def operators(model: onnx.ModelProto) -> list[str]:

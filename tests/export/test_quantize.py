@@ -18,6 +18,7 @@ from ssdlite.export.int8.quantize import count_convolutions, quantization_facts,
 from ssdlite.export.int8.sensitivity import choose_float_layers, output_error, rank_layers
 from ssdlite.export.onnx import export_onnx
 from ssdlite.export.options import GraphOptions
+from tests.export.runtimes import open_as_written
 
 CONVOLUTIONS = 74
 PLANTED = "backbone.features.2.conv.0.0.Conv"  # everything passes through it
@@ -59,9 +60,7 @@ def int8(raw: onnx.ModelProto, calibration: Calibration) -> onnx.ModelProto:
 
 
 def run(model: onnx.ModelProto, count: int = 3) -> list[np.ndarray]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_as_written(model.SerializeToString())
     runs = [session.run(None, {"images": tensor}) for tensor in pictures(count)]
     return [np.concatenate(values) for values in zip(*runs, strict=True)]
 

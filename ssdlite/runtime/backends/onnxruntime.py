@@ -47,12 +47,18 @@ class OnnxBackend:
     has_weights_file: ClassVar[bool] = False
     carries_contract: ClassVar[bool] = True
 
-    def __init__(self, source: Path | bytes, threads: int | None = None, *, name: str = "the model") -> None:
+    def __init__(
+        self, source: Path | bytes, threads: int | None = None, *, name: str = "the model", as_written: bool = False
+    ) -> None:
+        """``as_written``: without fused operators, so that integers give the same on every processor; those of x86
+        without VNNI saturate.
+        """
         self.name = name if isinstance(source, bytes) else str(source)
         try:
             import onnxruntime
         except ImportError:
             raise ContractError(f"{self.name}: running it needs onnxruntime: pip install onnxruntime") from None
+        self._as_written = as_written
         self._opened = (source if isinstance(source, bytes) else source.absolute(), threads)
         content = source if isinstance(source, bytes) else read_model_file(source)
         is_ort_format = content[4:8] == ORT_FORMAT_MARK
@@ -62,6 +68,8 @@ class OnnxBackend:
         options.log_severity_level = FATAL_ONLY
         options.inter_op_num_threads = 1
         options.intra_op_num_threads = threads or 0
+        if as_written:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.load_model_format", "ORT" if is_ort_format else "ONNX")
         try:
             self._session = onnxruntime.InferenceSession(
@@ -75,7 +83,7 @@ class OnnxBackend:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what was opened: a session belongs to its process."""
-        return partial(OnnxBackend, name=self.name), self._opened
+        return partial(OnnxBackend, name=self.name, as_written=self._as_written), self._opened
 
     @classmethod
     def open(cls, path: Path, model: ModelSpec | None, threads: int | None) -> OnnxBackend:
