@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +43,20 @@ class Imported:
     made: tuple[tuple[str, str], ...]
     left: tuple[tuple[str, str], ...]
     notes: tuple[str, ...] = ()
+
+
+LayerPlace = tuple[str, str, Mapping[str, str]]
+"""What our names of layers begin with, # for a digit; what theirs do, {0} for the first of these; how both go on."""
+
+
+def layer_elsewhere(ours: str, places: Iterable[LayerPlace]) -> str:
+    """Our name of a layer -> that of another project."""
+    for start, theirs, parts in places:
+        found = re.fullmatch(re.escape(start).replace(r"\#", r"(\d)") + r"\.(.+)", ours)
+        if found and found.groups()[-1] in parts:
+            *numbers, rest = found.groups()
+            return f"{theirs}.{parts[rest]}".format(*numbers)
+    raise KeyError(ours)
 
 
 class WeightMapping:

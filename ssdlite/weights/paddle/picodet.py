@@ -22,7 +22,7 @@ from ssdlite.backbones.layers import round_channels
 from ssdlite.config import DetectorConfig, HeadConfig, NeckConfig, override
 from ssdlite.errors import CheckpointError
 from ssdlite.weights.class_names import DENSE_COCO_LOGITS, ClassRows, count_logits, name_rows
-from ssdlite.weights.mapping import Imported, WeightMapping, empty_tensors
+from ssdlite.weights.mapping import Imported, LayerPlace, WeightMapping, empty_tensors, layer_elsewhere
 from ssdlite.weights.source import ImportOptions
 
 PICODET = "PaddleDetection's PicoDet"
@@ -168,8 +168,7 @@ TOWER = {
 GATE = {"weigh": "fc", "conv.0": "conv.conv", "conv.1": "conv.norm"}
 ALIGNMENT = {"0.0": "dwconv", "0.1": "bn1", "1.0": "pwconv", "1.1": "bn2"}
 LCNET_BLOCKS = [f"{stage}.{n}" for stage, count in zip(range(2, 7), (1, 2, 2, 6, 2), strict=True) for n in range(count)]
-# What our names begin with, numbers left out, and what theirs do; how they go on.
-PLACES: tuple[tuple[str, str, Mapping[str, str]], ...] = (
+PICODET_PLACES: tuple[LayerPlace, ...] = (
     ("backbone.features.0", "backbone.conv1", PAIR),
     *(
         (f"backbone.features.{number}", f"backbone.blocks{block}", SEPARABLE)
@@ -193,9 +192,4 @@ ENTRIES = {"running_mean": "_mean", "running_var": "_variance"}
 def picodet_name(ours: str) -> str:
     """Our ``head.towers.2.1.depthwise.1.running_var`` -> their ``head.conv_feat.cls_conv_dw2.1.norm._variance``."""
     layer, _, entry = ours.rpartition(".")
-    for start, theirs, layers in PLACES:
-        found = re.fullmatch(re.escape(start).replace(r"\#", r"(\d)") + r"\.(.+)", layer)
-        if found and found.groups()[-1] in layers:
-            *numbers, rest = found.groups()
-            return ".".join((theirs, layers[rest], ENTRIES.get(entry, entry))).format(*numbers)
-    raise KeyError(ours)
+    return f"{layer_elsewhere(layer, PICODET_PLACES)}.{ENTRIES.get(entry, entry)}"

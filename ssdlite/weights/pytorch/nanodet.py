@@ -10,7 +10,6 @@ training the weights and their averages, and of both what guides the assignment 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from ssdlite.backbones.shufflenet_v2 import SHUFFLENET_CHANNELS, SHUFFLENET_REPE
 from ssdlite.config import DetectorConfig, HeadConfig, KernelSize, NeckConfig, override
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.weights.class_names import DENSE_COCO_LOGITS, ClassRows, count_logits, name_rows
-from ssdlite.weights.mapping import Imported, WeightMapping, empty_tensors
+from ssdlite.weights.mapping import Imported, LayerPlace, WeightMapping, empty_tensors, layer_elsewhere
 from ssdlite.weights.source import ImportOptions
 
 NANODET = "NanoDet-Plus"
@@ -196,8 +195,7 @@ BLOCK_PARTS = {layer: layer for layer in (f"branch{branch}.{place}" for branch i
 SHUFFLENET_BLOCKS = [
     f"stage{stage}.{number}" for stage, count in enumerate(SHUFFLENET_REPEATS, 2) for number in range(count)
 ]
-# What our names begin with, # for a number, and what theirs do; how they go on.
-NANODET_PLACES: tuple[tuple[str, str, Mapping[str, str]], ...] = (
+NANODET_PLACES: tuple[LayerPlace, ...] = (
     ("backbone.features.0", "backbone.conv1", {"0": "0", "1": "1"}),
     *(
         (f"backbone.features.{number}", f"backbone.{block}", BLOCK_PARTS)
@@ -218,9 +216,4 @@ NANODET_PLACES: tuple[tuple[str, str, Mapping[str, str]], ...] = (
 def nanodet_name(ours: str) -> str:
     """Our ``head.towers.2.1.depthwise.1.running_var`` -> their ``head.cls_convs.2.1.dwnorm.running_var``."""
     layer, _, entry = ours.rpartition(".")
-    for start, theirs, parts in NANODET_PLACES:
-        found = re.fullmatch(re.escape(start).replace(r"\#", r"(\d)") + r"\.(.+)", layer)
-        if found and found[found.lastindex or 0] in parts:
-            *numbers, rest = found.groups()
-            return f"{theirs}.{parts[rest]}.{entry}".format(*numbers)
-    raise KeyError(ours)
+    return f"{layer_elsewhere(layer, NANODET_PLACES)}.{entry}"
