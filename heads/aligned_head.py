@@ -12,7 +12,7 @@ from ssdlite.backbones.base import initialize_classifier
 from ssdlite.backbones.layers import ConvNormActivation
 from ssdlite.config import LayerConfig
 from ssdlite.heads.base import Outputs
-from ssdlite.heads.distance_head import DistanceHead
+from ssdlite.heads.distance_head import DistanceHead, run_towers
 from ssdlite.heads.ssd_head import rows_of_anchors
 
 LEAST_REST = 1e-6  # what a score is short of 1 at least; keeps its logit finite
@@ -63,7 +63,7 @@ class AlignedDistanceHead(DistanceHead):
 
     def forward(self, maps: Sequence[Tensor]) -> Outputs:
         """Maps [B, C_i, H_i, W_i] -> class logits [B, A, num_logits], and deltas [B, A, 4], which are distances."""
-        features = self.run_towers(maps)
+        features = run_towers(self.towers, maps)
         gated = [gate(one) for gate, one in zip(self.gates, features, strict=True)]
         alignment = rows_of_anchors(self.alignments, features, 1)
         return self.with_distances(geometric_mean_logit(self.classification(gated).float(), alignment.float()), gated)

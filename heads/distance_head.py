@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssdlite.backbones.base import FeatureMap, initialize_classifier
+from ssdlite.backbones.base import FeatureMap
 from ssdlite.backbones.layers import DepthwiseSeparableConv
 from ssdlite.config import BoxLossName, DetectorConfig, LayerConfig
 from ssdlite.heads.base import Distributions, Head, Outputs, initialize_normal
@@ -18,15 +19,17 @@ from ssdlite.heads.boxes import DistanceCode, GeometryModule
 from ssdlite.heads.ssd_head import FOREGROUND_LOGIT, PredictionHead
 
 PREDICTOR_STD = 0.01  # arXiv 1708.02002, section 4.1
+LOG_STEP = 0.2  # what the network's number counts in the log of a distance, as in SSD's code of sides (its variance)
 
 
 class DistanceHead(Head):
     """Left, top, right and bottom from the cell's centre (FCOS, arXiv 1904.01355, section 3.1), as multiples of the
     side of its anchor, a square that stands for no shape but for the map's scale.
 
-    On every map ``depth`` separable convolutions that both predictors share, then a 1x1 convolution each. Scores are
-    sigmoids. A distance is the exponential of the network's number, or, with ``bin_sizes``, the mean of a distribution
-    over ``bins`` multiples of them (generalised focal loss, arXiv 2006.04388, section 3.2).
+    On every map ``depth`` separable convolutions, then a 1x1 convolution for classes and one for boxes, which share
+    those before or have ``separate_towers``. Scores are sigmoids. A distance is the exponential of a fifth of the
+    network's number, or, with ``bin_sizes``, the mean of a distribution over ``bins`` multiples of them (generalised
+    focal loss, arXiv 2006.04388, section 3.2).
 
     Args:
         bin_sizes: [A, 4] in sides of the anchor, or [1, 1] where all are equal.
@@ -44,20 +47,15 @@ class DistanceHead(Head):
         *,
         depth: int,
         kernel_size: int,
+        separate_towers: bool = False,
         bins: int = 0,
         bin_sizes: Tensor | None = None,
         layers: LayerConfig,
     ) -> None:
         super().__init__()
-        self.towers = nn.ModuleList(
-            nn.Sequential(
-                *(
-                    DepthwiseSeparableConv(channels, channels, kernel_size=kernel_size, layers=layers)
-                    for _ in range(depth)
-                )
-            )
-            for channels in in_channels
-        )
+        build_towers = partial(_build_towers, in_channels, depth=depth, kernel_size=kernel_size, layers=layers)
+        self.towers = build_towers()
+        self.box_towers = build_towers() if separate_towers else None
         rows, columns = ([4 * one for one in anchors_per_cell], bins) if bins else (anchors_per_cell, 4)
         self.classification = PredictionHead(in_channels, anchors_per_cell, num_logits, conv="pointwise", layers=layers)
         self.regression = PredictionHead(in_channels, rows, columns, conv="pointwise", layers=layers)
@@ -72,6 +70,7 @@ class DistanceHead(Head):
             config.num_classes + 1,
             depth=config.head.depth,
             kernel_size=config.head.kernel_size,
+            separate_towers=config.head.towers == "separate",
             bins=config.head.bins,
             bin_sizes=_strides_in_sides(config) if config.head.bins else None,
             layers=config.layers,
@@ -79,11 +78,9 @@ class DistanceHead(Head):
 
     def forward(self, maps: Sequence[Tensor]) -> Outputs:
         """Maps [B, C_i, H_i, W_i] -> class logits [B, A, num_logits] and box deltas [B, A, 4], which are distances."""
-        features = self.run_towers(maps)
-        return self.with_distances(self.classification(features), features)
-
-    def run_towers(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        return [tower(one) for tower, one in zip(self.towers, maps, strict=True)]
+        features = run_towers(self.towers, maps)
+        of_boxes = features if self.box_towers is None else run_towers(self.box_towers, maps)
+        return self.with_distances(self.classification(features), of_boxes)
 
     def with_distances(self, class_logits: Tensor, features: Sequence[Tensor]) -> Outputs:
         """The outputs of these logits, and of the distances that ``features`` [B, C_i, H_i, W_i] give."""
@@ -93,16 +90,29 @@ class DistanceHead(Head):
             return Outputs(
                 class_logits, self.distance_mean(predicted), Distributions(logits, self.distance_mean.bin_sizes)
             )
-        limited = F.relu6(predicted * 0.5 + 3.0) * 2.0 - 6.0  # to -6..6, by what every runtime has
+        limited = F.relu6(predicted * (0.5 * LOG_STEP) + 3.0) * 2.0 - 6.0  # to -6..6, by what every runtime has
         return Outputs(class_logits, torch.exp(limited))
 
     def initialize_weights(self) -> None:
-        initialize_classifier(self.towers)
+        initialize_normal(self)
         for predictor in (self.classification, self.regression):
             initialize_normal(predictor, PREDICTOR_STD)
         self.classification.set_bias(torch.full((self.classification.columns,), FOREGROUND_LOGIT))
         if self.distance_mean is None:
-            self.regression.set_bias(torch.full((4,), math.log(0.5)))  # the anchor itself
+            self.regression.set_bias(torch.full((4,), math.log(0.5) / LOG_STEP))  # the anchor itself
+
+
+def _build_towers(channels: Sequence[int], *, depth: int, kernel_size: int, layers: LayerConfig) -> nn.ModuleList:
+    """For every map ``depth`` separable convolutions of its width."""
+    return nn.ModuleList(
+        nn.Sequential(*(DepthwiseSeparableConv(c, c, kernel_size=kernel_size, layers=layers) for _ in range(depth)))
+        for c in channels
+    )
+
+
+def run_towers(towers: nn.ModuleList, maps: Sequence[Tensor]) -> list[Tensor]:
+    """Each map through its own."""
+    return [tower(one) for tower, one in zip(towers, maps, strict=True)]
 
 
 class DistributionMean(GeometryModule):

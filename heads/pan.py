@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssdlite.backbones.base import FeatureMap, initialize_classifier
+from ssdlite.backbones.base import FeatureMap
 from ssdlite.backbones.layers import ConvNormActivation, DepthwiseSeparableConv, round_channels
 from ssdlite.config import DetectorConfig, EnlargementName, JointName, LayerConfig
 from ssdlite.errors import ConfigError
-from ssdlite.heads.base import Neck
+from ssdlite.heads.base import Neck, initialize_normal
 from ssdlite.heads.joints import JOINTS
 
 
@@ -92,7 +92,7 @@ class PathAggregation(Neck):
         return leaving
 
     def initialize_weights(self) -> None:
-        initialize_classifier(self)
+        initialize_normal(self)
 
 
 def enlarge(coarse: Tensor, fine: Tensor, mode: EnlargementName = "nearest") -> Tensor:

@@ -148,6 +148,7 @@ class HeadConfig(Config, frozen=True, kw_only=True):
         score_function: ``softmax`` goes with the multibox loss, ``sigmoid`` with the focal loss.
         depth, kernel_size: of the separable convolutions in front of the predictors of ``distances``; ``decoupled`` has
             so many in each of its two rows.
+        towers: whether those of ``distances`` are ``shared`` by classes and boxes, or each has its own.
         bins: in ``distances``, of the distribution whose mean a distance is: 0 to ``bins`` - 1 strides. None (0) where
             a distance is predicted as one number.
     """
@@ -159,6 +160,7 @@ class HeadConfig(Config, frozen=True, kw_only=True):
     score_function: ScoreFunction = "softmax"
     depth: int = 2
     kernel_size: KernelSize = 3
+    towers: Literal["shared", "separate"] = "shared"
     bins: int = 0
 
     def check(self) -> None:
@@ -412,7 +414,7 @@ _LITEPAN = override(
     _SSDLITE,
     backbone="mobilenet_v4_conv_small",
     neck=NeckConfig(name="pan", channels=(96,), kernel_size=5),
-    head=HeadConfig(name="distances", score_function="sigmoid", kernel_size=5),
+    head=HeadConfig(name="distances", score_function="sigmoid", kernel_size=5, towers="separate"),
     activation="relu",
     strides=(8, 16, 32, 64),
     anchors=square_anchors((0.1, 0.2, 0.4, 0.8)),

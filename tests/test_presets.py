@@ -70,9 +70,9 @@ def test_published_sizes(preset, num_classes, image_size, millions_of_parameters
 @pytest.mark.parametrize(
     ("preset", "millions_of_parameters", "billions_of_macs", "most"),
     [
-        ("litepan320_small", 0.957, 0.312, 0.35),
-        ("litepan320_medium", 1.642, 0.528, 0.6),
-        ("litepan320_large", 4.097, 1.098, 1.2),
+        ("litepan320_small", 1.016, 0.341, 0.35),
+        ("litepan320_medium", 1.738, 0.578, 0.6),
+        ("litepan320_large", 4.258, 1.182, 1.2),
     ],
 )
 def test_litepan_keeps_its_limits_of_work(preset, millions_of_parameters, billions_of_macs, most):

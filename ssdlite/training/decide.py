@@ -39,6 +39,8 @@ SMALL_SHARE_OF_CLASS = 0.25
 COUNTED_CLASS = 10  # boxes, from which a class counts on its own
 LARGE_SET = 3_000  # pictures, from which larger batches have enough steps
 USUAL_HEADS = ("ssdlite",)  # others say themselves which loss they ask for
+USUAL_BATCH = 8
+CELLS_RATE = 0.004  # of AdamW with such batches, docs/notes/frontier.md
 LEAST_OF_PROCESS = 4  # pictures in its part of a batch, whose statistics batch norm takes
 # With more than MOST_FINE_TUNED pictures: as NanoDet-Plus is trained on COCO, which has our optimizer and weight decay
 # (RangiLyu/nanodet, config/nanodet-plus-m_320.yml). PicoDet-S has the same length and average (PaddleDetection,
@@ -108,7 +110,7 @@ def decide(
         source = load_checkpoint(START)
     if isinstance(source, Checkpoint) and score is not None:
         options = take(_keep(options, train, source, score))
-    of_head = () if _asks_for_its_own_losses(options, source) else (_losses, _finest_stride)
+    of_head = (_cells,) if _asks_for_its_own_losses(options, source) else (_losses, _finest_stride)
     for rule in (_size, _augmentation, *of_head):
         options = take(rule(options, train))
     options = take(_batch(options, train, processes))
@@ -182,6 +184,15 @@ def _losses(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
             yield Decision(option, getattr(recipe, option), reasons.get(option, ""))
 
 
+def _cells(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
+    """What few pictures teach soonest to a head that predicts once a cell, without trained weights of it."""
+    if options.start.detector_weights is not None or _is_very_large(train):
+        return
+    yield Decision("anchors", "fit", f"one side a map, fitted to the {int((~train.ignore).sum())} boxes to learn from")
+    if not options.loss.assignment_guide:
+        yield Decision("matcher", "atss", "few pictures teach places sooner than what is predicted there")
+
+
 def _finest_stride(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     """A map of stride 8 for objects that stride 16 cannot tell apart; else none, as it costs a tenth of the time."""
     limit = COARSE_STRIDES * 16
@@ -200,7 +211,7 @@ def _batch(options: TrainOptions, train: DetectionIndex, processes: int) -> Iter
         size = max(LONG_BATCH, LONG_BATCH_OF_GPU * processes)
         yield Decision("batch_size", size, f"{size // processes} on {'each' if processes > 1 else 'the'} GPU")
     elif len(train) < LARGE_SET:
-        yield Decision("batch_size", max(8, least), f"more steps from {len(train)} pictures")
+        yield Decision("batch_size", max(USUAL_BATCH, least), f"more steps from {len(train)} pictures")
     else:
         yield Decision("batch_size", max(16, least), "")
 
@@ -212,9 +223,12 @@ def _augmentation(options: TrainOptions, train: DetectionIndex) -> Iterator[Deci
 
 def _schedule(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     """Of learning rate and average, where there are pictures for long runs."""
-    if not _is_very_large(train):
-        return
     size, share = options.settings.batch_size, 1.0 if options.start.detector_weights is None else 0.5
+    if not _is_very_large(train):
+        if options.optimization.optimizer == "adamw" and share == 1 and _asks_for_its_own_losses(options):
+            rate = float(f"{CELLS_RATE * math.sqrt(size / USUAL_BATCH):.2g}")
+            yield Decision("lr", rate, "a head that predicts once a cell learns sooner from larger steps")
+        return
     if options.optimization.optimizer == "adamw":
         rate = float(f"{LONG_RATE * share * math.sqrt(size / LONG_BATCH):.2g}")
         of = f"NanoDet-Plus's {LONG_RATE:g} for batches of {LONG_BATCH}, with the root of their size"
@@ -264,7 +278,7 @@ def evaluation_interval(epochs: int) -> int:
     return math.ceil(epochs / EVALUATIONS)
 
 
-def _asks_for_its_own_losses(options: TrainOptions, source: WeightSource) -> bool:
+def _asks_for_its_own_losses(options: TrainOptions, source: WeightSource = None) -> bool:
     """Of the head of the preset, or else of the weights, whose shape is kept."""
     preset = options.detector.preset
     if preset is not None:

@@ -100,6 +100,16 @@ def test_distances_are_never_without_bounds():
         torch.testing.assert_close(deltas, torch.full((1, 1, 4), expected))
 
 
+def test_separate_towers_have_nothing_in_common():
+    head = ssdlite.build_detector("litepan320_small", num_classes=3, image_size=64).head
+    outputs = head([torch.rand(1, 72, side, side) for side in (8, 4, 2, 1)])
+    for wanted, learning in ((outputs.class_logits, "towers"), (outputs.box_deltas, "box_towers")):
+        head.zero_grad()
+        wanted.sum().backward()
+        reached = {name.split(".")[0] for name, parameter in head.named_parameters() if parameter.grad is not None}
+        assert reached & {"towers", "box_towers"} == {learning}
+
+
 def test_a_neck_without_a_width_is_refused():
     with pytest.raises(
         ConfigError, match=r"channels: pan expects those of at least one map that it adds, all equal, got \(\)"

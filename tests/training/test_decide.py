@@ -147,6 +147,20 @@ def test_weights_with_a_head_of_its_own_keep_its_losses_and_cells(
     assert (found.get("loss"), found.get("anchors")) == (loss, anchors)
 
 
+def test_few_pictures_teach_a_head_of_cells_by_places_and_in_large_steps() -> None:
+    given = TrainOptions().override(data="pictures", preset="litepan320_medium")
+    for count, batch, rate in ((100, 8, 0.004), (3_000, 16, 0.0057)):  # 0.004 * sqrt(16 / 8)
+        options = decide(given, pictures(count, (30.0,))).options
+        assert (options.start.weights, options.settings.batch_size, options.peak_lr) == ("none", batch, rate)
+        assert (options.settings.matcher, options.settings.anchors) == ("atss", "fit")
+    many = decide(given, pictures(20_001, (30.0,))).options
+    assert (many.get("matcher"), many.get("anchors"), many.peak_lr) == (None, None, 0.00041)
+    tuned = decide(given.override(weights="mine.pt"), pictures(100, (30.0,))).options
+    assert (tuned.get("matcher"), tuned.get("lr")) == (None, None)
+    guided = decide(given.override(assignment_guide=True), pictures(100, (30.0,))).options
+    assert guided.get("matcher") is None  # the head's own, which looks at predictions
+
+
 def test_coco_on_gpus_is_trained_as_nanodet_plus(monkeypatch: pytest.MonkeyPatch) -> None:
     """RangiLyu/nanodet, config/nanodet-plus-m_320.yml: 300 epochs of batches of 96 on one GPU, AdamW with 0.001 and
     a decay of 0.05, 500 steps of warm-up, an average of 0.9998, an evaluation every 10 epochs."""
