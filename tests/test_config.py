@@ -100,6 +100,7 @@ def test_flat_configurations_are_upgraded():
             "score_function": "sigmoid",
             "depth": 2,
             "kernel_size": 3,
+            "towers": "shared",
             "bins": 0,
         },
         "input": {"size": [192, 224], "resize": "letterbox", "mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0]},

@@ -188,7 +188,9 @@ def _cells(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     """What few pictures teach soonest to a head that predicts once a cell, without trained weights of it."""
     if options.start.detector_weights is not None or _is_very_large(train):
         return
-    yield Decision("anchors", "fit", f"one side a map, fitted to the {int((~train.ignore).sum())} boxes to learn from")
+    fitted = f"one side a map, fitted to the {int((~train.ignore).sum())} boxes to learn from"
+    has_teacher = options.distillation.teacher is not None and options.distillation.distillation_weight
+    yield Decision("anchors", "fit", "those of the teacher" if has_teacher else fitted)
     if not options.loss.assignment_guide:
         yield Decision("matcher", "atss", "few pictures teach places sooner than what is predicted there")
 

@@ -166,7 +166,7 @@ class DistillationOptions(Config, frozen=True, kw_only=True):
     teacher: str | None = None
     """Detector of the same classes, such as best.pt of a larger preset, whose scores and boxes are learned beside the
     annotations; its input and anchors have to be those of the detector to train, as all litepan320 presets have them.
-    Default: none."""
+    Its anchors are taken where they would be fitted. Default: none."""
     distillation_weight: float = 1.0
     """Weight of what the teacher says, beside the losses on annotations; 0: it labels pictures only, and may have any
     input and anchors."""

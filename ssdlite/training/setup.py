@@ -294,6 +294,8 @@ def _config_for(index: DetectionIndex, start: RunStart) -> DetectorConfig:
     config = _config(options, index.class_names, start.source).changed(category_ids=index.category_ids)
     if options.settings.anchors != "fit":
         return config
+    if start.teacher is not None and options.distillation.distillation_weight:
+        return config.changed(anchors=start.teacher.config.anchors)  # the two are compared anchor by anchor
     boxes = input_boxes(index, config.input.size, config.input.resize)
     return config.changed(anchors=fit_to_boxes(boxes, config, options.detector.anchor_budget))
 

@@ -101,7 +101,7 @@ def test_distances_are_never_without_bounds():
 
 
 def test_separate_towers_have_nothing_in_common():
-    head = ssdlite.build_detector("litepan320_small", num_classes=3, image_size=64).head
+    head = ssdlite.build_detector("litepan320_small", num_classes=3, image_size=64).head.eval()
     outputs = head([torch.rand(1, 72, side, side) for side in (8, 4, 2, 1)])
     for wanted, learning in ((outputs.class_logits, "towers"), (outputs.box_deltas, "box_towers")):
         head.zero_grad()

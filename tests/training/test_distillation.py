@@ -135,6 +135,8 @@ def test_a_run_with_a_teacher_goes_on_as_if_it_had_not_stopped(
     own = [line["class_loss"] + 2 * line["box_loss"] + line["distillation_loss"] for line in lines]
     assert [line["loss"] for line in lines] == pytest.approx(own, rel=1e-4)
     assert "teacher: " in (tmp_path / "whole" / "log.txt").read_text()
+    taken = load_checkpoint(tmp_path / "whole" / "last.pt").config.anchors
+    assert [level[0][0] for level in taken.levels] == [0.1, 0.2, 0.4, 0.8]  # the teacher's, in place of fitted ones
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
