@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssdlite.backbones.base import initialize_classifier
+from ssdlite.backbones.base import FeatureMap, initialize_classifier
 from ssdlite.backbones.layers import ConvNormActivation
-from ssdlite.config import LayerConfig
+from ssdlite.config import DetectorConfig, LayerConfig
+from ssdlite.errors import ConfigError
 from ssdlite.heads.base import Outputs
 from ssdlite.heads.distance_head import DistanceHead, run_towers
 from ssdlite.heads.ssd_head import rows_of_anchors
@@ -36,22 +38,12 @@ class AlignedDistanceHead(DistanceHead):
         anchors_per_cell: Sequence[int],
         num_logits: int,
         *,
-        depth: int,
         kernel_size: int,
-        bins: int = 0,
-        bin_sizes: Tensor | None = None,
         layers: LayerConfig,
+        **others: Any,
     ) -> None:
-        super().__init__(
-            in_channels,
-            anchors_per_cell,
-            num_logits,
-            depth=depth,
-            kernel_size=kernel_size,
-            bins=bins,
-            bin_sizes=bin_sizes,
-            layers=layers,
-        )
+        """Arguments as of ``DistanceHead``."""
+        super().__init__(in_channels, anchors_per_cell, num_logits, kernel_size=kernel_size, layers=layers, **others)
         self.gates = nn.ModuleList(MeanGate(channels, layers=layers) for channels in in_channels)
         self.alignments = nn.ModuleList(
             nn.Sequential(
@@ -60,6 +52,12 @@ class AlignedDistanceHead(DistanceHead):
             )
             for channels, anchors in zip(in_channels, anchors_per_cell, strict=True)
         )
+
+    @classmethod
+    def from_config(cls, inputs: Sequence[FeatureMap], config: DetectorConfig) -> AlignedDistanceHead:
+        if config.head.towers != "shared":
+            raise ConfigError(f"towers: aligned_distances expects shared, got {config.head.towers!r}")
+        return cast(AlignedDistanceHead, super().from_config(inputs, config))
 
     def forward(self, maps: Sequence[Tensor]) -> Outputs:
         """Maps [B, C_i, H_i, W_i] -> class logits [B, A, num_logits], and deltas [B, A, 4], which are distances."""

@@ -7,7 +7,10 @@ import math
 import pytest
 import torch
 
+import ssdlite
 from ssdlite.backbones import LayerConfig
+from ssdlite.config import HeadConfig
+from ssdlite.errors import ConfigError
 from ssdlite.heads.aligned_head import AlignedDistanceHead, MeanGate, geometric_mean_logit
 
 
@@ -78,3 +81,9 @@ def test_a_fresh_head_lets_half_of_all_through_its_gates() -> None:
         scores = head([torch.zeros(1, 16, 4, 4)]).class_logits.sigmoid()
     assert weights.flatten().tolist() == pytest.approx([0.5] * 16, abs=0.01)
     assert scores.flatten().tolist() == pytest.approx([math.sqrt(0.01 * 0.5)] * 80, rel=0.05)
+
+
+def test_it_has_no_separate_towers():
+    head = HeadConfig(name="aligned_distances", score_function="sigmoid", towers="separate")
+    with pytest.raises(ConfigError, match="towers: aligned_distances expects shared, got 'separate'"):
+        ssdlite.build_detector("litepan320_small", head=head)
