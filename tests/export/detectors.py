@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from ssdlite.anchors import square_anchors
+from ssdlite.backbones.base import initialize_classifier
 from ssdlite.config import PRESETS, DetectorConfig, HeadConfig, NeckConfig, override
 from ssdlite.detector import Detector, detector_from_config
 from ssdlite.export.options import GraphOptions
+from ssdlite.heads import DistanceHead
 from tests.made_once import Trace
 
 PRESET_SIZE = (100, 128)  # height and width; the steps of the anchors do not divide the height
@@ -34,6 +36,10 @@ NETWORKS: dict[str, DetectorConfig] = PRESETS | {
 def lively(detector: Detector) -> Detector:
     """``detector`` with statistics and predictions spread as a trained one's, so that differences show."""
     generator = torch.Generator().manual_seed(1)
+    if isinstance(detector.head, DistanceHead):  # begins with weights so short that nothing of the picture arrives
+        for part in (detector.neck, detector.head.towers, detector.head.box_towers):
+            if part is not None:
+                initialize_classifier(part)
     with torch.no_grad():
         for module in detector.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -43,7 +49,7 @@ def lively(detector: Detector) -> Detector:
                 module.bias.normal_(0, 0.3, generator=generator)
         is_sigmoid = detector.config.head.score_function == "sigmoid"  # with which most places are to be background
         for head, std, mean in (
-            (detector.head.classification, 1.0 if is_sigmoid else 0.36, -3.0 if is_sigmoid else 0.0),
+            (detector.head.classification, 1.2 if is_sigmoid else 0.36, -3.0 if is_sigmoid else 0.0),
             (detector.head.regression, 0.24, 0.0),
             (getattr(detector.head, "objectness", ()), 1.0, 3.0),
         ):
