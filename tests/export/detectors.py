@@ -48,8 +48,9 @@ def lively(detector: Detector) -> Detector:
                 module.running_var.uniform_(0.5, 1.5, generator=generator)
                 module.bias.normal_(0, 0.3, generator=generator)
         is_sigmoid = detector.config.head.score_function == "sigmoid"  # with which most places are to be background
+        spread = 1.2 if isinstance(detector.head, DistanceHead) else 1.0
         for head, std, mean in (
-            (detector.head.classification, 1.2 if is_sigmoid else 0.36, -3.0 if is_sigmoid else 0.0),
+            (detector.head.classification, spread if is_sigmoid else 0.36, -3.0 if is_sigmoid else 0.0),
             (detector.head.regression, 0.24, 0.0),
             (getattr(detector.head, "objectness", ()), 1.0, 3.0),
         ):
