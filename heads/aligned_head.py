@@ -13,8 +13,8 @@ from ssdlite.backbones.base import FeatureMap, initialize_classifier
 from ssdlite.backbones.layers import ConvNormActivation
 from ssdlite.config import DetectorConfig, LayerConfig
 from ssdlite.errors import ConfigError
-from ssdlite.heads.base import Outputs
-from ssdlite.heads.distance_head import DistanceHead, run_towers
+from ssdlite.heads.base import Outputs, run_each
+from ssdlite.heads.distance_head import DistanceHead
 from ssdlite.heads.ssd_head import rows_of_anchors
 
 LEAST_REST = 1e-6  # what a score is short of 1 at least; keeps its logit finite
@@ -61,8 +61,8 @@ class AlignedDistanceHead(DistanceHead):
 
     def forward(self, maps: Sequence[Tensor]) -> Outputs:
         """Maps [B, C_i, H_i, W_i] -> class logits [B, A, num_logits], and deltas [B, A, 4], which are distances."""
-        features = run_towers(self.towers, maps)
-        gated = [gate(one) for gate, one in zip(self.gates, features, strict=True)]
+        features = run_each(self.towers, maps)
+        gated = run_each(self.gates, features)
         alignment = rows_of_anchors(self.alignments, features, 1)
         return self.with_distances(geometric_mean_logit(self.classification(gated).float(), alignment.float()), gated)
 

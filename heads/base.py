@@ -95,6 +95,11 @@ class Head(nn.Module):
         """Give the weights their first values; called once, after neck and head have been made."""
 
 
+def run_each(modules: nn.ModuleList, maps: Sequence[Tensor]) -> list[Tensor]:
+    """Every map through the module of its level."""
+    return [module(one) for module, one in zip(modules, maps, strict=True)]
+
+
 def initialize_normal(network: nn.Module, std: float = 0.03) -> None:
     """N(0, std) weights and zero biases for convolutions; 0.03 as in TensorFlow's and torchvision's SSDLite."""
     for module in network.modules():

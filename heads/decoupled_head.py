@@ -13,7 +13,7 @@ from ssdlite.backbones.csp_darknet import Conv3x3
 from ssdlite.backbones.layers import ConvNormActivation, build_conv3x3
 from ssdlite.config import BoxLossName, DetectorConfig, LayerConfig
 from ssdlite.errors import ConfigError
-from ssdlite.heads.base import Head, Outputs, initialize_normal
+from ssdlite.heads.base import Head, Outputs, initialize_normal, run_each
 from ssdlite.heads.boxes import BoxCode, CenterSizeCode
 from ssdlite.heads.distance_head import PREDICTOR_STD
 from ssdlite.heads.ssd_head import FOREGROUND_PRIOR, PredictionHead
@@ -85,11 +85,8 @@ class DecoupledHead(Head):
     def forward(self, maps: Sequence[Tensor]) -> Outputs:
         """Maps [B, C_i, H_i, W_i] -> class logits [B, A, num_classes + 1], of background that of no object, and box
         deltas [B, A, 4]."""
-        features = [stem(one) for stem, one in zip(self.stems, maps, strict=True)]
-        of_classes, of_boxes = (
-            [tower(one) for tower, one in zip(towers, features, strict=True)]
-            for towers in (self.class_towers, self.box_towers)
-        )
+        features = run_each(self.stems, maps)
+        of_classes, of_boxes = (run_each(towers, features) for towers in (self.class_towers, self.box_towers))
         objects = self.objectness(of_boxes).float()
         logits = joint_logits(self.classification(of_classes).float(), objects)
         return Outputs(torch.cat([-1.0 * objects, logits], dim=-1), self.regression(of_boxes).float())

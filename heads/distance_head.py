@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ssdlite.backbones.base import FeatureMap
 from ssdlite.backbones.layers import DepthwiseSeparableConv
 from ssdlite.config import BoxLossName, DetectorConfig, LayerConfig
-from ssdlite.heads.base import Distributions, Head, Outputs, initialize_normal
+from ssdlite.heads.base import Distributions, Head, Outputs, initialize_normal, run_each
 from ssdlite.heads.boxes import DistanceCode, GeometryModule
 from ssdlite.heads.ssd_head import FOREGROUND_LOGIT, PredictionHead
 
@@ -78,8 +78,8 @@ class DistanceHead(Head):
 
     def forward(self, maps: Sequence[Tensor]) -> Outputs:
         """Maps [B, C_i, H_i, W_i] -> class logits [B, A, num_logits] and box deltas [B, A, 4], which are distances."""
-        features = run_towers(self.towers, maps)
-        of_boxes = features if self.box_towers is None else run_towers(self.box_towers, maps)
+        features = run_each(self.towers, maps)
+        of_boxes = features if self.box_towers is None else run_each(self.box_towers, maps)
         return self.with_distances(self.classification(features), of_boxes)
 
     def with_distances(self, class_logits: Tensor, features: Sequence[Tensor]) -> Outputs:
@@ -108,11 +108,6 @@ def _build_towers(channels: Sequence[int], *, depth: int, kernel_size: int, laye
         nn.Sequential(*(DepthwiseSeparableConv(c, c, kernel_size=kernel_size, layers=layers) for _ in range(depth)))
         for c in channels
     )
-
-
-def run_towers(towers: nn.ModuleList, maps: Sequence[Tensor]) -> list[Tensor]:
-    """Each map through its own."""
-    return [tower(one) for tower, one in zip(towers, maps, strict=True)]
 
 
 class DistributionMean(GeometryModule):

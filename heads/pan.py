@@ -12,7 +12,7 @@ from ssdlite.backbones.base import FeatureMap
 from ssdlite.backbones.layers import ConvNormActivation, DepthwiseSeparableConv, round_channels
 from ssdlite.config import DetectorConfig, EnlargementName, JointName, LayerConfig
 from ssdlite.errors import ConfigError
-from ssdlite.heads.base import Neck, initialize_normal
+from ssdlite.heads.base import Neck, initialize_normal, run_each
 from ssdlite.heads.joints import JOINTS
 
 
@@ -78,7 +78,7 @@ class PathAggregation(Neck):
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Maps [B, C_i, H_i, W_i] -> as many and the added ones, all of ``channels``."""
-        entering = [reduce(one) for reduce, one in zip(self.reduce, maps, strict=True)]
+        entering = run_each(self.reduce, maps)
         fine = entering[-1:]
         for fuse, one in zip(self.top_down, reversed(entering[:-1]), strict=True):
             fine.insert(0, fuse(torch.cat([enlarge(fine[0], one, self.enlargement), one], dim=1)))

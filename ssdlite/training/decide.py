@@ -110,11 +110,13 @@ def decide(
         source = load_checkpoint(START)
     if isinstance(source, Checkpoint) and score is not None:
         options = take(_keep(options, train, source, score))
-    of_head = (_cells,) if _asks_for_its_own_losses(options, source) else (_losses, _finest_stride)
+    has_cells = _asks_for_its_own_losses(options, source)
+    of_head = (_cells,) if has_cells else (_losses, _finest_stride)
+    of_rate = (_rate_of_cells, _schedule) if has_cells else (_schedule,)
     for rule in (_size, _augmentation, *of_head):
         options = take(rule(options, train))
     options = take(_batch(options, train, processes))
-    for rule in (_schedule, _length, _evaluations):
+    for rule in (*of_rate, _length, _evaluations):
         options = take(rule(options, train))
     return Decided(options, tuple(decision for decision in decisions if decision.reason), source)
 
@@ -186,13 +188,19 @@ def _losses(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
 
 def _cells(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     """What few pictures teach soonest to a head that predicts once a cell, without trained weights of it."""
-    if options.start.detector_weights is not None or _is_very_large(train):
+    if not _starts_from_few(options, train):
         return
     fitted = f"one side a map, fitted to the {int((~train.ignore).sum())} boxes to learn from"
     has_teacher = options.distillation.teacher is not None and options.distillation.distillation_weight
     yield Decision("anchors", "fit", "those of the teacher" if has_teacher else fitted)
     if not options.loss.assignment_guide:
         yield Decision("matcher", "atss", "few pictures teach places sooner than what is predicted there")
+
+
+def _rate_of_cells(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
+    if _starts_from_few(options, train) and options.optimization.optimizer == "adamw":
+        rate = float(f"{CELLS_RATE * math.sqrt(options.settings.batch_size / USUAL_BATCH):.2g}")
+        yield Decision("lr", rate, "a head that predicts once a cell learns sooner from larger steps")
 
 
 def _finest_stride(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
@@ -225,12 +233,9 @@ def _augmentation(options: TrainOptions, train: DetectionIndex) -> Iterator[Deci
 
 def _schedule(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     """Of learning rate and average, where there are pictures for long runs."""
-    size, share = options.settings.batch_size, 1.0 if options.start.detector_weights is None else 0.5
     if not _is_very_large(train):
-        if options.optimization.optimizer == "adamw" and share == 1 and _asks_for_its_own_losses(options):
-            rate = float(f"{CELLS_RATE * math.sqrt(size / USUAL_BATCH):.2g}")
-            yield Decision("lr", rate, "a head that predicts once a cell learns sooner from larger steps")
         return
+    size, share = options.settings.batch_size, 1.0 if options.start.detector_weights is None else 0.5
     if options.optimization.optimizer == "adamw":
         rate = float(f"{LONG_RATE * share * math.sqrt(size / LONG_BATCH):.2g}")
         of = f"NanoDet-Plus's {LONG_RATE:g} for batches of {LONG_BATCH}, with the root of their size"
@@ -272,6 +277,10 @@ def _is_very_large(train: DetectionIndex) -> bool:
     return len(train) > MOST_FINE_TUNED
 
 
+def _starts_from_few(options: TrainOptions, train: DetectionIndex) -> bool:
+    return not _is_very_large(train) and options.start.detector_weights is None
+
+
 def _is_long(options: TrainOptions, train: DetectionIndex) -> bool:
     return _is_very_large(train) and options.start.detector_weights is None
 
@@ -280,7 +289,7 @@ def evaluation_interval(epochs: int) -> int:
     return math.ceil(epochs / EVALUATIONS)
 
 
-def _asks_for_its_own_losses(options: TrainOptions, source: WeightSource = None) -> bool:
+def _asks_for_its_own_losses(options: TrainOptions, source: WeightSource) -> bool:
     """Of the head of the preset, or else of the weights, whose shape is kept."""
     preset = options.detector.preset
     if preset is not None:
