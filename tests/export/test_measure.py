@@ -14,6 +14,7 @@ from ssdlite.datasets.formats.options import ReadOptions
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.detections import Detections
 from ssdlite.errors import ConfigError, ContractError, ExportError
+from ssdlite.export.int8.saturation import integers_saturate
 from ssdlite.export.measure import compare_scores, find_pictures, measure_accuracy, measure_latencies
 from ssdlite.export.onnx import attach_contract
 from ssdlite.export.options import ExportOptions
@@ -148,6 +149,12 @@ def test_accuracy_of_data_without_objects(index: DetectionIndex) -> None:
     )
     with pytest.raises(ExportError, match="made/val: accuracy cannot be measured, since there are no objects in it"):
         measure_accuracy(Seer(0), empty)
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="asks /proc/cpuinfo, which this system has not")
+def test_integers_saturate_on_x86_without_vnni() -> None:
+    flags = Path("/proc/cpuinfo").read_text()
+    assert integers_saturate() == ("avx2" in flags and "vnni" not in flags)
 
 
 def test_latencies(make_colour_model: Callable[..., tuple[onnx.ModelProto, object]], tmp_path: Path) -> None:

@@ -179,6 +179,24 @@ def test_the_gate_fails_the_export_and_leaves_nothing(
     assert leftovers(bundle) == []
 
 
+def test_int8_is_scored_as_written_where_integers_overflow(
+    export: Callable[..., Any], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssdlite.export.int8 import saturation
+    from ssdlite.export.measure import Accuracy
+    from ssdlite.export.targets import job
+
+    figures = iter([0.5, 0.4, 0.48])  # PyTorch's, the file's on this processor, the file's as it is written
+    monkeypatch.setattr(saturation, "integers_saturate", lambda: True)
+    monkeypatch.setattr(job, "measure_accuracy", lambda *_: Accuracy(next(figures), 0.5))
+    asked = ("--variant", "decoded", "--precision", "int8", "--data", data)
+    status, said, bundle = export(*asked)
+    assert status == 0
+    assert "decoded_int8.onnx: AP 0.4000 in ONNX Runtime here, where integers overflow (x86 without VNNI)" in said
+    (model,) = read_contract(bundle).models
+    assert model.accuracy is not None and model.accuracy.AP == 0.48
+
+
 def test_int8_from_a_folder_of_pictures(export: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "pictures" / "inner"
     folder.mkdir(parents=True)

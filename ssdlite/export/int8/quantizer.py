@@ -12,6 +12,7 @@ from ssdlite.errors import ExportError
 from ssdlite.export.graphs import model_spec
 from ssdlite.export.int8.calibration import Calibration, NarrowRangeError, calibrate, calibration_inputs
 from ssdlite.export.int8.quantize import quantization_facts, quantize
+from ssdlite.export.int8.saturation import integers_saturate
 from ssdlite.export.int8.sensitivity import choose_float_layers, rank_layers
 from ssdlite.export.onnx import opset_of
 from ssdlite.export.options import GraphOptions
@@ -34,7 +35,8 @@ def onnx_spec(job: ExportJob, options: GraphOptions, model: onnx.ModelProto) -> 
 def open_unsaved(job: ExportJob, options: GraphOptions, model: onnx.ModelProto) -> RuntimeDetector:
     """``model``, of these options, runnable before it is a file."""
     spec = onnx_spec(job, options, model)
-    return RuntimeDetector(job.contract([spec]), spec, OnnxBackend(model.SerializeToString()))
+    as_written = options.precision == "int8" and integers_saturate()
+    return RuntimeDetector(job.contract([spec]), spec, OnnxBackend(model.SerializeToString(), as_written=as_written))
 
 
 @dataclass
