@@ -79,9 +79,7 @@ def _predictor(channels: int, outputs: int, conv: HeadConv, layers: LayerConfig)
 
 
 class SSDLiteHead(Head):
-    """Classification and box predictors side by side."""
-
-    default_assigner = "ssd"
+    """Classification and box predictors side by side. Scores that are sigmoids learn overlaps."""
 
     def __init__(
         self,
@@ -102,7 +100,10 @@ class SSDLiteHead(Head):
         )
         self.box_code = box_code
         self.score_function = score_function
-        self.default_loss = "multibox" if score_function == "softmax" else "focal"
+        if score_function == "softmax":
+            self.default_loss, self.default_assigner = "multibox", "ssd"
+        else:
+            self.default_loss, self.default_assigner, self.default_box_loss = "qfl", "atss", "giou"
 
     @staticmethod
     def from_config(inputs: Sequence[FeatureMap], config: DetectorConfig) -> SSDLiteHead:

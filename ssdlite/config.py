@@ -14,9 +14,9 @@ from ssdlite.anchors import (
     MAX_ANCHORS,
     SSDLITE_ANCHORS,
     AnchorConfig,
-    square_anchors,
     tensorflow_anchors,
     torchvision_anchors,
+    with_fewer_shapes,
     with_finer_level,
 )
 from ssdlite.errors import ConfigError, is_text, quote
@@ -413,11 +413,11 @@ _SSD300 = {"image_size": (300, 300), "extra_conv": "plain", "head_conv": "pointw
 _LITEPAN = override(
     _SSDLITE,
     backbone="mobilenet_v4_conv_small",
-    neck=NeckConfig(name="pan", channels=(96,), kernel_size=5),
-    head=HeadConfig(name="distances", score_function="sigmoid", kernel_size=5, towers="separate"),
+    neck=NeckConfig(name="pan", channels=(128,), kernel_size=5),
+    score_function="sigmoid",
     activation="relu",
     strides=(8, 16, 32, 64),
-    anchors=square_anchors((0.1, 0.2, 0.4, 0.8)),
+    anchors=with_fewer_shapes(tensorflow_anchors((0.1, 0.2, 0.4, 0.8, 1.0)), (1, 3, 6, 6)),
     nms_threshold=0.6,
 )
 PRESETS: dict[str, DetectorConfig] = {
@@ -433,10 +433,10 @@ PRESETS: dict[str, DetectorConfig] = {
     "ssd300_mobilenet_v2": override(_SSDLITE, **_SSD300),
     # what SSDLite adds to it is that of MobileNetV2
     "ssdlite320_efficientnet_lite0": override(_SSDLITE, backbone="efficientnet_lite0"),
-    # separable PAN and one prediction a cell on strides 8 to 64 (PP-PicoDet, arXiv 2111.00902; NanoDet-Plus)
+    # separable PAN on strides 8 to 64 (PP-PicoDet, arXiv 2111.00902), SSDLite's predictors, scores that learn overlaps
     "litepan320_small": override(_LITEPAN, width_mult=0.75),
     "litepan320_medium": _LITEPAN,
-    "litepan320_large": override(_LITEPAN, backbone="efficientnet_lite0", extra_channels=(128,), norm_eps=1e-3),
+    "litepan320_large": override(_LITEPAN, backbone="efficientnet_lite0"),
     # for trying things on a laptop: a seventh of the work of ssdlite320_mobilenet_v2
     "ssdlite192_mobilenet_v2_050": override(
         _SSDLITE,

@@ -38,9 +38,11 @@ SMALL_SHARE = 0.05  # of all boxes, or a quarter of a class's, from which a fine
 SMALL_SHARE_OF_CLASS = 0.25
 COUNTED_CLASS = 10  # boxes, from which a class counts on its own
 LARGE_SET = 3_000  # pictures, from which larger batches have enough steps
-USUAL_HEADS = ("ssdlite",)  # others say themselves which loss they ask for
+# with others the head says itself which losses it asks for
+USUAL_HEADS, USUAL_NECKS = ("ssdlite",), ("extra_layers",)
 USUAL_BATCH = 8
-CELLS_RATE = 0.004  # of AdamW with such batches, docs/notes/frontier.md
+LARGE_RATE = 0.004  # of AdamW with such batches, docs/notes/frontier.md
+GUIDED_ASSIGNER = "tal"
 LEAST_OF_PROCESS = 4  # pictures in its part of a batch, whose statistics batch norm takes
 # With more than MOST_FINE_TUNED pictures: as NanoDet-Plus is trained on COCO, which has our optimizer and weight decay
 # (RangiLyu/nanodet, config/nanodet-plus-m_320.yml). PicoDet-S has the same length and average (PaddleDetection,
@@ -110,9 +112,9 @@ def decide(
         source = load_checkpoint(START)
     if isinstance(source, Checkpoint) and score is not None:
         options = take(_keep(options, train, source, score))
-    has_cells = _asks_for_its_own_losses(options, source)
-    of_head = (_cells,) if has_cells else (_losses, _finest_stride)
-    of_rate = (_rate_of_cells, _schedule) if has_cells else (_schedule,)
+    has_losses = _asks_for_its_own_losses(options, source)
+    of_head = (_places,) if has_losses else (_losses, _finest_stride)
+    of_rate = (_large_steps, _schedule) if has_losses else (_schedule,)
     for rule in (_size, _augmentation, *of_head):
         options = take(rule(options, train))
     options = take(_batch(options, train, processes))
@@ -186,21 +188,23 @@ def _losses(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
             yield Decision(option, getattr(recipe, option), reasons.get(option, ""))
 
 
-def _cells(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
-    """What few pictures teach soonest to a head that predicts once a cell, without trained weights of it."""
+def _places(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
+    """Where a head that asks for its own losses learns, without trained weights of it."""
+    if options.loss.assignment_guide:
+        yield Decision("matcher", GUIDED_ASSIGNER, "by what the guide predicts")
+    elif _starts_from_few(options, train):
+        yield Decision("matcher", "atss", "few pictures teach places sooner than what is predicted there")
     if not _starts_from_few(options, train):
         return
-    fitted = f"one side a map, fitted to the {int((~train.ignore).sum())} boxes to learn from"
+    fitted = f"shapes fitted to the {int((~train.ignore).sum())} boxes to learn from"
     has_teacher = options.distillation.teacher is not None and options.distillation.distillation_weight
     yield Decision("anchors", "fit", "those of the teacher" if has_teacher else fitted)
-    if not options.loss.assignment_guide:
-        yield Decision("matcher", "atss", "few pictures teach places sooner than what is predicted there")
 
 
-def _rate_of_cells(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
+def _large_steps(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     if _starts_from_few(options, train) and options.optimization.optimizer == "adamw":
-        rate = float(f"{CELLS_RATE * math.sqrt(options.settings.batch_size / USUAL_BATCH):.2g}")
-        yield Decision("lr", rate, "a head that predicts once a cell learns sooner from larger steps")
+        rate = float(f"{LARGE_RATE * math.sqrt(options.settings.batch_size / USUAL_BATCH):.2g}")
+        yield Decision("lr", rate, "this network learns sooner from larger steps")
 
 
 def _finest_stride(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
@@ -290,11 +294,14 @@ def evaluation_interval(epochs: int) -> int:
 
 
 def _asks_for_its_own_losses(options: TrainOptions, source: WeightSource) -> bool:
-    """Of the head of the preset, or else of the weights, whose shape is kept."""
-    preset = options.detector.preset
-    if preset is not None:
-        return preset_config(preset).head.name not in USUAL_HEADS
-    return isinstance(source, Checkpoint) and source.config.head.name not in USUAL_HEADS
+    """The preset, or else the weights, whose shape is kept."""
+    if options.detector.preset is not None:
+        config = preset_config(options.detector.preset)
+    elif isinstance(source, Checkpoint):
+        config = source.config
+    else:
+        return False
+    return config.head.name not in USUAL_HEADS or config.neck.name not in USUAL_NECKS
 
 
 class _SmallBoxes(NamedTuple):

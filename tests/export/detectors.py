@@ -14,11 +14,13 @@ from ssdlite.config import PRESETS, DetectorConfig, HeadConfig, NeckConfig, over
 from ssdlite.detector import Detector, detector_from_config
 from ssdlite.export.options import GraphOptions
 from ssdlite.heads import DistanceHead
+from tests.cells import CELLS
 from tests.made_once import Trace
 
 PRESET_SIZE = (100, 128)  # height and width; the steps of the anchors do not divide the height
 NAMES = ("class_0", "class_1", "class_2", "class_3")
 NETWORKS: dict[str, DetectorConfig] = PRESETS | {
+    "distances": override(CELLS, width_mult=0.25),
     # of half the width of YOLOX-Nano
     "yolox": override(
         DetectorConfig(),

@@ -23,13 +23,13 @@ from ssdlite.runtime import load_model
 from ssdlite.runtime.backends.onnxruntime import OnnxBackend
 from ssdlite.runtime.contract import Variant
 from ssdlite.weights.pytorch.nanodet import NANODET_CONFIG
+from tests.cells import CELLS
 from tests.export.detectors import PRESET_SIZE, lively
 from tests.export.runtimes import RUNTIMES, OneDetector
 from tests.made_once import Trace
 
 ODD_SIZE = (72, 96)  # which the strides do not divide
 ACTIVATIONS = ("relu", "leaky_relu", "silu", "hardswish")  # relu6: every preset's test
-LITEPAN = PRESETS["litepan320_small"]
 DISTRIBUTIONS = HeadConfig(name="distances", score_function="sigmoid", bins=8)
 UNALIKE = AnchorConfig(tuple(((side, side),) for side in (0.1, 0.3, 0.4, 0.9)), "sides")
 
@@ -46,12 +46,12 @@ def _narrow(config: DetectorConfig, size: tuple[int, int], **changes: object) ->
 CASES: dict[str, Case] = {
     **{name: Case(_narrow(PRESETS["ssdlite192_mobilenet_v2_050"], (64, 96), activation=name)) for name in ACTIVATIONS},
     # the size of a bin, a stride, is the same everywhere, or another on each map and axis
-    "distributions": Case(_narrow(LITEPAN, PRESET_SIZE, head=DISTRIBUTIONS)),
-    "distributions_by_map": Case(_narrow(LITEPAN, PRESET_SIZE, head=DISTRIBUTIONS, anchors=UNALIKE)),
+    "distributions": Case(_narrow(CELLS, PRESET_SIZE, head=DISTRIBUTIONS)),
+    "distributions_by_map": Case(_narrow(CELLS, PRESET_SIZE, head=DISTRIBUTIONS, anchors=UNALIKE)),
     "nanodet": Case(_narrow(NANODET_CONFIG, ODD_SIZE), 0.04),
     "picodet": Case(
         _narrow(
-            PRESETS["litepan320_medium"],
+            CELLS,
             ODD_SIZE,
             backbone="lcnet",
             neck=NeckConfig(name="pan", channels=(96,), kernel_size=5, joint="separable_pair"),

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from ssdlite.anchors import AnchorConfig, square_anchors
-from ssdlite.config import PRESETS, DetectorConfig, HeadConfig, override
+from ssdlite.config import DetectorConfig, HeadConfig, override
 from ssdlite.detector import Detector, are_finite, detector_from_config
 from ssdlite.errors import ConfigError
 from ssdlite.heads.base import Distributions, Outputs
 from ssdlite.heads.boxes import DistanceCode
 from ssdlite.heads.distance_head import DistributionMean
 from ssdlite.heads.losses import QualityFocalLoss, distribution_focal_loss
+from tests.cells import CELLS
 
 BINS = 8
 ONLY_THE_THIRD = [-50.0, -50.0, 50.0, -50.0]
@@ -24,7 +25,7 @@ ONLY_THE_THIRD = [-50.0, -50.0, 50.0, -50.0]
 def config(**changes: object) -> DetectorConfig:
     head = HeadConfig(name="distances", score_function="sigmoid", bins=BINS)
     options = {"class_names": ("a", "b"), "image_size": (64, 96), "width_mult": 0.25, "head": head, **changes}
-    return override(PRESETS["litepan320_small"], **options)
+    return override(CELLS, **options)
 
 
 def small_detector(**changes: object) -> Detector:

@@ -7,9 +7,12 @@ from torch import nn
 import ssdlite
 from ssdlite.anchors import square_anchors
 from ssdlite.backbones import FeatureMap, LayerConfig
+from ssdlite.config import override
+from ssdlite.detector import detector_from_config
 from ssdlite.errors import ConfigError
 from ssdlite.heads import DistanceHead, PathAggregation
 from ssdlite.heads.pan import enlarge
+from tests.cells import CELLS
 
 INPUTS = [FeatureMap(12, 8, activated=True), FeatureMap(20, 16, activated=False), FeatureMap(40, 32, activated=True)]
 
@@ -83,7 +86,7 @@ def test_a_map_may_be_enlarged_between_its_pixels():
 @torch.no_grad()
 def test_a_fresh_head_says_background_and_its_anchors():
     torch.manual_seed(0)
-    detector = ssdlite.build_detector("litepan320_small", num_classes=3, image_size=64).eval()
+    detector = detector_from_config(override(CELLS, image_size=(64, 64))).eval()
     outputs = detector(torch.full((1, 3, 64, 64), 127.5))  # what the network takes for zeros
     torch.testing.assert_close(outputs.box_deltas, torch.full_like(outputs.box_deltas, 0.5), rtol=0.2, atol=0)
     assert outputs.class_logits.sigmoid().mean() == pytest.approx(0.01, rel=0.2)
@@ -101,8 +104,8 @@ def test_distances_are_never_without_bounds():
 
 
 def test_separate_towers_have_nothing_in_common():
-    head = ssdlite.build_detector("litepan320_small", num_classes=3, image_size=64).head.eval()
-    outputs = head([torch.rand(1, 72, side, side) for side in (8, 4, 2, 1)])
+    head = detector_from_config(override(CELLS, image_size=(64, 64))).head.eval()
+    outputs = head([torch.rand(1, 96, side, side) for side in (8, 4, 2, 1)])
     for wanted, learning in ((outputs.class_logits, "towers"), (outputs.box_deltas, "box_towers")):
         head.zero_grad()
         wanted.sum().backward()

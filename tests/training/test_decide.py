@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ssdlite.checkpoint import Checkpoint
-from ssdlite.config import PRESETS
+from ssdlite.config import PRESETS, DetectorConfig
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.errors import ConfigError
@@ -19,8 +19,10 @@ from ssdlite.training.decide import decide
 from ssdlite.training.duration import fit_epochs
 from ssdlite.training.options import TrainOptions, parse_duration, stored_options
 from ssdlite.training.runs import resume, train
+from tests.cells import CELLS
 
 SMALL = "ssdlite192_mobilenet_v2_050"
+LITEPAN = PRESETS["litepan320_small"]
 
 
 def pictures(count: int, sides: tuple[float, ...], names: tuple[str, ...] = ("cell",)) -> DetectionIndex:
@@ -137,17 +139,19 @@ def test_very_many_pictures_are_learned_from_alone() -> None:
     assert (few.optimization.warmup, few.optimization.average_decay) == (200, 0.998)
 
 
-@pytest.mark.parametrize(("preset", "loss", "anchors"), [("litepan320_small", None, None), (SMALL, "qfl", "fit")])
-def test_weights_with_a_head_of_its_own_keep_its_losses_and_cells(
-    preset: str, loss: str | None, anchors: str | None
+@pytest.mark.parametrize(
+    ("config", "loss", "anchors"), [(LITEPAN, None, None), (CELLS, None, None), (PRESETS[SMALL], "qfl", "fit")]
+)
+def test_weights_with_losses_of_their_own_keep_them_and_their_anchors(
+    config: DetectorConfig, loss: str | None, anchors: str | None
 ) -> None:
-    """As a preset of that head: SSD's loss and shapes of anchors are for SSD's."""
-    source = Checkpoint(PRESETS[preset], {})
+    """As a preset with them: SSD's loss and shapes of anchors are for SSD."""
+    source = Checkpoint(config, {})
     found = decide(TrainOptions().override(data="pictures", weights="mine.pt"), pictures(100, (30.0,)), source).options
     assert (found.get("loss"), found.get("anchors")) == (loss, anchors)
 
 
-def test_few_pictures_teach_a_head_of_cells_by_places_and_in_large_steps() -> None:
+def test_few_pictures_teach_litepan_by_places_and_in_large_steps() -> None:
     given = TrainOptions().override(data="pictures", preset="litepan320_medium")
     for count, batch, rate in ((100, 8, 0.004), (3_000, 16, 0.0057)):  # 0.004 * sqrt(16 / 8)
         options = decide(given, pictures(count, (30.0,))).options
@@ -158,7 +162,7 @@ def test_few_pictures_teach_a_head_of_cells_by_places_and_in_large_steps() -> No
     tuned = decide(given.override(weights="mine.pt"), pictures(100, (30.0,))).options
     assert (tuned.get("matcher"), tuned.get("lr")) == (None, None)
     guided = decide(given.override(assignment_guide=True), pictures(100, (30.0,))).options
-    assert guided.get("matcher") is None  # the head's own, which looks at predictions
+    assert guided.get("matcher") == "tal"  # which looks at predictions
 
 
 def test_coco_on_gpus_is_trained_as_nanodet_plus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from torch import distributed
 
 import ssdlite
 from ssdlite.checkpoint import load_checkpoint
-from ssdlite.config import PRESETS, HeadConfig, override
+from ssdlite.config import HeadConfig, override
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.detector import Detector, detector_from_config
 from ssdlite.errors import CheckpointError, ConfigError
@@ -25,6 +25,7 @@ from ssdlite.training.options import TrainOptions
 from ssdlite.training.runs import resume, train
 from ssdlite.training.step import TrainingStep
 from ssdlite.training.trainer import Trainer
+from tests.cells import CELLS
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 SMALL = {"preset": "litepan320_small", "width_mult": 0.25, "image_size": 64, "batch_size": 8, "amp": "off"}
@@ -46,9 +47,7 @@ def small_detector(bins: int = 0) -> Detector:
     torch.manual_seed(0)
     head = HeadConfig(name="distances", score_function="sigmoid", bins=bins)
     names = ("a", "b")
-    return detector_from_config(
-        override(PRESETS["litepan320_small"], width_mult=0.25, image_size=(64, 64), class_names=names, head=head)
-    )
+    return detector_from_config(override(CELLS, width_mult=0.25, image_size=(64, 64), class_names=names, head=head))
 
 
 def one_step(detector: Detector, **changes: Any) -> TrainingStep:
