@@ -18,9 +18,11 @@ from ssdlite.heads.base import Outputs
 from ssdlite.training.distillation import Distillation, require_same_outputs
 from ssdlite.training.options import TrainOptions, stored_options
 from ssdlite.training.runs import resume, train
+from tests.cells import CELLS
 
 CLASSES = ("circle", "square", "triangle")
 SMALL = {"preset": "litepan320_small", "image_size": 64, "width_mult": 0.25}
+OF_CELLS = {"head": CELLS.head, "anchors": CELLS.anchors}
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
@@ -42,10 +44,10 @@ def shifted(outputs: Outputs, classes: float = 0.0, boxes: float = 1.0) -> Outpu
 
 
 def test_a_teacher_has_nothing_to_say_to_its_equal() -> None:
-    teacher = made().eval()
+    teacher = made(**OF_CELLS).eval()
     teacher.head.classification.set_bias(torch.zeros(4))  # type: ignore[operator, union-attr]
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    loss = distilling(made(), teacher)
+    loss = distilling(made(**OF_CELLS), teacher)
     same = teacher(images)
     assert loss(images, same).item() == pytest.approx(0, abs=1e-3)
     assert loss(images, shifted(same, classes=2.0)).item() > 0.1
@@ -59,7 +61,7 @@ def test_the_loss_on_two_anchors(monkeypatch: pytest.MonkeyPatch) -> None:
     Cross-entropy at 0.5 is ln 2 whatever is wanted: (0.3 + 0.48) ln 2 = 0.540655. The second box does not count; the
     first has an IoU of 1/2: 2 x 0.8 x 0.5 = 0.8. Divided by 1, as 0.8 is less: 1.340655.
     """
-    student = made(class_names=("circle",))
+    student = made(class_names=("circle",), **OF_CELLS)
     loss = distilling(student, student)
     loss._student_anchors = torch.tensor([[0.0, 0, 10, 10], [20.0, 20, 30, 30]])
     wanted = torch.tensor([[[0.0, 0.8], [0.0, 0.02]]])
@@ -100,7 +102,7 @@ def test_classes_are_matched_by_their_names() -> None:
     ({"resize": "letterbox"}, "train with --resize letterbox; with --distillation-weight 0 it labels"),
     ({"preset": "ssdlite192_mobilenet_v2_050"}, "its scores are by softmax, those of the detector to train by sigmoid"),
     ({"preset": "ssdlite192_mobilenet_v2_050", "score_function": "sigmoid"},
-     "the detector to train 85 on 8, 16, 32, 64, or of other shapes"),
+     "the detector to train 142 on 8, 16, 32, 64, or of other shapes"),
 ])  # fmt: skip
 def test_a_teacher_that_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=r"^--teacher teacher\.pt: ") as raised:
