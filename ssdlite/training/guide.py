@@ -29,7 +29,7 @@ def require_guided_assigner(matcher: str) -> None:
     if matcher not in GUIDED_ASSIGNERS:
         raise ConfigError(
             f"--assignment-guide: expected an assigner that looks at predictions, {' or '.join(GUIDED_ASSIGNERS)}, got "
-            f"{matcher}; ask for one with --matcher, or for a preset whose head has it, such as litepan320_medium"
+            f"{matcher}; ask for one with --matcher"
         )
 
 

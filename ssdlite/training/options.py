@@ -107,7 +107,7 @@ class LossOptions(Config, frozen=True, kw_only=True):
     box_weight: float | None = None
     """Weight of the box loss beside the classification loss. Default: the recipe's, else one that goes with the two."""
     matcher: AssignerName | None = None
-    """Label assignment: ssd (IoU of 0.5), atss, or simota (by cost). Default: the recipe's."""
+    """Label assignment: ssd (IoU of 0.5), atss, or by what is predicted: simota, tal. Default: the recipe's."""
 
     assignment_guide: bool = False
     """A heavier head, of training alone, chooses the anchors (tal, simota). A step takes several times as long."""
