@@ -67,7 +67,7 @@ def test_the_help_has_brackets_where_there_may_be_nothing(command: str, said: st
 def test_values_of_the_recipes() -> None:
     values = recipe_defaults()
     assert values["matcher"] == "decided from the data; with --recipe ssd (atss for scratch, simota for small-data)"
-    assert values["mosaic"] == "decided from the data; with --recipe 0"
+    assert values["mosaic"] == "decided from the data; with --recipe 0 (0.5 for scratch)"
     assert values["box_weight"] == "decided from the data; with --recipe 6 for small-data"
 
 

@@ -17,7 +17,7 @@ from ssdlite.datasets.index import DetectionIndex, match_classes
 from ssdlite.device import names_gpu
 from ssdlite.files import counted
 from ssdlite.training.options import NO_WEIGHTS, TrainOptions
-from ssdlite.training.recipes import AUTO, Recipe, as_given
+from ssdlite.training.recipes import AUTO, RECIPES, Recipe, as_given
 from ssdlite.training.sources import WeightSource
 
 START = "openimages"
@@ -41,7 +41,6 @@ LARGE_SET = 3_000  # pictures, from which larger batches have enough steps
 # with others the head says itself which losses it asks for
 USUAL_HEADS, USUAL_NECKS = ("ssdlite",), ("extra_layers",)
 USUAL_BATCH = 8
-LARGE_RATE = 0.004  # of AdamW with such batches, docs/notes/frontier.md
 GUIDED_ASSIGNER = "tal"
 LEAST_OF_PROCESS = 4  # pictures in its part of a batch, whose statistics batch norm takes
 # With more than MOST_FINE_TUNED pictures: as NanoDet-Plus is trained on COCO, which has our optimizer and weight decay
@@ -114,11 +113,10 @@ def decide(
         options = take(_keep(options, train, source, score))
     has_losses = _asks_for_its_own_losses(options, source)
     of_head = (_places,) if has_losses else (_losses, _finest_stride)
-    of_rate = (_large_steps, _schedule) if has_losses else (_schedule,)
     for rule in (_size, _augmentation, *of_head):
         options = take(rule(options, train))
     options = take(_batch(options, train, processes))
-    for rule in (*of_rate, _length, _evaluations):
+    for rule in (_large_steps, _schedule, _length, _evaluations):
         options = take(rule(options, train))
     return Decided(options, tuple(decision for decision in decisions if decision.reason), source)
 
@@ -184,7 +182,7 @@ def _losses(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
         "loss": f"with {recipe.box_loss} and {recipe.matcher}, what goes best with {which}",
     }
     for option in Recipe.__struct_fields__:
-        if option not in ("finest_stride", "epochs", "batch_size", "backbone_lr"):
+        if option not in ("finest_stride", "epochs", "batch_size", "lr", "backbone_lr"):
             yield Decision(option, getattr(recipe, option), reasons.get(option, ""))
 
 
@@ -203,8 +201,7 @@ def _places(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
 
 def _large_steps(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     if _starts_from_few(options, train) and options.optimization.optimizer == "adamw":
-        rate = float(f"{LARGE_RATE * math.sqrt(options.settings.batch_size / USUAL_BATCH):.2g}")
-        yield Decision("lr", rate, "this network learns sooner from larger steps")
+        yield Decision("lr", float(f"{options.changed(recipe='scratch').peak_lr:.2g}"), "few pictures teach sooner so")
 
 
 def _finest_stride(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
@@ -233,6 +230,10 @@ def _batch(options: TrainOptions, train: DetectionIndex, processes: int) -> Iter
 def _augmentation(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     if _is_very_large(train):
         yield Decision("augment", LONG_AUGMENT, "crops and flips are enough for small networks and many pictures")
+        yield Decision("mosaic", 0.0, "")
+    elif options.start.detector_weights is None:
+        mosaic = RECIPES["scratch"].mosaic
+        yield Decision("mosaic", mosaic, "few pictures are seen often; each sample in two is of four of them")
 
 
 def _schedule(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:

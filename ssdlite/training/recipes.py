@@ -22,6 +22,7 @@ class Recipe(Config, frozen=True, kw_only=True):
     matcher: AssignerName = "ssd"
     epochs: int = 60
     batch_size: int = 16
+    lr: float | None = None  # of such batches; the root of another size takes it along
     backbone_lr: float = 1.0
     augment: str = "ssdlite"
     mosaic: float = 0.0
@@ -34,8 +35,17 @@ RECIPES: dict[str, Recipe] = {
     "ssd": Recipe(),
     # for the built-in shapes, of which there are as many as one likes
     "shapes": Recipe(epochs=10, augment="flip"),
-    # a few hundred pictures and no weights; chosen on BCCD's validation split, docs/notes/ablations.md
-    "scratch": Recipe(anchors="fit", finest_stride=8, matcher="atss", batch_size=8),
+    # a few hundred pictures and no weights; chosen on BCCD's validation split and the cards, docs/notes/frontier.md
+    "scratch": Recipe(
+        anchors="fit",
+        finest_stride=8,
+        loss="qfl",
+        box_loss="giou",
+        matcher="atss",
+        batch_size=8,
+        lr=0.004,
+        mosaic=0.5,
+    ),
     # a few hundred pictures and the weights of a detector; chosen on BCCD's validation split, docs/notes/ablations.md
     "small-data": Recipe(
         anchors="fit",

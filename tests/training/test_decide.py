@@ -126,7 +126,8 @@ def test_the_length_goes_by_pictures_seen(count: int, epochs: int, batch: int) -
 def test_from_scratch(given: dict[str, Any]) -> None:
     options = decided(pictures(300, (200.0,)), **given)
     assert options.start.detector_weights is None
-    assert (options.settings.loss, options.settings.matcher, options.settings.epochs) == ("multibox", "atss", 60)
+    assert (options.settings.loss, options.settings.box_loss, options.settings.matcher) == ("qfl", "giou", "atss")
+    assert (options.settings.epochs, options.peak_lr) == (60, 0.004)
 
 
 def test_very_many_pictures_are_learned_from_alone() -> None:
