@@ -145,7 +145,7 @@ class HeadConfig(Config, frozen=True, kw_only=True):
         conv: of the predictors; of ``decoupled``, whose predictors are 1x1, the 3x3 convolutions in front of them.
         last_conv: ``pointwise`` where the predictor of the coarsest map is a 1x1 convolution, whatever the others are.
         box_code_scales: the deltas' (x, y, width, height) multipliers.
-        score_function: ``softmax`` goes with the multibox loss, ``sigmoid`` with the focal loss.
+        score_function: ``softmax`` goes with the multibox loss, ``sigmoid`` with the focal losses (``focal``, ``qfl``).
         depth, kernel_size: of the separable convolutions in front of the predictors of ``distances``; ``decoupled`` has
             so many in each of its two rows.
         towers: whether those of ``distances`` are ``shared`` by classes and boxes, or each has its own.
@@ -460,7 +460,7 @@ def preset_config(
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}{suggest(str(preset), PRESETS)}")
     require_known(options, ("num_classes", *KNOWN_OPTIONS), "option")
-    if options.get("finest_stride") == 8 and options.get("anchors") is None:
+    if options.get("finest_stride") == 8 < PRESETS[preset].strides[0] and options.get("anchors") is None:
         options["anchors"] = with_finer_level(PRESETS[preset].anchors)
     changes: dict[str, Any] = {
         "class_names": _class_names(num_classes, class_names),

@@ -155,6 +155,7 @@ def test_a_finer_map():
     config = preset_config("ssdlite320_mobilenet_v2", finest_stride=8)
     assert config.strides == (8, 16, 32, 64, 128, 256, 512)
     assert len(config.anchors.levels) == 7
+    assert preset_config("litepan320_small", finest_stride=8) == preset_config("litepan320_small")
     with pytest.raises(ConfigError, match="finest_stride: expected 8 or 16, got 4"):
         preset_config("ssdlite320_mobilenet_v2", finest_stride=4)
 

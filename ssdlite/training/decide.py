@@ -38,8 +38,7 @@ SMALL_SHARE = 0.05  # of all boxes, or a quarter of a class's, from which a fine
 SMALL_SHARE_OF_CLASS = 0.25
 COUNTED_CLASS = 10  # boxes, from which a class counts on its own
 LARGE_SET = 3_000  # pictures, from which larger batches have enough steps
-# with others the head says itself which losses it asks for
-USUAL_HEADS, USUAL_NECKS = ("ssdlite",), ("extra_layers",)
+USUAL_PARTS = ("ssdlite", "extra_layers")  # a detector with another head or neck says itself which losses it asks for
 USUAL_BATCH = 8
 GUIDED_ASSIGNER = "tal"
 LEAST_OF_PROCESS = 4  # pictures in its part of a batch, whose statistics batch norm takes
@@ -112,8 +111,8 @@ def decide(
     if isinstance(source, Checkpoint) and score is not None:
         options = take(_keep(options, train, source, score))
     has_losses = _asks_for_its_own_losses(options, source)
-    of_head = (_places,) if has_losses else (_losses, _finest_stride)
-    for rule in (_size, _augmentation, *of_head):
+    of_head = (_anchors,) if has_losses else (_losses, _finest_stride)
+    for rule in (_size, _augmentation, _guided, *of_head):
         options = take(rule(options, train))
     options = take(_batch(options, train, processes))
     for rule in (_large_steps, _schedule, _length, _evaluations):
@@ -182,21 +181,21 @@ def _losses(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
         "loss": f"with {recipe.box_loss} and {recipe.matcher}, what goes best with {which}",
     }
     for option in Recipe.__struct_fields__:
-        if option not in ("finest_stride", "epochs", "batch_size", "lr", "backbone_lr"):
+        if option not in ("finest_stride", "epochs", "batch_size", "lr", "backbone_lr", "mosaic"):
             yield Decision(option, getattr(recipe, option), reasons.get(option, ""))
 
 
-def _places(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
-    """Where a head that asks for its own losses learns, without trained weights of it."""
+def _guided(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     if options.loss.assignment_guide:
         yield Decision("matcher", GUIDED_ASSIGNER, "by what the guide predicts")
-    elif _starts_from_few(options, train):
-        yield Decision("matcher", "atss", "few pictures teach places sooner than what is predicted there")
-    if not _starts_from_few(options, train):
-        return
-    fitted = f"shapes fitted to the {int((~train.ignore).sum())} boxes to learn from"
-    has_teacher = options.distillation.teacher is not None and options.distillation.distillation_weight
-    yield Decision("anchors", "fit", "those of the teacher" if has_teacher else fitted)
+
+
+def _anchors(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
+    """Of a detector that asks for its own losses, without trained weights of it."""
+    if _starts_from_few(options, train):
+        fitted = f"shapes fitted to the {int((~train.ignore).sum())} boxes to learn from"
+        has_teacher = options.distillation.teacher is not None and options.distillation.distillation_weight
+        yield Decision("anchors", "fit", "those of the teacher" if has_teacher else fitted)
 
 
 def _large_steps(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
@@ -230,10 +229,9 @@ def _batch(options: TrainOptions, train: DetectionIndex, processes: int) -> Iter
 def _augmentation(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     if _is_very_large(train):
         yield Decision("augment", LONG_AUGMENT, "crops and flips are enough for small networks and many pictures")
-        yield Decision("mosaic", 0.0, "")
-    elif options.start.detector_weights is None:
+    elif _starts_from_few(options, train) and options.augmentation.augment is None:
         mosaic = RECIPES["scratch"].mosaic
-        yield Decision("mosaic", mosaic, "few pictures are seen often; each sample in two is of four of them")
+        yield Decision("mosaic", mosaic, "few pictures are seen often; every second sample shows up to four of them")
 
 
 def _schedule(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
@@ -302,7 +300,7 @@ def _asks_for_its_own_losses(options: TrainOptions, source: WeightSource) -> boo
         config = source.config
     else:
         return False
-    return config.head.name not in USUAL_HEADS or config.neck.name not in USUAL_NECKS
+    return (config.head.name, config.neck.name) != USUAL_PARTS
 
 
 class _SmallBoxes(NamedTuple):

@@ -205,9 +205,9 @@ class OptimizationOptions(Config, frozen=True, kw_only=True):
     optimizer: Literal["sgd", "adamw"] = "adamw"
     """SGD with Nesterov momentum 0.9, or AdamW."""
     lr: float | None = None
-    """Peak learning rate. Default: 0.002 for adamw (0.0057 where few pictures teach from scratch), 0.05 for sgd, for
-    batches of 16 (scaled with their root); half of it with --weights; decided from the data where there are very many
-    pictures."""
+    """Peak learning rate. Default: 0.002 for adamw, 0.05 for sgd, for batches of 16 (scaled with their root), half of
+    it with --weights; 0.0057 for adamw where few pictures teach from scratch; decided from the data where there are
+    very many."""
     backbone_lr: float | None = None
     """Learning rate of the backbone as a factor of --lr. Default: with weights the recipe's, without
     them 1."""
@@ -365,12 +365,12 @@ class TrainOptions(Config, frozen=True, kw_only=True):
     def peak_lr(self) -> float:
         if self.optimization.lr is not None:
             return self.optimization.lr
-        is_adamw = self.optimization.optimizer == "adamw"
+        is_adamw, is_new = self.optimization.optimizer == "adamw", self.start.detector_weights is None
         recipe = RECIPES[self.recipe_name]
-        if recipe.lr is not None and is_adamw and self.start.detector_weights is None:
-            return float(recipe.lr * (self.settings.batch_size / recipe.batch_size) ** 0.5)
-        share = 1.0 if self.start.detector_weights is None else 0.5
-        return float((0.002 if is_adamw else 0.05) * share * (self.settings.batch_size / 16) ** 0.5)
+        rate, size = (0.002 if is_adamw else 0.05) * (1 if is_new else 0.5), 16
+        if recipe.lr is not None and is_adamw and is_new:
+            rate, size = recipe.lr, recipe.batch_size
+        return float(rate * (self.settings.batch_size / size) ** 0.5)
 
     @property
     def preset_name(self) -> str:

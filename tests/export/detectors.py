@@ -38,8 +38,9 @@ NETWORKS: dict[str, DetectorConfig] = PRESETS | {
 def lively(detector: Detector) -> Detector:
     """``detector`` with statistics and predictions spread as a trained one's, so that differences show."""
     generator = torch.Generator().manual_seed(1)
-    if isinstance(detector.head, DistanceHead):  # begins with weights so short that nothing of the picture arrives
-        for part in (detector.neck, detector.head.towers, detector.head.box_towers):
+    if detector.config.neck.name == "pan":  # begins with weights so short that nothing of the picture arrives
+        towers = (getattr(detector.head, name, None) for name in ("towers", "box_towers"))
+        for part in (detector.neck, *towers):
             if part is not None:
                 initialize_classifier(part)
     with torch.no_grad():
@@ -89,7 +90,7 @@ class ExportedPreset:
         torch.manual_seed(0)
         config = override(NETWORKS[name], class_names=NAMES, image_size=PRESET_SIZE)
         self.detector = lively(detector_from_config(config))
-        if name not in PRESETS:
+        if name not in PRESETS or config.neck.name == "pan":
             settle(self.detector)
         self._trace = trace
 

@@ -152,12 +152,21 @@ def test_weights_with_losses_of_their_own_keep_them_and_their_anchors(
     assert (found.get("loss"), found.get("anchors")) == (loss, anchors)
 
 
-def test_few_pictures_teach_litepan_by_places_and_in_large_steps() -> None:
+@pytest.mark.parametrize(("count", "given", "mosaic"), [
+    (300, {}, 0.5), (300, {"preset": "litepan320_small"}, 0.5), (300, {"augment": "none"}, 0.0),
+    (300, {"mosaic": 0.1}, 0.1), (300, {"weights": "mine.pt"}, 0.0), (20_001, {}, 0.0),
+])  # fmt: skip
+def test_few_pictures_teach_from_mosaics(count: int, given: dict[str, Any], mosaic: float) -> None:
+    options = decided(pictures(count, (200.0,)), **{"weights": "none", **given})
+    assert options.settings.mosaic == mosaic
+
+
+def test_few_pictures_teach_litepan_in_large_steps() -> None:
     given = TrainOptions().override(data="pictures", preset="litepan320_medium")
     for count, batch, rate in ((100, 8, 0.004), (3_000, 16, 0.0057)):  # 0.004 * sqrt(16 / 8)
         options = decide(given, pictures(count, (30.0,))).options
         assert (options.start.weights, options.settings.batch_size, options.peak_lr) == ("none", batch, rate)
-        assert (options.settings.matcher, options.settings.anchors) == ("atss", "fit")
+        assert options.settings.anchors == "fit"
     many = decide(given, pictures(20_001, (30.0,))).options
     assert (many.get("matcher"), many.get("anchors"), many.peak_lr) == (None, None, 0.00041)
     tuned = decide(given.override(weights="mine.pt"), pictures(100, (30.0,))).options

@@ -9,15 +9,20 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from ssdlite.runtime.backends.onnxruntime import OnnxBackend
+from ssdlite.runtime.backends.web import read_page_model
 from ssdlite.runtime.model import RuntimeDetector
 
 
 def as_stated(detector: RuntimeDetector, path: Path) -> RuntimeDetector | None:
-    """The model of the file ``path`` as phones compute it; None where ``detector`` does so already."""
+    """The model of the file ``path`` as phones compute it; None where ``detector`` does so already.
+
+    Of an .ort file, in whose kernels operators are fused already, the .onnx file beside it.
+    """
     model = detector.model
-    if model.runtime != "onnxruntime" or model.precision != "int8" or not integers_saturate():
+    if model.runtime not in ("onnxruntime", "web") or model.precision != "int8" or not integers_saturate():
         return None
-    return RuntimeDetector(detector.contract, model, OnnxBackend(path, as_written=True))
+    source = read_page_model(path) if model.runtime == "web" else path.with_suffix(".onnx")
+    return RuntimeDetector(detector.contract, model, OnnxBackend(source, as_written=True))
 
 
 @cache
