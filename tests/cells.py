@@ -8,3 +8,4 @@ CELLS = override(
     head=HeadConfig(name="distances", score_function="sigmoid", kernel_size=5, towers="separate"),
     anchors=square_anchors((0.1, 0.2, 0.4, 0.8)),
 )
+OF_CELLS = {"head": CELLS.head, "anchors": CELLS.anchors}  # as options of ``build_detector``

@@ -18,11 +18,10 @@ from ssdlite.heads.base import Outputs
 from ssdlite.training.distillation import Distillation, require_same_outputs
 from ssdlite.training.options import TrainOptions, stored_options
 from ssdlite.training.runs import resume, train
-from tests.cells import CELLS
+from tests.cells import OF_CELLS
 
 CLASSES = ("circle", "square", "triangle")
 SMALL = {"preset": "litepan320_small", "image_size": 64, "width_mult": 0.25}
-OF_CELLS = {"head": CELLS.head, "anchors": CELLS.anchors}
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
 

@@ -15,7 +15,7 @@ from ssdlite.detector import Detector, detector_from_config
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.training.finetune import config_for_transfer, transfer_weights
 from ssdlite.training.head_transfer import convert_box_rows, convert_class_rows, nearest_shapes
-from tests.cells import CELLS
+from tests.cells import OF_CELLS
 
 SMALL = {"width_mult": 0.25, "image_size": 96}  # maps of 6, 3, 2 and 1 cells a side: 36 * 3 + (9 + 4 + 1) * 6 anchors
 ON_STRIDE_16 = 108
@@ -294,13 +294,7 @@ def test_a_checkpoint_that_is_not_whole_is_refused_by_tensor():
 
 
 WHOLE_HEADS = {
-    "distances": {
-        "preset": "litepan320_small",
-        "head": CELLS.head,
-        "anchors": CELLS.anchors,
-        "image_size": 96,
-        "width_mult": 0.25,
-    },
+    "distances": {"preset": "litepan320_small", "image_size": 96, "width_mult": 0.25, **OF_CELLS},
     "decoupled": {
         "width_mult": 0.125,
         "backbone": "csp_darknet_separable",
