@@ -18,7 +18,7 @@ from ssdlite.device import names_gpu
 from ssdlite.files import counted
 from ssdlite.training.options import NO_WEIGHTS, TrainOptions
 from ssdlite.training.recipes import AUTO, RECIPES, Recipe, as_given
-from ssdlite.training.sources import WeightSource
+from ssdlite.training.sources import WeightSource, base_config
 
 START = "openimages"
 INPUT_SIDES = (320, 416, 512)  # px; the network that comes along was trained at 300, no multiple of its strides
@@ -177,7 +177,7 @@ def _losses(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     recipe = options.changed(recipe=name).settings
     which = "fine-tuning" if name == "small-data" else "training from scratch"
     reasons = {
-        "anchors": f"shapes fitted to the {int((~train.ignore).sum())} boxes to learn from",
+        "anchors": _fitted_to(train),
         "loss": f"with {recipe.box_loss} and {recipe.matcher}, what goes best with {which}",
     }
     for option in Recipe.__struct_fields__:
@@ -193,9 +193,12 @@ def _guided(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
 def _anchors(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     """Of a detector that asks for its own losses, without trained weights of it."""
     if _starts_from_few(options, train):
-        fitted = f"shapes fitted to the {int((~train.ignore).sum())} boxes to learn from"
         has_teacher = options.distillation.teacher is not None and options.distillation.distillation_weight
-        yield Decision("anchors", "fit", "those of the teacher" if has_teacher else fitted)
+        yield Decision("anchors", "fit", "those of the teacher" if has_teacher else _fitted_to(train))
+
+
+def _fitted_to(train: DetectionIndex) -> str:
+    return f"shapes fitted to the {int((~train.ignore).sum())} boxes to learn from"
 
 
 def _large_steps(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
@@ -294,12 +297,7 @@ def evaluation_interval(epochs: int) -> int:
 
 def _asks_for_its_own_losses(options: TrainOptions, source: WeightSource) -> bool:
     """The preset, or else the weights, whose shape is kept."""
-    if options.detector.preset is not None:
-        config = preset_config(options.detector.preset)
-    elif isinstance(source, Checkpoint):
-        config = source.config
-    else:
-        return False
+    config = base_config(options, source)
     return (config.head.name, config.neck.name) != USUAL_PARTS
 
 

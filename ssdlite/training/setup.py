@@ -31,7 +31,14 @@ from ssdlite.training.head_transfer import TransferReport
 from ssdlite.training.options import SHAPES, DatasetOptions, TrainOptions, next_run_folder, parse_duration
 from ssdlite.training.recipes import AUTO
 from ssdlite.training.run_folder import RunFolder, SplitFingerprint
-from ssdlite.training.sources import WeightSource, hash_tensors, read_same_teacher, read_same_weights, read_weights
+from ssdlite.training.sources import (
+    WeightSource,
+    base_config,
+    hash_tensors,
+    read_same_teacher,
+    read_same_weights,
+    read_weights,
+)
 from ssdlite.training.state import TrainingState, read_state
 
 SHAPES_FOLDER = Path("data/shapes")
@@ -112,12 +119,8 @@ def _with_defaults_of_head(options: TrainOptions, source: WeightSource) -> Train
     """Where no recipe is named, losses and the assigner that are not given are those that the head asks for."""
     if options.recipe_name != AUTO:
         return options
-    if isinstance(source, Checkpoint) and options.detector.preset is None:
-        config = source.config
-    else:
-        config = preset_config(options.preset_name)
     with torch.device("meta"):  # takes no memory and no time
-        head = detector_from_config(config).head
+        head = detector_from_config(base_config(options, source)).head
     given = options.loss
     return options.override(
         loss=given.loss or head.default_loss,

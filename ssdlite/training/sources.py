@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ssdlite.checkpoint import Checkpoint, load_checkpoint
-from ssdlite.config import preset_config
+from ssdlite.config import DetectorConfig, preset_config
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.training.options import TrainOptions
 from ssdlite.weights.backbones import IMAGENET, BackboneWeights, read_backbone_weights
@@ -31,6 +31,13 @@ def read_weights(options: TrainOptions) -> WeightSource:
         return None
     config = preset_config(options.preset_name, width_mult=options.detector.width_mult)
     return read_backbone_weights(backbone_weights, name=config.backbone.name, width_mult=config.backbone.width_mult)
+
+
+def base_config(options: TrainOptions, source: WeightSource) -> DetectorConfig:
+    """Of the preset that is asked for, or else of the detector whose weights ``source`` are."""
+    if isinstance(source, Checkpoint) and options.detector.preset is None:
+        return source.config
+    return preset_config(options.preset_name)
 
 
 def read_same_weights(options: TrainOptions, folder: Path, sha256: str | None) -> WeightSource:

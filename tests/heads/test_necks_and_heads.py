@@ -6,6 +6,8 @@ from torch import nn
 
 from ssdlite.backbones import ConvNormActivation, DepthwiseSeparableConv, FeatureMap, LayerConfig
 from ssdlite.backbones.layers import SamePadConv2d
+from ssdlite.config import PRESETS
+from ssdlite.detector import detector_from_config
 from ssdlite.heads import CenterSizeCode, ExtraLayers, PredictionHead, SSDLiteHead
 from ssdlite.heads.base import initialize_normal
 
@@ -152,3 +154,12 @@ def test_initialize_normal_has_the_published_spread():
     assert weights.std().item() == pytest.approx(0.03, rel=0.02)
     assert weights.mean().item() == pytest.approx(0, abs=0.001)
     assert head[0][-1].bias.eq(0).all()
+
+
+@pytest.mark.parametrize(("preset", "asked_for"), [
+    ("ssdlite320_mobilenet_v2", ("multibox", "ssd", "smooth_l1")), ("litepan320_small", ("qfl", "atss", "giou")),
+])  # fmt: skip
+def test_what_a_head_learns_by_goes_with_its_scores(preset, asked_for):
+    with torch.device("meta"):
+        head = detector_from_config(PRESETS[preset]).head
+    assert (head.default_loss, head.default_assigner, head.default_box_loss) == asked_for
