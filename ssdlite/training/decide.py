@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from ssdlite.checkpoint import Checkpoint, load_checkpoint
+from ssdlite.checkpoint import Checkpoint
 from ssdlite.config import input_size, preset_config
 from ssdlite.datasets.anchor_coverage import COARSE_STRIDES, input_boxes
 from ssdlite.datasets.index import DetectionIndex, match_classes
@@ -18,7 +18,8 @@ from ssdlite.device import names_gpu
 from ssdlite.files import counted
 from ssdlite.training.options import NO_WEIGHTS, TrainOptions
 from ssdlite.training.recipes import AUTO, RECIPES, Recipe, as_given
-from ssdlite.training.sources import WeightSource, base_config
+from ssdlite.training.sources import WeightSource, base_config, read_weights
+from ssdlite.weights.backbones import IMAGENET, PUBLISHED, imagenet_is_installed
 
 START = "openimages"
 INPUT_SIDES = (320, 416, 512)  # px; the network that comes along was trained at 300, no multiple of its strides
@@ -105,9 +106,10 @@ def decide(
         decisions.extend(found)
         return options.override(**{decision.option: decision.value for decision in found})
 
+    given = options.start
     options = take(_start(options, train))
-    if source is None and options.start.weights == START:
-        source = load_checkpoint(START)
+    if options.start != given:
+        source = read_weights(options)
     if isinstance(source, Checkpoint) and score is not None:
         options = take(_keep(options, train, source, score))
     has_losses = _asks_for_its_own_losses(options, source)
@@ -125,11 +127,22 @@ def _start(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     if options.start.weights is not None or options.start.backbone_weights is not None:
         return
     if options.detector.preset is not None or options.detector.width_mult is not None:
-        yield Decision("weights", NO_WEIGHTS, "a detector of another shape is asked for, so it starts from scratch")
+        yield _start_of_another_shape(options, train)
     elif len(train) > MOST_FINE_TUNED:
         yield Decision("weights", NO_WEIGHTS, f"{len(train)} pictures are enough to learn from alone")
     else:
         yield Decision("weights", START, f"{len(train)} pictures are few; a trained detector learns faster from them")
+
+
+def _start_of_another_shape(options: TrainOptions, train: DetectionIndex) -> Decision:
+    """ImageNet's backbone, where it is there: it is worth twice the pictures (docs/notes/frontier.md)."""
+    backbone = preset_config(options.preset_name, width_mult=options.detector.width_mult).backbone
+    another = "a detector of another shape is asked for, so it starts from scratch"
+    if _is_very_large(train) or (backbone.name, backbone.width_mult) not in PUBLISHED:
+        return Decision("weights", NO_WEIGHTS, another)
+    if not imagenet_is_installed(backbone.name, backbone.width_mult):
+        return Decision("weights", NO_WEIGHTS, f"{another}; --backbone-weights {IMAGENET} gives it trained layers")
+    return Decision("backbone_weights", IMAGENET, f"{len(train)} pictures are few; trained layers learn more from them")
 
 
 def _keep(

