@@ -28,9 +28,19 @@ def check_images(images: Tensor) -> None:
 
 def check_targets(boxes: Tensor, labels: Tensor, num_classes: int) -> None:
     """Raises DataError for boxes [B, M, 4] that are not corners in pixels, or labels [B, M] of no class."""
+    _check_form(boxes, labels)
     fault = _label_fault(labels, num_classes) or _box_fault(boxes[labels != PADDING_LABEL])
     if fault is not None:
         raise DataError(f"{fault} (criterion.checked_steps = 0 leaves this check out)")
+
+
+def _check_form(boxes: Tensor, labels: Tensor) -> None:
+    found = [list(one.shape) if isinstance(one, Tensor) else type(one).__name__ for one in (boxes, labels)]
+    if not (isinstance(boxes, Tensor) and isinstance(labels, Tensor)) or boxes.shape != (*labels.shape, 4):
+        raise DataError(
+            "targets: expected boxes [B, M, 4] and labels [B, M], pictures with fewer than M objects padded with the label "
+            f"{PADDING_LABEL}; got {found[0]} and {found[1]}"
+        )
 
 
 def _label_fault(labels: Tensor, num_classes: int) -> str | None:

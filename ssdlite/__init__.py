@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ssdlite.api import train as train
     from ssdlite.backbones.registry import build_backbone as build_backbone
     from ssdlite.build import build_detector as build_detector
+    from ssdlite.build import build_loss as build_loss
     from ssdlite.build import list_detectors as list_detectors
     from ssdlite.build import load_detector as load_detector
     from ssdlite.build import load_operating_points as load_operating_points
@@ -66,6 +67,7 @@ if not TYPE_CHECKING:
             "TrainingError": "ssdlite.errors",
             "build_backbone": "ssdlite.backbones.registry",
             "build_detector": "ssdlite.build",
+            "build_loss": "ssdlite.build",
             "evaluate": "ssdlite.api",
             "export_detector": "ssdlite.api",
             "import_weights": "ssdlite.weights.api",

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     import torch
 
     from ssdlite.anchors import AnchorConfig
-    from ssdlite.config import Amp, ImageSize
+    from ssdlite.config import Amp, BoxLossName, ImageSize
     from ssdlite.detector import Detector
+    from ssdlite.heads.losses import DetectionLoss
     from ssdlite.predictor import Predictor
     from ssdlite.runtime.contract import Provenance
     from ssdlite.runtime.operating_points import OperatingPoint
@@ -56,8 +57,9 @@ def build_detector(
         image_size: of the input, one side in pixels or (height, width); need not be a multiple of 32.
         anchors: shapes per map, in place of the preset's.
         resize: ``stretch`` pictures to the input, or keep their shape and pad (``letterbox``).
-        backbone_weights: ``imagenet`` downloads weights of the backbone from torchvision or timm; a path reads a file
-            of theirs. Input normalisation, padding and the norms' epsilon are then those of the weights, unless given.
+        backbone_weights: ``imagenet`` takes ImageNet weights of the backbone, by their owner's loader or from an
+            installed package; a path reads a file of torchvision's or timm's. Input normalisation, padding and the
+            norms' epsilon are then those of the weights, unless given.
         options: any other field of ``DetectorConfig``.
 
     Raises:
@@ -92,6 +94,45 @@ def build_detector(
             stacklevel=2,
         )
     return detector
+
+
+def build_loss(
+    detector: Detector,
+    *,
+    loss: str | None = None,
+    matcher: str | None = None,
+    box_loss: BoxLossName | None = None,
+    box_weight: float | None = None,
+) -> DetectionLoss:
+    """The loss over the detector's anchors; what is not given is what its head asks for.
+
+    Args:
+        loss: of ``ssdlite.heads.LOSSES``.
+        matcher: of ``ssdlite.heads.ASSIGNERS``: which anchors answer for which objects.
+        box_weight: beside the classification loss; by default one that goes with the two.
+
+    Raises:
+        ConfigError: an unknown name, or a loss of another score function than the detector's.
+    """
+    from ssdlite.heads.assigners import ASSIGNERS, build_assigner
+    from ssdlite.heads.losses import BOX_LOSSES, LOSSES
+    from ssdlite.validation import require, require_known
+
+    head = detector.head
+    loss, matcher = loss or head.default_loss, matcher or head.default_assigner
+    box_loss = box_loss or head.default_box_loss
+    require_known([loss], LOSSES, "loss")
+    require_known([matcher], ASSIGNERS, "assigner")
+    require_known([box_loss], BOX_LOSSES, "box loss")
+    wanted, own = LOSSES[loss].score_function, detector.config.head.score_function
+    require(wanted == own, f"loss {loss}: it trains scores by {wanted}, those of the detector are by {own}")
+    return LOSSES[loss](
+        detector.anchors,
+        head.box_code,
+        matcher=build_assigner(matcher, detector.config, detector.anchors.device),
+        box_loss=box_loss,
+        box_weight=box_weight,
+    )
 
 
 def load_detector(path: str | Path, *, device: str | torch.device = "cpu") -> Detector:

@@ -66,7 +66,7 @@ class Checkpoint:
     @property
     def rename(self) -> tuple[str, ...] | None:
         """The names that its training gave to classes of the data (``ReadOptions.rename``); None where it gave none."""
-        rename = self._data_option("rename")
+        rename = self.option("dataset", "rename")
         if not isinstance(rename, (list, tuple)) or not all(isinstance(entry, str) for entry in rename):
             return None
         return tuple(rename)
@@ -74,14 +74,14 @@ class Checkpoint:
     @property
     def val_split(self) -> str | None:
         """The split that its training was told to validate on; None where it took the customary one."""
-        split = self._data_option("val_split")
+        split = self.option("dataset", "val_split")
         return split if isinstance(split, str) else None
 
-    def _data_option(self, name: str) -> Any:
-        """What its training was given, if it was."""
+    def option(self, part: str, name: str) -> Any:
+        """What its training was given or decided, if it was."""
         options = self.training.get("options")
-        dataset = options.get("dataset") if isinstance(options, dict) else None
-        return dataset.get(name) if isinstance(dataset, dict) else None
+        values = options.get(part) if isinstance(options, dict) else None
+        return values.get(name) if isinstance(values, dict) else None
 
     def build_detector(self) -> Detector:
         """The detector with these weights.
@@ -284,10 +284,21 @@ def _provenance(checkpoint: Checkpoint, file: Path) -> Provenance:
         checkpoint=file.name,
         checkpoint_sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
         license=SHIPPED_LICENSE if file in SHIPPED.values() else "not stated",
-        versions={f"trained with {name}": version for name, version in checkpoint.versions.items()},
+        versions={f"trained with {name}": version for name, version in checkpoint.versions.items()}
+        | _learned_from(checkpoint),
         rename=checkpoint.rename,
-        val_split=checkpoint.val_split,
+        val_split=None if checkpoint.option("dataset", "overfit") is not None else checkpoint.val_split,
     )
+
+
+def _learned_from(checkpoint: Checkpoint) -> dict[str, str]:
+    """What else has a part in the weights, and may have a license of its own."""
+    sources = {
+        "started from": checkpoint.option("start", "weights"),
+        "backbone started from": checkpoint.option("start", "backbone_weights"),
+        "taught by": checkpoint.option("distillation", "teacher"),
+    }
+    return {part: Path(name).name for part, name in sources.items() if isinstance(name, str) and name != "none"}
 
 
 def upgrade_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -167,6 +167,10 @@ class HeadConfig(Config, frozen=True, kw_only=True):
         _require_positive("box_code_scales", self.box_code_scales)
         require(0 <= self.depth <= 8, f"depth: expected 0 to 8, got {self.depth}")
         require(self.bins == 0 or 2 <= self.bins <= 64, f"bins: expected none (0), or 2 to 64, got {self.bins}")
+        require(
+            self.bins == 0 or self.name.endswith("distances"),
+            f"bins: {self.name} predicts no distributions; expected none (0), got {self.bins}",
+        )
 
 
 class InputConfig(Config, frozen=True, kw_only=True):
@@ -247,7 +251,8 @@ class DetectorConfig(Config, frozen=True, kw_only=True):
         )
         require(
             len(self.anchors.levels) == len(self.strides),
-            f"anchors: the network has {len(self.strides)} maps, got shapes for {len(self.anchors.levels)}",
+            f"anchors: the network has {len(self.strides)} maps from stride {self.strides[0]} on, got shapes for "
+            f"{len(self.anchors.levels)}; finest_stride and the neck's channels decide how many maps there are",
         )
         require(
             self.num_anchors <= MAX_ANCHORS,

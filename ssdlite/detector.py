@@ -42,9 +42,6 @@ class Detector(GeometryModule):
         provenance: where these weights come from, of a checkpoint's. Neither is kept once they are trained further or
             others are loaded.
         checked_steps: how many training steps on float images are still to be checked for their range; 0 for none.
-
-    Raises:
-        ConfigError: backbone and neck give other maps than the configuration says.
     """
 
     anchors: Tensor
@@ -53,12 +50,6 @@ class Detector(GeometryModule):
 
     def __init__(self, *, config: DetectorConfig, backbone: Backbone, neck: Neck, head: Head) -> None:
         super().__init__()
-        strides = tuple(one.stride for one in neck.feature_maps)
-        if strides != config.strides:
-            raise ConfigError(
-                f"strides: expected maps of {config.strides}, but {config.backbone.name} and {config.neck.name} give "
-                f"{strides}"
-            )
         self.config = config
         self.backbone = backbone
         self.neck = neck
@@ -256,6 +247,12 @@ def detector_from_config(config: DetectorConfig) -> Detector:
         layers=config.layers,
     )
     neck = NECKS[config.neck.name](backbone.feature_maps, config)
+    strides = tuple(one.stride for one in neck.feature_maps)
+    if strides != config.strides:
+        raise ConfigError(
+            f"strides: expected maps of {config.strides}, but {config.backbone.name} and {config.neck.name} give "
+            f"{strides}"
+        )
     head = HEADS[config.head.name](neck.feature_maps, config)
     neck.initialize_weights()
     head.initialize_weights()

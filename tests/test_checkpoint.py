@@ -407,7 +407,7 @@ def test_load_weights_leaves_the_module_alone_when_they_do_not_fit(detector):
         ({"extra_channels": [10**9, 256]}, "channels"),
         ({"extra_channels": [1] * 10**5}, "channels"),
         ({"anchors": {"levels": [[[0.1, 0.1]] * 40_000] * 4}}, "anchors: there would be"),
-        ({"anchors": {"levels": []}}, "anchors: the network has 4 maps, got shapes for 0"),
+        ({"anchors": {"levels": []}}, "anchors: the network has 4 maps from stride 16 on, got shapes for 0"),
         ({"anchors": {"levels": [[[1e30, 0.1]]]}}, "anchor level 0"),
         ({"max_detections": 10**12}, "max_detections"),
         ({"candidates_per_class": 10**12}, "candidates_per_class"),
@@ -600,3 +600,15 @@ def test_the_split_that_training_was_told_to_validate_on_comes_along(
     save_checkpoint(Checkpoint(detector.config, detector.state_dict(), training=training), tmp_path / "a.pt")
     provenance = load_checkpoint(tmp_path / "a.pt").provenance
     assert provenance is not None and provenance.val_split == split
+
+
+def test_what_has_a_part_in_the_weights_comes_along(tmp_path: Path) -> None:
+    detector = ssdlite.build_detector("ssdlite192_mobilenet_v2_050", num_classes=1, width_mult=0.1, image_size=32)
+    start = {"weights": "none", "backbone_weights": "imagenet"}
+    options = {"start": start, "distillation": {"teacher": "/home/someone/large"}, "dataset": {"overfit": 4}}
+    training = {"options": options}
+    save_checkpoint(Checkpoint(detector.config, detector.state_dict(), training=training), tmp_path / "a.pt")
+    provenance = load_checkpoint(tmp_path / "a.pt").provenance
+    assert provenance is not None and provenance.val_split is None  # it validated on training pictures
+    sources = {name: value for name, value in provenance.versions.items() if not name.startswith("trained with")}
+    assert sources == {"backbone started from": "imagenet", "taught by": "large"}

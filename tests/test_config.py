@@ -174,7 +174,7 @@ def test_a_finer_map():
         ({"extra_channels": (512, 256, 256, 10**6)}, "channels"),
         ({"extra_hidden": (64,)}, r"hidden: expected none, or one of 1 to 8192 for each of 4 maps, got \(64,\)"),
         ({"extra_hidden": (64, 64, 64, 0)}, "hidden"),
-        ({"extra_channels": (512,)}, "the network has 3 maps, got shapes for 6"),
+        ({"extra_channels": (512,)}, "the network has 3 maps from stride 16 on, got shapes for 6"),
         ({"mean": (float("nan"), 0.0, 0.0)}, "mean: expected finite"),
         ({"std": (1.0, -1.0, 1.0)}, "std: expected positive"),
         ({"std": (1.0, float("inf"), 1.0)}, "std: expected positive"),
@@ -196,6 +196,12 @@ def test_values_out_of_range_are_refused(changes, message):
         DetectorConfig.from_dict(changes)  # as version 1 wrote it
 
 
+def test_only_heads_of_distances_have_distributions() -> None:
+    with pytest.raises(ConfigError, match=r"^bins: ssdlite predicts no distributions; expected none \(0\), got 8$"):
+        HeadConfig(bins=8)
+    assert HeadConfig(name="aligned_distances", bins=8).bins == 8
+
+
 @pytest.mark.parametrize(
     ("strides", "message"),
     [
@@ -203,7 +209,7 @@ def test_values_out_of_range_are_refused(changes, message):
         ((32, 16), "finest map first"),
         ((16, 16), "finest map first"),
         ((0, 16), "strides"),
-        ((16, 32), "the network has 2 maps, got shapes for 6"),
+        ((16, 32), "the network has 2 maps from stride 16 on, got shapes for 6"),
     ],
 )
 def test_impossible_strides_are_refused(strides, message):

@@ -44,7 +44,7 @@ BOOK_KEEPING = ".num_batches_tracked"  # a number in every batch norm that no ot
 @dataclass(frozen=True)
 class ImportWeightsOptions:
     source: Annotated[str, tyro.conf.Positional]
-    """A .tflite, .pth, .pt, .safetensors or .pdparams file, a TensorFlow checkpoint or frozen graph, or
+    """A .tflite, .pth, .ckpt, .pt, .safetensors or .pdparams file, a TensorFlow checkpoint or frozen graph, or
     torchvision:coco, which is downloaded."""
     output: Path
     """The checkpoint to write, such as X.pt."""
@@ -59,7 +59,7 @@ class ImportWeightsOptions:
     source says, else what its format usually has."""
     pictures: Path | None = None
     """A folder of pictures like those to come: folded batch norms (tflite, mb1-ssd) are restored with the statistics of
-    some of them, and the order of anchors is checked. Default: neither is done."""
+    some of them, and the order of anchors is checked. Default: statistics of drawn scenes, and no check."""
     anchor_order: AnchorOrder | None = None
     """Of a TensorFlow SSD whose file does not hold its anchors: interpolated_second for one of mid-2017, else
     interpolated_last. Default: that of the file, else interpolated_last."""

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ssdlite.datasets.writers.pre_annotations import PreAnnotations
 
 T = TypeVar("T")
+LOWER = 0.1  # the score threshold that is advised where nothing is found
 LABELS_FOLDER = "labels"  # in the output
 HELD_BYTES = 1 << 25  # decoded pictures that wait for their batch; larger ones go through the network alone
 
@@ -442,7 +443,8 @@ def _save_entries(run: Run, sources: Sequence[MediaFile]) -> None:
 def _say_what_next(run: Run, has_results: bool) -> None:
     if has_results and not run.objects:
         known = listing(run.detector.class_names)
-        print_line(f"nothing was found of {known}; a lower --score-threshold, such as 0.1, shows what is less sure")
+        lower = f"; a lower --score-threshold, such as {LOWER:g}, shows what is less sure"
+        print_line(f"nothing was found of {known}{lower if run.thresholds.min() > LOWER else ''}")
     if run.labels is not None:
         folder = shlex.quote(str(run.output / LABELS_FOLDER))
         data = "EXPORT.json" if run.options.labels == "label-studio" else folder

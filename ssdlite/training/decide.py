@@ -142,7 +142,8 @@ def _start_of_another_shape(options: TrainOptions, train: DetectionIndex) -> Dec
         return Decision("weights", NO_WEIGHTS, another)
     if not imagenet_is_installed(backbone.name, backbone.width_mult):
         return Decision("weights", NO_WEIGHTS, f"{another}; --backbone-weights {IMAGENET} gives it trained layers")
-    return Decision("backbone_weights", IMAGENET, f"{len(train)} pictures are few; trained layers learn more from them")
+    reason = f"{len(train)} pictures are few; trained layers learn more from them (--weights none for none)"
+    return Decision("backbone_weights", IMAGENET, reason)
 
 
 def _keep(

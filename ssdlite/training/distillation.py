@@ -95,7 +95,7 @@ def require_same_outputs(teacher: Checkpoint, student: DetectorConfig, *, anchor
     """
     require_same_classes(teacher, student.class_names)
     theirs, where = teacher.config, f"--teacher {teacher.path}"
-    otherwise = "; with --distillation-weight 0 it labels the pictures of --unlabelled, and may be any detector"
+    otherwise = "; with --distillation-weight 0 it labels the pictures of --unlabelled, whatever its shape"
     if theirs.input.size != student.input.size:
         height, width = theirs.input.size
         raise ConfigError(
@@ -116,7 +116,7 @@ def require_same_outputs(teacher: Checkpoint, student: DetectorConfig, *, anchor
         raise ConfigError(
             f"{where}: it has {theirs.num_anchors} anchors on maps of strides {_strides(theirs)}, the detector to "
             f"train {student.num_anchors} on {_strides(student)}, or of other shapes; any litepan320 preset teaches "
-            f"any other{otherwise}"
+            f"any other, without --anchors and --finest-stride{otherwise}"
         )
 
 

@@ -19,6 +19,7 @@ from ssdlite.heads.registry import HEADS
 
 GUIDE_DEPTH = 4  # 3x3 convolutions before the predictors; stacked_convs of simple_conv_head.py
 GUIDE_WIDTH = 2  # times the channels of the neck: 192 of nanodet-plus-m with 96
+MOST_GUIDE_WIDTH = 256  # SSD's maps have up to 1280 channels
 GROUP_WIDTH = 8  # least channels that a norm is of; 32 groups at most, as there
 ATTACHED_SHARE = 1 / 30  # of training, in which the neck learns from the guide: detach_epoch 10 of 300
 GUIDED_ASSIGNERS = ("simota", "tal")  # which look at predictions
@@ -42,7 +43,7 @@ class AssignmentGuide(nn.Module):
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         maps, layers = detector.neck.feature_maps, detector.config.layers
-        width = GUIDE_WIDTH * max(one.channels for one in maps)
+        width = min(GUIDE_WIDTH * max(one.channels for one in maps), MOST_GUIDE_WIDTH)
         self.enter = nn.ModuleList(nn.Conv2d(one.channels, width, 1) for one in maps)
         self.tower = nn.Sequential(*(_normalised_conv(width, layers) for _ in range(GUIDE_DEPTH)))
         for part in (self.enter, self.tower):

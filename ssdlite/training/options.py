@@ -125,7 +125,9 @@ class StartOptions(Config, frozen=True, kw_only=True):
     of the same name keep theirs. Default: openimages, unless a preset, a recipe or very many pictures speak against it.
     """
     backbone_weights: str | None = None
-    """Backbone to start from: imagenet, or a file of torchvision's or timm's weights. Default: random weights."""
+    """Backbone to start from: imagenet, or a file of torchvision's or timm's weights. Default: imagenet for a preset
+    whose weights a package has that is installed, unless --weights, a recipe or very many pictures speak against it;
+    else random weights."""
     freeze_stages: int = 0
     """Backbone stages, from the picture on, that keep their weights: 1 is all up to stride 2, 2 up to stride 4, ..."""
     batch_norm: BatchNormMode | None = None
@@ -168,8 +170,8 @@ class DistillationOptions(Config, frozen=True, kw_only=True):
     annotations; its input and anchors have to be those of the detector to train, as all litepan320 presets have them.
     Its anchors are taken where they would be fitted. Default: none."""
     distillation_weight: float = 1.0
-    """Weight of what the teacher says, beside the losses on annotations; 0: it labels pictures only, and may have any
-    input and anchors."""
+    """Weight of what the teacher says, beside the losses on annotations; 0: it labels pictures only, and may be any
+    detector of these classes."""
     unlabelled: str | None = None
     """Folder of pictures without annotations, which the teacher labels when the run begins, to be trained on with the
     others. Default: none."""
@@ -186,6 +188,10 @@ class DistillationOptions(Config, frozen=True, kw_only=True):
         require(
             self.teacher is None or self.distillation_weight > 0 or self.unlabelled is not None,
             f"--teacher {self.teacher} teaches nothing with --distillation-weight 0 and without --unlabelled",
+        )
+        require(
+            self.teacher is not None or self.distillation_weight == 1,
+            f"--distillation-weight {self.distillation_weight:g}: expected --teacher as well",
         )
         score = self.unlabelled_score
         require(score is None or 0 < score <= 1, f"--unlabelled-score: expected above 0, to 1, got {score}")
@@ -206,11 +212,10 @@ class OptimizationOptions(Config, frozen=True, kw_only=True):
     """SGD with Nesterov momentum 0.9, or AdamW."""
     lr: float | None = None
     """Peak learning rate. Default: 0.002 for adamw, 0.05 for sgd, for batches of 16 (scaled with their root), half of
-    it with --weights; 0.0057 for adamw where few pictures teach from scratch; decided from the data where there are
+    it with --weights; 0.0057 for adamw where few pictures teach without them; decided from the data where there are
     very many."""
     backbone_lr: float | None = None
-    """Learning rate of the backbone as a factor of --lr. Default: with weights the recipe's, without
-    them 1."""
+    """Learning rate of the backbone as a factor of --lr. Default: that of the recipe with --weights, else 1."""
     weight_decay: float | None = None
     """Weight decay; batch norm and biases have none. Default: 0.05 for adamw, 4e-5 for sgd."""
     warmup_steps: int | None = None

@@ -162,6 +162,7 @@ def continue_run(folder: RunFolder, options: TrainOptions) -> RunStart:
         source = read_same_weights(options, folder.path, stored.source_sha256)
     state = None if checkpoint is None else read_state(checkpoint)
     source = source if checkpoint is None else None  # which has them already
+    has_lessons = options.distillation.distillation_weight > 0  # the labels of one that labels only are there
     return RunStart(
         options,
         folder,
@@ -172,7 +173,7 @@ def continue_run(folder: RunFolder, options: TrainOptions) -> RunStart:
         checkpoint,
         state,
         stored.decisions,
-        teacher=read_same_teacher(options, folder.path, stored.teacher_sha256),
+        teacher=read_same_teacher(options, folder.path, stored.teacher_sha256) if has_lessons else None,
         teacher_sha256=stored.teacher_sha256,
     )
 

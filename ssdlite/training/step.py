@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from ssdlite.build import build_loss
 from ssdlite.checkpoint import Checkpoint, load_weights
 from ssdlite.detector import Detector
 from ssdlite.device import autocast, choose_amp, choose_device
-from ssdlite.heads.assigners import build_assigner
 from ssdlite.heads.base import Outputs
-from ssdlite.heads.losses import LOSSES, DetectionLoss
 from ssdlite.training.distillation import Distillation
 from ssdlite.training.guide import ATTACHED_SHARE, AssignmentGuide, GuidedDetector, require_guided_assigner
 from ssdlite.training.options import TrainOptions
@@ -100,20 +99,6 @@ class WeightAverage:
         torch._foreach_lerp_(list(averages), list(values), 1 - decay)
 
 
-def build_loss(detector: Detector, options: TrainOptions) -> DetectionLoss:
-    """The loss that the options name, over the detector's anchors; what the data readers give needs no checks."""
-    anchors, config = detector.anchors, detector.config
-    criterion = LOSSES[options.settings.loss](
-        anchors,
-        detector.head.box_code,
-        matcher=build_assigner(options.settings.matcher, config, anchors.device),
-        box_loss=options.settings.box_loss,
-        box_weight=options.settings.box_weight,
-    )
-    criterion.checked_steps = 0
-    return criterion
-
-
 class StepLosses(NamedTuple):
     """Scalars; ``total`` is what is minimised. ``distillation``, before it is weighted, is 0 without a teacher."""
 
@@ -144,7 +129,11 @@ class TrainingStep:
         layout = torch.channels_last if fast else torch.contiguous_format
         self.detector = detector.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.model: nn.Module = self.detector
-        self.criterion = build_loss(detector, options)
+        own = options.settings
+        self.criterion = build_loss(
+            detector, loss=own.loss, matcher=own.matcher, box_loss=own.box_loss, box_weight=own.box_weight
+        )
+        self.criterion.checked_steps = 0  # what the data readers give is known
         self.guide = None
         if options.loss.assignment_guide:
             require_guided_assigner(options.settings.matcher)

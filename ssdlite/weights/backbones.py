@@ -336,8 +336,8 @@ def _load_file(path: Path) -> Mapping[str, Tensor]:
     if not path.exists() and path.suffix not in SUFFIXES and not ADDRESS.match(str(path)):
         meant = f"; did you mean {IMAGENET!r}?" if _means_imagenet(path) else "."
         raise ConfigError(
-            f"backbone weights {str(path)!r}: no such file{meant} Accepted are {IMAGENET}, which is downloaded, and "
-            "the path of a file of torchvision's or timm's weights"
+            f"backbone weights {str(path)!r}: no such file{meant} Accepted are {IMAGENET} and the path of a file of "
+            "torchvision's or timm's weights; random weights are `--weights none` of ssdlite train"
         )
     state = load_state_dict(path)
     if is_torchvision_ssd(state.keys()) or is_pytorch_ssd(state.keys()) or is_nanodet_plus(state.keys()):

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssdlite import build_detector
-from ssdlite.errors import DataError
+from ssdlite import build_detector, build_loss
+from ssdlite.errors import ConfigError, DataError
+from ssdlite.heads.assigners import AtssAssigner
 from ssdlite.heads.base import Outputs
-from ssdlite.heads.losses import LOSSES
+from ssdlite.heads.losses import LOSSES, MultiBoxLoss, QualityFocalLoss, giou_loss
 
 BOXES = [[10.0, 20, 40, 60], [50, 10, 90, 30]]
 
@@ -38,6 +39,26 @@ def one_step(detector: Any, loss: Any, boxes: Any, labels: Any) -> Tensor:
 def test_targets_of_another_form_are_one_error(detector: Any, loss: Any, boxes: Any, labels: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         one_step(detector, loss, boxes, labels)
+
+
+@pytest.mark.parametrize(("boxes", "labels", "found"), [
+    ([torch.tensor(BOXES)], [torch.tensor([0, 1])], "got list and list"),
+    (torch.tensor(BOXES), torch.tensor([0, 1, 1]), r"got \[2, 4\] and \[3\]"),
+])  # fmt: skip
+def test_targets_of_another_shape_are_one_error(detector: Any, boxes: Any, labels: Any, found: str) -> None:
+    outputs = Outputs(torch.zeros(1, len(detector.anchors), 4), torch.zeros(1, len(detector.anchors), 4))
+    with pytest.raises(DataError, match=rf"^targets: expected boxes \[B, M, 4\] and labels \[B, M\].*{found}$"):
+        build_loss(detector)(outputs, boxes, labels)
+
+
+def test_the_loss_is_the_one_that_the_head_asks_for(detector: Any) -> None:
+    litepan = build_detector("litepan320_small", num_classes=3, width_mult=0.25, image_size=96)
+    assert isinstance(build_loss(detector), MultiBoxLoss)
+    loss = build_loss(litepan)
+    assert isinstance(loss, QualityFocalLoss) and isinstance(loss.matcher, AtssAssigner)
+    assert loss.box_loss is giou_loss and loss.box_weight == 2
+    with pytest.raises(ConfigError, match=r"^loss multibox: it trains scores by softmax, those of the detector"):
+        build_loss(litepan, loss="multibox")
 
 
 @pytest.mark.parametrize("loss", LOSSES.values())

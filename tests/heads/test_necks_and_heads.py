@@ -6,10 +6,19 @@ from torch import nn
 
 from ssdlite.backbones import ConvNormActivation, DepthwiseSeparableConv, FeatureMap, LayerConfig
 from ssdlite.backbones.layers import SamePadConv2d
-from ssdlite.config import PRESETS
+from ssdlite.config import PRESETS, NeckConfig
 from ssdlite.detector import detector_from_config
+from ssdlite.errors import ConfigError
 from ssdlite.heads import CenterSizeCode, ExtraLayers, PredictionHead, SSDLiteHead
 from ssdlite.heads.base import initialize_normal
+
+
+def test_a_neck_of_other_maps_than_the_anchors_is_refused() -> None:
+    config = PRESETS["ssdlite320_mobilenet_v2"]
+    neck = NeckConfig(name="pan", channels=(96,), kernel_size=5)
+    with pytest.raises(ConfigError, match=r"strides: expected maps of \(16, 32, .*, but mobilenet_v2 and pan give \("):
+        detector_from_config(config.changed(neck=neck))
+
 
 INPUTS = [FeatureMap(24, 32, activated=True)]
 

@@ -94,6 +94,12 @@ def test_the_neck_learns_from_the_guide_while_it_is_attached(bins: int) -> None:
         assert all(one.grad is not None for one in guided.guide.tower.parameters())
 
 
+def test_a_guide_of_wide_maps_is_no_wider_than_256_channels() -> None:
+    """SSDLite's maps have up to 1280: 236 M weights where this has 3.5."""
+    guide = AssignmentGuide(ssdlite.build_detector(num_classes=3, image_size=96))
+    assert guide.tower[0][0].weight.shape == (256, 256, 3, 3)  # type: ignore[index, union-attr]
+
+
 def test_a_guide_is_attached_for_a_thirtieth_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     step = one_step(small_detector())
     seen: list[bool] = []
