@@ -38,8 +38,8 @@ def _check_form(boxes: Tensor, labels: Tensor) -> None:
     found = [list(one.shape) if isinstance(one, Tensor) else type(one).__name__ for one in (boxes, labels)]
     if not (isinstance(boxes, Tensor) and isinstance(labels, Tensor)) or boxes.shape != (*labels.shape, 4):
         raise DataError(
-            "targets: expected boxes [B, M, 4] and labels [B, M], pictures with fewer than M objects padded with the label "
-            f"{PADDING_LABEL}; got {found[0]} and {found[1]}"
+            "targets: expected boxes [B, M, 4] and labels [B, M], pictures with fewer than M objects padded with the "
+            f"label {PADDING_LABEL}; got {found[0]} and {found[1]}"
         )
 
 
