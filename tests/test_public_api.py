@@ -49,7 +49,8 @@ def test_public_names():
     assert set(ssdlite.__all__) == {
         "PRESETS", "AnchorConfig", "CheckpointError", "ConfigError", "ContractError", "DataError", "Detection",
         "Detections", "Detector", "DetectorConfig", "ExportError", "Predictor", "SsdliteError", "TrainingError",
-        "build_backbone", "build_detector", "build_loss", "import_weights", "list_detectors", "list_weights", "load_backbone_weights",
+        "build_backbone", "build_detector", "build_loss", "import_weights", "list_detectors", "list_weights",
+        "load_backbone_weights",
         "TrainResult", "evaluate", "export_detector", "load_detector", "load_operating_points", "load_predictor",
         "train",
     }  # fmt: skip

@@ -207,8 +207,8 @@ def _guided(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
 def _anchors(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     """Of a detector that asks for its own losses, without trained weights of it."""
     if _starts_from_few(options, train):
-        has_teacher = options.distillation.teacher is not None and options.distillation.distillation_weight
-        yield Decision("anchors", "fit", "those of the teacher" if has_teacher else _fitted_to(train))
+        taken = options.distillation.compares_outputs
+        yield Decision("anchors", "fit", "those of the teacher" if taken else _fitted_to(train))
 
 
 def _fitted_to(train: DetectionIndex) -> str:

@@ -162,7 +162,6 @@ def continue_run(folder: RunFolder, options: TrainOptions) -> RunStart:
         source = read_same_weights(options, folder.path, stored.source_sha256)
     state = None if checkpoint is None else read_state(checkpoint)
     source = source if checkpoint is None else None  # which has them already
-    has_lessons = options.distillation.distillation_weight > 0  # the labels of one that labels only are there
     return RunStart(
         options,
         folder,
@@ -173,7 +172,12 @@ def continue_run(folder: RunFolder, options: TrainOptions) -> RunStart:
         checkpoint,
         state,
         stored.decisions,
-        teacher=read_same_teacher(options, folder.path, stored.teacher_sha256) if has_lessons else None,
+        # the labels of one that labels only are there
+        teacher=(
+            read_same_teacher(options, folder.path, stored.teacher_sha256)
+            if options.distillation.compares_outputs
+            else None
+        ),
         teacher_sha256=stored.teacher_sha256,
     )
 
@@ -272,10 +276,10 @@ def require_teacher_fits(teacher: Checkpoint, train: DetectionIndex, options: Tr
 
     Anchors, which may be fitted, are compared later.
     """
-    if options.distillation.distillation_weight == 0:
-        require_same_classes(teacher, train.class_names)
-    else:
+    if options.distillation.compares_outputs:
         require_same_outputs(teacher, planned_detector(options, train), anchors_are_known=False)
+    else:
+        require_same_classes(teacher, train.class_names)
 
 
 def build_for_run(start: RunStart, index: DetectionIndex) -> tuple[Detector, TransferReport | None]:
@@ -298,7 +302,7 @@ def _config_for(index: DetectionIndex, start: RunStart) -> DetectorConfig:
     config = _config(options, index.class_names, start.source).changed(category_ids=index.category_ids)
     if options.settings.anchors != "fit":
         return config
-    if start.teacher is not None and options.distillation.distillation_weight:
+    if start.teacher is not None and options.distillation.compares_outputs:
         return config.changed(anchors=start.teacher.config.anchors)  # the two are compared anchor by anchor
     boxes = input_boxes(index, config.input.size, config.input.resize)
     return config.changed(anchors=fit_to_boxes(boxes, config, options.detector.anchor_budget))

@@ -100,12 +100,14 @@ class WeightAverage:
 
 
 class StepLosses(NamedTuple):
-    """Scalars; ``total`` is what is minimised. ``distillation``, before it is weighted, is 0 without a teacher."""
+    """Scalars; ``total`` is what is minimised. ``distillation``, before it is weighted, is 0 without a teacher, and
+    ``guide``, the sum of a guide's own losses, without one."""
 
     total: Tensor
     classification: Tensor
     box: Tensor
     distillation: Tensor
+    guide: Tensor
 
 
 class TrainingStep:
@@ -188,12 +190,14 @@ class TrainingStep:
         self, images: Tensor, outputs: Outputs, boxes: Tensor, labels: Tensor, guide: Outputs | None
     ) -> StepLosses:
         total, class_loss, box_loss = self.criterion(outputs, boxes, labels, guide)
+        distilled = guided = torch.zeros_like(total)
         if guide is not None:
-            total = total + self.criterion(guide, boxes, labels).total
-        if self.distillation is None:
-            return StepLosses(total, class_loss, box_loss, torch.zeros_like(total))
-        distilled = self.distillation(images, outputs)
-        return StepLosses(total + self.distillation.weight * distilled, class_loss, box_loss, distilled)
+            guided = self.criterion(guide, boxes, labels).total
+            total = total + guided
+        if self.distillation is not None:
+            distilled = self.distillation(images, outputs)
+            total = total + self.distillation.weight * distilled
+        return StepLosses(total, class_loss, box_loss, distilled, guided)
 
     def state(self) -> dict[str, Any]:
         """What ``restore`` needs besides the weights of a checkpoint, which are the evaluated ones."""
