@@ -104,7 +104,8 @@ def label_pictures(
     if not pictures:
         raise DataError(f"--unlabelled {root}: {teacher.path} finds nothing in its pictures{_told(left_out)}")
     CocoWriter().write_split(folder, SPLIT, pictures, splits.train.class_names)
-    for line in _summary(pictures, len(unlabelled.names), left_out, teacher, splits.train.class_names):
+    total = len(unlabelled.names) + len(unlabelled.outside)
+    for line in _summary(pictures, total, left_out, teacher, splits.train.class_names):
         print_line(line)
     processes.share(None)
 

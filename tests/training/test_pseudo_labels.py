@@ -119,7 +119,7 @@ def test_pictures_that_are_not_taken(folder: Path, capsys: pytest.CaptureFixture
     train(options(folder))
     assert set(labels_of(folder)) == {"circle.png", "more/square.png"}
     said = capsys.readouterr().out
-    assert "labels 2 of 9 pictures" in said
+    assert "labels 2 of 10 pictures" in said
     left_out = said.partition("unlabelled: left out ")[2].partition("\n")[0]
     assert left_out.split("; ") == [
         "2 that cannot be read (empty.jpg, broken.png)",
