@@ -201,6 +201,9 @@ def test_few_pictures_teach_litepan_in_large_steps() -> None:
     assert (many.get("matcher"), many.get("anchors"), many.peak_lr) == (None, None, 0.00041)
     tuned = decide(given.override(weights="mine.pt"), pictures(100, (30.0,))).options
     assert (tuned.get("matcher"), tuned.get("lr")) == (None, None)
+    for changes, matcher in (({}, "tal"), ({"matcher": "atss"}, "atss"), ({"weights": "mine.pt"}, None)):
+        assert decide(given.override(**changes), pictures(100, (30.0,))).options.get("matcher") == matcher
+    assert decided(pictures(100, (30.0,)), preset="ssdlite320_mobilenet_v2").get("matcher") == "atss"
     guided = decide(given.override(assignment_guide=True), pictures(100, (30.0,))).options
     assert guided.get("matcher") == "tal"  # which looks at predictions
 
