@@ -63,7 +63,10 @@ def read_same_weights(options: TrainOptions, folder: Path, sha256: str | None) -
 def read_teacher(options: TrainOptions) -> Checkpoint | None:
     """The detector that --teacher names."""
     teacher = options.distillation.teacher
-    return None if teacher is None else load_checkpoint(teacher)
+    try:
+        return None if teacher is None else load_checkpoint(teacher)
+    except CheckpointError as error:
+        raise CheckpointError(f"--teacher: {error}") from None
 
 
 def read_same_teacher(options: TrainOptions, folder: Path, sha256: str | None) -> Checkpoint | None:

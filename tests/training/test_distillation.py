@@ -169,4 +169,4 @@ def test_a_teacher_that_is_not_there_is_one_line(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", str(folder / "shapes"), "--teacher", str(tmp_path / "none.pt")]) == 2
-    assert "none.pt: " in capsys.readouterr().err
+    assert f"--teacher: {tmp_path / 'none.pt'}: " in capsys.readouterr().err
