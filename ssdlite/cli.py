@@ -165,13 +165,14 @@ def _run_command(name: str, arguments: list[str]) -> int:
 # --- What is looked at before torch is loaded, which takes seconds.
 
 
-def require_weights(path: Path) -> None:
-    """Raises CheckpointError where there is neither a file or folder of this name, nor a detector that comes along."""
+def require_weights(path: Path, *, option: str = "") -> None:
+    """Raises CheckpointError, which begins with ``option``, where there is neither a file or folder of this name, nor a
+    detector that comes along."""
     from ssdlite.config import no_such_checkpoint, shipped_file
     from ssdlite.runtime.files import is_exported
 
     if not path.exists() and shipped_file(path) == path and not is_exported(path):
-        raise CheckpointError(f"{path}: {no_such_checkpoint(path)}")
+        raise CheckpointError(f"{option}{path}: {no_such_checkpoint(path)}")
 
 
 def find_weights(path: Path) -> Path:

@@ -66,7 +66,7 @@ def _require_input(options: TrainOptions) -> None:
     if weights is not None and weights != "imagenet":  # of which there is another thing to say
         require_weights(Path(weights))
     if options.distillation.teacher is not None:
-        require_weights(Path(options.distillation.teacher))
+        require_weights(Path(options.distillation.teacher), option="--teacher: ")
 
 
 def defaults(arguments: list[str]) -> TrainCommand:

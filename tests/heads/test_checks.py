@@ -10,7 +10,7 @@ from ssdlite import build_detector, build_loss
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.heads.assigners import AtssAssigner
 from ssdlite.heads.base import Outputs
-from ssdlite.heads.losses import LOSSES, MultiBoxLoss, QualityFocalLoss, giou_loss
+from ssdlite.heads.losses import BOX_LOSSES, LOSSES, MultiBoxLoss, QualityFocalLoss
 
 BOXES = [[10.0, 20, 40, 60], [50, 10, 90, 30]]
 
@@ -56,7 +56,7 @@ def test_the_loss_is_the_one_that_the_head_asks_for(detector: Any) -> None:
     assert isinstance(build_loss(detector), MultiBoxLoss)
     loss = build_loss(litepan)
     assert isinstance(loss, QualityFocalLoss) and isinstance(loss.matcher, AtssAssigner)
-    assert loss.box_loss is giou_loss and loss.box_weight == 2
+    assert loss.box_loss is BOX_LOSSES["giou"] and loss.box_weight == 2
     with pytest.raises(ConfigError, match=r"^loss multibox: it trains scores by softmax, those of the detector"):
         build_loss(litepan, loss="multibox")
 

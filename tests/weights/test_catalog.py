@@ -76,6 +76,7 @@ def test_the_list() -> None:
         ("mobilenet_v3_large", 1000, 22.1, "ImageNet top-1 75.27 %, published"),
         ("shufflenet_v2", 1000, 9.2, "ImageNet top-1 69.36 %, published"),
         ("shufflenet_v2 1.5", 1000, 14.2, "ImageNet top-1 73 %, published"),
+        ("mobilenet_v4_conv_small", 1000, 15.2, "ImageNet top-1 73.76 %, published"),
         ("lcnet 0.5", 1000, 7.6, "ImageNet top-1 63.12 %, published"),
         ("lcnet 0.75", 1000, 9.5, "ImageNet top-1 68.78 %, published"),
         ("lcnet", 1000, 11.9, "ImageNet top-1 72.1 %, published"),
