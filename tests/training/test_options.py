@@ -37,6 +37,13 @@ def test_what_is_stored_is_read_again() -> None:
     assert TrainOptions.from_dict(plain) == options
 
 
+def test_the_weight_that_runs_without_a_teacher_had_stored_is_read() -> None:
+    """1 was the default until it was 0.5, and every run stores what it has."""
+    plain = TrainOptions().to_dict()
+    plain["distillation"]["distillation_weight"] = 1.0
+    assert TrainOptions.from_dict(plain).distillation.compares_outputs is False
+
+
 def test_the_flat_options_of_earlier_versions_are_read() -> None:
     flat = {"data": "pictures", "recipe": "ssd", "epochs": 3, "workers": 8, "optimizer": "sgd", "resume": "runs/a"}
     assert TrainOptions.from_dict(flat) == TrainOptions(
