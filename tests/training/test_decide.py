@@ -137,7 +137,8 @@ def test_a_preset_whose_imagenet_weights_are_installed_starts_from_them(
     installed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = BackboneWeights("x", "x", "efficientnet_lite0", {}, {}, {})
-    monkeypatch.setattr(backbones, "find_spec", lambda name: SimpleNamespace() if installed else None)
+    spec = SimpleNamespace(submodule_search_locations=["site"])
+    monkeypatch.setattr(backbones, "find_spec", lambda name: spec if installed else None)
     monkeypatch.setattr(sources, "read_backbone_weights", lambda *args, **kwargs: weights)
 
     def start(count: int = 300, **given: Any) -> tuple[Any, Any, str]:
