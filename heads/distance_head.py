@@ -1,4 +1,4 @@
-"""A head without anchor shapes: in each cell one prediction, of a class and of the distances to a box's four sides."""
+"""A head that predicts a class and the distances to a box's four sides, once in a cell unless anchors say otherwise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ssdlite.backbones.layers import DepthwiseSeparableConv
 from ssdlite.config import BoxLossName, DetectorConfig, LayerConfig
 from ssdlite.heads.base import Distributions, Head, Outputs, initialize_normal, run_each
 from ssdlite.heads.boxes import DistanceCode, GeometryModule
-from ssdlite.heads.ssd_head import FOREGROUND_LOGIT, PredictionHead
+from ssdlite.heads.ssd_head import FOREGROUND_LOGIT, HeadConv, PredictionHead
 
 PREDICTOR_STD = 0.01  # arXiv 1708.02002, section 4.1
 LOG_STEP = 0.2  # what the network's number counts in the log of a distance, as in SSD's code of sides (its variance)
@@ -24,12 +24,12 @@ LOG_STEP = 0.2  # what the network's number counts in the log of a distance, as 
 
 class DistanceHead(Head):
     """Left, top, right and bottom from the cell's centre (FCOS, arXiv 1904.01355, section 3.1), as multiples of the
-    side of its anchor, a square that stands for no shape but for the map's scale.
+    sides of the anchor.
 
     On every map ``depth`` separable convolutions, then a 1x1 convolution for classes and one for boxes, which share
-    those before or have ``separate_towers``. Scores are sigmoids. A distance is the exponential of a fifth of the
-    network's number, or, with ``bin_sizes``, the mean of a distribution over ``bins`` multiples of them (generalised
-    focal loss, arXiv 2006.04388, section 3.2).
+    those before or have ``separate_towers``; without any the two predictors are separable themselves, as SSDLite's.
+    Scores are sigmoids. A distance is the exponential of a fifth of the network's number, or, with ``bin_sizes``, the
+    mean of a distribution over ``bins`` multiples of them (generalised focal loss, arXiv 2006.04388, section 3.2).
 
     Args:
         bin_sizes: [A, 4] in sides of the anchor, or [1, 1] where all are equal.
@@ -57,8 +57,9 @@ class DistanceHead(Head):
         self.towers = build_towers()
         self.box_towers = build_towers() if separate_towers else None
         rows, columns = ([4 * one for one in anchors_per_cell], bins) if bins else (anchors_per_cell, 4)
-        self.classification = PredictionHead(in_channels, anchors_per_cell, num_logits, conv="pointwise", layers=layers)
-        self.regression = PredictionHead(in_channels, rows, columns, conv="pointwise", layers=layers)
+        conv: HeadConv = "pointwise" if depth else "separable"
+        self.classification = PredictionHead(in_channels, anchors_per_cell, num_logits, conv=conv, layers=layers)
+        self.regression = PredictionHead(in_channels, rows, columns, conv=conv, layers=layers)
         self.distance_mean = None if bin_sizes is None else DistributionMean(bins, bin_sizes)
         self.box_code = DistanceCode()
 
@@ -95,8 +96,8 @@ class DistanceHead(Head):
 
     def initialize_weights(self) -> None:
         initialize_normal(self)
-        for predictor in (self.classification, self.regression):
-            initialize_normal(predictor, PREDICTOR_STD)
+        for predictor in (*self.classification, *self.regression):
+            initialize_normal(predictor[-1], PREDICTOR_STD)
         self.classification.set_bias(torch.full((self.classification.columns,), FOREGROUND_LOGIT))
         if self.distance_mean is None:
             self.regression.set_bias(torch.full((4,), math.log(0.5) / LOG_STEP))  # the anchor itself
@@ -141,5 +142,5 @@ def _strides_in_sides(config: DetectorConfig) -> Tensor:
     """[A, 4]: a stride of each anchor's map in sides of the anchor, or [1, 1] where that is the same for all."""
     levels = zip(config.strides, config.anchors.sides(config.input.size), config.grid_sizes, strict=True)
     sizes = np.concatenate([np.tile(stride / sides, (rows * columns, 2)) for stride, sides, (rows, columns) in levels])
-    values = torch.from_numpy(sizes.astype(np.float32))
-    return values[:1, :1].clone() if bool((values == values[0, 0]).all()) else values
+    values = sizes.astype(np.float32)
+    return torch.tensor(values[:1, :1] if (values == values[0, 0]).all() else values)

@@ -112,11 +112,12 @@ OVERLAP_WEIGHT = 2.0  # of 1 - IoU beside the classification loss (arXiv 2006.04
 
 
 class Losses(NamedTuple):
-    """Scalars; ``total`` is what is minimised, which distributions add a term to."""
+    """Scalars, before they are weighted; ``total``, of which they are weighted parts, is what is minimised."""
 
     total: Tensor
     classification: Tensor
     box: Tensor
+    distribution: Tensor  # 0 where no distances are predicted as distributions
 
 
 class Predictions:
@@ -197,11 +198,12 @@ class DetectionLoss(GeometryModule):
         box_losses = self.box_loss(deltas, wanted, self.anchors, self.box_code)
         box_loss = torch.where(targets.positive, box_losses, 0.0).sum() / normaliser
         class_loss = self.classification_loss(logits, targets, predicted) / normaliser
-        total = class_loss + self.box_weight * box_loss
+        distribution_loss = torch.zeros_like(box_loss)
         if outputs.distributions is not None:
             losses = self._distribution_losses(outputs.distributions, wanted)
-            total = total + DISTRIBUTION_WEIGHT * torch.where(targets.positive, losses, 0.0).sum() / normaliser
-        return Losses(total, class_loss, box_loss)
+            distribution_loss = torch.where(targets.positive, losses, 0.0).sum() / normaliser
+        total = class_loss + self.box_weight * box_loss + DISTRIBUTION_WEIGHT * distribution_loss
+        return Losses(total, class_loss, box_loss, distribution_loss)
 
     def _predictions(self, outputs: Outputs) -> Predictions:
         floats = Outputs(outputs.class_logits.float(), outputs.box_deltas.float())

@@ -131,13 +131,6 @@ def with_finer_level(anchors: AnchorConfig) -> AnchorConfig:
     return anchors.changed(levels=(finer, *anchors.levels), steps=steps)
 
 
-def with_fewer_shapes(anchors: AnchorConfig, shapes_per_cell: Sequence[int]) -> AnchorConfig:
-    """The first so many shapes of each level."""
-    return anchors.changed(
-        levels=tuple(level[:count] for level, count in zip(anchors.levels, shapes_per_cell, strict=True))
-    )
-
-
 def anchor_shape(scale: float, ratio: float) -> AnchorShape:
     """The (width, height) of a scale and an aspect ratio, as TensorFlow and torchvision have it."""
     return scale * math.sqrt(ratio), scale / math.sqrt(ratio)

@@ -14,9 +14,9 @@ from ssdlite.anchors import (
     MAX_ANCHORS,
     SSDLITE_ANCHORS,
     AnchorConfig,
+    square_anchors,
     tensorflow_anchors,
     torchvision_anchors,
-    with_fewer_shapes,
     with_finer_level,
 )
 from ssdlite.errors import ConfigError, is_text, quote
@@ -146,8 +146,8 @@ class HeadConfig(Config, frozen=True, kw_only=True):
         last_conv: ``pointwise`` where the predictor of the coarsest map is a 1x1 convolution, whatever the others are.
         box_code_scales: the deltas' (x, y, width, height) multipliers.
         score_function: ``softmax`` goes with the multibox loss, ``sigmoid`` with the focal losses (``focal``, ``qfl``).
-        depth, kernel_size: of the separable convolutions in front of the predictors of ``distances``; ``decoupled`` has
-            so many in each of its two rows.
+        depth, kernel_size: of the separable convolutions in front of the predictors of ``distances``, which are 1x1
+            behind them and separable where there are none; ``decoupled`` has so many in each of its two rows.
         towers: whether those of ``distances`` are ``shared`` by classes and boxes, or each has its own.
         bins: in ``distances``, of the distribution whose mean a distance is: 0 to ``bins`` - 1 strides. None (0) where
             a distance is predicted as one number.
@@ -419,10 +419,10 @@ _LITEPAN = override(
     _SSDLITE,
     backbone="mobilenet_v4_conv_small",
     neck=NeckConfig(name="pan", channels=(128,), kernel_size=5),
-    score_function="sigmoid",
+    head=HeadConfig(name="distances", score_function="sigmoid", depth=0, bins=8),
     activation="relu",
     strides=(8, 16, 32, 64),
-    anchors=with_fewer_shapes(tensorflow_anchors((0.1, 0.2, 0.4, 0.8, 1.0)), (1, 3, 6, 6)),
+    anchors=square_anchors((0.1, 0.2, 0.4, 0.8)),
     nms_threshold=0.6,
 )
 PRESETS: dict[str, DetectorConfig] = {
@@ -438,7 +438,7 @@ PRESETS: dict[str, DetectorConfig] = {
     "ssd300_mobilenet_v2": override(_SSDLITE, **_SSD300),
     # what SSDLite adds to it is that of MobileNetV2
     "ssdlite320_efficientnet_lite0": override(_SSDLITE, backbone="efficientnet_lite0"),
-    # separable PAN on strides 8 to 64 (PP-PicoDet, arXiv 2111.00902), SSDLite's predictors, scores that learn overlaps
+    # separable PAN on strides 8 to 64 (PP-PicoDet, arXiv 2111.00902), in a cell one prediction, of distributions
     "litepan320_small": override(_LITEPAN, width_mult=0.75),
     "litepan320_medium": _LITEPAN,
     "litepan320_large": override(_LITEPAN, backbone="efficientnet_lite0"),

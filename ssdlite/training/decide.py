@@ -40,7 +40,6 @@ SMALL_SHARE_OF_CLASS = 0.25
 COUNTED_CLASS = 10  # boxes, from which a class counts on its own
 LARGE_SET = 3_000  # pictures, from which larger batches have enough steps
 USUAL_PARTS = ("ssdlite", "extra_layers")  # a detector with another head or neck says itself which losses it asks for
-LITEPAN_PARTS = ("ssdlite", "pan")
 USUAL_BATCH = 8
 GUIDED_ASSIGNER = "tal"
 LEAST_OF_PROCESS = 4  # pictures in its part of a batch, whose statistics batch norm takes
@@ -113,9 +112,8 @@ def decide(
         source = read_weights(options)
     if isinstance(source, Checkpoint) and score is not None:
         options = take(_keep(options, train, source, score))
-    has_losses = _asks_for_its_own_losses(options, source)
-    of_head = (_anchors, _assigner) if has_losses else (_losses, _finest_stride)
-    for rule in (_size, _augmentation, _guided, *of_head):
+    of_ssdlite = () if _asks_for_its_own_losses(options, source) else (_losses, _finest_stride)
+    for rule in (_size, _augmentation, _guided, *of_ssdlite):
         options = take(rule(options, train))
     options = take(_batch(options, train, processes))
     for rule in (_large_steps, _schedule, _length, _evaluations):
@@ -192,7 +190,7 @@ def _losses(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     recipe = options.changed(recipe=name).settings
     which = "fine-tuning" if name == "small-data" else "training from scratch"
     reasons = {
-        "anchors": _fitted_to(train),
+        "anchors": f"shapes fitted to the {int((~train.ignore).sum())} boxes to learn from",
         "loss": f"with {recipe.box_loss} and {recipe.matcher}, what goes best with {which}",
     }
     for option in Recipe.__struct_fields__:
@@ -203,25 +201,6 @@ def _losses(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
 def _guided(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
     if options.loss.assignment_guide:
         yield Decision("matcher", GUIDED_ASSIGNER, "by what the guide predicts")
-
-
-def _anchors(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
-    """Of a detector that asks for its own losses, without trained weights of it."""
-    if _starts_from_few(options, train):
-        taken = options.distillation.compares_outputs
-        yield Decision("anchors", "fit", "those of the teacher" if taken else _fitted_to(train))
-
-
-def _assigner(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:
-    """Of LitePAN from random weights, by few pictures; more and ImageNet's weights were not measured with it."""
-    config = preset_config(options.preset_name)
-    is_litepan = (config.head.name, config.neck.name) == LITEPAN_PARTS
-    if is_litepan and not options.start.has_weights and not _is_very_large(train):
-        yield Decision("matcher", "tal", "from scratch few pictures teach LitePAN best by what it itself predicts")
-
-
-def _fitted_to(train: DetectionIndex) -> str:
-    return f"shapes fitted to the {int((~train.ignore).sum())} boxes to learn from"
 
 
 def _large_steps(options: TrainOptions, train: DetectionIndex) -> Iterator[Decision]:

@@ -16,6 +16,7 @@ from ssdlite.checkpoint import Checkpoint, load_weights
 from ssdlite.detector import Detector
 from ssdlite.device import autocast, choose_amp, choose_device
 from ssdlite.heads.base import Outputs
+from ssdlite.heads.losses import Losses
 from ssdlite.training.distillation import Distillation
 from ssdlite.training.guide import ATTACHED_SHARE, AssignmentGuide, GuidedDetector, require_guided_assigner
 from ssdlite.training.options import TrainOptions
@@ -100,12 +101,13 @@ class WeightAverage:
 
 
 class StepLosses(NamedTuple):
-    """Scalars; ``total`` is what is minimised. ``distillation``, before it is weighted, is 0 without a teacher, and
-    ``guide``, the sum of a guide's own losses, without one."""
+    """Those of ``Losses``; ``distillation``, before it is weighted, is 0 without a teacher, and ``guide``, the sum of a
+    guide's own losses, without one."""
 
     total: Tensor
     classification: Tensor
     box: Tensor
+    distribution: Tensor
     distillation: Tensor
     guide: Tensor
 
@@ -189,7 +191,8 @@ class TrainingStep:
     def _losses(
         self, images: Tensor, outputs: Outputs, boxes: Tensor, labels: Tensor, guide: Outputs | None
     ) -> StepLosses:
-        total, class_loss, box_loss = self.criterion(outputs, boxes, labels, guide)
+        own: Losses = self.criterion(outputs, boxes, labels, guide)
+        total = own.total
         distilled = guided = torch.zeros_like(total)
         if guide is not None:
             guided = self.criterion(guide, boxes, labels).total
@@ -197,7 +200,7 @@ class TrainingStep:
         if self.distillation is not None:
             distilled = self.distillation(images, outputs)
             total = total + self.distillation.weight * distilled
-        return StepLosses(total, class_loss, box_loss, distilled, guided)
+        return StepLosses(total, own.classification, own.box, own.distribution, distilled, guided)
 
     def state(self) -> dict[str, Any]:
         """What ``restore`` needs besides the weights of a checkpoint, which are the evaluated ones."""

@@ -234,12 +234,13 @@ class Trainer:
         progress.update(task, completed=(epoch + 1) * steps)
         rate = images / max(time.perf_counter() - started, 1e-9)
         self.done.images_seen += images
-        loss, class_loss, box_loss, distilled, guided = (sums / max(steps, 1)).tolist()
+        loss, class_loss, box_loss, distribution_loss, distilled, guided = (sums / max(steps, 1)).tolist()
         return {
             "epoch": epoch + 1,
             "loss": loss,
             "class_loss": class_loss,
             "box_loss": box_loss,
+            **({"distribution_loss": distribution_loss} if self.detector.config.head.bins else {}),
             **({} if self.step.distillation is None else {"distillation_loss": distilled}),
             **({} if self.step.guide is None else {"guide_loss": guided}),
             "lr": learning_rate((epoch + 1) * steps - 1, total, self.options),

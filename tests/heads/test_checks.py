@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ssdlite import build_detector, build_loss
 from ssdlite.errors import ConfigError, DataError
-from ssdlite.heads.assigners import AtssAssigner
+from ssdlite.heads.assigners import TaskAlignedAssigner
 from ssdlite.heads.base import Outputs
 from ssdlite.heads.losses import BOX_LOSSES, LOSSES, MultiBoxLoss, QualityFocalLoss
 
@@ -55,7 +55,7 @@ def test_the_loss_is_the_one_that_the_head_asks_for(detector: Any) -> None:
     litepan = build_detector("litepan320_small", num_classes=3, width_mult=0.25, image_size=96)
     assert isinstance(build_loss(detector), MultiBoxLoss)
     loss = build_loss(litepan)
-    assert isinstance(loss, QualityFocalLoss) and isinstance(loss.matcher, AtssAssigner)
+    assert isinstance(loss, QualityFocalLoss) and isinstance(loss.matcher, TaskAlignedAssigner)
     assert loss.box_loss is BOX_LOSSES["giou"] and loss.box_weight == 2
     with pytest.raises(ConfigError, match=r"^loss multibox: it trains scores by softmax, those of the detector"):
         build_loss(litepan, loss="multibox")

@@ -105,7 +105,7 @@ def test_an_image_of_nothing_but_ignored_regions():
     losses = one_image([[0, 0, 70, 10]], [IGNORE_LABEL])
     assert losses.classification.item() == pytest.approx(LOG(3 / 2) + LOG(10 / 9))  # two anchors are left
     everywhere = one_image([[0, 0, 200, 200]], [IGNORE_LABEL])
-    assert [loss.item() for loss in everywhere] == [0, 0, 0]
+    assert [loss.item() for loss in everywhere] == [0, 0, 0, 0]
 
 
 def test_a_batch_divides_by_its_number_of_matches():

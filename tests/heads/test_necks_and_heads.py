@@ -166,7 +166,7 @@ def test_initialize_normal_has_the_published_spread():
 
 
 @pytest.mark.parametrize(("preset", "asked_for"), [
-    ("ssdlite320_mobilenet_v2", ("multibox", "ssd", "smooth_l1")), ("litepan320_small", ("qfl", "atss", "giou")),
+    ("ssdlite320_mobilenet_v2", ("multibox", "ssd", "smooth_l1")), ("litepan320_small", ("qfl", "tal", "giou")),
 ])  # fmt: skip
 def test_what_a_head_learns_by_goes_with_its_scores(preset, asked_for):
     with torch.device("meta"):
