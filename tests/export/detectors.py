@@ -88,8 +88,9 @@ class ExportedPreset:
 
     def __init__(self, name: str, trace: Trace) -> None:
         torch.manual_seed(0)
-        # noise finds an object at every anchor; fewer than enter suppression, whose number not all runtimes limit
-        config = override(NETWORKS[name], class_names=NAMES, image_size=PRESET_SIZE, score_threshold=0.05)
+        config = override(NETWORKS[name], class_names=NAMES, image_size=PRESET_SIZE)
+        if config.head.bins:  # whose random boxes crowd: fewer than enter suppression, which not all runtimes limit
+            config = override(config, score_threshold=0.05)
         self.detector = lively(detector_from_config(config))
         if name not in PRESETS or config.neck.name == "pan":
             settle(self.detector)
