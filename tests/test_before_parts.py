@@ -19,7 +19,7 @@ from ssdlite.detections import Detections
 from ssdlite.export.verify.bundle import verify_bundle
 from ssdlite.images.reading import read_image
 from ssdlite.runtime.model import load_model
-from ssdlite.training.options import stored_options
+from ssdlite.training.run_config import stored_options
 from ssdlite.training.runs import resume
 
 BEFORE = Path(__file__).parent / "data" / "before_parts"

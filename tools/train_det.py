@@ -11,8 +11,9 @@ import tyro
 
 from ssdlite.arguments import DATA_NAMES, pick_arguments
 from ssdlite.cli import Waiting, keep_freed_memory, require_weights, run, set_threads
-from ssdlite.training.options import SHAPES, TrainOptions, options_to_repeat, stored_options
+from ssdlite.training.options import SHAPES, TrainOptions
 from ssdlite.training.recipes import recipe_defaults
+from ssdlite.training.run_config import options_to_repeat, stored_options
 from ssdlite.validation import Config, require
 
 SHORT = {"-e": "--epochs", "-b": "--batch-size", **DATA_NAMES}

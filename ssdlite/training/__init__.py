@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from ssdlite.training.options import StartOptions as StartOptions
     from ssdlite.training.options import SystemOptions as SystemOptions
     from ssdlite.training.options import TrainOptions as TrainOptions
-    from ssdlite.training.options import stored_options as stored_options
     from ssdlite.training.recipes import RECIPES as RECIPES
     from ssdlite.training.recipes import Recipe as Recipe
+    from ssdlite.training.run_config import stored_options as stored_options
     from ssdlite.training.runs import resume as resume
     from ssdlite.training.runs import train as train
 else:
@@ -41,7 +41,6 @@ else:
         "StartOptions",
         "SystemOptions",
         "TrainOptions",
-        "stored_options",
     )
     __getattr__, __dir__, __all__ = attach(
         __name__,
@@ -50,6 +49,7 @@ else:
             **dict.fromkeys(_OPTIONS, "ssdlite.training.options"),
             "RECIPES": "ssdlite.training.recipes",
             "Recipe": "ssdlite.training.recipes",
+            "stored_options": "ssdlite.training.run_config",
             "resume": "ssdlite.training.runs",
             "train": "ssdlite.training.runs",
         },

@@ -20,7 +20,8 @@ from ssdlite.files import counted, remove_forgotten, write_atomically, write_jso
 from ssdlite.images.drawing import plot_curves
 from ssdlite.images.geometry import ImageArray
 from ssdlite.training.decide import Decision
-from ssdlite.training.options import TrainOptions, read_description, run_path
+from ssdlite.training.options import TrainOptions
+from ssdlite.training.run_config import read_description, run_path
 
 LOG_FILE = "log.txt"
 

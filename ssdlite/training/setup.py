@@ -28,8 +28,9 @@ from ssdlite.training.distillation import require_same_classes, require_same_out
 from ssdlite.training.finetune import config_for_transfer, transfer_backbone, transfer_weights
 from ssdlite.training.guide import require_guided_assigner
 from ssdlite.training.head_transfer import TransferReport
-from ssdlite.training.options import SHAPES, DatasetOptions, TrainOptions, next_run_folder, parse_duration
+from ssdlite.training.options import SHAPES, DatasetOptions, TrainOptions, parse_duration
 from ssdlite.training.recipes import AUTO
+from ssdlite.training.run_config import next_run_folder
 from ssdlite.training.run_folder import RunFolder, SplitFingerprint
 from ssdlite.training.sources import (
     WeightSource,

@@ -13,7 +13,7 @@ from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.errors import ConfigError
 from ssdlite.training import Callback, TrainOptions, train
 from ssdlite.training.callbacks import EndEvent, EpochEvent, StartEvent, build_loggers
-from ssdlite.training.options import options_to_repeat
+from ssdlite.training.run_config import options_to_repeat
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ssdlite.cli import main
 from ssdlite.tools.train_det import defaults
-from ssdlite.training.options import stored_options
+from ssdlite.training.run_config import stored_options
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "coco.md"
 LAUNCHER = "torchrun --standalone --nproc_per_node=8 -m ssdlite"

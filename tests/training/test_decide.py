@@ -17,7 +17,8 @@ from ssdlite.errors import ConfigError
 from ssdlite.training import duration, sources
 from ssdlite.training.decide import decide
 from ssdlite.training.duration import fit_epochs
-from ssdlite.training.options import TrainOptions, parse_duration, stored_options
+from ssdlite.training.options import TrainOptions, parse_duration
+from ssdlite.training.run_config import stored_options
 from ssdlite.training.runs import resume, train
 from ssdlite.weights import backbones
 from ssdlite.weights.backbones import BackboneWeights

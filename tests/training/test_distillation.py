@@ -16,7 +16,8 @@ from ssdlite.detector import Detector
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.heads.base import Outputs
 from ssdlite.training.distillation import Distillation, require_same_outputs
-from ssdlite.training.options import TrainOptions, stored_options
+from ssdlite.training.options import TrainOptions
+from ssdlite.training.run_config import stored_options
 from ssdlite.training.runs import resume, train
 from tests.cells import OF_CELLS
 

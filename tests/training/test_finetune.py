@@ -22,7 +22,8 @@ from ssdlite.heads.losses import LOSSES, DetectionLoss, FocalLoss, MultiBoxLoss
 from ssdlite.images.reading import read_image
 from ssdlite.training.decide import Decided
 from ssdlite.training.finetune import Freezing, reestimate_norms, stage_layers, transfer_weights
-from ssdlite.training.options import TrainOptions, stored_options
+from ssdlite.training.options import TrainOptions
+from ssdlite.training.run_config import stored_options
 from ssdlite.training.runs import resume, train
 from ssdlite.training.setup import build_for_run, claim_folder, start_run
 from ssdlite.training.sources import read_weights

@@ -9,14 +9,8 @@ import pytest
 from ssdlite.cli import main
 from ssdlite.config import PRESETS
 from ssdlite.errors import ConfigError
-from ssdlite.training.options import (
-    DatasetOptions,
-    LossOptions,
-    OptimizationOptions,
-    SystemOptions,
-    TrainOptions,
-    stored_options,
-)
+from ssdlite.training.options import DatasetOptions, LossOptions, OptimizationOptions, SystemOptions, TrainOptions
+from ssdlite.training.run_config import stored_options
 from ssdlite.training.run_folder import Description, RunFolder
 
 

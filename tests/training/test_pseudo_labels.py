@@ -19,8 +19,9 @@ from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.detections import Detections
 from ssdlite.errors import ConfigError, DataError
 from ssdlite.training import pseudo_labels
-from ssdlite.training.options import TrainOptions, stored_options
+from ssdlite.training.options import TrainOptions
 from ssdlite.training.pseudo_labels import LABELS_FILE, find_unlabelled
+from ssdlite.training.run_config import stored_options
 from ssdlite.training.runs import resume, train
 
 CLASSES = ("circle", "square", "triangle")

@@ -12,7 +12,7 @@ import torch
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.device import choose_device, join_processes
 from ssdlite.errors import CheckpointError, ConfigError, ProcessError
-from ssdlite.training.options import stored_options
+from ssdlite.training.run_config import stored_options
 from ssdlite.training.runs import resume
 from ssdlite.training.trainer import Trainer
 

@@ -24,7 +24,8 @@ from ssdlite.cli import main
 from ssdlite.console import Interval
 from ssdlite.datasets.shapes import generate_shapes
 from ssdlite.errors import ConfigError, DataError, TrainingError
-from ssdlite.training.options import TrainOptions, stored_options
+from ssdlite.training.options import TrainOptions
+from ssdlite.training.run_config import stored_options
 from ssdlite.training.runs import resume, train
 
 TRAIN_DET = Path(__file__).parents[2] / "tools" / "train_det.py"
