@@ -88,8 +88,9 @@ def config_for_transfer(
 def _anchors_for(config: DetectorConfig, finest_stride: int | None, image_size: ImageSize | None) -> AnchorConfig:
     """The source's anchors for an input or for maps that may be others."""
     anchors = config.anchors
-    if image_size is not None and input_size(image_size) != config.input.size:
-        anchors = anchors.changed(steps=())  # which belong to one size
+    of_strides = anchors.steps == tuple(map(float, config.strides))  # which any size has; others belong to one
+    if image_size is not None and input_size(image_size) != config.input.size and not of_strides:
+        anchors = anchors.changed(steps=())
     if finest_stride is None or finest_stride == config.strides[0]:
         return anchors
     if finest_stride < config.strides[0]:
@@ -132,6 +133,8 @@ def transfer_weights(
     matches = match_classes(detector.class_names, source.class_names)
     intact = _intact_strides(detector, len(layers), len(more_layers))
     heads, predictors = transfer_head(detector, source, intact, matches, new_classes)
+    if not predictors:
+        matches = [None] * len(matches)
     used = {match for match in matches if match is not None}
     kinds = source.config.head.score_function, detector.config.head.score_function
     notes = [] if kinds[0] == kinds[1] else [SCORE_NOTE.format(*kinds)]

@@ -22,6 +22,7 @@ from ssdlite.detector import Detector
 from ssdlite.files import listing
 from ssdlite.heads.base import Head
 from ssdlite.heads.boxes import CenterSizeCode
+from ssdlite.heads.distance_head import LOG_STEP
 from ssdlite.heads.ssd_head import FOREGROUND_LOGIT, PredictionHead, SSDLiteHead
 
 MOST_NAMES = 12  # classes that a line names
@@ -135,8 +136,7 @@ CLASSES = "classification"  # of a head, the predictors whose rows belong to cla
 
 
 def _is_alike(detector: Detector, source: Detector) -> bool:
-    """Whether both have the same head on the same maps, but for the classes and for sides of anchors that can be
-    converted."""
+    """Whether both have the same head on the same maps, but for the classes and for sides of anchors."""
     ours, theirs = detector.head, source.head
     if type(ours) is not type(theirs) or not isinstance(getattr(ours, CLASSES, None), PredictionHead):
         return False
@@ -146,11 +146,7 @@ def _is_alike(detector: Detector, source: Detector) -> bool:
         {name: tensor.shape for name, tensor in head.state_dict().items() if not name.startswith(f"{CLASSES}.")}
         for head in (ours, theirs)
     )
-    convertible = isinstance(ours.box_code, CenterSizeCode)
-    return shapes == their_shapes and all(
-        own.shape == other.shape and (convertible or np.array_equal(own, other))
-        for own, other in _sides(detector, source)
-    )
+    return shapes == their_shapes and all(own.shape == other.shape for own, other in _sides(detector, source))
 
 
 def _sides(detector: Detector, source: Detector) -> list[tuple[Floats, Floats]]:
@@ -173,15 +169,21 @@ def _transfer_whole(
         if not same_classes:
             _transfer_classes(ours, theirs, level, matches, new_classes)
             resized += 2
-        if not np.array_equal(sides, their_sides):
-            boxes, scales = (
-                last_conv(cast(PredictionHead, ours.regression)[level]),
-                detector.config.head.box_code_scales,
-            )
-            write_rows(boxes, convert_box_rows(read_rows(boxes, 4), sides, their_sides, scales, scales))
-            resized += 2
+        if not (detector.config.head.bins or np.array_equal(sides, their_sides)):  # bins are strides of the map
+            resized += _convert_boxes(ours, level, sides, their_sides, detector.config.head.box_code_scales)
     loaded = count_tensors(state) - resized
     return [PartReport("head", loaded, resized)], [f"head.{name}" for name, _ in ours.named_children()]
+
+
+def _convert_boxes(head: Head, level: int, sides: Floats, their_sides: Floats, scales: Sequence[float]) -> int:
+    """Box predictors on one map, made for anchors of ``their_sides`` -> how many tensors change."""
+    boxes = last_conv(cast(PredictionHead, head.regression)[level])
+    rows = read_rows(boxes, 4)
+    if isinstance(head.box_code, CenterSizeCode):
+        write_rows(boxes, convert_box_rows(rows, sides, their_sides, scales, scales))
+        return 2
+    write_rows(boxes, convert_distance_rows(rows, sides, their_sides))
+    return 1
 
 
 def _transfer_classes(
@@ -341,6 +343,13 @@ def convert_box_rows(
     result = rows * (our_scale / their_scale)[:, None]
     result[:, :2] *= ratio[:, :, None]
     result[:, 2:, -1] += our_scale[2:] * ratio.log()
+    return result
+
+
+def convert_distance_rows(rows: Tensor, ours: Floats, theirs: Floats) -> Tensor:
+    """Rows [N, 4, C] of distances exp(x LOG_STEP) in sides of anchors theirs [N, 2] px -> the same from ours."""
+    result = rows.clone()
+    result[:, :, -1] += torch.from_numpy(theirs / ours).log().repeat(1, 2) / LOG_STEP
     return result
 
 

@@ -9,7 +9,7 @@ import torch
 from ssdlite import build_detector
 from ssdlite.anchors import AnchorConfig, square_anchors
 from ssdlite.checkpoint import Checkpoint
-from ssdlite.config import HeadConfig, NeckConfig, override
+from ssdlite.config import PRESETS, HeadConfig, NeckConfig, override
 from ssdlite.datasets.index import match_classes
 from ssdlite.detector import Detector, detector_from_config
 from ssdlite.errors import CheckpointError, ConfigError
@@ -269,6 +269,8 @@ def test_anchor_steps_stay_with_their_image_size():
     assert config_for_transfer(source).anchors.steps == (16, 32, 64, 100)
     assert config_for_transfer(source, finest_stride=8).anchors.steps == (8, 16, 32, 64, 100)
     assert config_for_transfer(source, image_size=128).anchors.steps == ()
+    of_strides = make_source(anchors=AnchorConfig(levels, steps=(16, 32, 64, 128)))  # cells are where they were
+    assert config_for_transfer(of_strides, image_size=128).anchors.steps == (16, 32, 64, 128)
 
 
 def test_another_backbone_is_refused_by_name():
@@ -348,6 +350,24 @@ def test_cells_of_another_share_of_the_input_give_the_same_boxes():
     torch.testing.assert_close(boxes[1], boxes[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("head", [OF_CELLS["head"], PRESETS["litepan320_small"].head], ids=["exponentials", "bins"])
+def test_distances_are_the_same_at_another_size(head):
+    """In pixels, of the first cell of each map: whatever share of the input the anchors' sides are."""
+    source = whole("distances", class_names=("cat",), head=head)
+    detector = whole("distances", class_names=("cat",), head=head, image_size=128)
+    report = transfer_weights(detector, Checkpoint(source.config, source.state_dict()))
+    assert (report.parts[2].resized, report.parts[2].new, report.kept_classes) == (0 if head.bins else 4, 0, ("cat",))
+    places = [torch.randn(1, feature.channels, 1, 1) for feature in source.neck.feature_maps]
+    first = []
+    for one in (source, detector):
+        grids = one.config.grid_sizes
+        deltas = one.head([place.expand(-1, -1, *grid) for place, grid in zip(places, grids, strict=True)]).box_deltas
+        starts = [sum(rows * columns for rows, columns in grids[:level]) for level in range(4)]
+        sides = [float(sides[0, 0]) for sides in one.config.anchors.sides(one.config.input.size)]
+        first.append(deltas[0, starts] * torch.tensor(sides)[:, None])
+    torch.testing.assert_close(first[1], first[0], rtol=1e-4, atol=1e-4)
+
+
 def test_a_head_of_another_depth_is_new():
     source = whole("distances", class_names=("cat",))
     head = source.config.head.changed(depth=1)
@@ -355,3 +375,4 @@ def test_a_head_of_another_depth_is_new():
         whole("distances", class_names=("cat",), head=head), Checkpoint(source.config, source.state_dict())
     )
     assert report.parts[2].loaded == 0 and report.parts[2].new > 0
+    assert (report.kept_classes, report.new_classes, report.left_classes) == ((), ("cat",), ("cat",))
