@@ -1,11 +1,13 @@
 """What a larger detector says of a picture, learned beside its annotations: class scores and boxes, anchor by anchor.
 
-Class and localization distillation as of arXiv 2102.12252, but on boxes: its heads predict distributions over
-distances, of which the teacher's are learned; others predict the distances alone, of which GIoU compares the boxes. For
-its two regions, of objects and around them, stands the teacher's score: an anchor counts as much as that.
+Class and localization distillation as of arXiv 2102.12252: where both heads predict distributions of distances, the
+teacher's are learned, and GIoU compares the boxes of all heads. For its two regions, of objects and around them, stands
+the teacher's score: an anchor counts as much as that.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +31,14 @@ LEAST_CONFIDENCE = 0.05  # score below which a teacher's box is none
 SAME_ANCHOR = 1e-3  # px
 
 
+class Taught(NamedTuple):
+    """What a teacher says of every anchor."""
+
+    logits: Tensor  # [B, A, K + 1], by the student's classes
+    boxes: Tensor  # [B, A, 4] xyxy px
+    distances: Tensor | None = None  # [B, A, 4, N], logits of distributions, where the student has such
+
+
 class Distillation:
     """The loss of a ``student`` that learns from a ``teacher``, which is copied and does not learn.
 
@@ -43,23 +53,26 @@ class Distillation:
         self.weight, self.amp = weight, amp
         self._student_anchors, self._student_code = student.anchors, student.head.box_code
         self._score_function = student.config.head.score_function
+        self._bins_are_same = teacher.config.head.bins == student.config.head.bins > 0
         network = fold_batch_norms(teacher.build_detector()).to(student.mean.device)
         self._teacher = network.to(memory_format=torch.channels_last).requires_grad_(False)
         columns = [1 + label for label in _labels_there(teacher, student.class_names)]
         self._columns = torch.tensor([0, *columns], device=student.mean.device)
 
     @torch.no_grad()
-    def _taught(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """images [B, 3, H, W] -> the teacher's logits [B, A, K + 1], by the student's classes, and boxes [B, A, 4]."""
+    def _taught(self, images: Tensor) -> Taught:
+        """images [B, 3, H, W] -> what the teacher says."""
         with autocast(images.device, self.amp):
             outputs: Outputs = self._teacher(images)
         boxes = self._teacher.head.box_code.decode(outputs.box_deltas.float(), self._teacher.anchors)
-        return outputs.class_logits.float()[:, :, self._columns], boxes
+        distributions = outputs.distributions if self._bins_are_same else None
+        distances = None if distributions is None else distributions.logits.float()
+        return Taught(outputs.class_logits.float()[:, :, self._columns], boxes, distances)
 
     def __call__(self, images: Tensor, outputs: Outputs) -> Tensor:
         """images uint8 [B, 3, H, W] and what the student makes of them -> a scalar, not weighted."""
-        wanted, wanted_boxes = self._taught(images)
-        scores = class_scores(wanted, self._score_function)
+        taught = self._taught(images)
+        scores = class_scores(taught.logits, self._score_function)
         confidence = scores.amax(dim=2)
         confidence = torch.where(confidence >= LEAST_CONFIDENCE, confidence, 0.0)
         normalizer = mean_over_processes(confidence.sum().clamp(min=1))
@@ -67,10 +80,18 @@ class Distillation:
         if self._score_function == "sigmoid":
             class_loss = quality_focal(logits[:, :, 1:], scores, FOCUS).sum()
         else:
-            class_loss = F.kl_div(logits.log_softmax(2), wanted.log_softmax(2), reduction="sum", log_target=True)
+            class_loss = divergence(logits, taught.logits).sum()
         boxes = self._student_code.decode(outputs.box_deltas.float(), self._student_anchors)
-        box_loss = (giou_loss(boxes, wanted_boxes) * confidence).sum()
-        return (class_loss + OVERLAP_WEIGHT * box_loss) / normalizer
+        box_loss = OVERLAP_WEIGHT * giou_loss(boxes, taught.boxes)
+        if taught.distances is not None and outputs.distributions is not None:
+            box_loss = box_loss + divergence(outputs.distributions.logits.float(), taught.distances).mean(dim=-1)
+        return (class_loss + (box_loss * confidence).sum()) / normalizer
+
+
+def divergence(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of the distributions of ``logits`` from those ``wanted``: [..., N] -> [...]."""
+    parts = F.kl_div(logits.log_softmax(-1), wanted.log_softmax(-1), reduction="none", log_target=True)
+    return parts.sum(dim=-1)
 
 
 def require_same_classes(teacher: Checkpoint, class_names: tuple[str, ...]) -> None:
