@@ -465,8 +465,13 @@ def preset_config(
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}{suggest(str(preset), PRESETS)}")
     require_known(options, ("num_classes", *KNOWN_OPTIONS), "option")
-    if options.get("finest_stride") == 8 < PRESETS[preset].strides[0] and options.get("anchors") is None:
-        options["anchors"] = with_finer_level(PRESETS[preset].anchors)
+    if options.get("anchors") is None:
+        finest, begins = options.get("finest_stride"), PRESETS[preset].strides[0]
+        require(
+            finest != 16 or begins == 16, f"finest_stride: the maps of {preset} begin at {begins}, expected 8, got 16"
+        )
+        if finest == 8 < begins:
+            options["anchors"] = with_finer_level(PRESETS[preset].anchors)
     changes: dict[str, Any] = {
         "class_names": _class_names(num_classes, class_names),
         "image_size": None if image_size is None else input_size(image_size),

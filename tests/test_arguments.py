@@ -39,7 +39,7 @@ def test_the_help_of_train_is_by_part_and_gives_the_recipes_values() -> None:
         "─ dataset options ─",
         "─ loss options ─",
         "also -e. (default: decided from the data; with --recipe 60 (10 for shapes, 30 for small-data))",
-        "(default: decided from the data; with --recipe 8 for scratch and small-data, else the preset's, 16)",
+        "with --recipe 8 for scratch and small-data, else the preset's, 16 (litepan320: 8))",
         "--matcher {ssd,atss,simota,tal} ",
         "--classes STR [STR ...] ",
         "--data-format STR Format of the annotations: coco, voc, yolo, cvat, label-studio, csv, ",

@@ -158,6 +158,8 @@ def test_a_finer_map():
     assert preset_config("litepan320_small", finest_stride=8) == preset_config("litepan320_small")
     with pytest.raises(ConfigError, match="finest_stride: expected 8 or 16, got 4"):
         preset_config("ssdlite320_mobilenet_v2", finest_stride=4)
+    with pytest.raises(ConfigError, match="the maps of litepan320_small begin at 8, expected 8, got 16"):
+        preset_config("litepan320_small", finest_stride=16)
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def check_data(
 
     budget = config.num_anchors if options.budget is None else options.budget
     anchors = {"preset": audit(config.anchors)}
-    if options.fit and len(boxes.labels):
+    if options.fit and len(boxes.labels) and not config.head.bins:
         anchors["proposed"] = audit(fit_to_boxes(boxes, config, budget))
     return DataCheck(Path(root), config, notes, splits, val_name, tuple(findings), boxes, budget, anchors)
 

@@ -132,6 +132,9 @@ def _parts(check: DataCheck) -> Iterator[RenderableType]:
     if not len(check.train_boxes.labels):
         yield Text("No objects to train on: nothing to audit or fit anchors to.", style="yellow")
         return
+    if check.config.head.bins:
+        yield Text("Distances are counted in strides of the maps: shapes of anchors say nothing to this detector.")
+        return
     titles = {"preset": "anchors of the preset", "proposed": "proposed anchors"}
     for name, audit in check.anchors.items():
         yield _coverage_table(check, f"{audit.train.anchor_count} {titles[name]}", audit.train)

@@ -80,7 +80,7 @@ class DetectorOptions(Config, frozen=True, kw_only=True):
     """How a picture becomes the input: stretched, or padded to keep its shape. Default: the preset's."""
     finest_stride: Literal[8, 16] | None = None
     """Stride in pixels of the finest feature map; 8 adds one for small objects. Default: the recipe's,
-    else the preset's, 16."""
+    else the preset's, 16 (litepan320: 8)."""
     anchors: AnchorsName | None = None
     """The preset's anchors (default), or anchors fitted to the boxes of the training split. Default: the recipe's."""
     anchor_budget: int | None = None
@@ -98,7 +98,7 @@ class LossOptions(Config, frozen=True, kw_only=True):
 
     loss: ClassLossName | None = None
     """multibox (softmax with hard negatives 3:1), focal (sigmoid), or qfl (sigmoid; the score learns the box's IoU).
-    Default: the recipe's."""
+    With auto litepan320 presets have their own loss, box loss and matcher. Default: the recipe's."""
     box_loss: BoxLossName | None = None
     """smooth_l1 on the box code, or the overlap of the boxes themselves: giou, diou, ciou. Default: the recipe's."""
     box_weight: float | None = None
@@ -174,7 +174,7 @@ class DistillationOptions(Config, frozen=True, kw_only=True):
     others. Default: none."""
     unlabelled_score: float | None = None
     """Score from which what the teacher finds in them is an object; from half of it on it is ignored. Default: of each
-    class that with the best F1 on the teacher's own validation data, or 0.3."""
+    class that with the best F1 on the teacher's own validation data; without it the median of the others', or 0.3."""
 
     def check(self) -> None:
         _require_at_least(0, self, "distillation_weight")

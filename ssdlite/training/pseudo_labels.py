@@ -21,6 +21,7 @@ from ssdlite.datasets.audit.checks import Fingerprint, read_fingerprints, same_p
 from ssdlite.datasets.formats.base import AnnotationsBuilder, BadItems, build_index
 from ssdlite.datasets.formats.coco import read_coco
 from ssdlite.datasets.formats.files import ImageFiles, UnsafePathError, walk_pictures
+from ssdlite.datasets.formats.missing import missing_pictures
 from ssdlite.datasets.index import DetectionIndex, match_classes
 from ssdlite.datasets.loading import DataSplits, load_split
 from ssdlite.datasets.writers.base import LabeledPicture, is_writable
@@ -123,6 +124,11 @@ def with_labeled_pictures(splits: DataSplits, options: TrainOptions, folder: Pat
         raise DataError(f"--unlabelled {root}: found no folder of that name; --unlabelled NEWPLACE says where it is")
     bad = BadItems(skip=False)
     found = read_coco(file, [root], bad, root)
+    if missing := missing_pictures(bad.problems):
+        raise DataError(
+            f"--unlabelled {root}: {len(missing)} of the pictures that were labelled are not there, such as "
+            f"{missing[0]}; --unlabelled NEWPLACE says where they are"
+        )
     train = splits.train
     index = build_index(found, train.class_names, bad, name=f"{root}", agree_with=train, exif_boxes="upright")
     return replace(splits, train=train.joined(index))

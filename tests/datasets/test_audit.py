@@ -391,6 +391,16 @@ def test_exit_status(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert tool.main([str(tmp_path / "nothing")]) == 2
 
 
+def test_no_anchors_are_proposed_to_what_counts_in_strides(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(data), "--preset", "litepan320_small", "--verbose", "--output", str(tmp_path / "out")]
+    assert tool.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "shapes of anchors say nothing to this detector" in said.replace("\n", " ")
+    assert "cover every box" not in said and "proposed (" not in said
+
+
 def test_data_without_objects_are_checked_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_split(tmp_path, "train", {"0.png": [], "1.png": []})
     write_split(tmp_path, "val", {"2.png": []})

@@ -144,6 +144,9 @@ def test_a_run_is_resumed_with_the_labels_that_it_began_with(folder: Path, monke
     (folder / "pictures").rename(folder / "moved")
     with pytest.raises(DataError, match="--unlabelled NEWPLACE says where it is"):
         resume(folder / "run")
+    (folder / "elsewhere").mkdir()
+    with pytest.raises(DataError, match=r"2 of the pictures .* not there, such as .*; --unlabelled NEWPLACE says"):
+        resume(folder / "run", stored_options(folder / "run").override(unlabelled=str(folder / "elsewhere")))
     resume(folder / "run", stored_options(folder / "run").override(unlabelled=str(folder / "moved")))
     whole, resumed = (load_checkpoint(folder / name / "last.pt").weights for name in ("whole", "run"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
