@@ -259,11 +259,11 @@ def _parse(content: Any, path: str) -> Checkpoint:
         if not isinstance(content.get(name), dict):
             raise CheckpointError(f"{path}: {name!r} is missing or not a dict")
     weights = content["weights"]
-    strange = next(
-        (name for name, one in weights.items() if not (isinstance(name, str) and is_plain_tensor(one))), None
-    )
-    if strange is not None:
-        raise CheckpointError(f"{path}: 'weights' is not a state dict: {quote(strange)} is no dense tensor with a name")
+    strange = [name for name, one in weights.items() if not (isinstance(name, str) and is_plain_tensor(one))]
+    if strange:
+        raise CheckpointError(
+            f"{path}: 'weights' is not a state dict: {quote(strange[0])} is no dense tensor with a name"
+        )
     check_tensors(content, path, Path(path).stat().st_size)
     check_expanded(content, path)
     if not all(isinstance(part, str) for entry in content["versions"].items() for part in entry):

@@ -7,7 +7,23 @@ from typing import Any
 
 MOST_CHARACTERS = 2000  # of a message, which may quote megabytes of a damaged file
 KEPT_CHARACTERS = 1500, 400  # of its beginning and its end where it is longer
-_quoting = reprlib.Repr()
+
+
+class _Quoting(reprlib.Repr):
+    """Entries of nested containers are left out, also of those that are subclasses, whose own ``repr`` writes all."""
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        shorten = (
+            (dict, self.repr_dict),
+            (list, self.repr_list),
+            (tuple, self.repr_tuple),
+            (set, self.repr_set),
+            (frozenset, self.repr_frozenset),
+        )
+        return next((found for kind, found in shorten if isinstance(x, kind)), super().repr_instance)(x, level)
+
+
+_quoting = _Quoting()
 _quoting.maxstring = _quoting.maxother = _quoting.maxlong = 80
 _quoting.maxlevel = 3
 

@@ -485,6 +485,13 @@ def test_values_that_refer_to_one_another_over_and_over(saved, part):
         load_checkpoint(saved)
 
 
+def test_weights_have_names(saved):
+    content = torch.load(saved, weights_only=True)
+    torch.save(content | {"weights": content["weights"] | {None: torch.ones(1)}}, saved)
+    with pytest.raises(CheckpointError, match="'weights' is not a state dict: None is no dense tensor with a name"):
+        load_checkpoint(saved)
+
+
 def test_versions_are_texts(saved):
     content = torch.load(saved, weights_only=True)
     content["versions"] = {"torch": [2, 6]}

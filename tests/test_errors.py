@@ -1,9 +1,16 @@
 """Messages can be written anywhere, and are short, whatever they quote."""
 
+from collections import OrderedDict
+from collections.abc import Callable
+
 import pytest
 
 from ssdlite.config import DetectorConfig
 from ssdlite.errors import ConfigError, DataError, quote
+
+
+class Size(tuple[object, ...]):
+    pass
 
 
 def test_a_long_message_is_cut_in_the_middle() -> None:
@@ -30,6 +37,24 @@ def test_lone_surrogates_are_escaped() -> None:
 )
 def test_what_is_quoted_is_short(value: object, expected: str) -> None:
     assert quote(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (lambda value: OrderedDict(a=(value, value)), "{'a': ({'a': (...)}, {'a': (...)})}"),
+        (lambda value: Size((value, value)), "((((...), (...)), ((...), (...))), (((...), (...)), ((...), (...))))"),
+    ],
+)
+def test_what_refers_to_the_same_over_and_over_is_quoted_in_no_time(
+    kind: Callable[[object], object], expected: str
+) -> None:
+    """Kinds whose own ``repr`` would write 2**60 parts out."""
+    value: object = None
+    for _ in range(60):
+        value = kind(value)
+    quoted = quote(value)
+    assert quoted == expected
 
 
 @pytest.mark.parametrize("depth", [5000, 100_000])

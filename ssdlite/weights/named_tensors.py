@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ssdlite.anchors import AnchorConfig
-from ssdlite.errors import CheckpointError
+from ssdlite.errors import CheckpointError, quote
 from ssdlite.files import listing
 from ssdlite.weights.api import as_options
 from ssdlite.weights.paddle.picodet import is_picodet, read_picodet
@@ -89,7 +89,7 @@ def _as_tensor(key: object, value: object, name: str) -> Tensor:
         CheckpointError: it is no tensor or array, or of whole numbers where weights are floats.
     """
     if not isinstance(key, str):
-        raise CheckpointError(f"{name}: expected names of tensors, got {key!r}")
+        raise CheckpointError(f"{name}: expected names of tensors, got {quote(key)}")
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         value = torch.from_numpy(value.astype(value.dtype.newbyteorder("="), order="C"))
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:

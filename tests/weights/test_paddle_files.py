@@ -167,6 +167,7 @@ def test_files_that_are_cut_off_anywhere(file: Path) -> None:
 # --- Small files that would become large: in bytes of pickle, as no pickler writes them.
 
 HEAD = b"\x80\x04"
+SHARED = b"N\x85\x94" + b"h\x00h\x00\x86q\x00" * 40  # a tuple, remembered as 0, of 2**40 parts that are one
 LIST = b"]" + b"(" + b"N" * 60_000 + b"e\x94"  # a list of 60,000, remembered as 0
 
 
@@ -222,6 +223,25 @@ def array(shape: bytes, data: bytes, kind: str = "f4") -> bytes:
             b"}" + text("a") + name("numpy", "dtype") + b")b" + b"s.", "gives a PickledName a state", id="a state"
         ),
         pytest.param(b"}" + text("a") + text("b") + text("c") + b"\x85Rs.", "it calls a str", id="a call of a text"),
+        pytest.param(SHARED + text("b") + b"\x93.", "expected the names of .*, got a tuple and str", id="a module"),
+        pytest.param(
+            SHARED + text("b") + b"h\x00\x93.", "expected the names of .*, got a str and tuple", id="a function"
+        ),
+        pytest.param(
+            SHARED + name("_codecs", "encode") + text("b") + b"h\x00\x86R.",
+            r"bytes of a str in \(\(\(\(\.\.\.\), \(\.\.\.\)\), ",
+            id="an encoding",
+        ),
+        pytest.param(
+            SHARED + name("numpy", "dtype") + b"h\x00\x85R.",
+            r"f8, .* got \(\(\(\(\.\.\.\), \(\.\.\.\)\), ",
+            id="a type",
+        ),
+        pytest.param(
+            SHARED + name("numpy.core.multiarray", "_reconstruct") + b"h\x00\x85R.",
+            r"an array of the class \(\(\(\(\.\.\.\), \(\.\.\.\)\), ",
+            id="a class",
+        ),
         pytest.param(b"\x85.", "a tuple of what is not there", id="an empty stack"),
     ],
 )

@@ -62,6 +62,17 @@ def test_files_that_hold_no_state_dict(tmp_path: Path) -> None:
             load_state_dict(path)
 
 
+def test_keys_that_are_nested_tuples_are_told_by_their_beginnings(tmp_path: Path) -> None:
+    """Of 2**15 parts that are one, which the file has once; torch hashes them, whatever is done here."""
+    key: tuple[object, ...] = ()
+    for _ in range(15):
+        key = key, key
+    torch.save({key: 1, "a" * 10**6: 2}, tmp_path / "a.pth")
+    with pytest.raises(ssdlite.CheckpointError, match=r"found a dict of \(\(\(\(\.\.\.\), .*, 'a+\.\.\.a+'$") as caught:
+        load_state_dict(tmp_path / "a.pth")
+    assert len(caught.value.args[0]) < 500
+
+
 def test_damaged_torch_files(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save(STATE, path)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ssdlite.errors import CheckpointError, quote
 from ssdlite.protobuf import DamagedError
-from ssdlite.stored_tensors import StoredTensor, check_stored
+from ssdlite.stored_tensors import MAX_NAME, StoredTensor, check_stored
 from ssdlite.weights.raw_tensors import DAMAGE, MAX_RANK
 from ssdlite.weights.source import PADDLE, check_size, damaged_file, file_kind, require_file
 
@@ -261,11 +261,15 @@ class PickleInterpreter:
         self.memo[place] = self.stack[-1]
 
     def find(self, module: Any, name: Any) -> None:
+        """Texts alone are names: of nested tuples, hashing and writing out take as long as they please."""
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise DamagedError(
+                f"expected the names of a module and a function, got a {_kind(module)} and {_kind(name)}"
+            )
         found = PickledName(module, name)
         if found not in KNOWN_NAMES:
-            raise PickledCodeError(
-                f"it holds {quote(f'{module}.{name}')}, which is no part of an array and could run code"
-            )
+            asked = quote(f"{module[:MAX_NAME]}.{name[:MAX_NAME]}")
+            raise PickledCodeError(f"it holds {asked}, which is no part of an array and could run code")
         self.stack.append(found)
 
     def call(self, _: Any) -> None:

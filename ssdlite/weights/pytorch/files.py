@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ssdlite.checkpoint import CHECKPOINT_FORMAT
-from ssdlite.errors import CheckpointError
+from ssdlite.errors import CheckpointError, quote
 from ssdlite.stored_tensors import check_tensors, is_plain_tensor
 from ssdlite.weights.source import (
     HEAD_BYTES,
@@ -139,7 +139,7 @@ def _find_state_dict(content: Any, path: str) -> dict[str, Tensor]:
             return dict(candidate)
     held = f"a {type(content).__name__}"
     if isinstance(content, Mapping):
-        held = f"a dict of {', '.join(map(repr, list(content)[:5]))}" if content else "an empty dict"
+        held = f"a dict of {', '.join(map(quote, list(content)[:5]))}" if content else "an empty dict"
     raise CheckpointError(f"{path}: expected a state dict, found {held}")
 
 
