@@ -28,7 +28,7 @@ COMMANDS = {  # name: (module with main(argv), what it does)
     "export": ("ssdlite.tools.export_onnx", "turn a checkpoint into files for phones, checked and measured"),
     "verify": ("ssdlite.tools.verify_bundle", "replay an exported bundle's reference vectors, step by step"),
     "lint": ("ssdlite.tools.lint_model", "say what a mobile runtime will refuse or leave to the CPU"),
-    "import-weights": ("ssdlite.tools.import_weights", "turn another project's SSD into a checkpoint"),
+    "import-weights": ("ssdlite.tools.import_weights", "turn another project's detector into a checkpoint"),
     "benchmark": ("ssdlite.tools.benchmark", "time detectors side by side, stage by stage"),
     "check-data": ("ssdlite.tools.check_data", "audit a data set and the anchors for it"),
     "convert-data": ("ssdlite.tools.convert_data", "write a data set in another format, all of it or some"),

@@ -18,10 +18,13 @@ from ssdlite.backbones.batch_norm import BATCH_COUNTER
 from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.files import listing
 from ssdlite.stored_tensors import check_tensors
+from ssdlite.weights.paddle.files import load_pdparams
+from ssdlite.weights.paddle.picodet import is_picodet
 from ssdlite.weights.pytorch.files import load_state_dict
 from ssdlite.weights.pytorch.nanodet import is_nanodet_plus
 from ssdlite.weights.pytorch.ssd import is_pytorch_ssd, is_torchvision_ssd
-from ssdlite.weights.source import ADDRESS, SUFFIXES, as_path
+from ssdlite.weights.pytorch.yolox import is_yolox
+from ssdlite.weights.source import ADDRESS, PADDLE, SUFFIXES, as_path, file_kind
 
 # timm's and ShuffleNet's have a stage and a position
 BLOCK_ENTRY = re.compile(r"(?:_?blocks\.|stage)(\d+)\.(?:(\d+)\.)?(\w+(?:\.\w+)?)\.(\w+)")
@@ -236,6 +239,7 @@ def _our_name(name: str, layout: BackboneLayout, blocks: Mapping[tuple[str, str]
 # --- ImageNet weights for backbones, from the files of torchvision and timm, or by the loaders of their owners.
 
 IMAGENET = "imagenet"
+DETECTORS = (is_torchvision_ssd, is_pytorch_ssd, is_yolox, is_nanodet_plus, is_picodet)  # whose keys a file may have
 REDUCED = "_reduced"  # a backbone whose last stage is half as wide as that of the published classifier
 REDUCED_TAIL = ("features.13.block.3.", "features.14.", "features.15.", "features.16.")
 HUB_FILE = "model.safetensors"
@@ -337,8 +341,8 @@ def _load_file(path: Path) -> Mapping[str, Tensor]:
             f"backbone weights {str(path)!r}: no such file{meant} Accepted are {IMAGENET} and the path of a file of "
             "torchvision's or timm's weights; random weights are `--weights none` of ssdlite train"
         )
-    state = load_state_dict(path)
-    if is_torchvision_ssd(state.keys()) or is_pytorch_ssd(state.keys()) or is_nanodet_plus(state.keys()):
+    state = load_pdparams(path) if file_kind(path) == PADDLE else load_state_dict(path)
+    if any(fits(state.keys()) for fits in DETECTORS):
         raise CheckpointError(
             f"{path}: weights of a whole detector, expected those of a backbone; `ssdlite import-weights` makes a "
             "checkpoint of them, which `ssdlite train --weights` takes"

@@ -234,9 +234,12 @@ def test_detectors_are_no_backbones(tmp_path: Path) -> None:
     save_checkpoint(Checkpoint(detector.config, detector.state_dict()), tmp_path / "ours.pt")
     theirs = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3)
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    marks = {name: torch.zeros(1) for name in ("head.cls_preds.0.bias", "head.obj_preds.0.bias")}
+    torch.save(marks, tmp_path / "yolox.pth")
     (tmp_path / "theirs.tflite").write_bytes(b"\x1c\0\0\0TFL3")
     for name, message in (
         ("ours.pt", "already a checkpoint of ssdlite: `ssdlite train --weights`"),
+        ("yolox.pth", "a whole detector, .* `ssdlite import-weights` makes a checkpoint of them"),
         ("theirs.pth", "a whole detector, .* `ssdlite import-weights` makes a checkpoint of them"),
         ("theirs.tflite", "got a TensorFlow Lite file; `ssdlite import-weights` reads"),
     ):
