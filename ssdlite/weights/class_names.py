@@ -127,18 +127,21 @@ class ClassRows:
         return anchors[:, torch.tensor(self.kept)].flatten(0, 1)
 
 
-def count_logits(bias: Tensor, name: str, shapes_per_cell: int, path: str, *, background: bool = True) -> int:
+def count_logits(
+    bias: Tensor, name: str, shapes_per_cell: int, path: str, *, background: bool = True, others: int = 0
+) -> int:
     """Logits for one anchor, background included, of the predictor that ends with ``bias`` [shapes_per_cell * logits].
 
-    Without ``background`` the predictor has none, and one is counted in.
+    Without ``background`` the predictor has none, and one is counted in. ``others`` are values that it has besides.
 
     Raises:
         CheckpointError: it cannot be that of a classifier.
     """
-    num_logits, rest = divmod(bias.numel(), shapes_per_cell)
+    num_logits, rest = divmod(bias.numel() - others, shapes_per_cell)
     num_logits += not background
     if bias.dim() != 1 or rest or num_logits < 2:
         owners = "background and each class" if background else "each class"
+        owners += f" and {others} for boxes" if others else ""
         raise CheckpointError(f"{path}: {name}: expected {shapes_per_cell} values for {owners}, got {list(bias.shape)}")
     return num_logits
 
@@ -151,8 +154,9 @@ def name_rows(
     *,
     beside: Path | None = None,
     coco: int | None = COCO_LOGITS,
+    background: bool = True,
 ) -> ClassRows:
-    """Names for a classifier of ``num_logits`` rows, background being the first.
+    """Names for a classifier of ``num_logits`` rows, background being the first, which it may do without.
 
     ``names`` may have background in front, and a name like ``???`` for a row that is not used: sigmoid classifiers
     drop such rows, softmax ones need them for their sum. Without names, a label file ``beside`` the source is taken
@@ -174,9 +178,10 @@ def name_rows(
             raise CheckpointError(f"{path}: the names of its {count} classes are not in the file; {HOW_TO_NAME}{why}")
     require_no_control_characters(tuple(names), path)
     if len(names) not in (num_logits, count):
+        more, instead = (" and background", f", or {num_logits} with background first") if background else ("", "")
         raise CheckpointError(
-            f"{path}: the model has {count} classes and background, but got {counted(len(names), 'class name')}; "
-            f"expected {count}, or {num_logits} with background first"
+            f"{path}: the model has {count} classes{more}, but got {counted(len(names), 'class name')}; "
+            f"expected {count}{instead}"
         )
     names = [name.strip() for name in names][len(names) - count :]
     used = [row for row, name in enumerate(names, 1) if name.lower() not in UNUSED]
@@ -186,9 +191,9 @@ def name_rows(
     if score_function == "softmax":
         filled = tuple(name if row in used else f"unused {row}" for row, name in enumerate(names, 1))
         ids = tuple(range(1, num_logits)) if gaps else ()
-        return ClassRows(num_logits, filled, ids, tuple(range(num_logits)), notes=notes)
+        return ClassRows(num_logits, filled, ids, tuple(range(num_logits)), background, notes)
     kept = tuple(names[row - 1] for row in used)
-    return ClassRows(num_logits, kept, tuple(used) if gaps else (), (0, *used), notes=notes)
+    return ClassRows(num_logits, kept, tuple(used) if gaps else (), (0, *used), background, notes)
 
 
 def _coco_names() -> list[str]:

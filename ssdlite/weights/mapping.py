@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,7 +88,7 @@ class WeightMapping:
         self.matched.append((ours, theirs))
         try:
             self.weights[ours] = convert(self.tensors[theirs])
-        except (RuntimeError, IndexError):  # an axis or a row that is not there
+        except (RuntimeError, IndexError, TypeError):  # an axis or a row that is not there
             self.weights[ours] = self.tensors[theirs]
             self._misshapen.add(ours)
 
@@ -114,10 +115,8 @@ class WeightMapping:
             faults.append(f"missing keys: {listing(self._missing)}")
         if self._unused:
             faults.append(f"unused keys: {listing(self._unused)}")
-        try:
+        with config_of_source(self.path, self.source):
             own = empty_tensors(config)
-        except ConfigError as error:
-            raise CheckpointError(f"{self.path}: {error}") from None
         unfilled = [name for name in own if name not in self.weights]
         if unfilled and not self._missing:
             faults.append(f"keys of the detector without a value: {listing(unfilled)}")
@@ -167,6 +166,31 @@ def check_finite(weights: Mapping[str, Tensor], path: str, matched: Iterable[tup
     ]
     if broken:
         raise CheckpointError(f"{path}: values that are not finite in {listing(broken)}")
+
+
+@contextmanager
+def config_of_source(path: str, source: str) -> Iterator[None]:
+    """Around what makes a detector's configuration of the file at ``path``, read as ``source``.
+
+    Raises:
+        CheckpointError: in place of a ConfigError, which does not name the file.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: read as {source}, but {error}") from None
+
+
+def require_filters(tensors: Mapping[str, Tensor], names: Iterable[str], path: str, source: str) -> None:
+    """Raises CheckpointError where one of ``names`` is missing, or not [filters, channels, rows, columns]."""
+    for name in names:
+        if name not in tensors:
+            raise CheckpointError(f"{path}: read as {source}, but missing keys: {name}")
+        shape = list(tensors[name].shape)
+        if len(shape) != 4 or 0 in shape:
+            raise CheckpointError(
+                f"{path}: read as {source}, but of another shape: {name}: expected filters, got {shape}"
+            )
 
 
 def empty_tensors(config: DetectorConfig) -> dict[str, Tensor]:

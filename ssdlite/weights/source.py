@@ -113,6 +113,11 @@ class ImportOptions:
                 f"(--image-size) is {side}; leave it out: `ssdlite train --weights ... --image-size {side}` changes it"
             )
 
+    def note_size(self, side: int) -> tuple[str, ...]:
+        """For the user: that ``side`` was taken, where the source does not say its size and nobody else did."""
+        note = f"the file does not say the size of its input: taken as {side} x {side}, --image-size 416 gives another"
+        return () if self.image_size else (note,)
+
     def refuse_pictures(self, path: str, source: str) -> None:
         """Raises ConfigError where there are pictures: for a ``source`` whose batch norms are not folded away."""
         if self.pictures is not None:

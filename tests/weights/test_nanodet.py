@@ -185,11 +185,16 @@ def test_a_checkpoint_that_keeps_callbacks_by_their_classes_is_read(
         ),
         ({"fpn.downsamples.0.depthwise.weight": torch.zeros(96, 1, 7, 7)}, r"a kernel of 3 or 5, got \[96, 1, 7, 7\]"),
         ({"fpn.reduce_layers.0.conv.weight": torch.zeros(96)}, r"fpn.reduce_layers.0.conv.weight: expected filters"),
-        ({"head.gfl_cls.0.bias": torch.zeros(32)}, "head.gfl_cls.0.bias: expected 1 values for each class"),
+        (
+            {"head.gfl_cls.0.bias": torch.zeros(20)},
+            r"gfl_cls.0.bias: expected 1 values for each class and 32 for boxes, got \[20\]$",
+        ),
+        ({"head.gfl_cls.0.bias": torch.zeros(32)}, r"for each class and 32 for boxes, got \[32\]$"),
+        ({"head.gfl_cls.0.weight": torch.tensor(1.0)}, r"gfl_cls.0.weight -> .*: expected \[4, 96, 1, 1\], got \[\]"),
         ({"head.distribution_project.project": torch.ones(8)}, "expected 0, 1, 2 ..., got other numbers"),
         (
             {"head.distribution_project.project": torch.arange(1.0)},
-            "the model has 31 classes and background, but got 3",
+            "the model has 31 classes, but got 3 class names; expected 31$",
         ),
         ({"backbone.conv1.1.bias": torch.full((24,), torch.nan)}, "not finite in backbone.conv1.1.bias -> "),
     ],

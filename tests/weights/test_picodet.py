@@ -133,6 +133,20 @@ def test_predictors_may_stand_in_the_file_twice_or_by_their_other_name(file: Pat
         import_weights(saved(file, state | listed), class_names=NAMES)
 
 
+def test_a_size_that_nobody_gave_is_told(file: Path) -> None:
+    note = "the file does not say the size of its input: taken as 320 x 320, --image-size 416 gives another"
+    assert import_weights(file, class_names=NAMES).notes == (note,)
+    assert import_weights(file, class_names=NAMES, image_size=416).notes == ()
+
+
+def test_it_is_a_whole_detector_and_no_backbone(file: Path) -> None:
+    with pytest.raises(CheckpointError, match="weights of a whole detector, expected those of a backbone"):
+        ssdlite.build_detector(num_classes=2, image_size=96, backbone_weights=file)
+    file.write_bytes(pickle.dumps({"fc.weight": np.zeros(2, np.float32)}, protocol=4))
+    with pytest.raises(CheckpointError, match=r"expected the state dict of torchvision's .* such as fc.weight"):
+        ssdlite.build_detector(num_classes=2, image_size=96, backbone_weights=file)
+
+
 def test_rows_of_no_class_are_dropped(file: Path) -> None:
     """As of every sigmoid classifier; the numbers of the rows become category ids."""
     whole = import_weights(file, class_names=NAMES).checkpoint.weights
@@ -164,6 +178,27 @@ def test_rows_of_no_class_are_dropped(file: Path) -> None:
         (
             {"backbone.conv1.conv.weight": np.zeros((20, 3, 3, 3), np.float32)},
             "have 20 and 176 channels; expected LCNet",
+        ),
+        (
+            {"neck.conv_t.convs.0.conv.weight": np.array(1, np.float32)},
+            r"of another shape: neck.conv_t.convs.0.conv.weight: expected filters, got \[\]$",
+        ),
+        (
+            {"backbone.conv1.conv.weight": np.zeros(16, np.float32)},
+            r"backbone.conv1.conv.weight: expected filters, got \[16",
+        ),
+        (
+            {"head.head_cls1.weight": np.array(1, np.float32)},
+            r"head.head_cls1.weight -> .*: expected \[4, 32, 1, 1\], got \[\]",
+        ),
+        ({"head.head_reg0.bias": np.zeros(4, np.float32)}, "read as PaddleDetection's PicoDet, but bins: .* got 1$"),
+        (
+            {f"head.conv_feat.cls_conv_dw0.{number}.conv.weight": np.zeros(1, np.float32) for number in range(12)},
+            "read as PaddleDetection's PicoDet, but depth: .* got 12$",
+        ),
+        (
+            {"neck.conv_t.convs.0.conv.weight": np.zeros((9000, 176, 1, 1), np.float32)},
+            "read as PaddleDetection's PicoDet, but channels: ",
         ),
         (
             {"backbone.blocks3.0.pw_conv.bn._variance": np.full(24, np.nan, np.float32)},

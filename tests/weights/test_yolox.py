@@ -179,6 +179,7 @@ def test_arrays_by_name_are_read_too() -> None:
         ({STEM: torch.zeros(48, 12, 3, 3)}, r"a stem of 16 channels, depthwise \(YOLOX-Nano\), .* got 48"),
         ({STEM: torch.tensor(1.0)}, "got 0 channels, depthwise"),
         ({"backbone.backbone.dark2.1.m.1.conv1.conv.weight": torch.zeros(1)}, "got 16 channels, depthwise, deeper by"),
+        ({"head.cls_preds.0.weight": torch.tensor(1.0)}, r"s.0.weight -> .*: expected \[3, 64, 1, 1\], got \[\]$"),
         ({"head.cls_preds.0.bias": torch.zeros(0)}, r"expected 1 values for each class, got \[0\]"),
         ({"head.stems.0.bn.weight": torch.full((64,), torch.nan)}, "not finite in head.stems.0.bn.weight -> head.s"),
     ],
@@ -197,9 +198,11 @@ def test_a_plain_network_of_nanos_width_is_none_of_them() -> None:
 
 def test_options_of_no_use_are_refused() -> None:
     state = make_state("YOLOX-Nano")
+    with pytest.raises(ConfigError, match=r"x\.pth: .* multiples of 32, .* is 300; the nearest are 288 and 320$"):
+        read(state, image_size=300)
     with pytest.raises(ConfigError, match=r"read as YOLOX-Nano, which has its batch norms' own statistics"):
         read(state, pictures=Path("p"))
     with pytest.raises(ConfigError, match=r"leave out anchor_order"):
         read(state, anchor_order="interpolated_last")
-    with pytest.raises(CheckpointError, match="3 classes and background, but got 2 class names"):
+    with pytest.raises(CheckpointError, match=r"the model has 3 classes, but got 2 class names; expected 3$"):
         read(state, class_names=("a", "b"))

@@ -22,7 +22,15 @@ from ssdlite.backbones.layers import round_channels
 from ssdlite.config import DetectorConfig, HeadConfig, NeckConfig, override
 from ssdlite.errors import CheckpointError
 from ssdlite.weights.class_names import DENSE_COCO_LOGITS, ClassRows, count_logits, name_rows
-from ssdlite.weights.mapping import Imported, LayerPlace, WeightMapping, empty_tensors, layer_elsewhere
+from ssdlite.weights.mapping import (
+    Imported,
+    LayerPlace,
+    WeightMapping,
+    config_of_source,
+    empty_tensors,
+    layer_elsewhere,
+    require_filters,
+)
 from ssdlite.weights.source import ImportOptions
 
 PICODET = "PaddleDetection's PicoDet"
@@ -73,15 +81,18 @@ def read_picodet(
     options.refuse_pictures(path, PICODET)
     options.refuse_anchors(path)
     state = _with_first_names(state, path)
-    for name in (STEM_FILTERS, LAST_FILTERS, NECK_FILTERS, FIRST_CLASS_BIAS, FIRST_BOX_BIAS):
+    require_filters(state, (STEM_FILTERS, LAST_FILTERS, NECK_FILTERS), path, PICODET)
+    for name in (FIRST_CLASS_BIAS, FIRST_BOX_BIAS):
         if name not in state:
             raise CheckpointError(f"{path}: read as {PICODET}, but missing keys: {name}")
     count = count_logits(state[FIRST_CLASS_BIAS], FIRST_CLASS_BIAS, 1, path, background=False)
-    named = name_rows(count, options.class_names, "sigmoid", path, beside=beside, coco=DENSE_COCO_LOGITS)
-    classes = replace(named, background=False)
-    config = _picodet_config(state, path, classes, options.image_size or PICODET_SIDE)
+    names = options.class_names
+    classes = name_rows(count, names, "sigmoid", path, beside=beside, coco=DENSE_COCO_LOGITS, background=False)
+    with config_of_source(path, PICODET):  # more of something than any network has
+        config = _picodet_config(state, path, classes, options.image_size or PICODET_SIDE)
+        names_of_ours = list(empty_tensors(config))
     mapping = WeightMapping(state, path, PICODET)
-    for ours in empty_tensors(config):
+    for ours in names_of_ours:
         if ours.endswith(BATCH_COUNTER):
             mapping.make(ours, torch.tensor(0), "PaddlePaddle does not count batches")
         elif ours.startswith("head.classification."):
@@ -91,7 +102,7 @@ def read_picodet(
     scales = [f"head.p{stride.bit_length() - 1}_feat.scale_reg" for stride in PICODET_STRIDES]
     mapping.leave(scales, "of GFLHead, which PicoHeadV2 inherits from and does not use")
     mapping.leave(["head.distribution_project.project"], "the numbers of the bins")
-    return replace(mapping.complete(config), notes=classes.notes)
+    return replace(mapping.complete(config), notes=(*classes.notes, *options.note_size(PICODET_SIDE)))
 
 
 def _with_first_names(state: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
@@ -128,7 +139,7 @@ def _picodet_config(state: Mapping[str, Tensor], path: str, classes: ClassRows, 
 
 def _find_width(state: Mapping[str, Tensor], path: str) -> float:
     """Of LCNet, by the channels of its first and its last layer."""
-    got = tuple(state[name].shape[0] if state[name].dim() else 0 for name in (STEM_FILTERS, LAST_FILTERS))
+    got = tuple(state[name].shape[0] for name in (STEM_FILTERS, LAST_FILTERS))
     known = {width: (round_channels(16 * width), round_channels(512 * width)) for width in LCNET_WIDTHS}
     found = next((width for width, channels in known.items() if channels == got), None)
     if found is None:

@@ -20,9 +20,17 @@ from torch import Tensor
 from ssdlite.anchors import stride_anchors
 from ssdlite.backbones.shufflenet_v2 import SHUFFLENET_CHANNELS, SHUFFLENET_REPEATS
 from ssdlite.config import DetectorConfig, HeadConfig, KernelSize, NeckConfig, override
-from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.errors import CheckpointError
 from ssdlite.weights.class_names import DENSE_COCO_LOGITS, ClassRows, count_logits, name_rows
-from ssdlite.weights.mapping import Imported, LayerPlace, WeightMapping, empty_tensors, layer_elsewhere
+from ssdlite.weights.mapping import (
+    Imported,
+    LayerPlace,
+    WeightMapping,
+    config_of_source,
+    empty_tensors,
+    layer_elsewhere,
+    require_filters,
+)
 from ssdlite.weights.source import ImportOptions
 
 NANODET = "NanoDet-Plus"
@@ -79,25 +87,18 @@ def read_nanodet_plus(
     options.refuse_anchors(path)
     prefix = _find_prefix(state) or ""
     own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    for name in (BRANCH, REDUCTION, DOWNSAMPLE, FIRST_TOWER):
-        if name not in own:
-            raise CheckpointError(f"{path}: read as {NANODET} with ShuffleNetV2, but missing keys: {prefix}{name}")
-        if own[name].dim() != 4 or 0 in own[name].shape:
-            raise CheckpointError(
-                f"{path}: read as {NANODET}, but of another shape: {prefix}{name}: expected filters, got "
-                f"{list(own[name].shape)}"
-            )
+    filters = (f"{prefix}{name}" for name in (BRANCH, REDUCTION, DOWNSAMPLE, FIRST_TOWER))
+    require_filters(state, filters, path, f"{NANODET} with ShuffleNetV2")
     bins = _count_bins(own, path)
-    count = count_logits(own[FIRST_PREDICTOR].flatten()[4 * bins :], FIRST_PREDICTOR, 1, path, background=False)
-    named = name_rows(count, options.class_names, "sigmoid", path, beside=beside, coco=DENSE_COCO_LOGITS)
-    classes = replace(named, background=False)
-    try:
+    count = count_logits(own[FIRST_PREDICTOR], FIRST_PREDICTOR, 1, path, background=False, others=4 * bins)
+    names = options.class_names
+    classes = name_rows(count, names, "sigmoid", path, beside=beside, coco=DENSE_COCO_LOGITS, background=False)
+    with config_of_source(path, NANODET):  # more of something than any network has
         config = _nanodet_config(own, path, classes, bins, options.image_size or NANODET_SIDE)
-    except ConfigError as error:  # more of something than any network has
-        raise CheckpointError(f"{path}: read as {NANODET}, but {error}") from None
+        names_of_ours = list(empty_tensors(config))
 
     mapping = WeightMapping(state, path, NANODET)
-    for ours in empty_tensors(config):
+    for ours in names_of_ours:
         theirs = f"{prefix}{nanodet_name(ours)}"
         if ours.startswith("head.classification."):
             mapping.move(theirs, ours, lambda rows: classes.select(rows[: count - 1]))
@@ -111,7 +112,7 @@ def read_nanodet_plus(
     mapping.leave([f"{prefix}{name}" for name in own if name.startswith("aux_")], "guides the training's assignment")
     if prefix == AVERAGED:
         mapping.leave([name for name in state if name.startswith(TRAINED)], "not averaged, as the weights taken are")
-    return replace(mapping.complete(config), notes=(*classes.notes, *_note_size(options)))
+    return replace(mapping.complete(config), notes=(*classes.notes, *options.note_size(NANODET_SIDE)))
 
 
 def _find_prefix(keys: Collection[str]) -> str | None:
@@ -168,12 +169,6 @@ def _find_kernel(own: Mapping[str, Tensor], name: str, path: str) -> KernelSize:
             f"{list(own[name].shape)}"
         )
     return kernel
-
-
-def _note_size(options: ImportOptions) -> tuple[str, ...]:
-    side = NANODET_SIDE
-    note = f"the file does not say the size of its input: taken as {side} x {side}, --image-size 416 gives another"
-    return () if options.image_size else (note,)
 
 
 # --- Our names of layers -> theirs.

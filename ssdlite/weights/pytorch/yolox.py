@@ -18,7 +18,7 @@ from torch import Tensor
 from ssdlite.anchors import AnchorConfig, square_anchors
 from ssdlite.backbones.csp_darknet import STEM_WIDTH, Conv3x3
 from ssdlite.config import DetectorConfig, HeadConfig, InputConfig, NeckConfig, override
-from ssdlite.errors import CheckpointError
+from ssdlite.errors import CheckpointError, ConfigError
 from ssdlite.weights.class_names import DENSE_COCO_LOGITS, ClassRows, count_logits, name_rows
 from ssdlite.weights.mapping import Imported, WeightMapping, empty_tensors
 from ssdlite.weights.source import ImportOptions
@@ -100,14 +100,15 @@ def read_yolox(
     Raises:
         CheckpointError: another network of theirs, tensors that are missing, unused or of another shape, or no names
             for the classes.
-        ConfigError: pictures or anchors were given.
+        ConfigError: pictures or anchors were given, or a size that YOLOX cannot have.
     """
     layout = _find_layout(state, path)
     options.refuse_pictures(path, layout.name)
     options.refuse_anchors(path)
     count = count_logits(state[FIRST_CLASSES], FIRST_CLASSES, 1, path, background=False)
-    classes = name_rows(count, options.class_names, "sigmoid", path, beside=beside, coco=DENSE_COCO_LOGITS)
-    config = _config(layout, classes, options.image_size or layout.side)
+    names = options.class_names
+    classes = name_rows(count, names, "sigmoid", path, beside=beside, coco=DENSE_COCO_LOGITS, background=False)
+    config = _config(layout, classes, _input_side(layout, options, path))
     mapping = WeightMapping(state, path, layout.name)
     rows = torch.tensor(classes.kept[1:]) - 1  # theirs have no background
     for ours in empty_tensors(config):
@@ -132,6 +133,17 @@ def _find_layout(state: Mapping[str, Tensor], path: str) -> YoloxLayout:
         kind = f"{channels} channels{', depthwise' * depthwise}{f', deeper by {deeper}' if deeper else ''}"
         raise CheckpointError(f"{path}: read as {YOLOX}, but expected a stem of {known}, got {kind}")
     return found
+
+
+def _input_side(layout: YoloxLayout, options: ImportOptions, path: str) -> int:
+    """Of every other size a map is not twice as large as the next, and their neck cannot put them together."""
+    side, step = options.image_size or layout.side, YOLOX_STRIDES[-1]
+    if below := side % step:
+        raise ConfigError(
+            f"{path}: read as {layout.name}, whose input has sides that are multiples of {step}, but image_size "
+            f"(--image-size) is {side}; the nearest are {side - below} and {side - below + step}"
+        )
+    return side
 
 
 def _config(layout: YoloxLayout, classes: ClassRows, side: int) -> DetectorConfig:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ssdlite.anchors import AnchorConfig
 from ssdlite.backbones.batch_norm import identity_norm
 from ssdlite.config import DetectorConfig, Narrowing, ScoreFunction, override
-from ssdlite.errors import CheckpointError, ConfigError
+from ssdlite.errors import CheckpointError
 from ssdlite.files import listing
 from ssdlite.weights.class_names import ClassRows, name_rows
 from ssdlite.weights.mapping import (
@@ -27,6 +27,7 @@ from ssdlite.weights.mapping import (
     WeightMapping,
     backbone_shapes,
     calibrate_restored_norms,
+    config_of_source,
     detector_layers,
 )
 from ssdlite.weights.raw_tensors import read_values
@@ -117,7 +118,7 @@ def detector_config(
         CheckpointError: there is no such detector.
     """
     width, narrowing = _width(layout)
-    try:
+    with config_of_source(path, TENSORFLOW_SSD):
         config = override(
             DetectorConfig(),
             backbone=layout.backbone,
@@ -135,8 +136,6 @@ def detector_config(
             nms_threshold=NMS_THRESHOLD,
         )
         return override(config, **changes)
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from None
 
 
 def _width(layout: Layout) -> tuple[float, Narrowing]:

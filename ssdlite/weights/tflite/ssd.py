@@ -86,8 +86,8 @@ def _classes(
     """Names of the classifier's rows; the post-processing says by its ``num_classes`` if one of them is background."""
     background = num_classes is None or num_classes != rows or score_function == "softmax"
     names = options.class_names or packed_labels(path)
-    classes = name_rows(rows if background else rows + 1, names, score_function, str(path), beside=path)
-    return replace(classes, background=background)
+    num_logits = rows if background else rows + 1
+    return name_rows(num_logits, names, score_function, str(path), beside=path, background=background)
 
 
 def _move_bias(mapping: WeightMapping, theirs: str | None, ours: ConvLayer, rows: Convert, eps: float) -> None:
