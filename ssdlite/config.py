@@ -149,8 +149,8 @@ class HeadConfig(Config, frozen=True, kw_only=True):
         depth, kernel_size: of the separable convolutions in front of the predictors of ``distances``, which are 1x1
             behind them and separable where there are none; ``decoupled`` has so many in each of its two rows.
         towers: whether those of ``distances`` are ``shared`` by classes and boxes, or each has its own.
-        bins: in ``distances``, of the distribution whose mean a distance is: 0 to ``bins`` - 1 strides. None (0) where
-            a distance is predicted as one number.
+        bins: in ``distances``, of the distribution whose mean a distance is: 0 to ``bins`` - 1 strides, so that with 8
+            a map of stride 64 reaches boxes of 896 pixels. None (0) where a distance is predicted as one number.
     """
 
     name: str = "ssdlite"
