@@ -181,11 +181,17 @@ def config_of_source(path: str, source: str) -> Iterator[None]:
         raise CheckpointError(f"{path}: read as {source}, but {error}") from None
 
 
-def require_filters(tensors: Mapping[str, Tensor], names: Iterable[str], path: str, source: str) -> None:
-    """Raises CheckpointError where one of ``names`` is missing, or not [filters, channels, rows, columns]."""
+def require_tensors(tensors: Mapping[str, Tensor], names: Iterable[str], path: str, source: str) -> None:
+    """Raises CheckpointError where one of ``names`` is missing."""
     for name in names:
         if name not in tensors:
             raise CheckpointError(f"{path}: read as {source}, but missing keys: {name}")
+
+
+def require_filters(tensors: Mapping[str, Tensor], names: Iterable[str], path: str, source: str) -> None:
+    """Raises CheckpointError where one of ``names`` is missing, or not [filters, channels, rows, columns]."""
+    for name in names:
+        require_tensors(tensors, [name], path, source)
         shape = list(tensors[name].shape)
         if len(shape) != 4 or 0 in shape:
             raise CheckpointError(

@@ -30,6 +30,7 @@ from ssdlite.weights.mapping import (
     empty_tensors,
     layer_elsewhere,
     require_filters,
+    require_tensors,
 )
 from ssdlite.weights.source import ImportOptions
 
@@ -82,9 +83,7 @@ def read_picodet(
     options.refuse_anchors(path)
     state = _with_first_names(state, path)
     require_filters(state, (STEM_FILTERS, LAST_FILTERS, NECK_FILTERS), path, PICODET)
-    for name in (FIRST_CLASS_BIAS, FIRST_BOX_BIAS):
-        if name not in state:
-            raise CheckpointError(f"{path}: read as {PICODET}, but missing keys: {name}")
+    require_tensors(state, (FIRST_CLASS_BIAS, FIRST_BOX_BIAS), path, PICODET)
     count = count_logits(state[FIRST_CLASS_BIAS], FIRST_CLASS_BIAS, 1, path, background=False)
     names = options.class_names
     classes = name_rows(count, names, "sigmoid", path, beside=beside, coco=DENSE_COCO_LOGITS, background=False)
