@@ -16,7 +16,7 @@ from ssdlite.config import PRESETS, DetectorConfig, override
 from ssdlite.errors import CheckpointError
 from ssdlite.stored_tensors import check_tensors
 from ssdlite.weights.class_names import ClassRows, count_logits, name_rows
-from ssdlite.weights.mapping import Imported, WeightMapping, calibrate_restored_norms, empty_tensors
+from ssdlite.weights.mapping import Imported, WeightMapping, calibrate_restored_norms, empty_tensors, require_tensors
 from ssdlite.weights.source import ImportOptions
 
 SHAPES_PER_CELL = 6  # of all that is read here
@@ -50,9 +50,7 @@ def read_torchvision_ssd(
     """
     options.refuse_pictures(path, TORCHVISION_SSD)
     options.refuse_anchor_order(path, TORCHVISION_SSD)
-    for name in (FIRST_LOGITS, TAIL):
-        if name not in state:
-            raise CheckpointError(f"{path}: read as {TORCHVISION_SSD}, but missing keys: {name}")
+    require_tensors(state, (FIRST_LOGITS, TAIL), path, TORCHVISION_SSD)
     num_logits = count_logits(state[FIRST_LOGITS], FIRST_LOGITS, SHAPES_PER_CELL, path)
     classes = name_rows(num_logits, options.class_names, "softmax", path, beside=beside)
     config = _torchvision_config(state, classes, options)
